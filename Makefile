@@ -1,0 +1,40 @@
+# make demo    set up, train on the embedded MNIST images, evaluate, show the result
+# make test    set up, run the tests
+# make lint    ruff and mypy
+# make bench   the side-by-side measurements of benchmarks/
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# The demo's folder is new each time, so that it never lands on another run.
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
+
+test: $(READY)
+	@$(PYTHON) -m pytest
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+bench: $(READY)
+	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+
+# Made again only when what is to be installed changes. uv where it is, else venv and pip.
+$(READY): pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --allow-existing $(VENV) && \
+	  uv pip install --quiet --python $(PYTHON) -e '.[dev]'; \
+	else \
+	  $${PYTHON3:-python3} -m venv $(VENV) && \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,237 @@
+"""Names → components: what the user meant, or why it means nothing and what is near."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from simsiam_zoo.catalog.component import KINDS
+from simsiam_zoo.catalog.discovery import HOST, SELECTION, Plugin, discover, normalize, selection
+from simsiam_zoo.catalog.entry import Entry, Resolved
+from simsiam_zoo.catalog.lookup import Index, Match
+from simsiam_zoo.catalog.spec import complete_params, split_spec
+from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
+
+
+class Catalog:
+    """What `plugins` supply, by kind and name. `Index` has the rules.
+
+    Args:
+        plugins: as `discover` gives them. Their order is the order of listings, nothing else.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self.plugins = tuple(plugins)
+        self._index = Index(self.plugins)
+
+    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
+        """Components and families of one kind, or of all in the order of `KINDS`."""
+        kinds = KINDS if kind is None else (check_kind(kind),)
+        return tuple(self._entry(match) for each in kinds for match in self._index.of_kind(each))
+
+    def families(self, kind: str) -> tuple[Entry, ...]:
+        """The families of one kind."""
+        return tuple(entry for entry in self.entries(kind) if entry.is_family)
+
+    def members(self, family: Entry) -> tuple[str, ...]:
+        """The names in a family, sorted.
+
+        Raises:
+            PluginError: the plugin that supplies it failed to give them.
+        """
+        match = Match(family.component, family.plugin)
+        if (cause := self._index.failure(match)) is not None:
+            raise PluginError(
+                f"{family.kind} {match.full}:* cannot say what it holds: {cause}",
+                f"This is a mistake in {family.plugin.supplier}, not in what you asked for.",
+            )
+        return tuple(self._index.members(match))
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        """Every name of one kind as a user may write it: components, then families' members."""
+        names = {entry.call: None for entry in self.entries(kind) if not entry.is_family}
+        for match in self._index.of_kind(kind):
+            for name in self._index.members(match):
+                if name not in names and len(self._index.named(kind, name)) == 1:
+                    names[name] = None
+        return tuple(names)
+
+    def resolve(self, kind: str, spec: str, params: Mapping[str, object] | None = None) -> Resolved:
+        """What `[distribution/][family:]name[:key=value,...]` means, its parameters complete.
+
+        Args:
+            kind: one of `KINDS`.
+            spec: what the user wrote.
+            params: typed parameters from elsewhere (TOML); a key that `spec` gives too is refused.
+
+        Raises:
+            InputError: an unknown or ambiguous name, an unknown key, a value that is out of
+                bounds; the message has the nearest valid spelling.
+            PluginError: `spec` names a distribution that is installed but cannot be used.
+        """
+        check_kind(kind)
+        name, texts = split_spec(spec)
+        match = self._find(kind, name)
+        return Resolved(
+            kind=kind,
+            name=self._shortest(match),
+            id=match.full,
+            entry=self._entry(match),
+            params=complete_params(f"{kind} {name}", match.component.params, texts, params or {}),
+            member=match.member,
+        )
+
+    def family(self, kind: str, name: str) -> Entry:
+        """The family `[distribution/]prefix`. Raises as `resolve` does."""
+        distribution, prefix = _split_distribution(name)
+        return self._entry(self._family(check_kind(kind), distribution, prefix, name))
+
+    def _find(self, kind: str, name: str) -> Match:
+        distribution, rest = _split_distribution(name)
+        prefix, colon, member = rest.partition(":")
+        if not colon:
+            return self._only(kind, name, self._index.named(kind, rest, distribution))
+        family = self._family(kind, distribution, prefix, name)
+        names = self.members(self._entry(family))
+        if member not in names:
+            hint = did_you_mean(member.lower(), names, f"It has {len(names):,} names.")
+            raise InputError(f"unknown {kind} {name!r}", hint)
+        return Match(family.component, family.plugin, member)
+
+    def _family(self, kind: str, distribution: str | None, prefix: str, written: str) -> Match:
+        return self._only(kind, written, self._index.families(kind, prefix, distribution))
+
+    def _only(self, kind: str, written: str, matches: list[Match]) -> Match:
+        if not matches:
+            raise self._unknown(kind, written)
+        if len(matches) > 1:
+            suppliers = " and ".join(dict.fromkeys(match.plugin.supplier for match in matches))
+            ways = " or ".join(match.full for match in matches)
+            raise InputError(
+                f"{kind} {written!r} is ambiguous: {suppliers} supply it", f"Write {ways}."
+            )
+        return matches[0]
+
+    def _shortest(self, match: Match) -> str:
+        """The shortest spelling that means `match` and nothing else."""
+        bare = match.name if match.member is None else match.member
+        if _is_alone(match, self._index.named(match.component.kind, bare)):
+            return bare
+        if match.member is not None:
+            families = self._index.families(match.component.kind, match.name)
+            return match.short if _is_alone(match, families) else match.full
+        return match.full
+
+    def _entry(self, match: Match) -> Entry:
+        kind, plugin = match.component.kind, match.plugin
+        search = self._index.families if match.is_family else self._index.named
+        found = search(kind, match.name)
+        end = ":*" if match.is_family else ""
+        if _is_alone(match, found):
+            return Entry(match.component, plugin, match.name + end)
+        built_in = found[0].plugin.distribution == HOST
+        call = f"{plugin.distribution}/{match.name}{end}"
+        return Entry(match.component, plugin, call, "shadowed" if built_in else "ambiguous")
+
+    def _unknown(self, kind: str, written: str) -> ZooError:
+        """The error for a name that nobody supplies, with all that may help."""
+        distribution, rest = _split_distribution(written)
+        what = f"unknown {kind} {written!r}"
+        unusable = [plugin for plugin in self.plugins if plugin.status != "ok"]
+        if distribution is not None:
+            installed = {plugin.distribution for plugin in self.plugins}
+            if distribution not in installed:
+                hint = did_you_mean(distribution, installed, "Is it installed?")
+                return InputError(f"{what}: there is no plugin of {distribution}", hint)
+            for plugin in unusable:
+                if plugin.distribution == distribution:
+                    why = f"{plugin.supplier} is {plugin.status}: {plugin.cause}"
+                    return PluginError(f"{kind} {written!r} cannot be used: {why}")
+        hints = self._suggestions(kind, distribution, rest)
+        hints = hints or [f"`simsiam-zoo list {kind}` shows what there is."]
+        missed = [f"{plugin.supplier} ({plugin.status})" for plugin in unusable] + [
+            f"the names of {match.full}:*"
+            for match in self._index.of_kind(kind)
+            if self._index.failure(match) is not None
+        ]
+        if missed:
+            hints.append(f"Not searched: {', '.join(missed)}. `simsiam-zoo list` says why.")
+        return InputError(what, "\n  ".join(hints))
+
+    def _suggestions(self, kind: str, distribution: str | None, rest: str) -> list[str]:
+        prefix, colon, member = rest.partition(":")
+        if colon and self._index.named(kind, prefix, distribution):
+            return [f"Parameters are written {prefix}:KEY=VALUE."]
+        if not colon and self._index.families(kind, rest, distribution):
+            return [f"{rest} is a family: write {rest}:NAME."]
+        if colon:
+            families = [entry.call.removesuffix("*") for entry in self.families(kind)]
+            valid = [family + member for family in families]
+        elif distribution is not None:
+            supply = self._index.of_kind(kind)
+            valid = [match.name for match in supply if match.plugin.distribution == distribution]
+        else:
+            # An ambiguous name is near as well: written right, it says how to go on.
+            supplied = [match.name for match in self._index.of_kind(kind) if not match.is_family]
+            valid = [*dict.fromkeys([*self.names(kind), *supplied])]
+        near = did_you_mean(rest.lower(), valid)
+        others = [
+            other
+            for other in KINDS
+            if other != kind and any(match.name == rest for match in self._index.of_kind(other))
+        ]
+        return [*filter(None, [near]), *(f"{rest} is a {other}." for other in others)]
+
+
+@functools.cache
+def catalog() -> Catalog:
+    """The catalogue of what is installed, made once per process.
+
+    Each broken plugin is told on stderr, in one line.
+
+    Raises:
+        PluginError: simsiam-zoo itself is not installed, so that not even its own components are
+            known.
+    """
+    only = selection()
+    plugins = discover(only)
+    installed = {plugin.distribution for plugin in plugins}
+    if HOST not in installed:
+        root = Path(__file__).parents[2]
+        raise PluginError(
+            f"{HOST} is not installed: {root} is imported, but has no entry point, so there are"
+            " no components",
+            f"Install it: python -m pip install -e {root}",
+        )
+    for plugin in plugins:
+        if plugin.status == "broken":
+            _tell(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
+    for name in sorted((only or set()) - installed):
+        hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
+        _tell(f"{SELECTION} names {name}, which has no plugin here. {hint}")
+    return Catalog(plugins)
+
+
+def check_kind(kind: str) -> str:
+    """`kind`, if it is one. Raises InputError with the nearest."""
+    if kind not in KINDS:
+        hint = did_you_mean(kind.lower(), KINDS, f"The kinds are {', '.join(KINDS)}.")
+        raise InputError(f"unknown kind {kind!r}", hint)
+    return kind
+
+
+def _split_distribution(name: str) -> tuple[str | None, str]:
+    distribution, slash, rest = name.partition("/")
+    if not slash or ":" in distribution:  # a member may have a slash of its own: `hf:org/model`
+        return None, name
+    return normalize(distribution), rest
+
+
+def _is_alone(match: Match, found: list[Match]) -> bool:
+    return len(found) == 1 and found[0].component is match.component
+
+
+def _tell(text: str) -> None:
+    print(f"{HOST}: {text}", file=sys.stderr)

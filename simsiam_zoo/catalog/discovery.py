@@ -1,0 +1,221 @@
+"""Entry points → plugins: each loaded apart, attributed to its distribution, filtered by name.
+
+A plugin that cannot be used costs its own components and nothing else. What is told from metadata
+(another API version, a distribution that is switched off) is never imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pluggy
+
+from simsiam_zoo.catalog import hookspecs
+from simsiam_zoo.catalog.component import Component, Family
+
+API = "v1"
+"""The version of the plugin API that this host speaks; it is part of the entry-point group."""
+
+HOST = "simsiam-zoo"
+"""The distribution whose components are the built-in ones."""
+
+SELECTION = "SIMSIAM_ZOO_PLUGINS"
+"""The environment variable that limits plugins by distribution."""
+
+_GROUP = re.compile(r"simsiam_zoo\.(v\d+)\Z")
+
+Status = Literal["ok", "broken", "incompatible", "disabled"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point, and what came of it.
+
+    Args:
+        name: the entry point's name.
+        module: what it points to.
+        distribution: who supplies it, normalized (PEP 503).
+        version: of the distribution.
+        api: the plugin API that it is written for, as its entry-point group says.
+        status: only an `ok` plugin has components.
+        cause: one line, why it is not ok.
+        components: what it supplies.
+        seconds: how long importing it and calling its hook took.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    api: str
+    status: Status = "ok"
+    cause: str | None = None
+    components: tuple[Component | Family, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def supplier(self) -> str:
+        """Distribution and version, as messages show them."""
+        return f"{self.distribution} {self.version}"
+
+
+def normalize(distribution: str) -> str:
+    """The distribution's name as PEP 503 compares it: `Swish_Zoo` is `swish-zoo`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def selection() -> frozenset[str] | None:
+    """The distributions that `SIMSIAM_ZOO_PLUGINS` names; None where it is not set."""
+    text = os.environ.get(SELECTION)
+    if text is None:
+        return None
+    return frozenset(normalize(name.strip()) for name in text.split(",") if name.strip())
+
+
+def discover(only: Collection[str] | None = None) -> tuple[Plugin, ...]:
+    """Every installed plugin, the built-in one first, then by distribution and entry point.
+
+    The order does not depend on when or where something was installed.
+
+    Args:
+        only: normalized distributions to load besides the built-in one; None loads all.
+    """
+    plugins: list[Plugin] = []
+    supplied: dict[tuple[str, object], str] = {}
+    for plugin, get in sorted(_installed(), key=_order):
+        if plugin.status == "ok" and only is not None and plugin.distribution not in {HOST, *only}:
+            plugin = replace(plugin, status="disabled", cause=f"not named in {SELECTION}")
+        if plugin.status == "ok":
+            plugin = _without_repeats(load(plugin, get), supplied)
+        plugins.append(plugin)
+    return tuple(plugins)
+
+
+def load(plugin: Plugin, get: Callable[[], object]) -> Plugin:
+    """Import a plugin with `get` and ask it what it supplies.
+
+    Whatever it raises is caught, SystemExit included, and what it prints goes to stderr: stdout
+    belongs to the command that was asked for.
+    """
+    start = time.perf_counter()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            components = _ask(get(), plugin)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        plugin = replace(plugin, status="broken", cause=one_line(error))
+    else:
+        plugin = replace(plugin, components=components)
+    return replace(plugin, seconds=time.perf_counter() - start)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and message on one line."""
+    text = " ".join(traceback.format_exception_only(error))
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    line = " ".join(printable.split())
+    return line if len(line) <= 300 else f"{line[:297]}..."
+
+
+def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
+    """Each distribution's plugins, from metadata alone."""
+    seen: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        # The text is looked at first since parsing the metadata of every installed distribution
+        # would cost more than all the rest of `simsiam-zoo list`.
+        if "simsiam_zoo." not in _entry_points_text(distribution):
+            continue
+        name, version = _name_and_version(distribution)
+        if name in seen:  # the first on sys.path is the one that imports find
+            continue
+        seen.add(name)
+        yield from _entry_points(distribution, name, version)
+
+
+def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except (OSError, UnicodeDecodeError):  # a stranger's damaged file, and none of our business
+        return ""
+
+
+def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    try:
+        metadata = distribution.metadata
+        return normalize(metadata["Name"]), metadata["Version"]
+    except Exception:  # a leftover folder without METADATA; the error differs between Pythons
+        return "unknown", "unknown"
+
+
+def _entry_points(
+    distribution: importlib.metadata.Distribution, name: str, version: str
+) -> Iterator[tuple[Plugin, Callable[[], object]]]:
+    try:
+        points = list(distribution.entry_points)
+    except Exception as error:  # importlib.metadata has no error of its own for a malformed file
+        cause = f"entry_points.txt cannot be read: {one_line(error)}"
+        yield Plugin("unknown", "unknown", name, version, API, "broken", cause), lambda: None
+        return
+    found = [(match[1], point) for point in points if (match := _GROUP.match(point.group))]
+    # A distribution that serves several API versions is meant to be loaded for ours only.
+    ours = [(api, point) for api, point in found if api == API]
+    for api, point in ours or found:
+        plugin = Plugin(point.name, point.value, name, version, api)
+        if api != API:
+            cause = f"written for plugin API {api}; this simsiam-zoo has {API}"
+            plugin = replace(plugin, status="incompatible", cause=cause)
+        yield plugin, point.load
+
+
+def _order(found: tuple[Plugin, object]) -> tuple[bool, str, str]:
+    plugin, _ = found
+    return plugin.distribution != HOST, plugin.distribution, plugin.name
+
+
+def _ask(plugin: object, origin: Plugin) -> tuple[Component | Family, ...]:
+    """What `plugin` supplies, from a manager of its own: no other's hooks mix in."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, f"{origin.distribution}/{origin.name}")
+    manager.check_pending()
+    if not manager.get_hookcallers(plugin):
+        raise ValueError(f"nothing in {origin.module} is marked with simsiam_zoo.hookimpl")
+    supplied: dict[object, Component | Family] = {}
+    for results in manager.hook.zoo_components():
+        for item in results:
+            if not isinstance(item, Component | Family):
+                raise TypeError(f"zoo_components gave {item!r}, which is no Component or Family")
+            if _key(item) in supplied:
+                raise ValueError(f"zoo_components gave {_describe(item)} twice")
+            supplied[_key(item)] = item
+    return tuple(supplied.values())
+
+
+def _without_repeats(plugin: Plugin, supplied: dict[tuple[str, object], str]) -> Plugin:
+    """`plugin`, broken if another entry point of its distribution supplies one of its names."""
+    for item in plugin.components:
+        other = supplied.get((plugin.distribution, _key(item)))
+        if other is not None:
+            cause = f"{_describe(item)} is already supplied by its entry point {other}"
+            return replace(plugin, status="broken", cause=cause, components=())
+    for item in plugin.components:
+        supplied[plugin.distribution, _key(item)] = plugin.name
+    return plugin
+
+
+def _key(item: Component | Family) -> object:
+    return (item.kind, item.prefix, ":") if isinstance(item, Family) else (item.kind, item.name)
+
+
+def _describe(item: Component | Family) -> str:
+    return f"{item.kind} {item.prefix}:" if isinstance(item, Family) else f"{item.kind} {item.name}"

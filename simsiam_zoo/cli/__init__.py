@@ -1,0 +1,148 @@
+"""The command line: one module per command, imported when the command is called.
+
+`main` is the one place where errors become a message on stderr and an exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from simsiam_zoo.errors import InputError, ZooError, did_you_mean
+
+PROGRAM = "simsiam-zoo"
+
+COMMANDS = {
+    "train": ("simsiam_zoo.cli.train:train", "Train a network, evaluate it, give a verdict."),
+    "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
+    "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
+    "completion": ("simsiam_zoo.cli.completion:completion", "The shell's completion script."),
+}
+"""Each command's `module:attribute`, and its short help, shown without importing the module."""
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_BROKEN_PIPE = 1  # what click exits with where it meets the broken pipe before we do
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands from `COMMANDS` alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module. Raises InputError for an unknown name."""
+        if cmd_name not in COMMANDS:
+            if ctx.resilient_parsing:  # shell completion
+                return None
+            otherwise = f"The commands are {', '.join(COMMANDS)}."
+            raise InputError(
+                f"there is no command {cmd_name!r}", did_you_mean(cmd_name, COMMANDS, otherwise)
+            )
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if _DEBUG not in command.params:  # so that --debug is found after the command as well
+            command.params.append(_DEBUG)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands' part of `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Command names and the group's own options."""
+        commands = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code (see `errors.py`)."""
+    # Not `list(...)`: once the module list.py is imported, that is its name in this package.
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    # Looked for by hand: an error may come up before click has read all options.
+    debug = "--debug" in words
+    try:
+        code = _run(words)
+    except ZooError as error:
+        code = error.exit_code
+        if debug:
+            traceback.print_exception(error)
+        else:
+            click.echo(f"Error: {error}", err=True)
+    except click.ClickException as error:
+        code = InputError.exit_code
+        error.show()
+    except (click.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+        click.echo("Interrupted.", err=True)
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        code = _BROKEN_PIPE
+        # The reader (`| head`) has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    result = root.main(words, prog_name=PROGRAM, standalone_mode=False)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    try:
+        version = importlib.metadata.version(PROGRAM)
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed)"
+    click.echo(f"{PROGRAM} {version}")
+    ctx.exit()
+
+
+_DEBUG = click.Option(
+    ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
+)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def root(**_: Any) -> None:
+    """Take SimSiam apart: train it, replace one of its parts, see what the part was for.
+
+    A run has five parts: backbone, projector, predictor, gradient policy and loss.
+    Each is a named component, and an ablation puts another in its place.
+
+    \b
+    First steps:
+      simsiam-zoo train                    a first run
+      simsiam-zoo train --gradient none    the same without stop-gradient
+      simsiam-zoo list                     what there is to choose from
+      simsiam-zoo show predictor mlp       what one component takes
+    """
+
+
+root.params.append(_DEBUG)

@@ -1,0 +1,47 @@
+"""A run's result, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.cli.text import columns, print_heading, print_line
+
+_FILES = {
+    "result.json": "these figures",
+    "curves.png": "loss, std, effective rank and kNN over the run",
+    "metrics.jsonl": "the same as numbers",
+    "recipe.toml": "the whole recipe; feed it back with --recipe",
+    "lock.toml": "who supplied each part, and which versions",
+    "backbone.safetensors": "the trained backbone, as timm loads it",
+    "checkpoints/last.pt": "the last checkpoint",
+}
+
+
+def print_result(result: dict[str, Any], folder: Path) -> None:
+    """Print the figures by network and protocol, the verdict, and what the run left behind."""
+    figures = result["figures"]
+    if figures:
+        protocols = list(dict.fromkeys(figure["protocol"] for figure in figures))
+        networks = list(dict.fromkeys(figure["network"] for figure in figures))
+        found = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in figures}
+        rows = [[n, *(found.get((n, p), "") for p in protocols)] for n in networks]
+        print_line()
+        print_heading(f"Top-1 on {figures[0]['test_images']:,} test images, features frozen")
+        for line in columns([["", *protocols], *rows], wrap=0):
+            print_line(line)
+    print_line()
+    print_heading(f"Verdict: {result['verdict']}")
+    print_line(f"  {result['reason']}")
+    if evidence := result.get("evidence"):
+        print_line(
+            f"  std x sqrt(d) {evidence['std_sqrt_d']:.2f}"
+            f", effective rank {evidence['effective_rank']:.1f}"
+            f" of {evidence['effective_rank_limit']}"
+            f", loss {evidence['last_loss']:.3f}"
+        )
+    print_line()
+    print_heading(str(folder))
+    rows = [[name, text] for name, text in _FILES.items() if (folder / name).exists()]
+    for line in columns(rows, wrap=1):
+        print_line(line)

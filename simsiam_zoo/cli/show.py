@@ -1,0 +1,145 @@
+"""`simsiam-zoo show`: all that is known of one component without importing its body."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import click
+import tomli_w
+
+from simsiam_zoo.catalog import PARTS, Catalog, Entry, Param, Value, catalog
+from simsiam_zoo.cli.complete import complete_component, complete_kind, singular
+from simsiam_zoo.cli.text import columns, print_heading, print_line
+
+_FLAGS = {part: f"--{part}" for part in (*PARTS, "augmentation", "preset")} | {"dataset": "--data"}
+
+Facts = dict[str, Any]
+
+
+@click.command()
+@click.argument("kind", callback=singular, shell_complete=complete_kind)
+@click.argument("name", shell_complete=complete_component())
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show the component NAME of one KIND: its parameters, origin and an example.
+
+    `timm:*` shows a whole family, and with --json all of its names.
+    """
+    known = catalog()
+    family = name.removesuffix("*")
+    facts = (
+        _family_facts(known, known.family(kind, family.removesuffix(":")))
+        if family.endswith(":")
+        else _component_facts(known, kind, name)
+    )
+    if as_json:
+        print_line(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
+
+
+def _component_facts(known: Catalog, kind: str, name: str) -> Facts:
+    resolved = known.resolve(kind, name)
+    facts = {"kind": kind, "name": resolved.name, "id": resolved.id} | _facts(resolved.entry)
+    return facts | {"example": _example(kind, resolved.name, resolved.entry.component.params)}
+
+
+def _family_facts(known: Catalog, entry: Entry) -> Facts:
+    names = known.members(entry)
+    member = entry.call.removesuffix("*") + "NAME"
+    facts = {"kind": entry.kind, "name": entry.call, "id": f"{entry.distribution}/{entry.name}:*"}
+    example = _example(entry.kind, member, entry.component.params)
+    return facts | _facts(entry) | {"example": example, "names": names}
+
+
+def _facts(entry: Entry) -> Facts:
+    component = entry.component
+    return {
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "status": entry.status,
+        "note": entry.note,
+        "summary": component.summary,
+        "reference": component.reference,
+        "target": component.target,
+        "params": [_param_facts(param) for param in component.params],
+    }
+
+
+def _param_facts(param: Param) -> Facts:
+    return {
+        "name": param.name,
+        "type": param.type.__name__,
+        "default": param.default,
+        "min": param.min,
+        "max": param.max,
+        "choices": list(param.choices),
+        "operational": param.operational,
+        "valid": param.describe(),
+        "help": param.help,
+    }
+
+
+def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str] | None:
+    """The component on a command line and in a recipe; None for a kind that has no place there."""
+    values = {param.name: _example_value(param) for param in params}
+    given = {key: value for key, value in values.items() if value is not None}
+    texts = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in given.items()]
+    spec = f"{name}:{','.join(texts[:2])}" if texts else name
+    if kind == "protocol":
+        return {
+            "command": f"simsiam-zoo train --set evaluation.protocols='{json.dumps([spec])}'",
+            "toml": tomli_w.dumps({"evaluation": {"protocols": [spec]}}),
+        }
+    if kind not in _FLAGS:
+        return None
+    table = name if kind == "preset" else {"name": name, **given}
+    return {
+        "command": f"simsiam-zoo train {_FLAGS[kind]} {shlex.quote(spec)}",
+        "toml": tomli_w.dumps({kind: table}),
+    }
+
+
+def _example_value(param: Param) -> Value:
+    """The default; a text that must be filled in is shown in capitals."""
+    return param.name.upper() if param.default == "" else param.default
+
+
+def _print(facts: Facts) -> None:
+    print_heading(f"{facts['kind']} {facts['name']}")
+    origin = [
+        ("supplied by", f"{facts['distribution']} {facts['version']}"),
+        ("reference", facts["reference"] or ""),
+        ("target", facts["target"]),
+        ("full name", facts["id"]),
+        ("note", facts["note"] or ""),
+        ("names", f"{len(facts['names']):,}" if "names" in facts else ""),
+    ]
+    rows = [("summary", facts["summary"]), *origin]
+    _print_columns([row for row in rows if row[1]], wrap=1)
+    if facts["params"]:
+        print_line()
+        print_heading("parameters (name, default, meaning)")
+        _print_columns([_param_row(param) for param in facts["params"]], wrap=2)
+    if facts["example"] is not None:
+        print_line()
+        print_heading("example")
+        print_line(f"  {facts['example']['command']}")
+        print_line()
+        for line in facts["example"]["toml"].splitlines():
+            print_line(f"  {line}")
+
+
+def _param_row(param: Facts) -> tuple[str, str, str]:
+    default = "" if param["default"] is None else json.dumps(param["default"]).strip('"')
+    texts = [param["help"], param["valid"]]
+    if param["operational"]:
+        texts.append("may change on resume")
+    return param["name"], default, "; ".join(filter(None, texts))
+
+
+def _print_columns(rows: list[tuple[str, ...]], wrap: int) -> None:
+    for text in columns(rows, wrap=wrap):
+        print_line(text)

@@ -1,0 +1,174 @@
+"""`simsiam-zoo train`: the recipe from presets, files and flags; then one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.errors import InputError
+
+_PART_HELP = {
+    "backbone": "Turns images into features: a timm model's name, or a component.",
+    "projector": "Maps features to z; `none` removes it.",
+    "predictor": "Maps z to p; `none` removes it.",
+    "gradient": "Where gradient flows; `none` removes the stop-gradient.",
+    "loss": "Compares p with z.",
+    "augmentation": "Draws the views.",
+}
+_SHORT = {
+    "epochs": "training.epochs",
+    "batch_size": "training.batch_size",
+    "lr": "optim.lr",
+    "seed": "training.seed",
+    "precision": "training.precision",
+    "device": "training.device",
+}
+
+
+def _component_options(command: Any) -> Any:
+    command = click.option(
+        "--data",
+        metavar="NAME|PATH",
+        shell_complete=complete_component("dataset"),
+        help="A dataset's name, or a folder or pattern of shards.",
+    )(command)
+    for kind, text in reversed(_PART_HELP.items()):
+        command = click.option(
+            f"--{kind}", metavar="SPEC", shell_complete=complete_component(kind), help=text
+        )(command)
+    return command
+
+
+@click.command(short_help="Train, evaluate and judge one run.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_component("preset"),
+    help="The recipe to start from (default: mnist-5k).",
+)
+@click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
+@_component_options
+@click.option("--epochs", metavar="N", help="Passes over the training images.")
+@click.option("--batch-size", metavar="N", help="Global batch.")
+@click.option("--lr", metavar="X", help="Base lr; the lr used is base x global batch / 256.")
+@click.option("--seed", metavar="N", help="Decides initialisation, order and views.")
+@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any key of the recipe by its dotted path; may be repeated.",
+)
+@click.option("--out", metavar="FOLDER", help="The run's folder (default: a new one in runs/).")
+@click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+@click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def train(
+    preset: str | None,
+    file: str | None,
+    assignments: tuple[str, ...],
+    out: str | None,
+    resume: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: str | None,
+) -> None:
+    """Train a Siamese network, evaluate it on frozen features, and judge it.
+
+    A SPEC is a component's name with parameters: mlp:hidden_dim=256,layers=2. `simsiam-zoo list`
+    shows the names, `simsiam-zoo show KIND NAME` the parameters.
+
+    \b
+    simsiam-zoo train
+    simsiam-zoo train --backbone densenet121 --predictor none
+    simsiam-zoo train --preset digits --set optim.weight_decay=1e-4
+    simsiam-zoo train --resume runs/mnist-5k-seed0
+    """
+    from simsiam_zoo.recipe import Recipe
+
+    settings = _settings(assignments, flags)
+    if resume is None:
+        recipe = Recipe.make(preset, file, settings)
+        folder = Path(out) if out else _new_folder(recipe.run_name())
+    else:
+        for name, value in (("--preset", preset), ("--recipe", file), ("--out", out)):
+            if value is not None:
+                raise InputError(f"--resume takes its recipe from the run, so no {name}")
+        folder = Path(resume)
+        recipe = _resumed(folder, settings)
+    if dry_run:
+        from simsiam_zoo.cli.dry_run import dry_run as show
+
+        show(recipe, as_json)
+        return
+    from simsiam_zoo.cli.result import print_result
+    from simsiam_zoo.training.screen import default_screen
+    from simsiam_zoo.training.train import train as run
+
+    result = run(recipe, folder, resume=resume is not None, screen=default_screen(quiet))
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
+    else:
+        print_result(result, folder)
+
+
+def _settings(assignments: tuple[str, ...], flags: Mapping[str, str | None]) -> dict[str, object]:
+    """Dotted paths and texts, from the short flags and from --set, which must not contradict."""
+    from simsiam_zoo.recipe.layers import Text, dataset_spec
+
+    settings: dict[str, object] = {}
+    for flag, value in flags.items():
+        if value is None:
+            continue
+        if flag == "data":
+            settings["dataset"] = dataset_spec(value)
+        else:
+            settings[_SHORT.get(flag, flag)] = Text(value)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set takes KEY=VALUE, not {assignment!r}")
+        if key in settings:
+            raise InputError(f"{key} is set twice")
+        settings[key] = Text(value)
+    return settings
+
+
+def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
+    """The recipe of the run in `folder`, with what may change on resume.
+
+    Raises:
+        InputError: there is no run, or a setting is one that decides what the run computes.
+    """
+    from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.recipe import may_change_on_resume
+
+    file = folder / "recipe.toml"
+    if not file.is_file():
+        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
+    recipe = Recipe.make(None, file, settings)
+    for path in settings:
+        if not may_change_on_resume(recipe, path):
+            raise InputError(
+                f"{path} decides what the run computes, so --resume keeps it as it is",
+                "Train anew with another --out.",
+            )
+    return recipe
+
+
+def _new_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    for number in range(1, 10_000):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return folder
+    raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")

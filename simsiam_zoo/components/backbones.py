@@ -1,0 +1,136 @@
+"""Backbones: images [N, 3, H, W] to pooled features [N, in_dim]; all of them timm's own modules.
+
+timm's models are changed in place, never wrapped, so that the keys of their state dict stay timm's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+from timm.layers.classifier import ClassifierHead
+from torch import nn
+
+from simsiam_zoo.errors import InputError, PluginError, did_you_mean
+
+
+@dataclass(frozen=True)
+class TimmRecipe:
+    """How plain timm makes the module that a backbone's state dict fits, key by key.
+
+    Args:
+        name: of the timm model.
+        kwargs: for `timm.create_model`, beside `num_classes=0`.
+        changes: Python statements that turn that `model` into the backbone; empty for most.
+    """
+
+    name: str
+    kwargs: dict[str, int]
+    changes: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> str:
+        """It all as Python, to be read by people: `model` is the backbone."""
+        kwargs = "".join(f", {key}={value!r}" for key, value in self.kwargs.items())
+        create = f"model = timm.create_model({self.name!r}, num_classes=0{kwargs})"
+        imports = ("import timm", "import torch")
+        return "\n".join((*imports[: 2 if self.changes else 1], create, *self.changes))
+
+
+def timm_recipe(backbone: nn.Module) -> TimmRecipe | None:
+    """The recipe of a backbone that was made here; None for another."""
+    recipe = getattr(backbone, "zoo_recipe", None)
+    return recipe if isinstance(recipe, TimmRecipe) else None
+
+
+def timm_backbone(*, name: str, image_size: int, drop_path_rate: float = 0.0) -> nn.Module:
+    """Any timm model, from random weights, giving pooled features.
+
+    Args:
+        name: as in `timm.list_models()`.
+        image_size: height and width of the images in pixels; a model that fixes its input size
+            (a ViT) is made for it.
+        drop_path_rate: stochastic depth; 0 is none, also where timm's own default is another.
+
+    Raises:
+        InputError: timm has no such model, or the model has no stochastic depth.
+        PluginError: timm cannot build it.
+    """
+    if not timm.is_model(name):  # keeps `hf-hub:...` out as well, for which timm would go online
+        hint = did_you_mean(name, timm.list_models())
+        raise InputError(f"timm {timm.__version__} has no model {name!r}", hint)
+    config = timm.get_pretrained_cfg(name)
+    size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    try:
+        model = _create(name, drop_path_rate, size)
+    except InputError:
+        raise
+    except Exception as error:  # timm's constructors raise whatever they come upon
+        raise PluginError(
+            f"backbone {name} cannot be built at {image_size} px by timm {timm.__version__}"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+    return _with_recipe(model, TimmRecipe(name, size, _drop_fc_trunk(model)))
+
+
+def resnet18_cifar() -> nn.Module:
+    """ResNet-18 for 32 px, 512 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 app. D)."""
+    return _cifar_resnet("resnet18")
+
+
+def resnet50_cifar() -> nn.Module:
+    """ResNet-50 for 32 px, 2048 wide: 3x3 stride-1 stem, no max-pool."""
+    return _cifar_resnet("resnet50")
+
+
+def _create(name: str, drop_path_rate: float, size: dict[str, int]) -> nn.Module:
+    options: dict[str, Any] = {"num_classes": 0, **size}
+    try:
+        return timm.create_model(name, drop_path_rate=drop_path_rate, **options)
+    except TypeError as error:
+        if "'drop_path_rate'" not in str(error):
+            raise
+    if drop_path_rate > 0:
+        raise InputError(
+            f"backbone {name} has no stochastic depth, so no drop_path_rate",
+            "Leave drop_path_rate out.",
+        )
+    return timm.create_model(name, **options)
+
+
+def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
+    """Pool right after the convolutions where timm would run fc layers first; the changes made.
+
+    Without a classifier timm still keeps what it calls `pre_logits`. Where that is a module of the
+    model itself, with weights, it works on the map before it is pooled: VGG's two fc layers, 4096
+    wide, 120 M parameters.
+    """
+    trunk = getattr(model, "pre_logits", None)
+    if not isinstance(trunk, nn.Module) or next(trunk.parameters(), None) is None:
+        return ()
+    model.pre_logits = nn.Identity()
+    model.head = ClassifierHead(model.num_features, 0)
+    model.head_hidden_size = model.num_features
+    return (
+        "model.pre_logits = torch.nn.Identity()",
+        "model.head = timm.layers.ClassifierHead(model.num_features, 0)",
+        "model.head_hidden_size = model.num_features",
+    )
+
+
+def _cifar_resnet(name: str) -> nn.Module:
+    model: Any = timm.create_model(name, num_classes=0)
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm
+    model.maxpool = nn.Identity()
+    changes = (
+        "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)",
+        "model.maxpool = torch.nn.Identity()",
+    )
+    return _with_recipe(model, TimmRecipe(name, {}, changes))
+
+
+def _with_recipe(model: nn.Module, recipe: TimmRecipe) -> nn.Module:
+    model.__dict__["zoo_recipe"] = recipe
+    return model

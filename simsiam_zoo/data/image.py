@@ -1,0 +1,208 @@
+"""One view of an image: what was drawn for it (`View`), and its rendering.
+
+The operations are the ones of the paper's torchvision pipeline, in its order, on uint8 pixels; each
+is tested against torchvision or Pillow. Grey images [H, W] stay one channel wide as long as no
+operation needs three, which none of these does: the result equals that of the RGB image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
+
+__all__ = ["Pixels", "View", "center", "decode", "decode_any", "render", "to_rgb"]
+
+_LEVELS = np.arange(256, dtype=np.float32)
+_HUES = np.arange(256, dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The drawn parameters of one view.
+
+    Attributes:
+        box: (left, top, right, bottom) of the crop in source pixels, inside the image.
+        flip: mirrored left to right.
+        rotation: degrees counter-clockwise about the crop's center, after the shear.
+        shear: horizontal displacement per pixel of height, about the crop's center.
+        jitter: color operations in order: ("brightness" | "contrast" | "saturation", factor),
+            1 changes nothing; ("hue", share of the circle), 0 changes nothing.
+        gray: turned grey.
+        blur: sigma of the Gaussian blur in pixels of the view; 0 for none.
+        solarize: levels from here up are inverted; None for none.
+    """
+
+    box: tuple[int, int, int, int]
+    flip: bool = False
+    rotation: float = 0.0
+    shear: float = 0.0
+    jitter: tuple[tuple[str, float], ...] = ()
+    gray: bool = False
+    blur: float = 0.0
+    solarize: int | None = None
+
+
+def render(image: Pixels, view: View, size: int) -> Pixels:
+    """Render one view.
+
+    Args:
+        image: [H, W, 3], or [H, W] for grey.
+        view: what to do.
+        size: side of the view in pixels.
+
+    Returns:
+        [size, size, 3], or [size, size] for a grey image.
+    """
+    if view.rotation or view.shear:
+        out = _affine_crop(image, view, size)
+    else:
+        left, top, right, bottom = view.box
+        out = resize(image[top:bottom, left:right], size, size)
+    if view.flip:
+        out = cast(Pixels, cv2.flip(out, 1))
+    for operation, amount in view.jitter:
+        out = _JITTER[operation](out, amount)
+    if view.gray and out.ndim == 3:
+        out = to_rgb(_luma(out))
+    if view.blur:
+        out = cast(
+            Pixels,
+            cv2.GaussianBlur(out, (0, 0), view.blur, borderType=cv2.BORDER_REPLICATE),
+        )
+    if view.solarize is not None:
+        out = np.where(out >= view.solarize, 255 - out, out)
+    return out
+
+
+def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
+    """The view for evaluation: the short side to size / crop, then the middle size x size.
+
+    With `crop` 0.875 and size 224 it is the usual Resize(256), CenterCrop(224).
+
+    Returns:
+        [size, size, 3], or [size, size] for a grey image.
+    """
+    height, width = image.shape[:2]
+    short = max(size, round(size / crop))
+    # torchvision's Resize rounds the long side down
+    new_height = short if height <= width else short * height // width
+    new_width = short if width <= height else short * width // height
+    out = resize(image, new_height, new_width)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    return out[top : top + size, left : left + size]
+
+
+def resize(image: Pixels, height: int, width: int) -> Pixels:
+    """Bilinear resize with antialiasing: within one level of Pillow's (two in rare pixels)."""
+    if image.shape[:2] == (height, width):
+        return image
+    if image.shape[0] <= height and image.shape[1] <= width:  # nothing to antialias
+        return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+    # torch has Pillow's filter in SIMD code for uint8, channels last
+    pixels = torch.from_numpy(image if image.ndim == 3 else image[:, :, None])
+    out = functional.interpolate(
+        pixels.permute(2, 0, 1)[None], (height, width), mode="bilinear", antialias=True
+    )[0].permute(1, 2, 0)
+    result: Pixels = np.ascontiguousarray(out.numpy())
+    return result if image.ndim == 3 else result[:, :, 0]
+
+
+def _affine_crop(image: Pixels, view: View, size: int) -> Pixels:
+    """Crop, shear and rotation in one sampling of the source.
+
+    What the rotation brings in from outside the crop is the image's own content; outside of the
+    image it is black. Where the crop shrinks, what is needed of the image is shrunk first, with
+    antialiasing.
+    """
+    left, top, right, bottom = view.box
+    matrix = _view_to_source(view, size)
+    if right - left > size or bottom - top > size:
+        corners = matrix @ np.array(
+            [[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1] * 4]
+        )
+        margin = np.array([right - left, bottom - top]) / size + 1
+        x0, y0 = np.maximum(0, np.floor(corners.min(axis=1) - margin)).astype(int).tolist()
+        x1, y1 = np.ceil(corners.max(axis=1) + margin + 1).astype(int).tolist()
+        part = image[y0:y1, x0:x1]
+        height, width = part.shape[:2]
+        image = resize(
+            part,
+            math.ceil(height * min(1.0, size / (bottom - top))),
+            math.ceil(width * min(1.0, size / (right - left))),
+        )
+        shrink = np.array([image.shape[1] / width, image.shape[0] / height])
+        matrix *= shrink[:, None]  # pixel centers lie at halves
+        matrix[:, 2] += (0.5 - np.array([x0, y0])) * shrink - 0.5
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cast(Pixels, cv2.warpAffine(image, matrix, (size, size), flags=flags))
+
+
+def _view_to_source(view: View, size: int) -> NDArray[np.float64]:
+    """The matrix [2, 3] from pixel (x, y, 1) of the view to the pixel of the source it shows."""
+    left, top, right, bottom = view.box
+    zoom_x, zoom_y = (right - left) / size, (bottom - top) / size
+    angle = math.radians(view.rotation)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # The inverse of rotation x shear; y points down, so [[cos, sin], [-sin, cos]] turns left.
+    a, b = zoom_x * (cos - view.shear * sin), -zoom_x * (sin + view.shear * cos)
+    c, d = zoom_y * sin, zoom_y * cos
+    middle = (size - 1) / 2
+    return np.array(
+        [
+            [a, b, (left + right - 1) / 2 - (a + b) * middle],
+            [c, d, (top + bottom - 1) / 2 - (c + d) * middle],
+        ]
+    )
+
+
+def _luma(image: Pixels) -> Pixels:
+    return cast(Pixels, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) if image.ndim == 3 else image
+
+
+def _blend_table(base: float, factor: float) -> NDArray[np.uint8]:
+    """base + factor (v - base) for the 256 levels, clipped and cut off as Pillow's blend does."""
+    levels = np.float32(base) + np.float32(factor) * (_LEVELS - np.float32(base))
+    table: NDArray[np.uint8] = np.minimum(np.maximum(levels, 0), 255).astype(np.uint8)
+    return table
+
+
+def _brightness(image: Pixels, factor: float) -> Pixels:
+    return cast(Pixels, cv2.LUT(image, _blend_table(0, factor)))
+
+
+def _contrast(image: Pixels, factor: float) -> Pixels:
+    mean = int(cv2.mean(_luma(image))[0] + 0.5)
+    return cast(Pixels, cv2.LUT(image, _blend_table(mean, factor)))
+
+
+def _saturation(image: Pixels, factor: float) -> Pixels:
+    if image.ndim == 2:
+        return image
+    gray = to_rgb(_luma(image))
+    return cast(Pixels, cv2.addWeighted(image, factor, gray, 1 - factor, 0))
+
+
+def _hue(image: Pixels, shift: float) -> Pixels:
+    if image.ndim == 2:
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    turned = _HUES + np.uint8(int(shift * 255) & 255)  # wraps, as the circle does
+    hsv[:, :, 0] = turned[hsv[:, :, 0]]
+    return cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+_JITTER = {
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "saturation": _saturation,
+    "hue": _hue,
+}

@@ -1,0 +1,231 @@
+"""Plan + shards + augmentation → batches, and their way onto the device.
+
+What is in a batch depends on (seed, epoch, step, rank) alone: the number of workers changes who
+makes it, never what it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.workers import available_cores, default_workers
+from simsiam_zoo.errors import DataError, ZooError
+
+__all__ = [
+    "Augmentation",
+    "EvalLoader",
+    "LoadedBatch",
+    "TrainLoader",
+    "available_cores",
+    "default_workers",
+    "normalize",
+]
+
+PREFETCH = 4
+"""Batches that each worker makes ahead."""
+
+
+class TrainLoader:
+    """The batches of one rank, from any (epoch, step) to the end of the run.
+
+    Args:
+        shards: the training shards.
+        plan: over `shards.counts`.
+        augmentation: draws the views.
+        image_size: side S of the views in pixels.
+        views: how many of each image.
+        seed: of the run; a view is drawn from (seed, epoch, id, view) alone.
+        epochs: where the run ends.
+        workers: processes beside this one; 0 makes each batch here, when it is asked for.
+        rank, world: which slice of each global batch.
+        pin_memory: give batches in page-locked memory (for CUDA).
+
+    Raises:
+        InputError: the plan's batch cannot be shared by `world` ranks.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        plan: Plan,
+        augmentation: Augmentation,
+        image_size: int,
+        *,
+        views: int = 2,
+        seed: int = 0,
+        epochs: int = 1,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        plan.share(world)
+        self.plan, self.epochs, self.rank, self.world = plan, epochs, rank, world
+        self._batches = TrainBatches(shards, augmentation, image_size, views, seed)
+        self._workers, self._pin_memory = workers, pin_memory
+
+    def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
+        """Every batch from `step` of `epoch` on, through all later epochs: one pass of the workers.
+
+        They start at this call, and end when the iterator is used up or let go.
+
+        Raises:
+            DataError: an image or a shard is damaged, or a worker died.
+        """
+        return _run(self._batches, _Order(self, epoch, step), self._workers, self._pin_memory)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        return self.batches()
+
+
+class EvalLoader:
+    """Every sample once, in the order of ids, with its center view (`data.image.center`).
+
+    Args:
+        shards: what to read.
+        image_size: side S of the view in pixels.
+        batch: samples per batch; the last one may be smaller.
+        crop: share of the resized short side that the view keeps; 0.875 is 224 of 256.
+        ids: only these dense ids, in this order; None for all.
+        workers, pin_memory: as for `TrainLoader`.
+        rank, world: this rank takes every `world`-th batch from the `rank`-th on.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        image_size: int,
+        *,
+        batch: int = 256,
+        crop: float = 1.0,
+        ids: NDArray[np.int64] | None = None,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        pin_memory: bool = False,
+    ) -> None:
+        self._batches = EvalBatches(shards, image_size, crop)
+        chosen = range(len(shards)) if ids is None else ids.tolist()
+        starts = range(0, len(chosen), batch)[rank::world]
+        self._order = [chosen[start : start + batch] for start in starts]
+        self._workers, self._pin_memory = workers, pin_memory
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        return _run(self._batches, self._order, self._workers, self._pin_memory)
+
+
+def normalize(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """uint8 [N, C, H, W] → (images / 255 - mean) / std on `device`, channels last.
+
+    Computed in float32 at least, whatever `dtype` the result has.
+    """
+    precision = torch.promote_types(dtype, torch.float32)
+    moved = images.to(device, non_blocking=True)
+    moved = moved.to(dtype=precision, memory_format=torch.channels_last)
+    shift, scale = _affine(tuple(mean), tuple(std), torch.device(device), precision)
+    return torch.addcmul(shift, moved, scale).to(dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _affine(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(-mean / std, 1 / (255 std)), each [1, C, 1, 1]; copied to the device once."""
+    with torch.inference_mode(False):  # else what is kept could never meet autograd
+        means, stds = (torch.tensor(x, dtype=torch.float64).view(1, -1, 1, 1) for x in (mean, std))
+        return (-means / stds).to(device, dtype), (1 / (255 * stds)).to(device, dtype)
+
+
+class _Order:
+    """The sampler of a run: (epoch, step, ids) from a start to the end."""
+
+    def __init__(self, loader: TrainLoader, epoch: int, step: int) -> None:
+        self._loader, self._steps = loader, loader.plan.steps
+        self._todo = range(epoch * self._steps + step, loader.epochs * self._steps)
+
+    def __len__(self) -> int:
+        return len(self._todo)
+
+    def __iter__(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        rank, world = self._loader.rank, self._loader.world
+        for epoch, step in (divmod(at, self._steps) for at in self._todo):
+            yield epoch, step, self._loader.plan.ids(epoch, step, rank, world)
+
+
+def _run(
+    batches: TrainBatches | EvalBatches, order: Any, workers: int, pin_memory: bool
+) -> Iterator[LoadedBatch]:
+    options: dict[str, Any] = {}
+    if workers:
+        # A forked child of a threaded parent may hang in torch: workers fork from a clean server.
+        context = torch.multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])  # imported once, not by each worker
+        options = {
+            "multiprocessing_context": context,
+            "prefetch_factor": PREFETCH,
+            "worker_init_fn": _start_worker,
+        }
+    else:
+        cv2.setNumThreads(1)  # its threads cost more than they save on single images
+    loader: DataLoader[LoadedBatch | ZooError] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        **options,
+    )
+    return _checked(iter(loader), workers)
+
+
+def _checked(made: Iterator[LoadedBatch | ZooError], workers: int) -> Iterator[LoadedBatch]:
+    """The batches; errors that came as values are raised. However it ends, the workers do too."""
+    try:
+        while (batch := next(made, None)) is not None:
+            if isinstance(batch, ZooError):
+                raise batch
+            yield batch
+    except (RuntimeError, EOFError, OSError) as error:
+        if not workers or not _tells_of_death(error):
+            raise
+        raise DataError(
+            f"a worker process of the loader died ({type(error).__name__}: {error})",
+            "It may have run out of memory; use fewer workers, or workers = 0 to see more.",
+        ) from error
+    finally:
+        del made  # a traceback that someone keeps would keep the workers too
+
+
+def _tells_of_death(error: Exception) -> bool:
+    """Whether torch says that a worker is gone, or a connection to it broke while it sent."""
+    text = str(error)
+    if text.startswith("Caught "):  # raised by code in a worker, passed on by torch
+        return False
+    return not isinstance(error, RuntimeError) or "exited unexpectedly" in text
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides when to end
+    cv2.setNumThreads(1)

@@ -1,0 +1,127 @@
+"""What a folder of packed shards says about itself: `manifest.json`, and `_info.json` for timm."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.errors import DataError
+from simsiam_zoo.runtime.folders import atomic_write_text
+
+MANIFEST = "manifest.json"
+TIMM_INFO = "_info.json"
+FORMAT = "simsiam-zoo shards"
+VERSION = 1
+MAX_MANIFEST_BYTES = 1 << 27
+
+_SHARD_NAME = re.compile(r"[\w][\w.+-]*\.tar\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One shard: a file's name without a folder, and what it holds."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """The shards of one split, and the names of the classes where they are known."""
+
+    shards: tuple[ShardInfo, ...]
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples in all its shards."""
+        return sum(shard.samples for shard in self.shards)
+
+
+def index_path(shard: Path) -> Path:
+    """Where the index of a packed shard lies: `train-000000.tar` → `train-000000.index.npz`."""
+    return shard.with_name(shard.stem + ".index.npz")
+
+
+def write_manifest(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
+    """Write `_info.json` and then `manifest.json`, which says that the folder is complete."""
+    timm = {
+        name: {
+            "name": name,
+            "num_samples": split.samples,
+            "filenames": [shard.name for shard in split.shards],
+            "shard_lengths": [shard.samples for shard in split.shards],
+        }
+        for name, split in splits.items()
+    }
+    ours = {
+        name: {
+            "samples": split.samples,
+            "classes": split.classes,
+            "shards": [asdict(shard) for shard in split.shards],
+        }
+        for name, split in splits.items()
+    }
+    document = {"format": FORMAT, "version": VERSION, "splits": ours}
+    atomic_write_text(folder / TIMM_INFO, json.dumps({"splits": timm}, indent=1) + "\n")
+    atomic_write_text(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
+    """The splits that the folder's manifest names; None where it has none (or a stranger's).
+
+    Raises:
+        DataError: it is ours and damaged, or of a later version.
+    """
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DataError(f"{path} is absurdly large")
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        return None
+    if document.get("version") != VERSION:
+        raise DataError(
+            f"{path} is of version {document.get('version')!r}; this simsiam-zoo reads {VERSION}",
+            "Update simsiam-zoo, or pack the data again.",
+        )
+    try:
+        return {str(name): _split(entry) for name, entry in document["splits"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error}", "Pack the data again.") from None
+
+
+def _split(entry: Mapping[str, Any]) -> SplitInfo:
+    shards = tuple(_shard(shard) for shard in entry["shards"])
+    classes = entry["classes"]
+    if classes is not None and not all(isinstance(name, str) for name in classes):
+        raise ValueError("class names must be strings")
+    if len({shard.name for shard in shards}) != len(shards):
+        raise ValueError("a shard is named twice")
+    split = SplitInfo(shards, None if classes is None else tuple(classes))
+    if split.samples != entry["samples"]:
+        raise ValueError("its counts do not add up")
+    return split
+
+
+def _shard(entry: Mapping[str, Any]) -> ShardInfo:
+    shard = ShardInfo(entry["name"], entry["samples"], entry["bytes"], entry["sha256"])
+    if not _SHARD_NAME.match(shard.name):
+        raise ValueError(f"{shard.name!r} is no shard's name")
+    for number in (shard.samples, shard.bytes):
+        if type(number) is not int or not 0 <= number < 1 << 62:
+            raise ValueError(f"{shard.name}: {number!r} is no count")
+    if not _SHA256.match(shard.sha256):
+        raise ValueError(f"{shard.name}: its sha256 is no checksum")
+    return shard

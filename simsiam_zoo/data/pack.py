@@ -1,0 +1,68 @@
+"""Writing shards: plain WebDataset tars, an index beside each, and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from simsiam_zoo.data.index import UNLABELLED, scan
+from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, write_manifest
+from simsiam_zoo.runtime.folders import atomic_write
+
+
+@dataclass(frozen=True)
+class PackedSample:
+    """One sample to be written: its key, its encoded image, and -1 or its label."""
+
+    key: str
+    image: bytes
+    format: str  # "jpg", "png" or "webp"
+    label: int = UNLABELLED
+
+
+def pack_split(
+    folder: Path, split: str, samples: Iterable[PackedSample], shard_size: int
+) -> tuple[ShardInfo, ...]:
+    """Write `<split>-%06d.tar` with `shard_size` samples each, and their indexes.
+
+    Equal samples give equal bytes. A shard appears under its name only when it is whole.
+    """
+    remaining = iter(samples)
+    shards: list[ShardInfo] = []
+    while chunk := list(itertools.islice(remaining, shard_size)):
+        shards.append(_write_shard(folder / f"{split}-{len(shards):06d}.tar", chunk))
+    return tuple(shards)
+
+
+def pack(
+    folder: Path,
+    splits: Mapping[str, Iterable[PackedSample]],
+    classes: tuple[str, ...] | None,
+    shard_size: int = 1000,
+) -> None:
+    """Write every split of a data set into an existing folder; the manifest comes last."""
+    infos = {
+        name: SplitInfo(pack_split(folder, name, samples, shard_size), classes)
+        for name, samples in splits.items()
+    }
+    write_manifest(folder, infos)
+
+
+def _write_shard(path: Path, samples: list[PackedSample]) -> ShardInfo:
+    from webdataset import TarWriter  # here: a reader of shards need not wait for its import
+
+    with atomic_write(path) as file, TarWriter(file, user="", group="", mtime=0) as tar:
+        for sample in samples:
+            members = {"__key__": sample.key, sample.format: sample.image}
+            if sample.label != UNLABELLED:
+                members["cls"] = str(sample.label).encode()
+            tar.write(members)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    index = scan(path)  # of what was written, not of what was meant
+    with atomic_write(index_path(path)) as file:
+        index.save(file)
+    return ShardInfo(path.name, len(index), path.stat().st_size, digest)

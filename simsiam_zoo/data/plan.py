@@ -1,0 +1,157 @@
+"""Which samples make which step: a pure function of (counts, seed, epoch, window, lanes, batch).
+
+The samples of an epoch lie in one line, shard after shard, the shards in an order drawn by a keyed
+hash. The line is cut into L lanes of n = N // L positions; within a lane every K shards form a
+window, whose samples are permuted by the hash. Step k takes positions [k b, (k + 1) b) of each
+lane, b = G / L, and rank r the r-th equal slice of that global batch. Steps are N // G, so only
+the tail of each lane is dropped. It follows that
+
+- each sample comes at most once an epoch, and exactly steps x G of them come;
+- every rank takes equally many steps, whatever the sizes of the shards;
+- the global order does not depend on the number of ranks or workers;
+- any step is found by a binary search and one window per lane, in memory bounded by the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.keyed import derive_key, keyed_order
+from simsiam_zoo.errors import InputError
+
+_SHARDS, _SAMPLES = 1, 2  # what a key is drawn for
+
+
+class _Epoch(NamedTuple):
+    epoch: int
+    order: NDArray[np.intp]  # [shards] shard at each place of the line
+    ends: NDArray[np.int64]  # [shards + 1] first position of each place; the last is N
+
+
+class _Window(NamedTuple):
+    epoch: int
+    begin: int  # positions of the line
+    end: int
+    ids: NDArray[np.int64]  # [end - begin]
+
+
+class Plan:
+    """The order of samples in every epoch of a run.
+
+    Args:
+        counts: samples of each shard, in the order of the shard set; zeros are fine.
+        seed: of the run.
+        batch: global batch size G, over all ranks.
+        lanes: L, how many places of the line each step draws from; part of a run's identity.
+        window: K, how many shards are permuted together. At least the number of shards of a lane
+            means a full shuffle.
+
+    Attributes:
+        samples: N.
+        steps: per epoch, N // G.
+
+    Raises:
+        InputError: G is no multiple of L, or there are fewer samples than G.
+    """
+
+    def __init__(
+        self, counts: Iterable[int], seed: int, batch: int, lanes: int = 1, window: int = 16
+    ) -> None:
+        self.counts = np.fromiter(counts, np.int64)
+        self.seed, self.batch, self.lanes, self.window = seed, batch, lanes, window
+        self.samples = int(self.counts.sum())
+        if min(batch, lanes, window) < 1 or (self.counts < 0).any():
+            raise InputError("batch size, lanes, window and shard counts cannot be negative or 0")
+        if batch % lanes:
+            raise InputError(f"a global batch of {batch} cannot be shared by {lanes} lanes equally")
+        if self.samples < batch:
+            raise InputError(
+                f"the data has {self.samples} samples: fewer than one global batch of {batch}",
+                f"Choose a batch size of at most {self.samples}.",
+            )
+        self.steps = self.samples // batch
+        self._starts = np.concatenate(([0], np.cumsum(self.counts)))  # dense id of each shard's 0
+        self._epoch: _Epoch | None = None
+        self._windows: dict[int, _Window] = {}
+
+    def share(self, world: int) -> int:
+        """Samples per rank and step. Raises InputError where `world` ranks cannot share alike."""
+        if world < 1 or self.batch % world:
+            raise InputError(
+                f"a global batch of {self.batch} cannot be shared by {world} ranks equally",
+                f"Choose a batch size that is a multiple of {world}.",
+            )
+        return self.batch // world
+
+    def ids(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+        """Dense ids [G / world] of one rank's samples at one step of one epoch.
+
+        A dense id is the shard's first id (`counts` summed in the given order) + the index in it.
+
+        Raises:
+            InputError: there is no such step or rank, or G is no multiple of `world`.
+        """
+        share = self.share(world)
+        if not (0 <= step < self.steps and 0 <= rank < world and epoch >= 0):
+            raise InputError(
+                f"the plan has no step {step} of epoch {epoch} for rank {rank} of {world}"
+                f" ({self.steps} steps per epoch)"
+            )
+        per_lane = self.batch // self.lanes
+        parts: list[NDArray[np.int64]] = []
+        at, stop = rank * share, (rank + 1) * share  # places in the global batch, lane by lane
+        while at < stop:
+            lane, offset = divmod(at, per_lane)
+            taken = min(stop - at, per_lane - offset)
+            begin = step * per_lane + offset
+            parts.extend(self._take(epoch, lane, begin, begin + taken))
+            at += taken
+        return np.concatenate(parts)
+
+    def _take(self, epoch: int, lane: int, begin: int, end: int) -> Iterable[NDArray[np.int64]]:
+        """The ids at positions [begin, end) of a lane, across the borders of its windows."""
+        first = lane * (self.samples // self.lanes)
+        at, stop = first + begin, first + end
+        while at < stop:
+            window = self._window_at(epoch, lane, at)
+            until = min(stop, window.end)
+            yield window.ids[at - window.begin : until - window.begin]
+            at = until
+
+    def _window_at(self, epoch: int, lane: int, position: int) -> _Window:
+        kept = self._windows.get(lane)
+        if kept is None or kept.epoch != epoch or not kept.begin <= position < kept.end:
+            kept = self._make_window(epoch, lane, position)
+            self._windows[lane] = kept
+        return kept
+
+    def _make_window(self, epoch: int, lane: int, position: int) -> _Window:
+        line = self._line(epoch)
+        length = self.samples // self.lanes
+        begin, end = lane * length, (lane + 1) * length
+        # The last place that starts at or before a position holds it: empty shards are passed over.
+        first, place = np.searchsorted(line.ends, [begin, position], side="right") - 1
+        low = int(place - (place - first) % self.window)
+        high = min(low + self.window, len(line.order))
+        begin, end = max(begin, int(line.ends[low])), min(end, int(line.ends[high]))
+
+        # Where each shard starts and stops in this window; those of the lanes beside are cut off.
+        starts = np.clip(line.ends[low:high], begin, end)
+        sizes = np.clip(line.ends[low + 1 : high + 1], begin, end) - starts
+        id_of_start = self._starts[line.order[low:high]] + starts - line.ends[low:high]
+        ids: NDArray[np.int64] = np.arange(begin, end) + np.repeat(id_of_start - starts, sizes)
+        return _Window(epoch, begin, end, ids[keyed_order(ids, self._key(_SAMPLES, epoch))])
+
+    def _line(self, epoch: int) -> _Epoch:
+        if self._epoch is None or self._epoch.epoch != epoch:
+            shards = np.arange(len(self.counts))
+            order = keyed_order(shards, self._key(_SHARDS, epoch))
+            self._epoch = _Epoch(epoch, order, np.concatenate(([0], np.cumsum(self.counts[order]))))
+        return self._epoch
+
+    def _key(self, purpose: int, epoch: int) -> int:
+        return derive_key(self.seed, purpose, epoch)

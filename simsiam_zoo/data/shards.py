@@ -1,0 +1,237 @@
+"""A set of shards, read at random: a dense id gives a key, an encoded image and a label."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index, scan
+from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, read_manifest
+from simsiam_zoo.data.sources import find_shards
+from simsiam_zoo.data.tar import BLOCK
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+
+MAX_OPEN_SHARDS = 64
+"""Shards that one process keeps open (a descriptor and an index each)."""
+
+
+class Sample(NamedTuple):
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none."""
+
+    key: str
+    image: memoryview
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard on disk, with what is known of it before it is opened."""
+
+    path: Path
+    samples: int
+    bytes: int
+    sha256: str | None  # as its manifest states it
+    index: Path
+
+
+class ShardSet:
+    """The samples of some shards, 0 to n - 1 in the shards' order (a sample's *dense id*).
+
+    Files are opened when they are first read, in each process of its own: a ShardSet can be sent
+    to workers. Samples are read with `os.pread` at indexed offsets, and the tar header found there
+    must be the one that was indexed.
+
+    Attributes:
+        shards: in order.
+        paths, counts: of each shard.
+        offsets: the dense id of each shard's first sample; one more at the end, n.
+        classes: names of the labels 0, 1, ..., where known.
+    """
+
+    def __init__(self, shards: Sequence[Shard], classes: tuple[str, ...] | None = None) -> None:
+        self.shards = tuple(shards)
+        self.classes = classes
+        self.paths = tuple(shard.path for shard in self.shards)
+        self.counts = tuple(shard.samples for shard in self.shards)
+        self.offsets = [0]
+        for count in self.counts:
+            self.offsets.append(self.offsets[-1] + count)
+        self._open: OrderedDict[int, tuple[int, ShardIndex]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.offsets[-1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the shards that are open; reading opens them again."""
+        for descriptor, _ in self.__dict__.get("_open", {}).values():
+            os.close(descriptor)
+        self.__dict__.get("_open", {}).clear()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        lines = [f"{s.path.name}\0{s.bytes}\0{s.samples}\0{s.sha256 or '-'}\n" for s in self.shards]
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def labels(self) -> NDArray[np.int64]:
+        """All labels by dense id [n]; -1 where there is none."""
+        parts = [self._opened(i)[1].labels for i in range(len(self.shards))]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def locate(self, id: int) -> tuple[int, int]:
+        """The shard's place and the sample's place in it. Raises IndexError."""
+        if not 0 <= id < len(self):
+            raise IndexError(f"no sample {id} among {len(self)}")
+        shard = bisect_right(self.offsets, id) - 1
+        return shard, id - self.offsets[shard]
+
+    def name(self, id: int) -> str:
+        """`shard: key`, as errors call a sample."""
+        shard, i = self.locate(id)
+        return f"{self.paths[shard]}: {self._opened(shard)[1].key(i)}"
+
+    def read(self, id: int) -> Sample:
+        """One sample.
+
+        Raises:
+            DataError: the shard is not what was indexed, or cannot be read.
+        """
+        shard, i = self.locate(id)
+        descriptor, index = self._opened(shard)
+        offset, size = int(index.offsets[i]), int(index.sizes[i])
+        if size > MAX_IMAGE_BYTES:
+            raise DataError(f"{self.name(id)}: an image of {size} bytes is refused")
+        try:
+            content = os.pread(descriptor, BLOCK + size, offset)
+        except OSError as error:
+            raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
+        if len(content) < BLOCK + size or crc32(content[:BLOCK]) != index.checks[i]:
+            raise DataError(
+                f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
+                "Restore the shard, or start again: a changed shard is indexed anew.",
+            )
+        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]))
+
+    def _opened(self, place: int) -> tuple[int, ShardIndex]:
+        opened = self._open.get(place)
+        if opened is not None:
+            self._open.move_to_end(place)
+            return opened
+        shard = self.shards[place]
+        index = load_index(shard.index, shard.bytes)
+        if len(index) != shard.samples:
+            raise DataError(f"{shard.path} holds {len(index)} samples, not {shard.samples}")
+        if self.classes is not None and (index.labels >= len(self.classes)).any():
+            raise DataError(f"{shard.path} has labels over its {len(self.classes)} classes")
+        try:
+            descriptor = os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{shard.path} cannot be opened: {error.strerror}") from None
+        self._open[place] = opened = (descriptor, index)
+        if len(self._open) > MAX_OPEN_SHARDS:
+            os.close(self._open.popitem(last=False)[1][0])
+        return opened
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset component gives: shards to train on, shards to test on, class names."""
+
+    train: ShardSet
+    test: ShardSet | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def open_shards(source: str, test: str = "") -> Dataset:
+    """The data that a folder, a tar, a glob or a brace pattern names (see `sources`).
+
+    Args:
+        source: the shards; a folder may hold test shards too.
+        test: another source of test shards: those in it that are named so, else all.
+
+    Raises:
+        InputError: there is nothing to read, or it is remote.
+        DataError: a shard is damaged.
+    """
+    train_paths, test_paths = find_shards(source)
+    if test:
+        train_of_test, test_of_test = find_shards(test)
+        test_paths = test_of_test or train_of_test
+    for_training = _shard_set(train_paths, source)
+    for_test = _shard_set(test_paths, test or source) if test_paths else None
+    return Dataset(for_training, for_test, for_training.classes)
+
+
+def _shard_set(paths: list[Path], source: str) -> ShardSet:
+    stated: dict[Path, tuple[ShardInfo, SplitInfo]] = {}
+    for folder in {path.parent for path in paths}:
+        for split in (read_manifest(folder) or {}).values():
+            stated |= {folder / shard.name: (shard, split) for shard in split.shards}
+    with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
+        shards = list(pool.map(lambda p: _find(p, stated[p][0] if p in stated else None), paths))
+    if not sum(shard.samples for shard in shards):
+        raise InputError(f"{source} holds no images: looked for members .jpg, .jpeg, .png, .webp")
+    classes = {stated[path][1].classes if path in stated else None for path in paths}
+    return ShardSet(shards, classes.pop() if len(classes) == 1 else None)
+
+
+def _find(path: Path, stated: ShardInfo | None) -> Shard:
+    """What is known of the shard at `path`: from its manifest, or by scanning it once."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
+    if stated is None:
+        index, samples = _cached_index(path, status)
+        return Shard(path, samples, status.st_size, None, index)
+    if status.st_size != stated.bytes:
+        raise DataError(
+            f"{path} has {status.st_size} bytes, its manifest states {stated.bytes}",
+            "Copy or pack the shard again.",
+        )
+    index = index_path(path)
+    if not index.is_file():  # copied without it
+        index, _ = _cached_index(path, status)
+    return Shard(path, stated.samples, stated.bytes, stated.sha256, index)
+
+
+def _cached_index(path: Path, status: os.stat_result) -> tuple[Path, int]:
+    """The index of a shard in the user's cache (the shard's folder may be read-only), its length.
+
+    It is found by the shard's path, size and time: a shard that changed is indexed anew.
+    """
+    identity = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
+    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    cached = cache_dir() / "indexes" / f"{name}.npz"
+    try:
+        return cached, len(load_index(cached, status.st_size))
+    except DataError:  # missing, damaged or of another version
+        index = scan(path)
+    try:
+        cached.parent.mkdir(exist_ok=True)
+        with atomic_write(cached) as file:
+            index.save(file)
+    except OSError as error:
+        raise InputError(
+            f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
+            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
+        ) from None
+    return cached, len(index)

@@ -1,0 +1,70 @@
+"""The errors that a user may meet: one small tree, one exit code for each branch.
+
+Every error says *what* is wrong, *where*, and the *way out*. The command line turns them into one
+message on stderr and an exit code (`cli/__init__.py`); from Python they are ordinary exceptions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Base of all errors with a message meant for people.
+
+    Args:
+        what: one sentence, what is wrong and where.
+        hint: the way out, if there is one to name.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what if self.hint is None else f"{self.what}\n  {self.hint}"
+
+
+class InputError(ZooError):
+    """What the user asked for is wrong: a name, a value, a path, another run's identity."""
+
+    exit_code = 2
+
+
+class PluginError(ZooError):
+    """A component or plugin cannot be used, or one that a run recorded is missing now."""
+
+    exit_code = 3
+
+
+class DataError(ZooError):
+    """Data or a checkpoint is damaged, or a shard cannot be had."""
+
+    exit_code = 4
+
+
+class DivergedError(ZooError):
+    """The run's loss or weights stopped being finite."""
+
+    exit_code = 5
+
+
+class StoppedError(ZooError):
+    """Stopped on request; what was done so far is saved and can be resumed."""
+
+    exit_code = 75
+
+
+def nearest(wrong: str, valid: Iterable[str], count: int = 3) -> list[str]:
+    """The spellings in `valid` closest to `wrong`, best first; empty where none is close."""
+    return difflib.get_close_matches(wrong, list(valid), n=count, cutoff=0.6)
+
+
+def did_you_mean(wrong: str, valid: Iterable[str], otherwise: str | None = None) -> str | None:
+    """A hint that names the nearest valid spellings, or `otherwise` where none is near."""
+    near = nearest(wrong, valid)
+    return f"Did you mean {' or '.join(near)}?" if near else otherwise

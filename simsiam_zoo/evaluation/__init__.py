@@ -1,0 +1,1 @@
+"""What a representation is worth: features, protocols, and the verdict on a run."""

@@ -1,0 +1,132 @@
+"""The lock: which distribution and version supplied each part, and a run's identity.
+
+    identity = hash(recipe keys that are not operational,
+                    id, version, parameters, editable source of each component,
+                    data digest)
+
+Two runs of one identity compute the same thing. The machine, torch and timm are in the lock too,
+but not in the identity: another version of them is worth a warning, not a refusal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.catalog import Resolved
+from simsiam_zoo.catalog.component import Param
+from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.recipe import Recipe
+
+FORMAT = 1
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "webdataset")
+
+
+def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
+    """What a run is made of, as plain values for `lock.toml`.
+
+    Args:
+        recipe: the run's recipe.
+        data_digest: of the training and the test shards.
+        machine: what the runtime chose (device, precision, threads).
+    """
+    return {
+        "format": FORMAT,
+        "parts": {kind: lock_part(recipe.part(kind)) for kind in COMPONENTS},
+        "data": {"digest": data_digest},
+        "software": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("simsiam-zoo", *_PACKAGES)},
+        },
+        "machine": {"platform": platform.platform(), **machine},
+    }
+
+
+def lock_part(part: Resolved) -> dict[str, Any]:
+    """One component's entry: what it is called, who supplied it, and with which parameters."""
+    operational = {param.name for param in _params(part) if param.operational}
+    params = {
+        key: value
+        for key, value in part.params.items()
+        if value is not None and key not in operational
+    }
+    entry = {
+        "id": part.id,
+        "distribution": part.entry.distribution,
+        "version": part.entry.version,
+        "params": params,
+    }
+    if digest := source_digest(part.entry.distribution, part.entry.component.target):
+        entry["source"] = digest
+    return entry
+
+
+def identity(recipe: Recipe, lock: dict[str, Any]) -> str:
+    """A hash (16 hex digits) of everything that decides what the run computes."""
+    facts = {
+        "recipe": recipe.identity_dict(),
+        "parts": lock["parts"],
+        "data": lock["data"]["digest"],
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+    """Where two trees of plain values first differ, in words; None where they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            below = f"{path}.{key}" if path else str(key)
+            if found := first_difference(old.get(key), new.get(key), below):
+                return found
+        return None
+    return None if old == new else f"{path}: {_shown(old)} there, {_shown(new)} here"
+
+
+def source_digest(distribution: str, target: str) -> str | None:
+    """A hash of the source beside `target`, if its distribution is an editable install.
+
+    An editable install can change under one version number; a wheel cannot.
+    """
+    if not _is_editable(distribution):
+        return None
+    module = target.partition(":")[0]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    in_package = "." in module or spec.submodule_search_locations is not None
+    files = sorted(origin.parent.rglob("*.py")) if in_package else [origin]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(origin.parent)}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _is_editable(distribution: str) -> bool:
+    try:
+        text = importlib.metadata.distribution(distribution).read_text("direct_url.json")
+        return bool(json.loads(text or "{}").get("dir_info", {}).get("editable"))
+    except (importlib.metadata.PackageNotFoundError, json.JSONDecodeError, AttributeError):
+        return False
+
+
+def _params(part: Resolved) -> tuple[Param, ...]:
+    return part.entry.component.params
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value)

@@ -1,0 +1,1 @@
+"""The machine under a run: folders, device, optimiser, checkpoints, signals."""

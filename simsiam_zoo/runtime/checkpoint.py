@@ -1,0 +1,120 @@
+"""Checkpoints: whole or not there, and nothing in one is ever executed.
+
+    checkpoints/step-00000620.pt          a torch.save archive, loaded with weights_only
+    checkpoints/step-00000620.pt.sha256   its digest, as sha256sum writes it
+    checkpoints/last.pt                   a link to the newest
+
+The last two are kept, so that a torn one falls back to the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_folder
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d{8,})\.pt\Z")
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` as the checkpoint of `step`, point `last.pt` to it, drop all but the last two.
+
+    Raises:
+        OSError: the disk is full, say; the older checkpoints are as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.pt"
+    with atomic_write(path) as file:
+        torch.save(state, file)
+    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
+    _link_last(folder, path)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+        _digest_path(old).unlink(missing_ok=True)
+    return path
+
+
+def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
+    """The newest checkpoint that is whole.
+
+    Returns:
+        Its state (tensors on the CPU), its path, and a line for each newer one that is damaged.
+
+    Raises:
+        InputError: there is no checkpoint.
+        DataError: there are some, and all are damaged.
+    """
+    paths = _newest_first(folder)
+    if not paths:
+        raise InputError(f"there is no checkpoint in {folder}", "The run has to start again.")
+    damage: list[str] = []
+    for path in paths:
+        try:
+            return load_checkpoint(path), path, damage
+        except DataError as error:
+            damage.append(error.what)
+    raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read one checkpoint, tensors on the CPU; its digest is checked where there is one.
+
+    Raises:
+        InputError: it cannot be opened.
+        DataError: it is damaged, or holds something other than plain values and tensors.
+    """
+    try:
+        expected = _digest_path(path).read_text().split()[:1]
+    except (FileNotFoundError, UnicodeDecodeError):
+        expected = []
+    try:
+        if expected and _sha256(path) != expected[0]:
+            raise DataError(f"the checkpoint {path} is damaged: its digest differs")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first_line = str(error).partition("\n")[0]
+        raise DataError(f"the checkpoint {path} is damaged: {first_line}") from None
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"the checkpoint {path} is damaged, or holds more than tensors and plain values;"
+            " nothing in it was run"
+        ) from None
+    if not isinstance(state, dict):
+        raise DataError(f"the checkpoint {path} holds {type(state).__name__}, not a table")
+    return state
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*.pt") if _NAME.match(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
+
+
+def _link_last(folder: Path, path: Path) -> None:
+    link, beside = folder / "last.pt", folder / ".last.pt.tmp"
+    with suppress(FileNotFoundError):
+        beside.unlink()
+    os.symlink(path.name, beside)
+    os.replace(beside, link)
+    sync_folder(folder)
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

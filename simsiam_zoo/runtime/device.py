@@ -1,0 +1,120 @@
+"""The device and the arithmetic of a run.
+
+`auto` takes what is there: CUDA, then MPS, then the CPU; bf16 where the hardware multiplies it
+natively, fp16 with loss scaling on older GPUs, else fp32. The CUDA and MPS paths are unmeasured.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.cores import available_cores
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and with which arithmetic a run is carried out."""
+
+    device: torch.device
+    precision: str  # fp32, bf16 or fp16
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of the forward pass."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Scales the loss under fp16; passes it through otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def describe(self) -> dict[str, str | int]:
+        """Plain values for the lock."""
+        name = _device_name(self.device)
+        return {
+            "device": str(self.device),
+            "device_name": name,
+            "precision": self.precision,
+            "threads": self.threads,
+        }
+
+
+def open_runtime(device: str, precision: str, threads: int) -> Runtime:
+    """Choose the device and arithmetic, and set torch's global switches for them.
+
+    Args:
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        threads: CPU threads of torch; 0: one for each core that this process may use.
+
+    Raises:
+        InputError: there is no such device, or it cannot do that arithmetic.
+    """
+    chosen = _device(device)
+    threads = threads or available_cores()
+    torch.set_num_threads(threads)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        # Full fp32 is fp32 in name on these cards only by giving up 8x the speed of TF32.
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    return Runtime(chosen, _precision(precision, chosen), threads)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise InputError(f"training.device = {name!r}: it is auto, cpu, cuda, cuda:N or mps")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise InputError(f"training.device = {name!r}: this machine has {count} CUDA devices")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("training.device = 'mps': this machine has no MPS device")
+    return torch.device(device.type)
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise InputError(f"training.precision = 'fp16': not on {device.type}; use bf16 or fp32")
+    return name
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 natively; emulated, it is slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        try:
+            for line in open("/proc/cpuinfo"):  # noqa: SIM115
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return device.type

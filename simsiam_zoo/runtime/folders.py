@@ -1,0 +1,75 @@
+"""Where files go, and how to put one there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import platformdirs
+
+from simsiam_zoo.errors import InputError
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of simsiam-zoo (`SIMSIAM_ZOO_CACHE` overrides it); made if missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    override = os.environ.get("SIMSIAM_ZOO_CACHE")
+    path = Path(override) if override else platformdirs.user_cache_path("simsiam-zoo")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {path} cannot be made: {error.strerror}",
+            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
+        ) from None
+    return path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Write a file beside `path`, fsync it, and rename it over `path`; on an error leave no trace.
+
+    A reader sees the old content or the new, never a part; after a power cut too.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_folder(path.parent)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """`atomic_write` for a whole text, UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sync_folder(path: Path) -> None:
+    """Make the folder's renames durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,41 @@
+"""Stopping on request: the first signal asks, the second one insists."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+class StopRequest:
+    """Listens for SIGINT, SIGTERM and SIGUSR1 while it is entered.
+
+    The first signal sets `requested`, for the loop to save and leave; a second one ends the
+    process at once. Outside the main thread, where Python forbids handlers, it never asks.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        for one in self._before:
+            signal.signal(one, self._insist)
+
+    def _insist(self, number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt

@@ -1,0 +1,276 @@
+"""SimSiam as five parts, in the paper's letters (Chen & He 2020, arXiv:2011.10566, algorithm 1).
+
+    x1, x2   two views of the same images
+    f        the encoder, backbone then projector: z = f(x)
+    h        the predictor: p = h(z)
+    D        the loss, which compares a prediction p with a target z
+
+What is compared with what, and where gradient flows, is the fourth part, the gradient policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import PARTS, Resolved
+from simsiam_zoo.errors import InputError, PluginError, ZooError
+
+
+@dataclass
+class Batch:
+    """Views of the same N images, and which images they are.
+
+    Args:
+        views: one tensor [N, 3, H, W] for each view that the gradient policy asks for.
+        ids: [N] int64, dense 0..n-1 over the training set; None in stream mode.
+        labels: [N] int64, -1 where there is none. No part sees them in training.
+    """
+
+    views: list[Tensor]
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+
+
+class GradientPolicy(nn.Module):
+    """Base of the gradient policies: what is compared with what, and where gradient flows.
+
+    State lives in its `state_dict` and is equal on all ranks. Beside `forward` a policy may define
+    `setup(siamese)`, `after_step(siamese, step, steps)` and `prepare(siamese, batches)`.
+    """
+
+    views: int = 2
+    """How many views of each image it compares."""
+    lookahead: int = 0
+    """How many coming batches `prepare` is shown; 0: none, `prepare` is not called."""
+    needs_ids: bool = False
+    """True: refuse data that has no sample ids."""
+
+    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Pairs (prediction, target), each [N, dim]; the model averages the loss over them."""
+        raise NotImplementedError(f"{type(self).__name__} defines no forward(siamese, batch)")
+
+
+class Siamese(nn.Module):
+    """Five parts, wired.
+
+    Args:
+        backbone: [N, 3, H, W] → features [N, in_dim].
+        projector: [N, in_dim] → z [N, dim].
+        predictor: z → p, both [N, dim].
+        gradient: the policy, which gives the pairs (prediction, target).
+        loss: (prediction, target) → scalar.
+        in_dim: width of the backbone's features.
+        dim: width of z and p.
+
+    Attributes:
+        latest: z of the last pass through the encoder in training mode, detached; None before.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        predictor: nn.Module,
+        gradient: GradientPolicy,
+        loss: nn.Module,
+        *,
+        in_dim: int,
+        dim: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+        self.predictor = predictor
+        self.gradient = gradient
+        self.loss = loss
+        self.in_dim = in_dim
+        self.dim = dim
+        self.latest: Tensor | None = None
+
+    def encode(self, x: Tensor) -> Tensor:
+        """z = f(x). One view at a time, since BN's statistics are those of one view."""
+        y = self.backbone(x)  # [N, 3, H, W] → [N, in_dim]
+        z: Tensor = self.projector(y)  # [N, in_dim] → [N, dim]
+        if self.training:
+            self.latest = z.detach()
+        return z
+
+    def predict(self, z: Tensor) -> Tensor:
+        """p = h(z), [N, dim] → [N, dim]."""
+        p: Tensor = self.predictor(z)
+        return p
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The step's loss: the mean of D over the policy's pairs, a scalar.
+
+        Raises:
+            InputError: the batch has another number of views than the policy compares.
+        """
+        if len(batch.views) != self.gradient.views:
+            raise InputError(
+                f"the batch has {len(batch.views)} views of each image,"
+                f" and the gradient policy compares {self.gradient.views}"
+            )
+        pairs = self.gradient(self, batch)
+        return torch.stack([self._compare(p, z) for p, z in pairs]).mean()
+
+    def _compare(self, p: Tensor, z: Tensor) -> Tensor:
+        # half precision has too few digits for a cosine near -1
+        with torch.autocast(p.device.type, enabled=False):
+            loss: Tensor = self.loss(_at_least_float32(p), _at_least_float32(z))
+        return loss
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def parameter_counts(siamese: Siamese) -> dict[str, int]:
+    """Numbers of parameters by part, trained or not, in the order of `PARTS`."""
+    return {
+        part: sum(parameter.numel() for parameter in siamese.get_submodule(part).parameters())
+        for part in PARTS
+    }
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The five choices that make a model, each resolved by the catalog."""
+
+    backbone: Resolved
+    projector: Resolved
+    predictor: Resolved
+    gradient: Resolved
+    loss: Resolved
+
+
+def build(
+    parts: Parts,
+    image_size: int,
+    dataset_size: int | None = None,
+    steps_per_epoch: int | None = None,
+    steps: int | None = None,
+) -> Siamese:
+    """Create the five parts, fit them together and let each set itself up.
+
+    The widths are found by a dry run on two images, in eval mode and without a draw from torch's
+    generator, so that weights depend on nothing but the seed. Works on the meta device too.
+
+    Args:
+        parts: which component each part is.
+        image_size: height and width of the views in pixels.
+        dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
+
+    Returns:
+        The model in training mode.
+
+    Raises:
+        InputError: a part does not take the value of one of its parameters.
+        PluginError: a part cannot be created, or breaks the contract; the text names it.
+    """
+    x = _two_images(image_size)
+
+    backbone = _create(parts.backbone, image_size=image_size)
+    size_hint = f"It may not take {image_size} px: another size or another backbone is the way out."
+    y = _dry_run(parts.backbone, backbone, x, hint=size_hint)
+    if y.ndim != 2 or len(y) != len(x):
+        raise _broken(parts.backbone, f"gave {_shape(y)} for {_shape(x)}, not [2, features]")
+    in_dim = y.shape[1]
+
+    projector = _create(parts.projector, in_dim=in_dim)
+    dim = _out_dim(parts.projector, projector)
+    z = _dry_run(parts.projector, projector, y, expected=(2, dim))
+
+    predictor = _create(parts.predictor, dim=dim)
+    _dry_run(parts.predictor, predictor, z, expected=(2, dim))
+
+    gradient = _create(
+        parts.gradient,
+        dim=dim,
+        dataset_size=dataset_size,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+    )
+    if not isinstance(gradient, GradientPolicy):
+        raise _broken(parts.gradient, "is no subclass of simsiam_zoo.siamese.GradientPolicy")
+
+    loss = _create(parts.loss, dim=dim)
+    # not the p and z of above: an untrained model's may be all alike, which a loss need not bear
+    ramp = torch.linspace(-1, 1, 2 * dim).reshape(2, dim)
+    _dry_run(parts.loss, loss, ramp, ramp.flip(0, 1), expected=())
+
+    siamese = Siamese(
+        backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
+    ).train()
+    for kind in PARTS:
+        _set_up(getattr(parts, kind), siamese)
+    return siamese
+
+
+def _two_images(size: int) -> Tensor:
+    """[2, 3, size, size], neither constant nor alike, in the range of normalised images."""
+    return torch.linspace(-2, 2, 2 * 3 * size * size).reshape(2, 3, size, size)
+
+
+def _create(part: Resolved, **host: int | None) -> nn.Module:
+    module = part.create(**host)
+    if not isinstance(module, nn.Module):
+        raise _broken(part, f"made a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _dry_run(
+    part: Resolved,
+    module: nn.Module,
+    *inputs: Tensor,
+    expected: tuple[int, ...] | None = None,
+    hint: str | None = None,
+) -> Tensor:
+    """The output for two samples, checked; in eval mode, so that no running statistic moves."""
+    given = " and ".join(_shape(x) for x in inputs)
+    module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = module(*inputs)
+    except ZooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        what = f"failed on {given} ({type(error).__name__}: {error})"
+        raise _broken(part, what, hint) from error
+    if not isinstance(output, Tensor):
+        raise _broken(part, f"gave a {type(output).__name__} for {given}, not a tensor")
+    if expected is not None and output.shape != expected:
+        raise _broken(part, f"gave {_shape(output)} for {given}, not {list(expected)}")
+    if not output.is_meta and not output.isfinite().all():
+        raise _broken(part, f"gave values that are not finite for {given}")
+    return output
+
+
+def _out_dim(part: Resolved, projector: nn.Module) -> int:
+    out_dim = getattr(projector, "out_dim", None)
+    if type(out_dim) is not int or out_dim < 1:
+        raise _broken(part, f"has out_dim {out_dim!r}; a projector states its width as an int")
+    return out_dim
+
+
+def _set_up(part: Resolved, siamese: Siamese) -> None:
+    setup = getattr(siamese.get_submodule(part.kind), "setup", None)
+    if setup is None:
+        return
+    try:
+        setup(siamese)
+    except ZooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise _broken(part, f"failed in setup ({type(error).__name__}: {error})") from error
+
+
+def _broken(part: Resolved, what: str, hint: str | None = None) -> PluginError:
+    return PluginError(f"{part.kind} {part.id} cannot be used: it {what}", hint)
+
+
+def _shape(x: Tensor) -> str:
+    return str(list(x.shape))

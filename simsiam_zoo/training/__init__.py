@@ -1,0 +1,1 @@
+"""One run: its setup, its loop, its record."""

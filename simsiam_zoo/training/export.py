@@ -1,0 +1,27 @@
+"""`backbone.safetensors`: the trained backbone, as timm loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save
+
+from simsiam_zoo.runtime.folders import atomic_write
+from simsiam_zoo.training.setup import Setup
+
+
+def save_backbone(setup: Setup, path: Path) -> None:
+    """Write the backbone's weights under the keys that its library knows them by.
+
+    The file's metadata says what rebuilds the network: the component, the run's identity and, for
+    timm's models, the arguments of `timm.create_model`.
+    """
+    backbone = setup.siamese.backbone
+    state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    metadata = {
+        "format": "pt",
+        "simsiam_zoo.backbone": setup.recipe.part("backbone").id,
+        "simsiam_zoo.identity": setup.identity,
+    }
+    with atomic_write(path) as file:
+        file.write(save(state, metadata))

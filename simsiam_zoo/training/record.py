@@ -1,0 +1,157 @@
+"""What a run leaves behind, in one folder.
+
+    recipe.toml  lock.toml  metrics.jsonl  result.json  curves.png
+    checkpoints/last.pt     backbone.safetensors
+
+Every file is written whole or not at all, but for `metrics.jsonl`, which grows a line at a time and
+is cut back to the checkpoint when a run resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.folders import atomic_write_text
+
+Row = dict[str, Any]
+
+
+class Record:
+    """A run's folder, held by one process at a time. Use as a context manager.
+
+    Args:
+        folder: the run's folder.
+        recipe, lock, identity: what the run is; written on `start`.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, lock: dict[str, Any], identity: str) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.lock = lock
+        self.identity = identity
+        self.rows: list[Row] = []
+        self._held: FileLock | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    def __enter__(self) -> Self:
+        self._hold()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.release()
+            Path(self._held.lock_file).unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Write what the run is. Raises InputError where the folder cannot be written."""
+        lock = {"identity": self.identity, **self.lock}
+        try:
+            atomic_write_text(self.folder / "recipe.toml", self.recipe.to_toml())
+            atomic_write_text(self.folder / "lock.toml", tomli_w.dumps(lock))
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def resume(self, step: int) -> None:
+        """Read the metrics up to `step` and cut off what came later: it will come again."""
+        self.rows = [row for row in read_metrics(self.folder) if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        atomic_write_text(self.folder / "metrics.jsonl", text)
+
+    def write(self, row: Row) -> None:
+        """Append one line of metrics; `row["step"]` counts the steps that were done."""
+        self.rows.append(row)
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write `result.json`: from then on the run is complete."""
+        atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def _hold(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            held = FileLock(self.folder / ".lock")
+            held.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"another process is training in {self.folder}", "Give this run another --out."
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+        self._held = held
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Stop where a new run would land on top of something.
+
+    Raises:
+        InputError: a run is in the folder, or something else, or it is no folder.
+    """
+    if not folder.exists():
+        return
+    if (folder / "recipe.toml").exists():
+        raise InputError(
+            f"{folder} holds another run",
+            f"Give this one another --out, or continue that one with --resume {folder}.",
+        )
+    if not folder.is_dir() or any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise InputError(f"{folder} exists and is no empty folder", "Give the run another --out.")
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The lock of the run in `folder`, its `identity` among it.
+
+    Raises:
+        InputError: there is no run.
+        DataError: its files are damaged.
+    """
+    if not (folder / "recipe.toml").is_file():
+        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
+    try:
+        return tomllib.loads((folder / "lock.toml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{folder / 'lock.toml'} cannot be read: {error}") from None
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The result of the run in `folder`, or None where it is not complete."""
+    try:
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / 'result.json'} cannot be read: {error}") from None
+    return result
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows of metrics.jsonl; a last line that a crash tore is left out."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    rows: list[Row] = []
+    for line in lines:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder} cannot be written: {error.strerror}", "Give the run another --out."
+    )

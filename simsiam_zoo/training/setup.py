@@ -1,0 +1,174 @@
+"""Everything that a run decides before its first step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, default_workers, normalize
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.errors import PluginError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.runtime.device import Runtime, open_runtime
+from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_sgd
+from simsiam_zoo.siamese import Batch, Parts, Siamese, build
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run, ready for its first step."""
+
+    recipe: Recipe
+    runtime: Runtime
+    dataset: Dataset
+    plan: Plan
+    siamese: Siamese
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    lock: dict[str, Any]
+    identity: str
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.training.epochs * self.plan.steps
+
+    @cached_property
+    def classes(self) -> int | None:
+        """The number of classes, or None where any image that would be measured has no label."""
+        labels = [s.labels() for s in (self.dataset.train, self.dataset.test) if s is not None]
+        if min(int(split.min()) for split in labels) < 0:
+            return None
+        return len(self.dataset.classes or ()) or 1 + max(int(split.max()) for split in labels)
+
+
+def prepare(recipe: Recipe) -> Setup:
+    """Open the data and the device, build the network and its optimiser.
+
+    Raises:
+        InputError: the data is missing, or does not go with the recipe.
+        PluginError: a component cannot be used.
+        DataError: the data is damaged.
+    """
+    training, data, optim = recipe.training, recipe.data, recipe.optim
+    runtime = open_runtime(training.device, training.precision, training.threads)
+    dataset: Dataset = recipe.part("dataset").create()
+    plan = Plan(dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window)
+    siamese = build_siamese(recipe, plan, runtime)
+    peak = optim.lr * training.batch_size / REFERENCE_BATCH
+    groups = {}
+    for part in PARTS:
+        own = optim.part(part)
+        groups[part] = Group(
+            lr=peak * own.lr_scale,
+            weight_decay=(
+                optim.weight_decay if own.weight_decay == "inherit" else own.weight_decay
+            ),
+            schedule=optim.schedule if own.schedule == "inherit" else own.schedule,
+        )
+    lock = make_lock(recipe, data_digest(dataset), runtime.describe())
+    return Setup(
+        recipe=recipe,
+        runtime=runtime,
+        dataset=dataset,
+        plan=plan,
+        siamese=siamese,
+        optimizer=make_sgd(
+            {part: siamese.get_submodule(part) for part in PARTS},
+            groups,
+            optim.momentum,
+            runtime.device,
+        ),
+        schedule=Schedule(training.epochs * plan.steps, round(optim.warmup_epochs * plan.steps)),
+        scaler=runtime.scaler(),
+        lock=lock,
+        identity=identity(recipe, lock),
+    )
+
+
+def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
+    """The network at its initialisation, on the run's device, channels last.
+
+    It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
+    """
+    torch.manual_seed(recipe.training.seed)
+    siamese = build(
+        Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+        image_size=recipe.data.image_size,
+        dataset_size=plan.samples,
+        steps_per_epoch=plan.steps,
+        steps=recipe.training.epochs * plan.steps,
+    )
+    if siamese.gradient.lookahead:
+        raise PluginError(
+            f"gradient {recipe.gradient.name} asks to see {siamese.gradient.lookahead} batches"
+            " ahead, which training does not offer yet"
+        )
+    siamese.to(memory_format=torch.channels_last)
+    return siamese.to(runtime.device)
+
+
+def train_loader(setup: Setup) -> TrainLoader:
+    """The batches of the whole run, from any step on."""
+    data = setup.recipe.data
+    device = setup.runtime.device.type
+    return TrainLoader(
+        setup.dataset.train,
+        setup.plan,
+        setup.recipe.part("augmentation").create(),
+        image_size=data.image_size,
+        views=setup.siamese.gradient.views,
+        seed=setup.recipe.training.seed,
+        epochs=setup.recipe.training.epochs,
+        workers=default_workers(device) if data.workers == "auto" else data.workers,
+        pin_memory=device == "cuda",
+    )
+
+
+def centre_views(
+    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None
+) -> Iterator[Batch]:
+    """Normalised batches of centre views, of all images or of `ids`, on the run's device."""
+    data = setup.recipe.data
+    loader = EvalLoader(
+        shards, image_size=data.image_size, crop=setup.recipe.evaluation.crop, ids=ids
+    )
+    for loaded in loader:
+        yield to_device(setup, loaded)
+
+
+def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
+    """A loaded batch as the model takes it: normalised, channels last, on the run's device."""
+    data, device = setup.recipe.data, setup.runtime.device
+    return Batch(
+        views=[normalize(view, data.mean, data.std, device) for view in loaded.views],
+        ids=loaded.ids.to(device, non_blocking=True),
+        labels=loaded.labels,
+    )
+
+
+def monitor_ids(setup: Setup) -> NDArray[np.int64]:
+    """The training images that the monitor looks at."""
+    return evenly(len(setup.dataset.train), setup.recipe.logging.monitor_samples)
+
+
+def evenly(total: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the ids 0 to total - 1, evenly spaced."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
+
+
+def data_digest(dataset: Dataset) -> str:
+    """One hash of the training and the test shards."""
+    digests = [dataset.train.digest, dataset.test.digest if dataset.test else "none"]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]

@@ -1,0 +1,199 @@
+"""One run, from the recipe to the verdict. The loop reads from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.data.keyed import derive_key
+from simsiam_zoo.errors import DivergedError, InputError, StoppedError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import first_difference
+from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.distributed import refuse_many_processes
+from simsiam_zoo.runtime.optim import all_finite
+from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.training.conclude import conclude, conclude_diverged
+from simsiam_zoo.training.meter import Meter
+from simsiam_zoo.training.monitor import look
+from simsiam_zoo.training.record import Record, read_result, read_run, refuse_occupied
+from simsiam_zoo.training.screen import Screen, default_screen
+from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
+
+
+def train(
+    recipe: Recipe, out: Path | str, *, resume: bool = False, screen: Screen | None = None
+) -> dict[str, Any]:
+    """Train, evaluate, judge.
+
+    Args:
+        recipe: what to do.
+        out: the run's folder; new or empty, or the run to go on with.
+        resume: go on with the run in `out`, from its last checkpoint.
+        screen: where progress is shown; by default stderr.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
+            the run to resume is of another identity.
+        PluginError: a component cannot be used.
+        DataError: the data or the checkpoint is damaged.
+        DivergedError: the loss or the weights stopped being finite; `result.json` says so.
+        StoppedError: a signal asked to stop; a checkpoint was written.
+    """
+    refuse_many_processes()
+    out = Path(out)
+    screen = screen or default_screen()
+    before = read_run(out) if resume else None
+    if before is None:
+        refuse_occupied(out)
+    elif (done := read_result(out)) is not None:
+        screen.say(f"{out} is complete already")
+        return done
+    with torch.random.fork_rng():  # the caller's generators are none of our business
+        setup = prepare(recipe)
+        if before is not None:
+            check_same(before, setup, screen)
+        with Record(out, recipe, setup.lock, setup.identity) as record, screen:
+            step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
+            if before is None:
+                record.start()
+            elapsed = run_steps(setup, record, screen, step, elapsed)
+            return conclude(setup, record, screen, elapsed)
+
+
+def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> float:
+    """The training loop, from `step` to the end. Returns the seconds spent training in all."""
+    siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
+    training, logging = setup.recipe.training, setup.recipe.logging
+    parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
+    after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
+    look_epochs = epochs_between_looks(setup.recipe)
+    meter = Meter(setup)
+    began = saved = time.monotonic()
+    batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
+    with StopRequest() as stop:
+        screen.begin(step, setup.steps, training.epochs, training.batch_size)
+        siamese.train()
+        for loaded in batches:
+            # Re-seeded each step: dropout does not depend on where a run was interrupted.
+            torch.manual_seed(derive_key(training.seed, step))
+            setup.schedule.apply(optimizer, step)
+            batch = to_device(setup, loaded)
+            with setup.runtime.autocast():
+                loss = siamese(batch)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            with torch.no_grad():
+                for hook in after_step:
+                    hook(siamese, step, setup.steps)
+            meter.add(loss, siamese.latest)
+            step += 1
+
+            # Only from here on does the device get waited for, and only now and then.
+            if step == 1 or step % logging.interval_steps == 0 or step == setup.steps:
+                row = meter.row(step)
+                if not meter.finite(row):
+                    stop_diverged(setup, record, screen, step)
+                record.write(row)
+                screen.show(row)
+            if is_look(step, setup, look_epochs):
+                with meter.paused():
+                    row = {"step": step, "epoch": step // setup.plan.steps, **look(setup)}
+                record.write(row)
+                screen.show(row)
+            now = time.monotonic()
+            due = training.checkpoint_steps and step % training.checkpoint_steps == 0
+            due = due or now - saved > 60 * training.checkpoint_minutes
+            if due or stop.requested or step == setup.steps:
+                with meter.paused():
+                    save(setup, record, screen, step, elapsed + now - began)
+                saved = time.monotonic()
+            if stop.requested and step < setup.steps:
+                raise StoppedError(
+                    f"stopped at step {step} of {setup.steps}, which is saved",
+                    f"Go on with: simsiam-zoo train --resume {record.folder}",
+                )
+        screen.end()
+    return elapsed + time.monotonic() - began
+
+
+def epochs_between_looks(recipe: Recipe) -> int:
+    """Epochs from one look of the monitor to the next; 0: none."""
+    chosen = recipe.logging.knn_epochs
+    return max(1, math.ceil(recipe.training.epochs / 10)) if chosen == "auto" else chosen
+
+
+def is_look(step: int, setup: Setup, look_epochs: int) -> bool:
+    """Whether the monitor looks after `step` steps: at the end of each n-th epoch."""
+    epoch, rest = divmod(step, setup.plan.steps)
+    return bool(look_epochs) and rest == 0 and epoch % look_epochs == 0 and step < setup.steps
+
+
+def save(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> None:
+    """Write a checkpoint, unless the weights are not finite: those are never saved."""
+    if not all_finite(list(setup.siamese.state_dict().values())):
+        stop_diverged(setup, record, screen, step)
+    state = {
+        "identity": setup.identity,
+        "step": step,
+        "elapsed": elapsed,
+        "siamese": setup.siamese.state_dict(),
+        "optimizer": setup.optimizer.state_dict(),
+        "scaler": setup.scaler.state_dict(),
+    }
+    save_checkpoint(record.checkpoints, step, state)
+
+
+def restore(setup: Setup, record: Record, screen: Screen) -> tuple[int, float]:
+    """Load the last whole checkpoint, cut the metrics back to it. Returns (step, seconds)."""
+    state, path, damage = load_last(record.checkpoints)
+    for line in damage:
+        screen.say(f"warning: {line}; going on from {path.name}")
+    if state.get("identity") != setup.identity:
+        raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
+    setup.siamese.load_state_dict(state["siamese"])
+    setup.optimizer.load_state_dict(state["optimizer"])
+    setup.scaler.load_state_dict(state["scaler"])
+    record.resume(state["step"])
+    return int(state["step"]), float(state["elapsed"])
+
+
+def check_same(before: dict[str, Any], setup: Setup, screen: Screen) -> None:
+    """Refuse to go on with a run that would compute something else; warn of smaller changes.
+
+    Raises:
+        InputError: the identity differs; the first difference is named.
+    """
+    if before.get("identity") != setup.identity:
+        where = first_difference(
+            {key: before.get(key) for key in ("parts", "data")},
+            {key: setup.lock.get(key) for key in ("parts", "data")},
+        )
+        raise InputError(
+            "the run to resume is of another identity"
+            f" ({where or 'a key of the recipe that is not operational differs'})",
+            "Train anew with another --out, or bring back what has changed.",
+        )
+    for name in ("software", "machine"):
+        if where := first_difference(before.get(name, {}), setup.lock[name], name):
+            screen.say(f"warning: not where the run began: {where}")
+
+
+def stop_diverged(setup: Setup, record: Record, screen: Screen, step: int) -> None:
+    """Write the verdict and raise DivergedError."""
+    conclude_diverged(setup, record, step)
+    last = record.checkpoints / "last.pt"
+    raise DivergedError(
+        f"the run diverged: its loss or weights were not finite by step {step}",
+        f"The last good checkpoint is {last}." if last.exists() else "Try a smaller --lr.",
+    )

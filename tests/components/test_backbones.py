@@ -1,0 +1,176 @@
+"""Backbones against torchvision's, against plain timm, and through one step of training."""
+
+import functools
+import math
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.components.backbones import timm_backbone, timm_recipe
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.siamese import Batch, Parts, build
+
+WIDTHS = {
+    "resnet10t": 512,
+    "resnet18": 512,
+    "resnet50": 2048,
+    "densenet121": 1024,
+    "vgg11_bn": 512,
+    "vgg16_bn": 512,
+    "mobilenetv3_small_100": 1024,
+    "vit_tiny_patch16_224": 192,
+    "convnext_atto": 320,
+    "resnet18_cifar": 512,
+    "resnet50_cifar": 2048,
+}
+
+
+@functools.cache
+def backbone(name: str, image_size: int = 32) -> nn.Module:
+    torch.manual_seed(0)
+    return catalog().resolve("backbone", name).create(image_size=image_size)
+
+
+def images(n: int, size: int) -> Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(x)
+
+
+@pytest.mark.parametrize(("name", "width"), WIDTHS.items())
+def test_a_backbone_at_32_px_is_fitted_and_trains_a_step(name: str, width: int) -> None:
+    torch.manual_seed(0)
+    specs = {
+        "backbone": name,
+        "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
+        "predictor": "mlp",
+        "gradient": "stop-gradient",
+        "loss": "cosine",
+    }
+    parts = {kind: catalog().resolve(kind, spec) for kind, spec in specs.items()}
+    siamese = build(Parts(**parts), image_size=32)
+    assert siamese.in_dim == width
+    first = next(iter(siamese.backbone.parameters()))
+    if name.startswith("vit"):  # its first parameter is the class token
+        first = siamese.backbone.patch_embed.proj.weight
+    optimizer = torch.optim.SGD(siamese.parameters(), lr=0.05)
+    loss = siamese(Batch([images(4, 32), images(4, 32).flip(3)]))
+    loss.backward()
+    before = first.detach().clone()
+    optimizer.step()
+    assert loss.isfinite()
+    assert first.grad.abs().max() > 0
+    assert not torch.equal(first, before)
+    assert all(parameter.isfinite().all() for parameter in siamese.parameters())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "densenet121", "mobilenetv3_small_100", "vit_tiny_patch16_224", "convnext_atto"],
+)
+def test_a_backbone_at_224_px_gives_pooled_features(name: str) -> None:
+    y = features(backbone(name, 224), images(2, 224))
+    assert y.shape == (2, WIDTHS[name])
+    assert y.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_vgg_is_its_pooled_convolutions_and_holds_nothing_else(size: int) -> None:
+    ours = backbone("vgg11_bn")
+    vgg = torchvision.models.vgg
+    theirs = nn.ModuleDict({"features": vgg.make_layers(vgg.cfgs["A"], batch_norm=True)})
+    theirs.load_state_dict(ours.state_dict())  # strict: the convolutions' keys and no others
+    x = images(2, size)
+    pooled = features(theirs["features"], x).mean(dim=(2, 3))
+    torch.testing.assert_close(features(ours, x), pooled)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet10t", "resnet18", "resnet50", "resnet18_cifar", "resnet50_cifar"]
+)
+def test_only_the_last_bn_scale_of_each_residual_block_starts_at_zero(name: str) -> None:
+    model = backbone(name)
+    last = {
+        max(name for name, module in block.named_children() if isinstance(module, nn.BatchNorm2d))
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4)
+        for block in stage
+    }
+    assert last == ({"bn3"} if "50" in name else {"bn2"})
+    for key, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            in_block = key.startswith("layer") and key.count(".") == 2
+            zero = in_block and key.rpartition(".")[2] in last
+            assert torch.equal(
+                module.weight, torch.full_like(module.weight, 0.0 if zero else 1.0)
+            ), key
+
+
+def test_the_cifar_stem_keeps_32_px_and_is_torchvisions_with_that_stem() -> None:
+    ours = backbone("resnet18_cifar")
+    shapes = []
+    hook = ours.layer1.register_forward_pre_hook(lambda _, x: shapes.append(tuple(x[0].shape)))
+    x = images(2, 32)
+    y = features(ours, x)
+    hook.remove()
+    assert shapes == [(2, 64, 32, 32)]
+
+    theirs = torchvision.models.resnet18()
+    theirs.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    theirs.maxpool = theirs.fc = nn.Identity()
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(y, features(theirs, x))
+    std = ours.conv1.weight.std().item()
+    torch.testing.assert_close(std, math.sqrt(2 / (9 * 64)), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet10t", "resnet18", "resnet50", "densenet121", "mobilenetv3_small_100", "convnext_atto"],
+)
+def test_the_state_dict_loads_in_plain_timm(name: str) -> None:
+    ours = backbone(name)
+    plain = timm.create_model(name, num_classes=0)
+    plain.load_state_dict(ours.state_dict())
+    x = images(2, 32)
+    assert torch.equal(features(plain, x), features(ours, x))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vit_tiny_patch16_224", "vgg11_bn", "resnet18_cifar", "resnet50_cifar"]
+)
+def test_a_backbones_recipe_is_code_that_rebuilds_it(name: str) -> None:
+    ours = backbone(name)
+    namespace: dict[str, nn.Module] = {}
+    exec(timm_recipe(ours).code, namespace)
+    rebuilt = namespace["model"]
+    rebuilt.load_state_dict(ours.state_dict())
+    x = images(2, 32)
+    assert torch.equal(features(rebuilt, x), features(ours, x))
+    rebuilt.reset_classifier(10)
+    assert rebuilt(x).shape == (2, 10)
+
+
+def test_stochastic_depth_is_what_was_asked_for() -> None:
+    def rates(name: str, **options: float) -> set[float]:
+        with torch.device("meta"):
+            model = timm_backbone(name=name, image_size=224, **options)
+        return {round(each.drop_prob, 3) for each in model.modules() if hasattr(each, "drop_prob")}
+
+    assert max(rates("resnet18", drop_path_rate=0.2)) == 0.2
+    assert max(rates("swin_tiny_patch4_window7_224"), default=0) == 0  # timm's own default: 0.1
+    with pytest.raises(InputError, match=r"densenet121 has no stochastic depth"):
+        rates("densenet121", drop_path_rate=0.2)
+
+
+def test_unknown_models_are_refused_without_going_online() -> None:
+    with pytest.raises(InputError, match="Did you mean resnet50"):
+        timm_backbone(name="resnet5O", image_size=32)
+    with pytest.raises(InputError, match="no model"):
+        timm_backbone(name="hf-hub:timm/resnet18.a1_in1k", image_size=32)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """`install_plugins("swish-zoo", ...)` → the environment of a subprocess that has them.
+
+    Each is built as a wheel and installed by pip, so that its metadata are real, but into a folder
+    of its own: the environment that runs the tests stays as it is.
+    """
+    wheels = tmp_path_factory.mktemp("wheels")
+
+    @functools.cache
+    def installed(name: str) -> Path:
+        (wheel,) = WheelBuilder(str(FIXTURES / name)).build(directory=str(wheels))
+        target = wheels / name
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        options = ["--no-deps", "--no-index", "--no-compile", "--target", str(target)]
+        subprocess.run([*pip, *options, wheel], check=True)
+        return target
+
+    def install(*names: str) -> dict[str, str]:
+        env = dict(os.environ)
+        for variable in ("SIMSIAM_ZOO_PLUGINS", "COLUMNS", "NO_COLOR"):
+            env.pop(variable, None)
+        paths = [*(str(installed(name)) for name in names), env.get("PYTHONPATH")]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        return env | {"OMP_NUM_THREADS": "1"}
+
+    return install
+
+
+Zoo = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def zoo(install_plugins: Callable[..., dict[str, str]], tmp_path: Path) -> Zoo:
+    """`zoo("list", "--json", plugins=["swish-zoo"], SOME_VARIABLE="...")` in a real subprocess."""
+
+    def run(
+        *arguments: str, plugins: tuple[str, ...] | list[str] = (), **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "simsiam_zoo", *arguments],
+            env=install_plugins(*plugins) | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run

@@ -1,0 +1,343 @@
+"""Shards, indexes and manifests made to harm. Each case is the real thing, crafted byte by byte."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import encode, random_png
+
+from simsiam_zoo.data.decode import decode
+from simsiam_zoo.data.index import load_index, printable, scan
+from simsiam_zoo.data.manifest import MANIFEST, read_manifest
+from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.errors import DataError, InputError, ZooError
+
+PNG = random_png(0)
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def memory_stays_bounded() -> Iterator[None]:
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():  # no Linux: the rest of each test still counts
+        yield
+        return
+    clear.write_text("5")  # the high-water mark starts here
+    before = peak_kib()
+    yield
+    assert peak_kib() - before < 64 << 10
+
+
+def peak_kib() -> int:
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def member(
+    name: bytes,
+    content: bytes = b"",
+    kind: bytes = b"0",
+    size: bytes | None = None,
+    link: bytes = b"",
+) -> bytes:
+    """One tar member with any type and any size field, its checksum right."""
+    header = bytearray(512)
+    header[:100] = name.ljust(100, b"\0")
+    header[100:108] = header[108:116] = header[116:124] = b"0000644\0"
+    header[124:136] = size if size is not None else b"%011o\0" % len(content)
+    header[136:148] = b"%011o\0" % 0
+    header[148:156] = b" " * 8
+    header[156:157] = kind
+    header[157:257] = link.ljust(100, b"\0")
+    header[257:265] = b"ustar\00000"
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content + bytes(-len(content) % 512)
+
+
+def pax(key: bytes, value: bytes, kind: bytes = b"x") -> bytes:
+    body = b" %s=%s\n" % (key, value)
+    length = len(body) + 2
+    length += len(str(length)) - 2
+    return member(b"PaxHeader", str(length).encode() + body, kind)
+
+
+GOOD = member(b"0.png", PNG)
+END = bytes(1024)
+BASE_256 = b"\x80" + (8 * GIB).to_bytes(11)
+NEGATIVE = b"\xff" * 12
+
+TARS = {
+    "symbolic link": GOOD + member(b"1.png", kind=b"2", link=b"/etc/passwd") + END,
+    "hard link": GOOD + member(b"1.png", kind=b"1", link=b"0.png") + END,
+    "device": GOOD + member(b"1.png", kind=b"3") + END,
+    "sparse file": GOOD + member(b"1.png", PNG, kind=b"S") + END,
+    "unknown type": GOOD + member(b"1.png", PNG, kind=b"Z") + END,
+    "plain octal": GOOD + member(b"1.png", size=BASE_256) + END,
+    "octal number": GOOD + member(b"1.png", size=NEGATIVE) + END,
+    "no plain octal": GOOD + member(b"1.png", size=b"-0000000777\0") + END,
+    "content is cut off": GOOD + member(b"1.png", size=b"77777777777\0") + END,
+    "overrides the size": GOOD + pax(b"size", b"9") + member(b"1.png", PNG) + END,
+    "overrides the GNU.sparse": GOOD + pax(b"GNU.sparse.map", b"0,9") + member(b"1.png", PNG) + END,
+    "refused: its extended header overrides": GOOD + pax(b"size", b"9", kind=b"g") + END,
+    "extended header is damaged": GOOD + member(b"x", b"99999 path=a\n", b"x") + END,
+    "extended header of": GOOD + member(b"x", bytes(1 << 17), b"x") + END,
+    "wrong checksum": GOOD + member(b"1.png", PNG).replace(b"1.png", b"2.png", 1) + END,
+    "cut off at offset": GOOD,
+    "repeats 0.png": GOOD + member(b"1.png", PNG) + GOOD + END,
+    "gzip": zlib.compress(GOOD + END, wbits=31),
+}
+
+
+@pytest.mark.parametrize("words", TARS)
+def test_a_tar_that_no_packer_writes_is_refused(words, tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(TARS[words])
+    with pytest.raises(ZooError, match=words) as caught:
+        open_shards(str(path))
+    assert str(path) in str(caught.value)
+    if words != "gzip":
+        assert isinstance(caught.value, DataError)
+        assert (
+            f"offset {512 + -(-len(PNG) // 512) * 512}" in str(caught.value) or "repeats" in words
+        )
+
+
+def test_the_crafting_above_makes_tars_that_tarfile_accepts(tmp_path):
+    content = GOOD + pax(b"path", b"long.png") + member(b"1.png", PNG) + END
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        assert tar.getnames() == ["0.png", "long.png"]
+
+
+def test_a_shard_cut_anywhere_is_damage_or_missing_nothing(tmp_path):
+    whole = GOOD + member(b"0.cls", b"3") + member(b"1.png", PNG) + END
+    path = tmp_path / "a.tar"
+    for cut in range(0, len(whole) - 512, 97):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(DataError):
+            scan(path)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("sentinel"),))
+
+
+def test_nothing_in_a_shard_is_unpickled_or_used_as_a_path(tmp_path, write_tar, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    poison = pickle.dumps(Bomb())
+    write_tar(
+        tmp_path / "data" / "a.tar",
+        {
+            "../../escape.png": PNG,
+            "../../escape.pyd": poison,
+            "/etc/absolute.png": PNG,
+            "/etc/absolute.pkl": poison,
+            "ok.png": PNG,
+            "ok.pth": poison,
+            "ok.json": b'{"label": {"__class__": "x"}}',
+            "bad\x1b[2J\n.png": PNG,
+        },
+    )
+    files = sorted(tmp_path.rglob("*"))
+    train = open_shards(str(tmp_path / "data")).train
+    assert [train.read(i).label for i in range(4)] == [-1] * 4
+    assert [train.read(i).key for i in range(3)] == ["../../escape", "/etc/absolute", "ok"]
+    assert train.read(3).key == r"bad\x1b[2J\n"
+    new = set(tmp_path.rglob("*")) - set(files)
+    assert {path.relative_to(tmp_path).parts[0] for path in new} == {"user-cache"}
+
+
+def test_names_are_shown_without_their_control_characters():
+    assert printable(b"a\x1b]0;x\x07\xff\xe2\x80\xae") == r"a\x1b]0;x\x07\xff\u202e"
+    assert printable("größe/1".encode()) == "größe/1"
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    pack(tmp_path, {"train": [PackedSample(str(i), PNG, "png", i) for i in range(3)]}, None)
+    return tmp_path
+
+
+def rewrite_index(packed: Path, **arrays: np.ndarray) -> Path:
+    path = packed / "train-000000.index.npz"
+    with np.load(path) as old:
+        content = dict(old) | arrays
+    np.savez(path, **content)
+    return path
+
+
+SIZES = np.array([len(PNG)] * 3)
+INDEXES = {
+    "points outside": {"offsets": np.array([0, 512, 1 << 40])},
+    "it points outside": {"offsets": np.array([0, 512, -512])},
+    "points outside ": {"offsets": np.array([0, 512, 1000])},
+    "outside": {"sizes": np.array([1, 1, 2**63 - 1])},
+    "points": {"sizes": np.array([1, 1, -5])},
+    "differ in length": {"sizes": SIZES[:2]},
+    "keys are damaged": {"key_ends": np.array([1, 0, 3])},
+    "labels or formats": {"labels": np.array([0, 1, -7])},
+    "labels or": {"formats": np.array([0, 1, 9], np.uint8)},
+    "another version": {"about": np.array([99, 10240])},
+    "bytes when it was indexed": {"about": np.array([1, 77])},
+    "not of its type": {"labels": np.zeros(3, np.float64)},
+}
+
+
+@pytest.mark.parametrize("words", INDEXES)
+def test_a_forged_index_is_refused(words, packed):
+    path = rewrite_index(packed, **INDEXES[words])
+    with pytest.raises(DataError, match=words.strip()):
+        load_index(path, (packed / "train-000000.tar").stat().st_size)
+
+
+def test_an_index_that_points_at_another_member_is_noticed(packed):
+    train = open_shards(str(packed)).train
+    train.read(1)
+    rewrite_index(packed, offsets=np.array([0, 512, 1024]))
+    train.close()
+    with pytest.raises(DataError, match="changed at offset 512"):
+        train.read(1)
+
+
+def test_an_index_cannot_hide_a_pickle_nor_claim_memory(packed, monkeypatch):
+    monkeypatch.chdir(packed)
+    size = (packed / "train-000000.tar").stat().st_size
+    path = packed / "train-000000.index.npz"
+    good = path.read_bytes()
+
+    with np.load(path) as old:
+        content = dict(old)
+    content["labels"] = np.array([Bomb(), 1, 2], dtype=object)
+    np.savez(path, **content)
+    with pytest.raises(DataError):
+        load_index(path, size)
+
+    path.write_bytes(good)
+    huge = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        huge, {"descr": "<i8", "fortran_order": False, "shape": (1 << 50,)}
+    )
+    for header in (huge.getvalue(), b"\x93NUMPY\x01\x00\xff\xff", b"no array"):
+        with zipfile.ZipFile(io.BytesIO(good)) as old_zip, zipfile.ZipFile(path, "w") as new_zip:
+            for name in old_zip.namelist():
+                new_zip.writestr(name, header if name == "labels.npy" else old_zip.read(name))
+        with pytest.raises(DataError):
+            load_index(path, size)
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("keys.npy", bytes(300 << 20))
+    with pytest.raises(DataError, match="compressed"):
+        load_index(path, size)
+    assert not (packed / "sentinel").exists()
+
+
+MANIFESTS = {
+    "is no shard's name": ("train-000000.tar", "../train-000000.tar"),
+    "no shard's name": ("train-000000.tar", "/etc/passwd"),
+    "do not add up": ('"samples": 3,\n   "classes"', '"samples": 4,\n   "classes"'),
+    "is no count": ('"bytes": ', '"bytes": -'),
+    "of version 2": ('"version": 1', '"version": 2'),
+    "no checksum": ('"sha256": "', '"sha256": "xyz'),
+    "is damaged": ('"shards"', '"chards"'),
+    "cannot be read": ("{", "{" * 100_000),
+    "cannot be": ("splits", "\udcff"),
+}
+
+
+@pytest.mark.parametrize("words", MANIFESTS)
+def test_a_forged_manifest_is_refused(words, packed):
+    path = packed / MANIFEST
+    old, new = MANIFESTS[words]
+    text = path.read_text()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=words):
+        open_shards(str(packed))
+
+
+def test_a_strangers_manifest_is_left_alone(packed):
+    (packed / MANIFEST).write_text(json.dumps({"name": "an app", "version": 3}))
+    assert read_manifest(packed) is None
+    assert len(open_shards(str(packed)).train) == 3
+
+
+def png(
+    width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8, color: int = 2
+) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, body in ((b"IHDR", header), *chunks, (b"IEND", b"")):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        parts.append(struct.pack(">I", len(body)) + kind + body + check)
+    return b"".join(parts)
+
+
+def test_images_that_claim_too_much_are_refused_before_memory_is_spent():
+    pixels = zlib.compress(bytes(1 << 20))
+    bombs = [png(100_000, 100_000, (b"IDAT", pixels), color=color) for color in (0, 2, 3, 6)]
+    bombs.append(png(30_000, 30_000, (b"tRNS", bytes(6)), (b"IDAT", pixels)))
+    bombs.append(png(0, 5, (b"IDAT", pixels)))
+    jpeg = bytearray(encode(np.zeros((8, 8, 3), np.uint8), "JPEG"))
+    start = jpeg.index(b"\xff\xc0")
+    jpeg[start + 5 : start + 9] = struct.pack(">HH", 65_000, 65_000)
+    webp = bytearray(encode(np.zeros((8, 8, 3), np.uint8), "WEBP", lossless=True))
+    webp[21:25] = struct.pack("<I", (16_382) | (16_382 << 14))
+    for bomb in (*bombs, bytes(jpeg), bytes(webp)):
+        with pytest.raises(DataError):
+            decode(bomb)
+
+
+def test_inflating_text_beside_the_pixels_costs_nothing():
+    text = b"k\0\0" + zlib.compress(bytes(400 << 20), 9)
+    pixel = zlib.compress(bytes(4))
+    with pytest.raises(DataError):
+        decode(png(1, 1, (b"zTXt", text), (b"IDAT", pixel)))
+    with pytest.raises(DataError):
+        decode(png(1, 1, (b"iCCP", b"k\0\0" + text[3:]), (b"IDAT", pixel)))
+    deep = png(1, 1, (b"zTXt", text), (b"IDAT", zlib.compress(bytes(7))), depth=16)
+    assert decode(deep).shape == (1, 1, 3)  # read by a decoder that skips text
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_truncated_image_is_damage(form):
+    whole = encode(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8), form)
+    for cut in (*range(0, 40), len(whole) // 2, len(whole) * 9 // 10, len(whole) - 8):
+        with pytest.raises(DataError):
+            decode(whole[:cut])
+
+
+@pytest.mark.parametrize("level", [0, 9])
+def test_a_flipped_byte_in_a_png_never_passes_as_an_image(level):
+    whole = encode(np.arange(64, dtype=np.uint8).reshape(8, 8), "PNG", compress_level=level)
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        with pytest.raises(DataError):
+            decode(bytes(damaged))
+
+
+def test_other_formats_are_refused_whatever_their_name():
+    gif = encode(np.zeros((4, 4), np.uint8), "GIF")
+    tiff = encode(np.zeros((4, 4), np.uint8), "TIFF")
+    for data in (gif, tiff, pickle.dumps(Bomb()), b"", b"<svg/>"):
+        with pytest.raises(DataError, match="no JPEG, PNG or WebP|empty"):
+            decode(data)
+
+
+def test_compressed_tars_say_what_to_do(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w:xz"):
+        pass
+    with pytest.raises(InputError, match="xz.*\n.*Decompress"):
+        open_shards(str(path))

@@ -1,0 +1,124 @@
+"""The house of the project: which room may import which, and what stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simsiam_zoo.catalog import PARTS, catalog
+
+PACKAGE = Path(__file__).parents[1] / "simsiam_zoo"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = (
+    ("cli",),
+    ("testing",),
+    ("studies",),
+    ("training",),
+    ("evaluation",),
+    ("components",),
+    ("siamese",),
+    ("recipe",),
+    ("catalog", "data"),
+    ("runtime",),
+    ("errors",),
+)
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+ABOVE_ALL = {"__main__", "__init__"}  # they may use any room, and no room may use them
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and room of every import of the package, also inside functions and TYPE_CHECKING.
+
+    Someone who wants only a type from above wants it at the wrong place as well.
+    """
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            # `from simsiam_zoo import errors` names the room after the import.
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *rest = name.split(".")
+            if top == "simsiam_zoo":
+                yield node.lineno, rest[0] if rest else "__init__"
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if importer in ABOVE_ALL or importer == imported:
+        return True
+    return imported in LEVEL and LEVEL[importer] < LEVEL[imported]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    importer = room_of(path)
+    assert importer in LEVEL or importer in ABOVE_ALL, f"{importer} has no floor"
+    wrong = [
+        f"line {line}: {importer} imports {imported}"
+        for line, imported in imported_rooms(path)
+        if not may_import(importer, imported)
+    ]
+    assert not wrong
+
+
+def test_the_rule_itself():
+    assert may_import("cli", "errors")
+    assert may_import("recipe", "catalog")
+    assert not may_import("catalog", "recipe")
+    assert not may_import("catalog", "data")
+    assert not may_import("siamese", "components")
+    assert not may_import("errors", "__init__")  # through the public names, anything could get in
+
+
+@pytest.mark.parametrize("module", ["", ".catalog", ".recipe", ".cli", ".components.plugin"])
+def test_light_modules_leave_torch_out(module):
+    code = f"import sys, simsiam_zoo{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def compared_strings(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and value of every string literal that something is compared or matched with."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            sides = [node.value]
+        else:
+            continue
+        for side in sides:
+            for leaf in ast.walk(side):  # into the tuple of `in ("none", "mlp")` too
+                if isinstance(leaf, ast.Constant) and isinstance(leaf.value, str):
+                    yield leaf.lineno, leaf.value
+
+
+def test_the_core_names_no_component():
+    """One mechanism: what a part does is in the part, never in an `if name == "none"`."""
+    names = {
+        entry.name
+        for part in PARTS
+        for entry in catalog().entries(part)
+        if entry.distribution == "simsiam-zoo"
+    }
+    assert {"none", "mlp", "cosine", "stop-gradient", "timm"} <= names
+    named = [
+        f"{path.relative_to(PACKAGE)}:{line}: {value!r}"
+        for path in MODULES
+        if room_of(path) != "components"
+        for line, value in compared_strings(path)
+        if value in names
+    ]
+    assert not named
