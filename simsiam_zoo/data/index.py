@@ -68,7 +68,7 @@ class ShardIndex:
 
     def save(self, file: BinaryIO) -> None:
         """Write it as an uncompressed npz; equal indexes give equal bytes."""
-        np.savez(file, allow_pickle=False, **{f.name: getattr(self, f.name) for f in fields(self)})
+        np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
 
 
 def printable(raw: bytes) -> str:

@@ -7,7 +7,11 @@ makes it, never what it is.
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +25,7 @@ from torch.utils.data import DataLoader
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.workers import available_cores, default_workers
+from simsiam_zoo.data.workers import default_workers
 from simsiam_zoo.errors import DataError, ZooError
 
 __all__ = [
@@ -29,7 +33,6 @@ __all__ = [
     "EvalLoader",
     "LoadedBatch",
     "TrainLoader",
-    "available_cores",
     "default_workers",
     "normalize",
 ]
@@ -155,7 +158,8 @@ def _affine(
     """(-mean / std, 1 / (255 std)), each [1, C, 1, 1]; copied to the device once."""
     with torch.inference_mode(False):  # else what is kept could never meet autograd
         means, stds = (torch.tensor(x, dtype=torch.float64).view(1, -1, 1, 1) for x in (mean, std))
-        return (-means / stds).to(device, dtype), (1 / (255 * stds)).to(device, dtype)
+        # dtype first: not every device has float64
+        return (-means / stds).to(dtype).to(device), (1 / (255 * stds)).to(dtype).to(device)
 
 
 class _Order:
@@ -193,6 +197,7 @@ def _run(
         batches,
         batch_size=None,
         sampler=order,
+        generator=torch.Generator(),  # else starting it would draw from the run's own
         num_workers=workers,
         pin_memory=pin_memory,
         **options,
@@ -227,5 +232,19 @@ def _tells_of_death(error: Exception) -> bool:
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, a job's scheduler say
+        signal.signal(number, signal.SIG_IGN)  # the main process decides when to end
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the main process does, however it ended.
+
+    torch's own watchdog looks at the parent's id, which here is the forkserver's; and the
+    forkserver waits for its workers: after a SIGKILL the two would wait for each other for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

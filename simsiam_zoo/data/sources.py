@@ -83,13 +83,13 @@ def _matching(source: str, path: Path) -> list[Path]:
                 f" the first is {missing[0]}"
             )
         return [Path(name) for name in names]
-    found = sorted(glob.glob(str(path)))
+    found = [match for match in map(Path, sorted(glob.glob(str(path)))) if match.is_file()]
     if not found:
         raise InputError(
             f"no data at {source}: no such folder, tar or match of the pattern",
             "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
         )
-    return [Path(name) for name in found]
+    return found
 
 
 def _expand(pattern: str, source: str) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,8 +32,10 @@ def effective_rank(z: Tensor) -> float:
     From 1 (all embeddings on one line) to min(N, d). Not centred, as in the paper.
 
     Args:
-        z: embeddings [N, d], finite; of all-zero embeddings the rank is 0.
+        z: embeddings [N, d]; the rank is 0 where all are zero, NaN where one is not finite.
     """
+    if not bool(torch.isfinite(z).all()):
+        return math.nan
     sigma = torch.linalg.svdvals(z.double())
     total = sigma.sum()
     if total == 0:

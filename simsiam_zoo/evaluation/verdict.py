@@ -80,7 +80,7 @@ def _collapse(e: Evidence) -> str | None:
         return f"std x sqrt(d) is {e.spread:.3f}: all embeddings point the same way"
     if e.rank is None or e.rank_limit is None:
         return None
-    if e.rank >= LOW_RANK_SHARE * e.rank_limit:
+    if not e.rank < LOW_RANK_SHARE * e.rank_limit:  # NaN is not low
         return None
     if e.untrained_rank is not None and e.rank >= e.untrained_rank:
         return None  # few directions from the start: nothing fell in

@@ -2,45 +2,95 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.errors import InputError, did_you_mean
 
+_WANTED = {
+    "int_type": "an int",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "finite_number": "a finite number",
+    "greater_than": "> {gt:g}",
+    "greater_than_equal": ">= {ge:g}",
+    "less_than": "< {lt}",
+    "less_than_equal": "<= {le:g}",
+    "literal_error": "{expected}",
+}
+"""Pydantic's type of error → what the value has to be, in the words of `Param.describe`."""
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
     """One InputError for the first thing that is wrong."""
-    finding = error.errors(include_url=False)[0]
-    path = [str(step) for step in finding["loc"] if not _is_union_branch(step)]
-    dotted = ".".join(path)
-    if finding["type"] == "extra_forbidden":
-        keys = _keys_at(model, path[:-1])
-        section = ".".join(path[:-1])
-        where = f"[{section}] has no key" if section else "a recipe has no key"
-        hint = did_you_mean(path[-1], keys, f"Its keys are {', '.join(keys)}.")
-        return InputError(f"{where} {path[-1]!r}", hint)
-    message = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    value = finding["input"]
-    shown = "" if isinstance(value, dict) else f" = {value!r}"
-    return InputError(f"{dotted}{shown}: {message[:1].lower()}{message[1:]}")
+    findings = error.errors(include_url=False)
+    finding = findings[0]
+    path = _as_written(finding["loc"])
+    dotted, value, kind = ".".join(path), finding["input"], finding["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(path, model)
+    if kind in {"missing", "too_long"}:  # only lists of a fixed length can be so
+        end = -1 if kind == "missing" else len(path)
+        count = "few" if kind == "missing" else "many"
+        return InputError(f"{'.'.join(path[:end])} has too {count} values: {value!r}")
+    if kind not in _WANTED:
+        shown = "" if isinstance(value, dict) else f" = {value!r}"
+        return InputError(f"{dotted}{shown}: {finding['msg'].removeprefix('Value error, ')}")
+    # One finding for each member of a union that the value failed to be.
+    same = [other for other in findings if _as_written(other["loc"]) == path]
+    wanted = [
+        _WANTED[other["type"]].format(**other.get("ctx", {}))
+        for other in same
+        if other["type"] in _WANTED
+    ]
+    shown = "a table" if isinstance(value, dict) else repr(value)
+    return InputError(f"{dotted} is {' or '.join(dict.fromkeys(wanted))}, not {shown}")
 
 
-def _is_union_branch(step: int | str) -> bool:
-    """Pydantic names the tried member of a union in the path; a user wrote no such key."""
-    return isinstance(step, str) and (step in {"int", "float", "str"} or "[" in step)
+def _unknown_key(path: list[str], model: type[BaseModel]) -> InputError:
+    section, key = ".".join(path[:-1]), path[-1]
+    where = f"[{section}] has no key" if section else "a recipe has no key"
+    keys = list(_table_at(model, path[:-1]).model_fields)
+    elsewhere = [dotted for dotted in _dotted(model) if dotted.rpartition(".")[2] == key]
+    if elsewhere:  # `epochs` for `training.epochs`
+        return InputError(f"{where} {key!r}", f"Did you mean {' or '.join(elsewhere)}?")
+    return InputError(
+        f"{where} {key!r}", did_you_mean(key, keys, f"Its keys are {', '.join(keys)}.")
+    )
 
 
-def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+def _as_written(loc: tuple[int | str, ...]) -> list[str]:
+    """The path without the members of unions that pydantic tried: a user wrote no such key."""
+    return [
+        str(step)
+        for step in loc
+        if isinstance(step, int) or not (step in {"int", "float", "str"} or "[" in step)
+    ]
+
+
+def _table_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for step in path:
-        field: Any = model.model_fields.get(step)
-        if field is None:
-            continue  # a key of a mapping, `optim.parts.<part>`: its values have the keys
-        inner = [
-            kind
-            for kind in (field.annotation, *get_args(field.annotation))
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        ]
-        if inner:
-            model = inner[0]
-    return list(model.model_fields)
+        field = model.model_fields.get(step)
+        if field is not None:  # else a key of a mapping, `optim.parts.<part>`
+            model = next(_tables_in(field.annotation), model)
+    return model
+
+
+def _dotted(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _dotted(field.annotation, f"{prefix}{name}.")
+
+
+def _tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """`annotation`, and what it is a mapping or a union of, where it is a table."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield kind

@@ -6,6 +6,7 @@ that lower layers gave that component, for they were meant for another one.
 
 from __future__ import annotations
 
+import copy
 import importlib.resources
 import tomllib
 from collections.abc import Mapping
@@ -52,13 +53,18 @@ def read_layers(
 ) -> Tree:
     """The merged tree; its `preset` names the preset at the bottom. Raises InputError."""
     file_tree = read_file(Path(file)) if file is not None else {}
-    base = preset or file_tree.get("preset", default_preset)
+    top = _nest(settings)
+    if "preset" in top and preset is not None:
+        raise InputError("preset is set twice")
+    base = top.get("preset", preset)
+    if base is None:
+        base = file_tree.get("preset", default_preset)
     if not isinstance(base, str):
-        raise InputError(f"{file}: preset is a name, not {base!r}")
+        raise InputError(f"preset is a name, not {base!r}")
     tree = read_preset(known, base)
     tree = merge(tree, _normal(file_tree, str(file)))
-    tree = merge(tree, _normal(_nest(settings), "the settings"))
-    tree["preset"] = base
+    tree = merge(tree, _normal(top, "the settings"))
+    tree["preset"] = str(base)
     return tree
 
 
@@ -112,6 +118,7 @@ def dataset_spec(text: str) -> Tree | str:
 def _nest(settings: Mapping[str, object]) -> Tree:
     """`{"a.b": 1}` as `{"a": {"b": 1}}`; a component's spec and its parameters go together."""
     tree: Tree = {}
+    settings = copy.deepcopy(dict(settings))  # tables are filled in place below
     for path in sorted(settings, key=lambda path: path.count(".")):
         *folders, last = path.split(".")
         place = tree

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+)
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_layers
 
@@ -23,6 +31,15 @@ DEFAULT_PRESET = "mnist-5k"
 
 Triple = Annotated[tuple[float, float, float], Strict(False)]
 Names = Annotated[tuple[str, ...], Strict(False)]
+
+
+def _not_negative(value: float | str) -> float | str:
+    if not isinstance(value, str) and value < 0:
+        raise ValueError("it is 0 or more")
+    return value
+
+
+Count = Annotated[int | Literal["auto"], AfterValidator(_not_negative)]
 
 
 def operational(default: Any, description: str, **bounds: Any) -> Any:
@@ -62,7 +79,7 @@ class Data(Section):
     std: Triple = Field((0.5, 0.5, 0.5), description="Standard deviation of each channel")
     window: int = Field(16, description="Shards that are shuffled together", ge=1)
     lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
-    workers: int | Literal["auto"] = operational("auto", "Loader processes; 0: none")
+    workers: Count = operational("auto", "Loader processes; 0: none")
 
     @field_validator("std")
     @classmethod
@@ -70,13 +87,6 @@ class Data(Section):
         if min(std) <= 0:
             raise ValueError("a standard deviation is greater than 0")
         return std
-
-    @field_validator("workers")
-    @classmethod
-    def _count(cls, workers: int | str) -> int | str:
-        if isinstance(workers, int) and workers < 0:
-            raise ValueError("a number of processes is 0 or more")
-        return workers
 
 
 class Training(Section):
@@ -101,7 +111,7 @@ class PartOptim(Section):
     schedule: Literal["inherit", "cosine", "constant"] = Field(
         "inherit", description="Its own schedule, or the run's"
     )
-    weight_decay: float | Literal["inherit"] = Field(
+    weight_decay: Annotated[float | Literal["inherit"], AfterValidator(_not_negative)] = Field(
         "inherit", description="Its own weight decay, or the run's"
     )
 
@@ -121,7 +131,8 @@ class Optim(Section):
     def _known(cls, parts: Any) -> Any:
         for name in parts if isinstance(parts, dict) else ():
             if name not in PARTS:
-                raise ValueError(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
+                hint = did_you_mean(name, PARTS, f"The parts are {', '.join(PARTS)}.")
+                raise ValueError(f"there is no part {name!r}. {hint}")
         return parts
 
     def part(self, name: str) -> PartOptim:
@@ -143,19 +154,12 @@ class Logging(Section):
     """What is written down on the way. All of it operational: logging draws nothing."""
 
     interval_steps: int = operational(10, "Steps between lines of metrics.jsonl", ge=1)
-    knn_epochs: int | Literal["auto"] = operational(
+    knn_epochs: Count = operational(
         "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
     )
     monitor_samples: int = operational(
         1024, "Training images on which the effective rank is taken", ge=2
     )
-
-    @field_validator("knn_epochs")
-    @classmethod
-    def _count(cls, epochs: int | str) -> int | str:
-        if isinstance(epochs, int) and epochs < 0:
-            raise ValueError("a number of epochs is 0 or more")
-        return epochs
 
 
 class Recipe(Section):
@@ -283,7 +287,7 @@ def _resolved_table(known: Catalog, kind: str, table: dict[str, Any]) -> dict[st
         raise InputError(f"{kind}.name is a component's name, not {name!r}")
     types = {param.name: param for param in known.resolve(kind, name).entry.component.params}
     params = {
-        key: types[key].parse(value, f"{kind}.{key}")
+        key: types[key].parse(str(value), f"{kind}.{key}")
         if isinstance(value, Text) and key in types
         else value
         for key, value in table.items()

@@ -13,7 +13,7 @@ import hashlib
 import os
 import pickle
 import re
-import zipfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,28 @@ _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` as the checkpoint of `step`, point `last.pt` to it, drop all but the last two.
 
+    One process at a time may save in a folder.
+
     Raises:
         OSError: the disk is full, say; the older checkpoints are as they were.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     with atomic_write(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Torch's own complaint while it closes the archive covers what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
     atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
     _link_last(folder, path)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
         _digest_path(old).unlink(missing_ok=True)
+    for torn in folder.glob(".*.tmp"):  # of a process that was killed while it saved
+        torn.unlink(missing_ok=True)
     return path
 
 
@@ -75,22 +85,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         DataError: it is damaged, or holds something other than plain values and tensors.
     """
     try:
-        expected = _digest_path(path).read_text().split()[:1]
-    except (FileNotFoundError, UnicodeDecodeError):
-        expected = []
-    try:
-        if expected and _sha256(path) != expected[0]:
+        expected = _expected_digest(path)
+        if expected is not None and _sha256(path) != expected:
             raise DataError(f"the checkpoint {path} is damaged: its digest differs")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on damage before it fails on it
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        first_line = str(error).partition("\n")[0]
-        raise DataError(f"the checkpoint {path} is damaged: {first_line}") from None
     except pickle.UnpicklingError:
         raise DataError(
             f"the checkpoint {path} is damaged, or holds more than tensors and plain values;"
             " nothing in it was run"
+        ) from None
+    except DataError:
+        raise
+    except Exception as error:  # a garbled archive makes torch's reader trip in a dozen ways
+        first_line = str(error).partition("\n")[0]
+        raise DataError(
+            f"the checkpoint {path} is damaged: {type(error).__name__} {first_line}".rstrip()
         ) from None
     if not isinstance(state, dict):
         raise DataError(f"the checkpoint {path} holds {type(state).__name__}, not a table")
@@ -113,6 +126,14 @@ def _link_last(folder: Path, path: Path) -> None:
 
 def _digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
+
+
+def _expected_digest(path: Path) -> str | None:
+    try:
+        words = _digest_path(path).read_text("ascii", "replace").split()
+    except FileNotFoundError:
+        return None
+    return words[0] if words else ""
 
 
 def _sha256(path: Path) -> str:

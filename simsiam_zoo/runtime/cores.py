@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 
 def available_cores() -> int:
     """Cores that this process may use: by affinity and by the cgroup's quota, at least 1."""
@@ -14,14 +16,19 @@ def available_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
+    quotas = [_quota_v2(_CGROUP / "cpu.max"), _quota_v1(_CGROUP / "cpu")]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota)]))
+
+
+def _quota_v2(file: Path) -> float | None:
     with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
+        quota, period = file.read_text().split()[:2]
+        return None if quota == "max" else int(quota) / int(period)
+    return None
+
+
+def _quota_v1(folder: Path) -> float | None:
     with suppress(OSError, ValueError):
-        old = Path("/sys/fs/cgroup/cpu")
-        limit = int((old / "cpu.cfs_quota_us").read_text())
-        if limit > 0:
-            period_us = int((old / "cpu.cfs_period_us").read_text())
-            cores = min(cores, math.ceil(limit / period_us))
-    return max(1, cores)
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        return quota / int((folder / "cpu.cfs_period_us").read_text()) if quota > 0 else None
+    return None

@@ -65,7 +65,7 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
             "effective_rank": evidence.rank,
             "effective_rank_limit": evidence.rank_limit,
             "untrained_effective_rank": evidence.untrained_rank,
-            "knn_gain_interval": gain,
+            "knn_gain_interval": None if gain is None else list(gain),
         },
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,

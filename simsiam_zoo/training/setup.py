@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,10 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, default_workers, normalize
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.errors import PluginError
+from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_sgd
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
@@ -66,6 +67,7 @@ def prepare(recipe: Recipe) -> Setup:
     dataset: Dataset = recipe.part("dataset").create()
     plan = Plan(dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window)
     siamese = build_siamese(recipe, plan, runtime)
+    runtime = trustworthy(recipe, runtime, siamese)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
     for part in PARTS:
@@ -117,6 +119,27 @@ def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
         )
     siamese.to(memory_format=torch.channels_last)
     return siamese.to(runtime.device)
+
+
+def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
+    """The runtime, in fp32 where bf16 would compute wrong gradients.
+
+    Raises:
+        InputError: the recipe asks for bf16 by name.
+    """
+    if (runtime.device.type, runtime.precision) != ("cpu", "bf16"):
+        return runtime
+    found = untrustworthy_convolutions(siamese.backbone, recipe.data.image_size)
+    if not found:
+        return runtime
+    if recipe.training.precision == "auto":
+        return replace(runtime, precision="fp32")
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    raise InputError(
+        f"in bf16 the CPU computes wrong gradients for {recipe.backbone.name}'s convolution"
+        f" {found[0]}{more}: the padding is wider than the image that is left",
+        "Use --precision fp32 or auto, or a larger data.image_size.",
+    )
 
 
 def train_loader(setup: Setup) -> TrainLoader:

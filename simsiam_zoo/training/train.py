@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.keyed import derive_key
-from simsiam_zoo.errors import DivergedError, InputError, StoppedError
+from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import first_difference
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
@@ -78,8 +80,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
     look_epochs = epochs_between_looks(setup.recipe)
     meter = Meter(setup)
     began = saved = time.monotonic()
-    batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
     with StopRequest() as stop:
+        batches = until(stop, train_loader(setup).batches(*divmod(step, setup.plan.steps)))
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
         for loaded in batches:
@@ -114,17 +116,29 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
             now = time.monotonic()
             due = training.checkpoint_steps and step % training.checkpoint_steps == 0
             due = due or now - saved > 60 * training.checkpoint_minutes
-            if due or stop.requested or step == setup.steps:
+            if due or step == setup.steps:
                 with meter.paused():
                     save(setup, record, screen, step, elapsed + now - began)
                 saved = time.monotonic()
-            if stop.requested and step < setup.steps:
-                raise StoppedError(
-                    f"stopped at step {step} of {setup.steps}, which is saved",
-                    f"Go on with: simsiam-zoo train --resume {record.folder}",
-                )
+            if stop.requested:
+                break
         screen.end()
+        if step < setup.steps:
+            save(setup, record, screen, step, elapsed + time.monotonic() - began)
+            raise StoppedError(
+                f"stopped at step {step} of {setup.steps}, which is saved",
+                f"Go on with: simsiam-zoo train --resume {record.folder}",
+            )
     return elapsed + time.monotonic() - began
+
+
+def until(stop: StopRequest, batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+    """The batches; none any more if the loader ended because its workers got the signal too."""
+    try:
+        yield from batches
+    except DataError:
+        if not stop.requested:
+            raise
 
 
 def epochs_between_looks(recipe: Recipe) -> int:

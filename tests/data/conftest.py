@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import webdataset
-from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -16,17 +13,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "user-cache"
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(folder))
     return folder
-
-
-def encode(pixels: np.ndarray, form: str = "PNG", **options: object) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, form, **options)
-    return file.getvalue()
-
-
-def random_png(seed: int, size: int = 12) -> bytes:
-    shape = (size, size, 3)
-    return encode(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from conftest import encode
+from made_images import encode
 from PIL import Image
 
 from simsiam_zoo.data.decode import decode, decode_any

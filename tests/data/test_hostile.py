@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import encode, random_png
+from made_images import encode, random_png
 
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.index import load_index, printable, scan
@@ -331,7 +331,7 @@ def test_other_formats_are_refused_whatever_their_name():
     gif = encode(np.zeros((4, 4), np.uint8), "GIF")
     tiff = encode(np.zeros((4, 4), np.uint8), "TIFF")
     for data in (gif, tiff, pickle.dumps(Bomb()), b"", b"<svg/>"):
-        with pytest.raises(DataError, match="no JPEG, PNG or WebP|empty"):
+        with pytest.raises(DataError, match=r"no JPEG, PNG or WebP|empty"):
             decode(data)
 
 
@@ -339,5 +339,5 @@ def test_compressed_tars_say_what_to_do(tmp_path):
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w:xz"):
         pass
-    with pytest.raises(InputError, match="xz.*\n.*Decompress"):
+    with pytest.raises(InputError, match=r"xz.*\n.*Decompress"):
         open_shards(str(path))

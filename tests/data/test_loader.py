@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import encode
+from made_images import encode
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation, SimSiamAugmentation
 from simsiam_zoo.data import workers
@@ -19,6 +19,7 @@ from simsiam_zoo.data.pack import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet, open_shards
 from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.runtime import cores
 
 SIMSIAM = SimSiamAugmentation(
     min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
@@ -65,6 +66,26 @@ def test_batches_are_the_same_for_any_number_of_workers_and_any_start(shards, co
     assert_same(list(loader(shards, workers=count)), alone)
     assert_same(list(loader(shards, workers=count).batches(1, 3)), alone[8:])
     assert list(loader(shards).batches(3, 0)) == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_loading_draws_nothing_from_the_runs_own_generators(shards, count):
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    next(iter(loader(shards, workers=count)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_batches_are_the_same(shards):
+    pinned = list(loader(shards, workers=1, pin_memory=True))
+    assert all(batch.pixels.is_pinned() for batch in pinned)
+    assert_same(pinned, list(loader(shards)))
+    on_device = normalize(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3, "cuda")
+    on_cpu = normalize(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3)
+    torch.testing.assert_close(on_device.cpu(), on_cpu)
 
 
 def test_a_batch_holds_what_the_plan_says(shards):
@@ -187,16 +208,16 @@ def test_normalize_is_its_formula():
 
 def test_cores_are_those_of_the_cgroup(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr(workers, "_CGROUP", tmp_path)
-    assert workers.available_cores() == 12
+    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    assert cores.available_cores() == 12
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert workers.available_cores() == 12
+    assert cores.available_cores() == 12
     (tmp_path / "cpu.max").write_text("450000 100000\n")
-    assert workers.available_cores() == 5
+    assert cores.available_cores() == 5
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert workers.available_cores() == 2
+    assert cores.available_cores() == 2
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert (workers.default_workers("cuda"), workers.default_workers("cpu")) == (0, 0)

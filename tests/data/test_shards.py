@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from made_images import encode, random_png
 from PIL import Image
-from conftest import encode, random_png
 
 from simsiam_zoo.data import shards as shards_module
 from simsiam_zoo.data.pack import PackedSample, pack
@@ -261,11 +261,13 @@ def test_folders_tars_globs_braces_and_the_home_folder_are_found(packed, tmp_pat
         ("{tmp}/a-{{0..2}}.tar", "3 of the 3 shards"),
         ("{tmp}/a-{{0..2.tar", "braces do not match"),
         ("{tmp}/noimage.tar", "holds no images"),
+        ("{tmp}/fifo.tar", "no data at"),  # opening it would wait for ever
     ],
 )
 def test_what_cannot_be_read_says_why(source, words, tmp_path, write_tar, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "fifo.tar")
     write_tar(tmp_path / "noimage.tar", {"0.txt": b"text"})
     with pytest.raises(InputError, match=words) as caught:
         open_shards(source.format(tmp=tmp_path))

@@ -1,0 +1,123 @@
+"""The verdict on what was measured of real runs (mnist-5k, d = 512), and near it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy import stats
+
+from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
+
+HEALTHY = Evidence(
+    finite=True,
+    first_loss=0.0,
+    last_loss=-0.938,
+    loss_minimum=-1.0,
+    spread=1.00,
+    rank=48.5,
+    rank_limit=512,
+    untrained_rank=9.8,
+    gain=(0.165, 0.192, 0.219),
+)
+NO_GAIN = (-0.02, 0.0, 0.02)
+NO_STOP_GRADIENT = replace(
+    HEALTHY, spread=0.30, rank=2.3, last_loss=-0.952, untrained_rank=8.5, gain=NO_GAIN
+)
+# Without a predictor the loss starts lower: the two views of an image are alike from the start.
+NO_PREDICTOR = replace(
+    HEALTHY, spread=0.59, rank=2.5, first_loss=-0.5, last_loss=-0.992, untrained_rank=8.5
+)
+PARTIAL = replace(HEALTHY, spread=0.9, rank=4.1, last_loss=-0.985)  # the std does not show it
+FULL = replace(HEALTHY, spread=0.0, rank=1.0, last_loss=-1.0, gain=(-0.7, -0.6, -0.5))
+NO_PROJECTOR = replace(HEALTHY, spread=0.82, rank=182.0, last_loss=-0.833)
+FIXED_RANDOM = replace(HEALTHY, spread=0.95, rank=3.0, last_loss=-0.15, gain=NO_GAIN)
+
+
+def nearby(evidence: Evidence) -> list[Evidence]:
+    """`evidence`, and what another seed may measure in its place."""
+    assert evidence.rank is not None
+    assert evidence.spread is not None
+    assert evidence.last_loss is not None
+    return [
+        replace(
+            evidence,
+            rank=max(1.0, evidence.rank * rank),
+            spread=min(1.0, evidence.spread * spread),
+            last_loss=max(-1.0, evidence.last_loss * loss),
+        )
+        for rank in (0.6, 1.0, 1.5)
+        for spread in (0.7, 1.0, 1.3)
+        for loss in (0.9, 1.0, 1.05)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (HEALTHY, "learned"),
+        (NO_PROJECTOR, "learned"),
+        (NO_STOP_GRADIENT, "collapsed"),
+        (replace(NO_STOP_GRADIENT, gain=HEALTHY.gain), "collapsed"),  # whatever kNN makes of it
+        (replace(NO_STOP_GRADIENT, gain=None), "collapsed"),  # seen without labels
+        (NO_PREDICTOR, "collapsed"),
+        (PARTIAL, "collapsed"),
+        (FULL, "collapsed"),
+        (FIXED_RANDOM, "undertrained"),  # paper, table 1 (b): no collapse, the loss stays high
+        (replace(HEALTHY, gain=NO_GAIN), "undertrained"),
+        (replace(HEALTHY, gain=(-0.3, -0.2, -0.1)), "undertrained"),
+        (replace(HEALTHY, gain=None), "undetermined"),
+        (replace(FIXED_RANDOM, gain=None), "undetermined"),
+    ],
+)
+def test_the_verdict_has_a_margin(evidence, verdict):
+    assert {judge(one)[0] for one in nearby(evidence)} == {verdict}
+
+
+def test_a_run_that_is_not_finite_diverged_whatever_else():
+    for evidence in (HEALTHY, FULL, Evidence(finite=False)):
+        assert judge(replace(evidence, finite=False))[0] == "diverged"
+
+
+def test_the_low_rank_has_to_be_the_trainings_doing():
+    few_from_the_start = replace(PARTIAL, rank=4.1, untrained_rank=3.9)
+    assert judge(few_from_the_start)[0] == "learned"
+    unknown_start = replace(PARTIAL, untrained_rank=None, first_loss=None)
+    assert judge(unknown_start)[0] == "collapsed"
+    assert judge(replace(PARTIAL, rank=None))[0] == "learned"
+    assert judge(replace(PARTIAL, rank=math.nan))[0] == "learned"  # no evidence is not a low rank
+
+
+def test_how_far_the_loss_went_is_measured_against_its_own_minimum():
+    cross_entropy = replace(PARTIAL, first_loss=6.2, loss_minimum=0.0)
+    assert judge(replace(cross_entropy, last_loss=0.9))[0] == "collapsed"
+    assert judge(replace(cross_entropy, last_loss=5.9))[0] == "learned"
+    assert judge(replace(cross_entropy, last_loss=5.9, loss_minimum=None))[0] == "collapsed"
+
+
+def test_the_reason_names_the_evidence():
+    assert judge(HEALTHY)[1].startswith("kNN gains +19.2 points")
+    assert "+16.5 to +21.9" in judge(HEALTHY)[1]
+    assert "effective rank 2.3 of 512 (untrained: 8.5)" in judge(NO_STOP_GRADIENT)[1]
+    assert "-0.952" in judge(NO_STOP_GRADIENT)[1]
+    assert "0.000" in judge(FULL)[1]
+
+
+def test_the_gain_is_the_normal_interval_of_the_paired_differences():
+    generator = torch.Generator().manual_seed(0)
+    after = torch.rand(1000, generator=generator) < 0.94
+    before = torch.rand(1000, generator=generator) < 0.80
+    d = after.double().numpy() - before.double().numpy()
+    low, mean, high = paired_gain(after, before)
+    assert (low, high) == pytest.approx(stats.norm.interval(0.95, d.mean(), stats.sem(d)))
+    assert mean == pytest.approx(d.mean())
+    # By hand: 3 images gained and 1 lost, of 4; d = 1, 1, 1, -1.
+    low, mean, high = paired_gain(
+        torch.tensor([True, True, True, False]), torch.tensor([False, False, False, True])
+    )
+    assert (low, mean, high) == pytest.approx((0.5 - 1.959964 / 2, 0.5, 0.5 + 1.959964 / 2))
+    # The images that both get right or wrong narrow it: unpaired, it would be far wider.
+    same = torch.rand(500, generator=generator) < 0.5
+    assert paired_gain(same, same) == (0, 0, 0)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from simsiam_zoo.catalog import Catalog, Component, Plugin
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.lock import first_difference, identity, lock_part, make_lock, source_digest
+from simsiam_zoo.recipe.recipe import may_change_on_resume, operational_paths, recipe_keys
+
+# A value for every key that differs from the preset `cifar10`. A new key has to be added here.
+ALTERNATIVES: dict[str, Any] = {
+    "backbone": "resnet18",
+    "projector": "none",
+    "predictor": "linear",
+    "gradient": "none",
+    "loss": "mse",
+    "augmentation": "simsiam",
+    "dataset": "digits",
+    "data.image_size": 28,
+    "data.mean": [0.1, 0.2, 0.3],
+    "data.std": [0.1, 0.2, 0.3],
+    "data.window": 3,
+    "data.lanes": 2,
+    "data.workers": 3,
+    "training.epochs": 3,
+    "training.batch_size": 128,
+    "training.seed": 3,
+    "training.precision": "fp32",
+    "training.device": "cpu",
+    "training.threads": 3,
+    "training.checkpoint_steps": 3,
+    "training.checkpoint_minutes": 3.0,
+    "optim.lr": 0.3,
+    "optim.momentum": 0.3,
+    "optim.weight_decay": 0.3,
+    "optim.schedule": "constant",
+    "optim.warmup_epochs": 0.5,
+    "optim.parts": {"loss": {"lr_scale": 0.5}},
+    "evaluation.protocols": ["knn"],
+    "evaluation.crop": 0.5,
+    "evaluation.baselines": False,
+    "logging.interval_steps": 3,
+    "logging.knn_epochs": 3,
+    "logging.monitor_samples": 3,
+}
+
+# Where and how, not what: device, workers, checkpointing, logging.
+OPERATIONAL = {
+    "data.workers",
+    "training.device",
+    "training.threads",
+    "training.checkpoint_steps",
+    "training.checkpoint_minutes",
+    "logging.interval_steps",
+    "logging.knn_epochs",
+    "logging.monitor_samples",
+}
+
+
+def lock_of(recipe: Recipe, digest: str = "0123", **machine: Any) -> dict[str, Any]:
+    return make_lock(recipe, digest, machine)
+
+
+def identity_with(**settings: Any) -> str:
+    recipe = Recipe.make("cifar10", None, settings)
+    return identity(recipe, lock_of(recipe))
+
+
+PLAIN = Recipe.make("cifar10")
+
+
+def test_every_key_is_looked_at():
+    assert {path for path, _ in recipe_keys()} == ALTERNATIVES.keys() | {"preset"}
+    assert set(operational_paths()) == OPERATIONAL
+
+
+@pytest.mark.parametrize("path", ALTERNATIVES)
+def test_the_identity_is_of_what_a_run_computes_and_not_of_how(path):
+    recipe = Recipe.make("cifar10", None, {path: ALTERNATIVES[path]})
+    assert recipe != PLAIN  # the alternative is one
+    changed = identity(recipe, lock_of(recipe)) != identity(PLAIN, lock_of(PLAIN))
+    assert changed == (path not in OPERATIONAL)
+    assert may_change_on_resume(PLAIN, path) == (path in OPERATIONAL)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"predictor.hidden_dim": 511},
+        {"projector.output_affine": True},
+        {"gradient.sides": "one"},
+        {"augmentation.hue": 0.2},
+        {"optim.parts.predictor.weight_decay": 0.0},
+        {"optim.parts.predictor.schedule": "cosine"},
+    ],
+)
+def test_parameters_of_parts_change_the_identity(settings):
+    assert identity_with(**settings) != identity_with()
+    assert not any(may_change_on_resume(PLAIN, path) for path in settings)
+
+
+def test_where_the_data_lies_is_no_part_of_the_identity_and_what_it_is_is():
+    elsewhere = Recipe.make("cifar10", None, {"dataset.path": "/elsewhere", "dataset.test": "/too"})
+    lock = lock_of(elsewhere)
+    assert elsewhere.dataset.params["path"] == "/elsewhere"
+    assert lock["parts"]["dataset"]["params"] == {}
+    assert "/elsewhere" not in json.dumps(lock)
+    assert identity(elsewhere, lock) == identity(PLAIN, lock_of(PLAIN))
+    assert identity(PLAIN, lock_of(PLAIN, digest="4567")) != identity(PLAIN, lock_of(PLAIN))
+    assert may_change_on_resume(PLAIN, "dataset.path")
+    for other in ("dataset", "dataset.name", "dataset.nothing", "nothing", "training"):
+        assert not may_change_on_resume(PLAIN, other)
+
+
+def test_the_spelling_and_the_machine_are_no_part_of_the_identity():
+    written_out = Recipe.make(
+        "simsiam-zoo/cifar10",
+        None,
+        {
+            "predictor": "simsiam-zoo/mlp:norm=hidden,hidden_dim=512",
+            "backbone": "simsiam-zoo/resnet18_cifar",
+        },
+    )
+    same_by_another_name = written_out.model_copy(update={"preset": "mine"})
+    lock = lock_of(PLAIN, device="cuda:0", threads=64)
+    lock["software"]["torch"] = "0.0"
+    for recipe in (PLAIN, written_out, same_by_another_name):
+        assert identity(recipe, lock) == identity(PLAIN, lock_of(PLAIN))
+    by_family = {"backbone": "timm:resnet18"}
+    assert identity_with(**by_family) == identity_with(backbone="resnet18")
+
+
+def test_the_identity_is_the_same_from_the_lock_file():
+    recipe = Recipe.make("imagenet", None, {"backbone": "vit_tiny_patch16_224", "loss": "mse"})
+    lock = lock_of(recipe)
+    read = tomllib.loads(tomli_w.dumps(lock))
+    assert first_difference(lock, read) is None
+    assert identity(recipe, read) == identity(recipe, lock)
+
+
+def test_the_suppliers_version_changes_the_identity():
+    part = PLAIN.part("predictor")
+    newer = replace(part.entry.plugin, version="99.0")
+    upgraded = replace(part, entry=replace(part.entry, plugin=newer))
+    lock = lock_of(PLAIN)
+    assert lock["parts"]["predictor"] == lock_part(part)
+    other = lock | {"parts": lock["parts"] | {"predictor": lock_part(upgraded)}}
+    assert identity(PLAIN, other) != identity(PLAIN, lock)
+    difference = first_difference(lock["parts"], other["parts"])
+    assert difference == f'predictor.version: "{part.entry.version}" there, "99.0" here'
+
+
+def test_the_lock_names_every_part_by_its_supplier():
+    parts = lock_of(PLAIN)["parts"]
+    assert parts.keys() == set(COMPONENTS)
+    assert parts["backbone"]["id"] == "simsiam-zoo/resnet18_cifar"
+    assert parts["projector"]["params"]["hidden_dim"] == 2048
+    assert all(part["distribution"] == "simsiam-zoo" for part in parts.values())
+    family = Recipe.make("cifar10", None, {"backbone": "densenet121"}).part("backbone")
+    assert lock_part(family)["id"] == "simsiam-zoo/timm:densenet121"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 1}}, None),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b: 1 there, 2 here"),
+        ({"a": {}}, {"a": {"b": "x"}}, 'a.b: nothing there, "x" here'),
+        ({"a": {"b": True}, "c": 1}, {"c": 2}, 'a: {"b": true} there, nothing here'),
+        ({"a": [1, 2]}, {"a": [2, 1]}, "a: [1, 2] there, [2, 1] here"),
+    ],
+)
+def test_the_first_difference_in_words(old, new, words):
+    assert first_difference(old, new) == words
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on sys.path with an editable and an ordinary distribution."""
+    for name, url in (
+        ("soft-zoo", {"url": "file:///src", "dir_info": {"editable": True}}),
+        ("hard-zoo", {"url": "file:///src", "dir_info": {}}),
+    ):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "direct_url.json").write_text(json.dumps(url))
+    (tmp_path / "lone_impl.py").write_text("x = 1\n")
+    package = tmp_path / "packed_impl"
+    (package / "inner").mkdir(parents=True)
+    for module in ("__init__.py", "heads.py", "inner/__init__.py", "inner/helper.py"):
+        (package / module).write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "packed_impl", raising=False)  # an earlier test's
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "inside", "outside"),
+    [
+        ("lone_impl:Head", "lone_impl.py", "packed_impl/heads.py"),
+        ("packed_impl:Head", "packed_impl/inner/helper.py", "lone_impl.py"),
+        ("packed_impl.heads:Head", "packed_impl/heads.py", "lone_impl.py"),
+        ("packed_impl.heads:Head", "packed_impl/inner/helper.py", "lone_impl.py"),
+    ],
+)
+def test_an_editable_install_is_known_by_its_source(site, target, inside, outside):
+    before = source_digest("soft-zoo", target)
+    assert before is not None
+    (site / outside).write_text("x = 2\n")
+    (site / inside).write_text("x = 1\n")  # saved without a change
+    assert source_digest("soft-zoo", target) == before
+    (site / inside).write_text("x = 2\n")
+    assert source_digest("soft-zoo", target) != before
+
+
+def test_other_installs_are_known_by_their_version_alone(site):
+    assert source_digest("hard-zoo", "lone_impl:Head") is None
+    assert source_digest("no-such-zoo", "lone_impl:Head") is None
+    (site / "soft_zoo-1.0.dist-info" / "direct_url.json").write_text("{torn")
+    assert source_digest("soft-zoo", "lone_impl:Head") is None
+
+
+def test_the_source_of_an_editable_plugin_is_in_the_identity(site):
+    head = Component("projector", "head", "lone_impl:Head", "A head")
+    plugin = Plugin("soft", "lone_impl", "soft-zoo", "1.0", "v1", components=(head,))
+    part = Catalog([plugin]).resolve("projector", "head")
+    lock = lock_of(PLAIN)
+
+    def with_head() -> str:
+        return identity(PLAIN, lock | {"parts": lock["parts"] | {"projector": lock_part(part)}})
+
+    before = with_head()
+    assert with_head() == before
+    (site / "lone_impl.py").write_text("x = 2\n")
+    assert with_head() != before

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime import device as device_module
+from simsiam_zoo.runtime.device import Runtime, open_runtime
+
+SWITCHES = (
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cudnn, "benchmark"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _global_switches_come_back() -> Iterator[None]:
+    threads, switches = torch.get_num_threads(), [getattr(*switch) for switch in SWITCHES]
+    yield
+    torch.set_num_threads(threads)
+    for switch, value in zip(SWITCHES, switches, strict=True):
+        setattr(*switch, value)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    """`machine(cuda=[(8, 0)], mps=False, cpu={...})`: what torch finds there."""
+
+    def build(cuda=(), mps=False, cpu=()) -> None:
+        cards = list(cuda)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cards))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+        monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: cards[device.index])
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(cpu, True))
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "chosen"),
+    [
+        ({"cuda": [(8, 0)], "mps": True}, "auto", ("cuda:0", "bf16")),
+        ({"cuda": [(7, 5)]}, "auto", ("cuda:0", "fp16")),
+        ({"cuda": [(9, 0), (7, 0)]}, "cuda:1", ("cuda:1", "fp16")),
+        ({"cuda": [(9, 0)]}, "cuda", ("cuda:0", "bf16")),
+        ({"cuda": [(9, 0)]}, "cpu", ("cpu", "fp32")),
+        ({"mps": True}, "auto", ("mps", "fp32")),
+        ({"cpu": ["avx512_bf16"]}, "auto", ("cpu", "bf16")),
+        ({"cpu": ["amx_bf16"]}, "auto", ("cpu", "bf16")),
+        ({"cpu": ["avx2", "avx512_f"]}, "auto", ("cpu", "fp32")),  # bf16 would be emulated
+    ],
+)
+def test_auto_takes_what_is_there(machine, there, device, chosen):
+    machine(**there)
+    runtime = open_runtime(device, "auto", 1)
+    assert (str(runtime.device), runtime.precision) == chosen
+
+
+def test_a_stated_precision_is_kept(machine):
+    machine(cuda=[(8, 0)], cpu=["avx512_bf16"])
+    for precision in ("fp32", "bf16", "fp16"):
+        assert open_runtime("cuda", precision, 1).precision == precision
+    assert open_runtime("cpu", "fp32", 1).precision == "fp32"
+    machine(cpu=[])
+    assert open_runtime("cpu", "bf16", 1).precision == "bf16"  # slow, and asked for
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "words"),
+    [
+        ("gpu", "auto", "auto, cpu, cuda, cuda:N or mps"),
+        ("", "auto", "auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:-1", "auto", "auto, cpu, cuda, cuda:N or mps"),
+        ("meta", "auto", "auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:1", "auto", "has 1 CUDA device"),
+        ("mps", "auto", "no MPS"),
+        ("cpu", "fp16", "training.precision = 'fp16': not on cpu"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_refused(machine, device, precision, words):
+    machine(cuda=[(8, 0)])
+    with pytest.raises(InputError) as caught:
+        open_runtime(device, precision, 1)
+    assert words in str(caught.value)
+
+
+def test_autocast_and_scaling_follow_the_precision():
+    a = torch.randn(4, 4)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        runtime = Runtime(torch.device("cpu"), precision, 1)
+        with runtime.autocast():
+            assert (a @ a).dtype == dtype
+        assert not runtime.scaler().is_enabled()
+
+
+def test_threads_are_set_and_0_means_the_cores_that_there_are(machine, monkeypatch):
+    machine()
+    monkeypatch.setattr(device_module, "available_cores", lambda: 3)
+    assert open_runtime("cpu", "fp32", 0).threads == torch.get_num_threads() == 3
+    assert open_runtime("cpu", "fp32", 2).threads == torch.get_num_threads() == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_real_gpu_opens():
+    runtime = open_runtime("auto", "auto", 1)
+    assert runtime.device.type == "cuda"
+    with runtime.autocast():
+        a = torch.randn(8, 8, device=runtime.device)
+        assert torch.isfinite(a @ a).all()
+    assert runtime.describe()["device_name"]

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from simsiam_zoo.runtime.optim import Group, Schedule, all_finite, learning_rates, make_sgd
+
+CPU = torch.device("cpu")
+
+
+def sgd(parts: dict[str, nn.Module], momentum: float = 0.0, **groups: Group) -> torch.optim.SGD:
+    plain = Group(lr=0.1, weight_decay=0.01, schedule="cosine")
+    return make_sgd(parts, {name: groups.get(name, plain) for name in parts}, momentum, CPU)
+
+
+def test_cosine_is_torchs_and_its_ends_are_closed_forms():
+    steps, lr = 37, 0.3
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=steps)
+    schedule = Schedule(steps)
+    for step in range(steps):
+        assert lr * schedule.factor("cosine", step) == pytest.approx(
+            theirs.param_groups[0]["lr"], abs=1e-12
+        )
+        theirs.step()
+        annealing.step()
+    assert schedule.factor("cosine", 0) == 1
+    last = 0.5 * (1 + math.cos(math.pi * (steps - 1) / steps))  # just short of 0
+    assert schedule.factor("cosine", steps - 1) == pytest.approx(last, abs=1e-15)
+    assert schedule.factor("cosine", steps) == pytest.approx(0, abs=1e-15)
+    assert Schedule(100).factor("cosine", 50) == pytest.approx(0.5)
+
+
+def test_warm_up_rises_in_equal_steps_to_the_peak_and_the_curve_starts_there():
+    schedule = Schedule(steps=25, warmup=5)
+    for kind in ("cosine", "constant"):
+        rise = [schedule.factor(kind, step) for step in range(6)]
+        assert rise[0] > 0
+        assert rise[5] == 1
+        assert [b - a for a, b in itertools.pairwise(rise)] == pytest.approx([1 / 6] * 5)
+    assert schedule.factor("cosine", 15) == pytest.approx(0.5)  # half of the 20 steps that follow
+    assert schedule.factor("constant", 24) == 1
+    everything = Schedule(steps=5, warmup=5)
+    assert all(0 < everything.factor("cosine", step) <= 1 for step in range(6))
+
+
+def test_each_part_has_its_own_peak_and_curve():
+    parts = {"backbone": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)}
+    optimizer = sgd(parts, predictor=Group(lr=0.2, weight_decay=0.0, schedule="constant"))
+    schedule = Schedule(10)
+    for step in (0, 5, 9, 5):  # a step's lr depends on the step alone, not on the one before
+        schedule.apply(optimizer, step)
+        cosine = 0.5 * (1 + math.cos(math.pi * step / 10))
+        assert learning_rates(optimizer) == pytest.approx(
+            {"backbone": 0.1 * cosine, "predictor": 0.2}
+        )
+
+
+def test_weight_decay_reaches_every_parameter_of_a_part():
+    """With zero gradients a step is p ← p (1 - lr wd), for BN and biases too."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    predictor = nn.Linear(2, 2)
+    for parameter in [*backbone.parameters(), *predictor.parameters()]:
+        nn.init.uniform_(parameter, 0.5, 1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    before = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+    unmoved = predictor.weight.detach().clone()
+    optimizer = sgd(
+        {"backbone": backbone, "predictor": predictor},
+        momentum=0.9,
+        backbone=Group(lr=0.5, weight_decay=0.04, schedule="cosine"),
+        predictor=Group(lr=0.5, weight_decay=0.0, schedule="cosine"),
+    )
+    Schedule(10).apply(optimizer, 0)
+    optimizer.step()
+    assert len(before) == 6
+    for name, parameter in backbone.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name] * (1 - 0.5 * 0.04), msg=name)
+    assert torch.equal(predictor.weight.detach(), unmoved)
+
+
+def test_the_step_is_plain_sgd_with_momentum():
+    part = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(part.weight, 1.0)
+    optimizer = sgd(
+        {"head": part}, momentum=0.9, head=Group(lr=0.1, weight_decay=0.01, schedule="constant")
+    )
+    weight, velocity = 1.0, 0.0
+    for gradient in (1.0, -2.0, 0.5):
+        part.weight.grad = torch.full_like(part.weight, gradient)
+        Schedule(3).apply(optimizer, 0)
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient + 0.01 * weight
+        weight -= 0.1 * velocity
+        assert part.weight.item() == pytest.approx(weight, rel=1e-6)
+
+
+def test_frozen_parameters_are_in_no_group_and_shared_ones_in_the_first():
+    shared = nn.Linear(2, 2)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    parts = {
+        "backbone": nn.ModuleList([shared, nn.Linear(2, 2)]),
+        "projector": nn.ModuleList([shared, frozen]),  # nothing of its own that trains
+        "predictor": nn.ModuleList([shared, nn.Linear(2, 3)]),
+        "loss": nn.Identity(),
+    }
+    optimizer = sgd(parts)
+    groups = {group["part"]: group["params"] for group in optimizer.param_groups}
+    assert groups.keys() == {"backbone", "predictor"}
+    grouped = [id(p) for params in groups.values() for p in params]
+    trainable = {id(p) for part in parts.values() for p in part.parameters() if p.requires_grad}
+    assert sorted(grouped) == sorted(trainable)
+    assert id(shared.weight) in {id(p) for p in groups["backbone"]}
+
+
+def test_finite_looks_at_every_number():
+    assert all_finite([torch.ones(3), torch.tensor([2**40])])
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not all_finite([torch.ones(3), torch.tensor([1.0, bad])])

@@ -1,0 +1,283 @@
+"""Real runs, small ones: what they leave behind, that they repeat, that they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from simsiam_zoo.errors import DataError, DivergedError, InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import prepare
+from simsiam_zoo.training.train import train
+
+Run = Callable[..., tuple[Path, dict[str, Any]]]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state, _, _ = load_last(folder / "checkpoints")
+    return state["siamese"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., Recipe]) -> None:
+    folder, result = run()
+
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {
+        "recipe.toml",
+        "lock.toml",
+        "metrics.jsonl",
+        "result.json",
+        "curves.png",
+        "backbone.safetensors",
+        "checkpoints/last.pt",
+        "checkpoints/step-00000012.pt",
+        "checkpoints/step-00000012.pt.sha256",
+    }
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert Recipe.make(None, folder / "recipe.toml") == tiny()
+    lock = tomllib.loads((folder / "lock.toml").read_text())
+    assert lock["identity"] == result["identity"] == prepare(tiny()).identity
+    assert lock["parts"]["backbone"]["id"] == "simsiam-zoo/timm:resnet10t"
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.width > 1000
+    steps = [row["step"] for row in read_metrics(folder) if "loss" in row]
+    assert steps == list(range(1, 13))
+
+
+def test_the_backbone_that_is_left_loads_in_timm_and_gives_the_same_features(run: Run) -> None:
+    folder, _ = run()
+    file = folder / "backbone.safetensors"
+    theirs = timm.create_model("resnet10t", num_classes=0, checkpoint_path=str(file)).eval()
+    ours = timm.create_model("resnet10t", num_classes=0).eval()
+    ours.load_state_dict(
+        {
+            key.removeprefix("backbone."): value
+            for key, value in weights(folder).items()
+            if key.startswith("backbone.")
+        }
+    )
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(theirs(x), ours(x))
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not(run: Run) -> None:
+    a, b, c = (run({"training.seed": seed}, name)[0] for name, seed in zip("abc", (5, 5, 6), strict=True))
+    assert same(weights(a), weights(b))
+    assert not same(weights(a), weights(c))
+
+
+def test_looking_and_logging_leave_the_weights_as_they_would_be(run: Run) -> None:
+    a, _ = run({"logging.knn_epochs": 1, "logging.interval_steps": 1}, "a")
+    b, _ = run({"logging.knn_epochs": 0, "logging.interval_steps": 100}, "b")
+    assert same(weights(a), weights(b))
+
+
+def test_the_callers_generator_is_left_alone(run: Run) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    run()
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
+    run: Run, tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    """Also in the middle of an epoch, with dropout-like noise and other worker counts."""
+    settings = {"training.checkpoint_steps": 1, "backbone": "resnet10t:drop_path_rate=0.3"}
+    whole, result = run(settings, "whole")
+    for step in (1, 5, 6, 11):
+        folder = tmp_path / f"cut-{step}"
+        stop_after(tiny(settings), folder, step)
+        again = train(
+            tiny({**settings, "data.workers": step % 2}), folder, resume=True, screen=Screen()
+        )
+        assert same(weights(folder), weights(whole)), step
+        assert again["figures"] == result["figures"]
+        rows = [row for row in read_metrics(folder) if "loss" in row]
+        untimed = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+        assert untimed == [
+            {k: v for k, v in row.items() if k != "images_per_second"}
+            for row in read_metrics(whole)
+            if "loss" in row
+        ]
+
+
+class _Cut(Exception):
+    pass
+
+
+def stop_after(recipe: Recipe, folder: Path, step: int) -> None:
+    """Run until metrics of `step + 1` are due: they are written, and no checkpoint is."""
+
+    class Cutting(Screen):
+        def show(self, row: dict[str, Any]) -> None:
+            if row["step"] > step and "loss" in row:
+                raise _Cut
+
+    with pytest.raises(_Cut):
+        train(recipe, folder, screen=Cutting())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_goes_on_to_the_same_weights(
+    run: Run, tiny: Callable[..., Recipe], tmp_path: Path, sign: signal.Signals
+) -> None:
+    settings = {"training.checkpoint_steps": 2, "training.epochs": 4, "data.workers": 1}
+    whole, _ = run(settings, "whole")
+    recipe, folder = tmp_path / "recipe.toml", tmp_path / "killed"
+    recipe.write_text(tiny(settings).to_toml())
+    command = [sys.executable, "-m", "simsiam_zoo", "train"]
+    process = subprocess.Popen(
+        [*command, "--recipe", str(recipe), "--out", str(folder)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not any(row["step"] >= 5 for row in read_metrics(folder)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(sign)
+    _, err = process.communicate(timeout=60)
+    if sign == signal.SIGKILL:
+        assert process.returncode == -sign
+    else:
+        assert process.returncode == 75
+        assert f"train --resume {folder}" in err
+        assert "Traceback" not in err
+    assert not (folder / "result.json").exists()
+
+    subprocess.run([*command, "--resume", str(folder), "--quiet"], check=True)
+    assert same(weights(folder), weights(whole))
+
+
+def test_a_complete_run_is_not_run_again(run: Run) -> None:
+    folder, result = run()
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert run(resume=True) == (folder, result)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_identity_is_refused(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    stop_after(tiny({"training.checkpoint_steps": 1}), folder, 3)
+    for changed in ({"predictor": "none"}, {"optim.lr": 2.0}):
+        with pytest.raises(InputError, match="another identity"):
+            train(tiny(changed), folder, resume=True, screen=Screen())
+
+
+def test_a_torn_checkpoint_falls_back_and_two_torn_ones_end_the_run(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe, folder = tiny({"training.checkpoint_steps": 1}), tmp_path / "run"
+    stop_after(recipe, folder, 5)
+    shutil.copytree(folder, tmp_path / "both", symlinks=True)
+
+    said: list[str] = []
+    screen = Screen()
+    screen.say = said.append  # type: ignore[method-assign]
+    newest = folder / "checkpoints" / "step-00000005.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(recipe, folder, resume=True, screen=screen)
+    assert any("step-00000005.pt is damaged" in line for line in said)
+
+    for path in (tmp_path / "both" / "checkpoints").glob("step-*.pt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="damaged"):
+        train(recipe, tmp_path / "both", resume=True, screen=Screen())
+
+
+def test_a_run_that_diverges_says_so_and_keeps_no_bad_weights(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    settings = {"optim.lr": 1e30, "training.checkpoint_steps": 1, "loss": "mse:normalize=false"}
+    with pytest.raises(DivergedError, match="diverged"):
+        train(tiny(settings), tmp_path / "run", screen=Screen())
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["verdict"] == "diverged"
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*.pt"):
+        state = torch.load(path, weights_only=True)["siamese"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:
+    run()
+    with pytest.raises(InputError, match="holds another run"):
+        run()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="no empty folder"):
+        run(name="full")
+
+
+def test_unlabelled_shards_train_and_end_undetermined(
+    run: Run, digit_shards: Path, tmp_path: Path
+) -> None:
+    from simsiam_zoo.data.pack import PackedSample, pack
+    from simsiam_zoo.data.shards import open_shards
+
+    labelled = open_shards(str(digit_shards)).train
+    samples = [labelled.read(i) for i in range(len(labelled))]
+    (tmp_path / "bare").mkdir()
+    bare = [PackedSample(sample.key, bytes(sample.image), "png") for sample in samples]
+    pack(tmp_path / "bare", {"train": bare}, None)
+
+    _, result = run({"dataset": str(tmp_path / "bare")})
+    assert result["verdict"] == "undetermined"
+    assert result["figures"] == []
+
+
+def test_bfloat16_stays_with_float32(run: Run) -> None:
+    settings = {"training.epochs": 3, "data.image_size": 32}
+    full, _ = run({**settings, "training.precision": "fp32"}, "fp32")
+    half, _ = run({**settings, "training.precision": "bf16"}, "bf16")
+    for a, b in zip(read_metrics(full), read_metrics(half), strict=True):
+        if "loss" in a:
+            assert b["loss"] == pytest.approx(a["loss"], abs=0.08), a["step"]
+
+
+def test_bfloat16_is_not_used_where_the_cpu_gets_its_gradients_wrong(
+    tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 16 px ResNet's last stage has a 3x3 stride-2 convolution on 1x1 images."""
+    monkeypatch.setattr("simsiam_zoo.runtime.device._cpu_has_bf16", lambda: True)
+    assert prepare(tiny({"training.precision": "auto"})).runtime.precision == "fp32"
+    larger = {"training.precision": "auto", "data.image_size": 32}
+    assert prepare(tiny(larger)).runtime.precision == "bf16"
+    with pytest.raises(InputError, match=r"layer4\.0\.conv1 on 1x1"):
+        prepare(tiny({"training.precision": "bf16"}))
+
+
+def test_the_predictors_lr_is_constant_and_the_others_follow_the_cosine(run: Run) -> None:
+    folder, _ = run()
+    rows = [row for row in read_metrics(folder) if "loss" in row]
+    peak = 1.0 * 16 / 256
+    assert [row["lr_predictor"] for row in rows] == [peak] * 12
+    assert rows[0]["lr_backbone"] == peak
+    assert rows[6]["lr_backbone"] == pytest.approx(peak / 2)
+    assert rows[-1]["lr_backbone"] < 0.05 * peak
