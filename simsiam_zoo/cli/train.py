@@ -88,10 +88,11 @@ def train(
     shows the names, `simsiam-zoo show KIND NAME` the parameters.
 
     \b
-    simsiam-zoo train
-    simsiam-zoo train --backbone densenet121 --predictor none
-    simsiam-zoo train --preset digits --set optim.weight_decay=1e-4
-    simsiam-zoo train --resume runs/mnist-5k-seed0
+    Examples:
+      simsiam-zoo train
+      simsiam-zoo train --backbone densenet121 --predictor none
+      simsiam-zoo train --preset digits --set optim.weight_decay=1e-4
+      simsiam-zoo train --resume runs/mnist-5k-seed0
     """
     from simsiam_zoo.recipe import Recipe
 

@@ -148,6 +148,9 @@ class Evaluation(Section):
     baselines: bool = Field(
         True, description="Measure the untrained network and raw pixels beside it"
     )
+    rank_samples: int = Field(
+        1024, description="Training images on which the effective rank is taken", ge=2
+    )
 
 
 class Logging(Section):
@@ -156,9 +159,6 @@ class Logging(Section):
     interval_steps: int = operational(10, "Steps between lines of metrics.jsonl", ge=1)
     knn_epochs: Count = operational(
         "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
-    )
-    monitor_samples: int = operational(
-        1024, "Training images on which the effective rank is taken", ge=2
     )
 
 

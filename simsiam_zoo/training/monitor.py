@@ -13,7 +13,7 @@ from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import Setup, centre_views, evenly, monitor_ids
 
 QUERIES = 512
-"""Test images whose class the kNN check predicts, out of `logging.monitor_samples` neighbours."""
+"""Test images whose class the kNN check predicts, out of `evaluation.rank_samples` neighbours."""
 
 
 def look(setup: Setup) -> Row:

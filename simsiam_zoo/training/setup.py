@@ -183,7 +183,7 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
 
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:
     """The training images that the monitor looks at."""
-    return evenly(len(setup.dataset.train), setup.recipe.logging.monitor_samples)
+    return evenly(len(setup.dataset.train), setup.recipe.evaluation.rank_samples)
 
 
 def evenly(total: int, most: int) -> NDArray[np.int64]:

@@ -58,6 +58,8 @@ def nearby(evidence: Evidence) -> list[Evidence]:
     ("evidence", "verdict"),
     [
         (HEALTHY, "learned"),
+        (replace(HEALTHY, untrained_rank=None), "learned"),
+        (replace(HEALTHY, gain=(-0.001, 0.02, 0.041)), "undertrained"),  # may be chance
         (NO_PROJECTOR, "learned"),
         (NO_STOP_GRADIENT, "collapsed"),
         (replace(NO_STOP_GRADIENT, gain=HEALTHY.gain), "collapsed"),  # whatever kNN makes of it

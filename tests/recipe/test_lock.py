@@ -50,7 +50,7 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.baselines": False,
     "logging.interval_steps": 3,
     "logging.knn_epochs": 3,
-    "logging.monitor_samples": 3,
+    "evaluation.rank_samples": 3,
 }
 
 # Where and how, not what: device, workers, checkpointing, logging.
@@ -62,7 +62,7 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "logging.interval_steps",
     "logging.knn_epochs",
-    "logging.monitor_samples",
+    "evaluation.rank_samples",
 }
 
 

@@ -50,7 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch):
         ({"cuda": [(9, 0), (7, 0)]}, "cuda:1", ("cuda:1", "fp16")),
         ({"cuda": [(9, 0)]}, "cuda", ("cuda:0", "bf16")),
         ({"cuda": [(9, 0)]}, "cpu", ("cpu", "fp32")),
-        ({"mps": True}, "auto", ("mps", "fp32")),
+        ({"mps": True, "cpu": ["bf16"]}, "auto", ("mps", "fp32")),
         ({"cpu": ["avx512_bf16"]}, "auto", ("cpu", "bf16")),
         ({"cpu": ["amx_bf16"]}, "auto", ("cpu", "bf16")),
         ({"cpu": ["avx2", "avx512_f"]}, "auto", ("cpu", "fp32")),  # bf16 would be emulated

@@ -25,7 +25,7 @@ TINY: dict[str, object] = {
     "training.threads": 1,
     "training.precision": "fp32",
     "logging.interval_steps": 1,
-    "logging.monitor_samples": 48,
+    "evaluation.rank_samples": 48,
     "evaluation.baselines": False,
 }
 """A run of 2 x 6 steps in about a second."""

@@ -82,7 +82,9 @@ def test_the_backbone_that_is_left_loads_in_timm_and_gives_the_same_features(run
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not(run: Run) -> None:
-    a, b, c = (run({"training.seed": seed}, name)[0] for name, seed in zip("abc", (5, 5, 6), strict=True))
+    a, b, c = (
+        run({"training.seed": seed}, name)[0] for name, seed in zip("abc", (5, 5, 6), strict=True)
+    )
     assert same(weights(a), weights(b))
     assert not same(weights(a), weights(c))
 

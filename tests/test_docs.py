@@ -1,0 +1,155 @@
+"""The docs cannot drift: tables are made from the code, snippets are run, links lead somewhere.
+
+`python tests/test_docs.py --write` writes the tables anew.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simsiam_zoo.catalog import PARTS, Component, catalog
+from simsiam_zoo.cli import COMMANDS
+from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.recipe import Recipe, operational_paths, recipe_keys
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def keys_table() -> str:
+    operational = set(operational_paths())
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for path, field in recipe_keys():
+        if path in COMPONENTS:
+            continue
+        default = field.get_default()
+        default = list(default) if isinstance(default, tuple) else default
+        shown = "" if default in ({}, None) else f"`{default}`"
+        how = " *Operational.*" if path in operational else ""
+        lines.append(f"| `{path}` | {shown} | {field.description}.{how} |")
+    return "\n".join(lines)
+
+
+def parts_table() -> str:
+    text = []
+    for kind in (*PARTS, "augmentation", "dataset", "protocol"):
+        text.append(f"## {kind}\n")
+        for entry in catalog().entries(kind):
+            component = entry.component
+            source = f" ({component.reference})" if component.reference else ""
+            text.append(f"**`{entry.call}`** {component.summary}{source}")
+            for param in component.params:
+                default = "" if param.default is None else f", default `{param.default}`"
+                text.append(f"- `{param.name}`{default}: {param.help}; {param.describe()}")
+            if isinstance(component, Component) or component.params:
+                text.append("")
+    return "\n".join(text).rstrip()
+
+
+TABLES = {"recipes.md": ("keys", keys_table), "parts.md": ("parts", parts_table)}
+
+
+def with_table(page: str) -> tuple[str, str]:
+    """The page as it is, and as it should be."""
+    name, make = TABLES[page]
+    text = (ROOT / "docs" / page).read_text()
+    begin, end = f"<!-- {name}: written by tests/test_docs.py --write -->", f"<!-- /{name} -->"
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return text, f"{head}{begin}\n\n{make()}\n\n{end}{tail}"
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_tables_are_those_of_the_code(page: str) -> None:
+    there, expected = with_table(page)
+    assert there == expected, "run: python tests/test_docs.py --write"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def snippets(language: str, page: Path) -> Iterator[tuple[str, str]]:
+    pattern = rf"^```{language}(?: file=(\S+))?\n(.*?)^```"
+    return iter(re.findall(pattern, page.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def commands() -> list[str]:
+    found = []
+    for page in PAGES:
+        for _, block in snippets("sh", page):
+            lines = (line.partition("#")[0].strip() for line in block.splitlines())
+            found += [line for line in lines if line.startswith("simsiam-zoo ")]
+        found += re.findall(r"`(simsiam-zoo [^`]+)`", page.read_text())
+    return sorted({line for line in found if not re.search(r"[A-Z]{3,}", line)})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_the_docs_show_is_one(command: str, zoo, tmp_path) -> None:
+    """Read up to where it would train: names, flags and values are right."""
+    words = command.split()[1:]
+    (tmp_path / "narrow.toml").write_text(narrow_recipe())
+    if "leaky" in command:
+        pytest.skip("run below, with its package")
+    if words[0] == "train" and "cuda" not in words and "mps" not in words:
+        words.append("--dry-run")
+    done = zoo(*words)
+    if {"cuda", "mps"} & set(words):  # no such device here: refused for that alone
+        assert "device" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+
+
+def narrow_recipe() -> str:
+    blocks = snippets("toml", ROOT / "docs" / "recipes.md")
+    return next(block for _, block in blocks if "narrow.toml" in block)
+
+
+def test_the_recipe_that_the_docs_show_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "narrow.toml"
+    file.write_text(narrow_recipe())
+    recipe = Recipe.make(None, file)
+    assert recipe.projector.hidden_dim == tomllib.loads(file.read_text())["projector"]["hidden_dim"]
+
+
+def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path) -> None:
+    package = tmp_path / "leaky-zoo"
+    package.mkdir()
+    for language in ("toml", "python"):
+        for name, text in snippets(language, ROOT / "docs" / "plugins.md"):
+            if name:
+                (package / name).write_text(text)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(target), str(package)], check=True)
+
+    shown = zoo("show", "projector", "leaky", PYTHONPATH=str(target))
+    assert "leaky-zoo 0.1.0" in shown.stdout
+    small = ["--preset", "digits", "--epochs", "1", "--set", "data.workers=0", "--out", "run"]
+    done = zoo("train", *small, "--projector", "leaky:slope=0.2", PYTHONPATH=str(target))
+    assert done.returncode == 0, done.stderr
+    assert 'id = "leaky-zoo/leaky"' in (tmp_path / "run" / "lock.toml").read_text()
+
+
+def test_every_command_and_option_has_a_help_text_that_fits_80_columns(zoo) -> None:
+    for command in ([], *([name] for name in COMMANDS)):
+        text = zoo(*command, "--help", COLUMNS="80").stdout
+        assert max(map(len, text.splitlines())) <= 80, command
+        assert "simsiam-zoo" in text
+        for line in text.partition("Options:")[2].splitlines():
+            assert not re.fullmatch(r"  -\S+( \S+)?\s*", line), f"no help: {line}"
+
+
+if __name__ == "__main__" and "--write" in sys.argv:
+    for page in TABLES:
+        (ROOT / "docs" / page).write_text(with_table(page)[1])

@@ -1,0 +1,135 @@
+"""No key without an effect: each one is changed, and the run or how it is operated changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.recipe import recipe_keys
+from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.training import setup as preparing
+from simsiam_zoo.training import train as training
+from simsiam_zoo.training.record import read_metrics
+
+Run = Callable[..., tuple[Path, dict[str, Any]]]
+
+# What each key is changed to, and what must differ then: the trained weights, the figures, the
+# lines of the log, the checkpoints that were written, or the machine.
+CHANGES: dict[str, tuple[object, str]] = {
+    "data.image_size": (24, "weights"),
+    "data.mean": ([0.1, 0.2, 0.3], "weights"),
+    "data.std": ([0.1, 0.2, 0.3], "weights"),
+    "data.window": (1, "weights"),
+    "data.lanes": (2, "weights"),
+    "data.workers": (1, "workers"),
+    "training.epochs": (1, "weights"),
+    "training.batch_size": (32, "weights"),
+    "training.seed": (1, "weights"),
+    "training.precision": ("bf16", "weights"),
+    "training.threads": (2, "machine"),
+    "training.checkpoint_steps": (5, "saves"),
+    "training.checkpoint_minutes": (1e-6, "saves"),
+    "optim.lr": (0.5, "weights"),
+    "optim.momentum": (0.5, "weights"),
+    "optim.weight_decay": (0.1, "weights"),
+    "optim.schedule": ("constant", "weights"),
+    "optim.warmup_epochs": (1.0, "weights"),
+    "optim.parts": ({"backbone": {"lr_scale": 0.5}}, "weights"),
+    "evaluation.protocols": (["knn:k=3"], "figures"),
+    "evaluation.crop": (0.5, "figures"),
+    "evaluation.baselines": (True, "figures"),
+    "logging.interval_steps": (3, "log"),
+    "logging.knn_epochs": (0, "log"),
+    "evaluation.rank_samples": (8, "log"),
+    **dict.fromkeys(COMPONENTS, (None, "weights")),  # each by its own substitution, below
+}
+SUBSTITUTES = {
+    "backbone": "resnet10t:drop_path_rate=0.5",
+    "projector": "none",
+    "predictor": "none",
+    "gradient": "none",
+    "loss": "cross-entropy",
+    "augmentation": "cifar",
+}
+ELSEWHERE = {
+    "preset": "test_recipe.py: it is what the other keys are laid on",
+    "dataset": "below",
+    "training.device": "below: there is one device here",
+}
+
+
+def observe(
+    run: Run, settings: dict[str, object], name: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    saves: list[int] = []
+    workers: list[int] = []
+    save, loader = training.save_checkpoint, preparing.TrainLoader
+
+    def counting_save(folder: Path, step: int, state: dict[str, Any]) -> Path:
+        saves.append(step)
+        return save(folder, step, state)
+
+    def noting_loader(*args: Any, **kwargs: Any) -> Any:
+        workers.append(kwargs["workers"])
+        return loader(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_checkpoint", counting_save)
+        patch.setattr(preparing, "TrainLoader", noting_loader)
+        folder, result = run(settings, name)
+    state, _, _ = load_last(folder / "checkpoints")
+    digest = hashlib.sha256()
+    for key, value in sorted(state["siamese"].items()):
+        digest.update(key.encode() + value.numpy().tobytes())
+    log = [
+        {key: value for key, value in row.items() if key != "images_per_second"}
+        for row in read_metrics(folder)
+    ]
+    return {
+        "weights": digest.hexdigest(),
+        "figures": result["figures"],
+        "log": log,
+        "saves": saves,
+        "workers": workers,
+        "machine": (folder / "lock.toml").read_text().partition("[machine]")[2],
+    }
+
+
+def test_the_table_has_every_key() -> None:
+    assert CHANGES.keys() | ELSEWHERE.keys() == {path for path, _ in recipe_keys()}
+
+
+BASE: dict[str, object] = {"logging.interval_steps": 2}
+# bf16 is not to be had below, and a crop needs pixels to act on.
+LARGER = {
+    path: {**BASE, "data.image_size": 32} for path in ("training.precision", "evaluation.crop")
+}
+
+
+def test_each_key_changes_what_it_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = observe(run, BASE, "plain", monkeypatch)
+    assert plain == observe(run, BASE, "again", monkeypatch)  # else any key would seem to act
+    larger = observe(run, {**BASE, "data.image_size": 32}, "larger", monkeypatch)
+    for path, (value, aspect) in CHANGES.items():
+        if path in ELSEWHERE:
+            continue
+        base, before = (LARGER[path], larger) if path in LARGER else (BASE, plain)
+        changed = {**base, path: SUBSTITUTES.get(path, value)}
+        seen = observe(run, changed, path, monkeypatch)
+        assert seen[aspect] != before[aspect], path
+        if aspect in {"log", "saves", "workers"}:  # operational: the run itself is the same
+            assert seen["weights"] == before["weights"], path
+
+
+def test_the_dataset_and_the_device_are_used(run: Run, tiny: Callable[..., Recipe]) -> None:
+    with pytest.raises(InputError, match="no data at"):
+        run({"dataset": "./nowhere"})
+    with pytest.raises(InputError, match="CUDA devices"):
+        run({"training.device": "cuda:99"})
