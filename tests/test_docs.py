@@ -135,7 +135,7 @@ def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path)
 
     shown = zoo("show", "projector", "leaky", PYTHONPATH=str(target))
     assert "leaky-zoo 0.1.0" in shown.stdout
-    small = ["--preset", "digits", "--epochs", "1", "--set", "data.workers=0", "--out", "run"]
+    small = ["--preset", "digits", "--epochs", "1", "--set", "training.threads=1", "--out", "run"]
     done = zoo("train", *small, "--projector", "leaky:slope=0.2", PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "run" / "lock.toml").read_text()

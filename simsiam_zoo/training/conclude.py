@@ -51,7 +51,9 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
     )
     verdict, reason = judge(evidence)
     epochs = setup.recipe.training.epochs
-    record.write({"step": setup.steps, "epoch": epochs, "effective_rank": rank})
+    last = {"step": setup.steps, "epoch": epochs, "effective_rank": rank}
+    if last not in record.rows:  # it is there if the run was cut short here the last time
+        record.write(last)
     result = {
         "format": FORMAT,
         "verdict": verdict,

@@ -59,7 +59,8 @@ def train(
     elif (done := read_result(out)) is not None:
         screen.say(f"{out} is complete already")
         return done
-    with torch.random.fork_rng():  # the caller's generators are none of our business
+    # The caller's generators are none of our business.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         setup = prepare(recipe)
         if before is not None:
             check_same(before, setup, screen)
@@ -67,6 +68,7 @@ def train(
             step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
             if before is None:
                 record.start()
+            screen.say(headline(setup, step))
             elapsed = run_steps(setup, record, screen, step, elapsed)
             return conclude(setup, record, screen, elapsed)
 
@@ -130,6 +132,19 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
                 f"Go on with: simsiam-zoo train --resume {record.folder}",
             )
     return elapsed + time.monotonic() - began
+
+
+def headline(setup: Setup, step: int) -> str:
+    """What is about to happen, in a line."""
+    runtime, training = setup.runtime, setup.recipe.training
+    words = [
+        f"{setup.recipe.backbone.name} on {len(setup.dataset.train):,} images",
+        f"{setup.steps:,} steps of {training.batch_size}",
+        f"{runtime.device}, {runtime.precision}",
+    ]
+    if step:
+        words.append(f"going on from step {step:,}")
+    return "; ".join(words)
 
 
 def until(stop: StopRequest, batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:

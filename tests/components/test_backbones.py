@@ -71,13 +71,10 @@ def test_a_backbone_at_32_px_is_fitted_and_trains_a_step(name: str, width: int) 
     assert all(parameter.isfinite().all() for parameter in siamese.parameters())
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet10t", "densenet121", "mobilenetv3_small_100", "vit_tiny_patch16_224", "convnext_atto"],
-)
+@pytest.mark.parametrize("name", [name for name in WIDTHS if "cifar" not in name])
 def test_a_backbone_at_224_px_gives_pooled_features(name: str) -> None:
-    y = features(backbone(name, 224), images(2, 224))
-    assert y.shape == (2, WIDTHS[name])
+    y = features(backbone(name, 224), images(1, 224))
+    assert y.shape == (1, WIDTHS[name])
     assert y.isfinite().all()
 
 

@@ -48,9 +48,9 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.protocols": ["knn"],
     "evaluation.crop": 0.5,
     "evaluation.baselines": False,
+    "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
     "logging.knn_epochs": 3,
-    "evaluation.rank_samples": 3,
 }
 
 # Where and how, not what: device, workers, checkpointing, logging.
@@ -62,7 +62,6 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "logging.interval_steps",
     "logging.knn_epochs",
-    "evaluation.rank_samples",
 }
 
 

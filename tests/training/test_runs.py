@@ -18,6 +18,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from simsiam_zoo.errors import DataError, DivergedError, InputError
 from simsiam_zoo.recipe import Recipe
@@ -79,6 +80,11 @@ def test_the_backbone_that_is_left_loads_in_timm_and_gives_the_same_features(run
     )
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(theirs(x), ours(x))
+    with safe_open(file, "pt") as opened:
+        assert (
+            "timm.create_model('resnet10t', num_classes=0)"
+            in opened.metadata()["simsiam_zoo.python"]
+        )
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not(run: Run) -> None:
