@@ -149,14 +149,15 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
 
     Raises:
         InputError: there is no run, or a setting is one that decides what the run computes.
+        PluginError: a part of the run comes from a plugin that is not here any more.
+        DataError: the run's lock is damaged.
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.lock import read_lock, refuse_missing
     from simsiam_zoo.recipe.recipe import may_change_on_resume
 
-    file = folder / "recipe.toml"
-    if not file.is_file():
-        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
-    recipe = Recipe.make(None, file, settings)
+    refuse_missing(read_lock(folder))
+    recipe = Recipe.of_run(folder / "recipe.toml", settings)
     for path in settings:
         if not may_change_on_resume(recipe, path):
             raise InputError(

@@ -25,16 +25,22 @@ POINT_SPREAD = 0.1
 LOW_RANK_SHARE = 0.02
 """Effective rank, as a share of the most it could be, below which few directions are left.
 
-On the `mnist-5k` preset (d = 512): with the paper's method above 0.05, with the stop-gradient or
-the predictor removed below 0.01.
+On the `mnist-5k` preset (d = 512): with the paper's method above 0.08, with the stop-gradient or
+the predictor removed below 0.006.
 """
 
+LOW_RANK = 3.0
+"""Effective rank below which few directions are left however narrow the embedding is."""
+
 LOSS_DONE = 0.5
-"""Share of the way from the first loss to the minimum after which the loss counts as gone down.
+"""Share of the way from the first loss to the minimum after which the loss counts as gone down; or
+it is near the minimum, by `LOSS_NEAR` of the minimum's size.
 
 It tells a collapse, whose loss falls, from a network that cannot solve its task and stays where it
 began (the paper's fixed random predictor).
 """
+
+LOSS_NEAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Evidence:
         loss_minimum: the least value the loss can take, where it is known.
         spread: std x sqrt(d) of the embeddings.
         rank, rank_limit: effective rank of the embeddings, and the most it could be, min(N, d).
-        untrained_rank: the same before training.
+        untrained_rank: the same of the untrained network.
         gain: interval of the kNN top-1 gain over the untrained network (low, mean, high), 0 to 1.
     """
 
@@ -80,7 +86,7 @@ def _collapse(e: Evidence) -> str | None:
         return f"std x sqrt(d) is {e.spread:.3f}: all embeddings point the same way"
     if e.rank is None or e.rank_limit is None:
         return None
-    if not e.rank < LOW_RANK_SHARE * e.rank_limit:  # NaN is not low
+    if not e.rank < max(LOW_RANK_SHARE * e.rank_limit, LOW_RANK):  # NaN is not low
         return None
     if e.untrained_rank is not None and e.rank >= e.untrained_rank:
         return None  # few directions from the start: nothing fell in
@@ -94,8 +100,9 @@ def _collapse(e: Evidence) -> str | None:
 def _loss_went_down(e: Evidence) -> bool:
     if e.first_loss is None or e.last_loss is None or e.loss_minimum is None:
         return True  # nothing speaks against it
-    way = e.first_loss - e.loss_minimum
-    return way <= 0 or (e.first_loss - e.last_loss) / way >= LOSS_DONE
+    left, way = e.last_loss - e.loss_minimum, e.first_loss - e.loss_minimum
+    near = left <= LOSS_NEAR * abs(e.loss_minimum)
+    return near or left <= (1 - LOSS_DONE) * way
 
 
 def paired_gain(correct: Tensor, baseline: Tensor) -> tuple[float, float, float]:

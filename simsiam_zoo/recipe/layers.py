@@ -68,6 +68,13 @@ def read_layers(
     return tree
 
 
+def read_complete(file: Path, settings: Mapping[str, object]) -> Tree:
+    """The tree of a recipe that a run left behind: no preset below it is needed any more."""
+    tree = read_file(file)
+    merged = merge(_normal(tree, str(file)), _normal(_nest(settings), "the settings"))
+    return {"preset": tree.get("preset", ""), **merged}
+
+
 def read_preset(known: Catalog, name: str, below: tuple[str, ...] = ()) -> Tree:
     """A preset's tree, laid on the one that it `extends`. Raises InputError, PluginError."""
     resolved = known.resolve("preset", name)

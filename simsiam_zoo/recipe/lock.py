@@ -15,11 +15,13 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.catalog import Resolved
+from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.catalog.component import Param
+from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe
 
@@ -75,6 +77,40 @@ def identity(recipe: Recipe, lock: dict[str, Any]) -> str:
     }
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_lock(folder: Path) -> dict[str, Any]:
+    """The lock of the run in `folder`, its `identity` among it.
+
+    Raises:
+        InputError: there is no run.
+        DataError: its files are damaged.
+    """
+    if not (folder / "recipe.toml").is_file():
+        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
+    try:
+        return tomllib.loads((folder / "lock.toml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{folder / 'lock.toml'} cannot be read: {error}") from None
+
+
+def refuse_missing(lock: dict[str, Any]) -> None:
+    """Stop where a part of a recorded run comes from a plugin that is not here.
+
+    Args:
+        lock: what `lock.toml` holds.
+
+    Raises:
+        PluginError: the plugin is not installed, or cannot be used; the way to get it is named.
+    """
+    usable = {plugin.distribution for plugin in catalog().plugins if plugin.status == "ok"}
+    for kind, part in lock.get("parts", {}).items():
+        distribution, version = part.get("distribution"), part.get("version")
+        if distribution not in usable:
+            raise PluginError(
+                f"the run's {kind} is {part.get('id')}, and {distribution} cannot be used here",
+                f"python -m pip install {distribution}=={version}",
+            )
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> str | None:

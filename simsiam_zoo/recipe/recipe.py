@@ -25,7 +25,7 @@ from pydantic import (
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_layers
+from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_complete, read_layers
 
 DEFAULT_PRESET = "mnist-5k"
 
@@ -198,8 +198,22 @@ class Recipe(Section):
             InputError: an unknown name or key, a wrong type, a value out of range, no such file.
             PluginError: a preset's file cannot be read.
         """
+        return cls._complete(read_layers(catalog(), preset, file, settings or {}, DEFAULT_PRESET))
+
+    @classmethod
+    def of_run(cls, file: Path, settings: Mapping[str, object] | None = None) -> Self:
+        """The recipe that a run left behind, with what `settings` change.
+
+        It is complete by itself: its preset may have changed since, or be gone.
+
+        Raises:
+            InputError: as for `make`.
+        """
+        return cls._complete(read_complete(file, settings or {}))
+
+    @classmethod
+    def _complete(cls, tree: dict[str, Any]) -> Self:
         known = catalog()
-        tree = read_layers(known, preset, file, settings or {}, DEFAULT_PRESET)
         for kind in COMPONENTS:
             table = tree.get(kind)
             if not isinstance(table, dict) or "name" not in table:

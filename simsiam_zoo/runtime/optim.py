@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from simsiam_zoo.errors import InputError
+
 REFERENCE_BATCH = 256
 """The global batch at which the base lr is the lr used."""
 
@@ -63,6 +65,9 @@ def make_sgd(
     """SGD with one parameter group for each part that has trainable parameters.
 
     A parameter that two parts share is trained with the first one's settings.
+
+    Raises:
+        InputError: no part has any.
     """
     param_groups = []
     seen: set[int] = set()
@@ -81,6 +86,11 @@ def make_sgd(
                     "weight_decay": own.weight_decay,
                 }
             )
+    if not param_groups:
+        raise InputError(
+            "no part has anything to train: all of their parameters are fixed",
+            "Give at least one of the parts trainable parameters.",
+        )
     fused = device.type in {"cpu", "cuda"}
     return torch.optim.SGD(param_groups, lr=0.0, momentum=momentum, fused=fused)
 

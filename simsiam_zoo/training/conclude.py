@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
+
+import torch
 
 from simsiam_zoo.evaluation.features import Encoder, extract, frozen, grey_once, raw_pixels
 from simsiam_zoo.evaluation.geometry import effective_rank
@@ -15,9 +18,17 @@ from simsiam_zoo.training.curves import draw_curves
 from simsiam_zoo.training.export import save_backbone
 from simsiam_zoo.training.record import Record, Row
 from simsiam_zoo.training.screen import Screen
-from simsiam_zoo.training.setup import Setup, build_siamese, centre_views, monitor_ids
+from simsiam_zoo.training.setup import (
+    Setup,
+    build_siamese,
+    centre_views,
+    monitor_ids,
+    to_device,
+    train_loader,
+)
 
 FORMAT = 1
+CALIBRATION_BATCHES = 50
 TRAINED, UNTRAINED, RAW = "trained network", "untrained network", "raw pixels"
 
 
@@ -34,7 +45,7 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
     """
     began = time.monotonic()
     screen.say("evaluating")
-    untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
+    untrained = untrained_network(setup)
     rank = embedding_rank(setup, setup.siamese)
     figures, gain = measure(setup, untrained)
     losses = [row["loss"] for row in record.rows if "loss" in row]
@@ -98,6 +109,20 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
     }
     draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.png")
     record.finish(result)
+
+
+def untrained_network(setup: Setup) -> Siamese:
+    """The network at its initialisation, with BN statistics of training views.
+
+    Without these its features would be those of no network that anybody would use, and a run that
+    learned nothing would beat it by its BN statistics alone.
+    """
+    untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
+    loaded = train_loader(setup, workers=0).batches()
+    views = (to_device(setup, each) for each in itertools.islice(loaded, CALIBRATION_BATCHES))
+    with setup.runtime.autocast():
+        torch.optim.swa_utils.update_bn(views, untrained)
+    return untrained
 
 
 def measure(

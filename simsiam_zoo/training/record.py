@@ -9,8 +9,11 @@ is cut back to the checkpoint when a run resumes.
 
 from __future__ import annotations
 
+import errno
 import json
-import tomllib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +25,8 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
 
 Row = dict[str, Any]
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOENT}
 
 
 class Record:
@@ -70,7 +75,11 @@ class Record:
         atomic_write_text(self.folder / "metrics.jsonl", text)
 
     def write(self, row: Row) -> None:
-        """Append one line of metrics; `row["step"]` counts the steps that were done."""
+        """Append one line of metrics; `row["step"]` counts the steps that were done.
+
+        A figure that is not finite is left out: JSON has no such number.
+        """
+        row = {key: value for key, value in row.items() if math.isfinite(value)}
         self.rows.append(row)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -110,21 +119,6 @@ def refuse_occupied(folder: Path) -> None:
         raise InputError(f"{folder} exists and is no empty folder", "Give the run another --out.")
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The lock of the run in `folder`, its `identity` among it.
-
-    Raises:
-        InputError: there is no run.
-        DataError: its files are damaged.
-    """
-    if not (folder / "recipe.toml").is_file():
-        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
-    try:
-        return tomllib.loads((folder / "lock.toml").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{folder / 'lock.toml'} cannot be read: {error}") from None
-
-
 def read_result(folder: Path) -> dict[str, Any] | None:
     """The result of the run in `folder`, or None where it is not complete."""
     try:
@@ -149,6 +143,24 @@ def read_metrics(folder: Path) -> list[Row]:
         except ValueError:
             break
     return rows
+
+
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """What a full or failing disk does in the middle of a run, said as a user's error.
+
+    Raises:
+        InputError: the disk is full, over its quota, or cannot be written any more.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise InputError(
+            f"{folder} cannot be written any more: {error.strerror}",
+            f"Mend that, then go on with: simsiam-zoo train --resume {folder}",
+        ) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

@@ -142,10 +142,11 @@ def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
     )
 
 
-def train_loader(setup: Setup) -> TrainLoader:
-    """The batches of the whole run, from any step on."""
-    data = setup.recipe.data
-    device = setup.runtime.device.type
+def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
+    """The batches of the whole run, from any step on; by `workers` processes, or the recipe's."""
+    data, device = setup.recipe.data, setup.runtime.device.type
+    if workers is None:
+        workers = default_workers(device) if data.workers == "auto" else data.workers
     return TrainLoader(
         setup.dataset.train,
         setup.plan,
@@ -154,7 +155,7 @@ def train_loader(setup: Setup) -> TrainLoader:
         views=setup.siamese.gradient.views,
         seed=setup.recipe.training.seed,
         epochs=setup.recipe.training.epochs,
-        workers=default_workers(device) if data.workers == "auto" else data.workers,
+        workers=workers,
         pin_memory=device == "cuda",
     )
 

@@ -15,7 +15,7 @@ from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import first_difference
+from simsiam_zoo.recipe.lock import first_difference, read_lock
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.distributed import refuse_many_processes
 from simsiam_zoo.runtime.optim import all_finite
@@ -23,7 +23,7 @@ from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
-from simsiam_zoo.training.record import Record, read_result, read_run, refuse_occupied
+from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 
@@ -53,7 +53,7 @@ def train(
     refuse_many_processes()
     out = Path(out)
     screen = screen or default_screen()
-    before = read_run(out) if resume else None
+    before = read_lock(out) if resume else None
     if before is None:
         refuse_occupied(out)
     elif (done := read_result(out)) is not None:
@@ -64,7 +64,7 @@ def train(
         setup = prepare(recipe)
         if before is not None:
             check_same(before, setup, screen)
-        with Record(out, recipe, setup.lock, setup.identity) as record, screen:
+        with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
             step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
             if before is None:
                 record.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from safetensors import safe_open
 
 from simsiam_zoo.errors import DataError, DivergedError, InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.training.record import read_metrics
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
@@ -231,6 +232,32 @@ def test_a_run_that_diverges_says_so_and_keeps_no_bad_weights(
     for path in (tmp_path / "run" / "checkpoints").glob("step-*.pt"):
         state = torch.load(path, weights_only=True)["siamese"]
         assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_full_disk_ends_the_run_with_a_message_and_the_older_checkpoint(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = tiny({"training.checkpoint_steps": 4}), tmp_path / "run"
+
+    def full_from_step_8(folder: Path, step: int, state: dict[str, Any]) -> Path:
+        if step >= 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save_checkpoint(folder, step, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("simsiam_zoo.training.train.save_checkpoint", full_from_step_8)
+        with pytest.raises(InputError, match=r"No space left.*\n.*--resume"):
+            train(recipe, folder, screen=Screen())
+    assert load_last(folder / "checkpoints")[0]["step"] == 4
+    assert train(recipe, folder, resume=True, screen=Screen())["steps"] == 12
+
+
+def test_standing_still_is_not_learning(run: Run) -> None:
+    """The untrained network has BN statistics too: an lr of nothing gains nothing on it."""
+    for seed in (0, 1, 2):
+        settings = {"optim.lr": 1e-12, "training.seed": seed, "training.epochs": 4}
+        _, result = run(settings, f"still-{seed}")
+        assert result["verdict"] == "undertrained", result["reason"]
 
 
 def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:
