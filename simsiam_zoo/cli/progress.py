@@ -10,15 +10,16 @@ _LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Counts images; a context manager. It shows nothing in the first two seconds.
+    """Counts what is done; a context manager. It shows nothing in the first two seconds.
 
     Args:
-        total: images in all.
+        total: how many there are.
         quiet: show nothing at all.
+        what: what is counted.
     """
 
-    def __init__(self, total: int, quiet: bool = False) -> None:
-        self._total, self._quiet = total, quiet
+    def __init__(self, total: int, quiet: bool = False, what: str = "images") -> None:
+        self._total, self._quiet, self._what = total, quiet, what
         self._began = self._last = time.monotonic()
         self._bar: Any = None
 
@@ -30,7 +31,7 @@ class Progress:
             self._bar.stop()
 
     def show(self, done: int) -> None:
-        """`done` images are dealt with so far."""
+        """So many are done."""
         now = time.monotonic()
         if self._quiet or now - self._began < 2:
             return
@@ -39,7 +40,7 @@ class Progress:
         elif now - self._last >= _LINE_SECONDS:
             self._last = now
             left = (self._total - done) * (now - self._began) / max(done, 1)
-            print(f"{done:,} of {self._total:,} images, {left:.0f} s left", file=sys.stderr)
+            print(f"{done:,} of {self._total:,} {self._what}, {left:.0f} s left", file=sys.stderr)
             sys.stderr.flush()
 
     def _show_bar(self, done: int) -> None:

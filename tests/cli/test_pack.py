@@ -77,7 +77,7 @@ def test_a_killed_packing_goes_on_and_gives_the_same_bytes(zoo, images, tmp_path
     process.wait()
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert family
+    assert family or not Path("/proc").exists()
     assert not any(map(alive, family))  # no worker outlives it
     kept = {path.name: path.stat().st_mtime_ns for path in (out / ".packing").glob("*.tar.json")}
     assert 0 < len(kept) < 30
