@@ -162,6 +162,8 @@ class Job:
                 form, image = prepare(split.read(i), self.options.resize_short)
             except DataError as error:
                 damaged.append((split.name(i), error.what))
+            except OSError as error:
+                raise DataError(f"{split.name(i)} cannot be read: {error.strerror}") from None
             else:
                 yield PackedSample(split.key(i), image, form, int(split.labels[i]))
 
@@ -298,7 +300,8 @@ def _finish(job: Job, description: Mapping[str, Any], records: list[Record]) -> 
     if lines:
         atomic_write_text(job.folder / DAMAGED, "".join(lines))
     write_manifest(job.folder, splits, {**description, "damaged": damaged})
-    shutil.rmtree(job.folder / PACKING)
+    # At once, and then at leisure: killed in between, a half of it would mean an unfinished folder.
+    shutil.rmtree((job.folder / PACKING).rename(job.folder / ".packed"))
     return Packed(splits, len(lines))
 
 

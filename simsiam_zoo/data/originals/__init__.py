@@ -38,6 +38,14 @@ def open_original(source: Path, labels: bool = True) -> Original:
     """
     if not source.is_dir():
         raise InputError(f"there is no folder {source}", "Unpack the data set and name its folder.")
+    try:
+        return _open(source, labels)
+    except OSError as error:
+        where = error.filename or source
+        raise InputError(f"{where} cannot be read: {error.strerror or error}") from None
+
+
+def _open(source: Path, labels: bool) -> Original:
     *known, tree = (
         importlib.import_module(f"simsiam_zoo.data.originals.{module}")
         for module in LAYOUTS.values()
