@@ -73,7 +73,9 @@ def test_training_on_class_ordered_shards_warns(zoo, shards):
     done = zoo(
         *("train", "--data", "./shards", "--preset", "digits", "--epochs", "1"),
         *("--batch-size", "8", "--set", "data.workers=0", "--set", "data.window=2"),
-        *("--set", "evaluation.protocols=[]", "--set", "evaluation.rank_samples=8"),
+        *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),
+        *("--set", "data.image_size=16", "--set", "evaluation.protocols=[]"),
+        *("--set", "evaluation.rank_samples=8"),
         *("--set", "evaluation.baselines=false", "--set", "logging.knn_epochs=0"),
     )
     assert "warning: the shards are ordered by class" in done.stderr

@@ -150,17 +150,19 @@ def test_wrong_input_ends_with_2_and_nothing_written(zoo, images, tmp_path, case
 def test_debians_fashion_mnist_is_packed_inspected_and_trained_on(zoo, tmp_path):
     if not FASHION.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
-    done = zoo("pack", str(FASHION), "fashion", "--limit", "256", "--shard-size", "64")
+    done = zoo("pack", str(FASHION), "fashion", "--limit", "128", "--shard-size", "64")
     assert done.returncode == 0, done.stderr
     told = zoo("inspect", "fashion", "--json")
     assert told.returncode == 0, told.stderr
     report = json.loads(told.stdout)
-    assert report["splits"]["train"]["samples"] == 256
-    assert report["splits"]["train"]["sizes"] == {"28 x 28": 256}
+    assert report["splits"]["train"]["samples"] == 128
+    assert report["splits"]["train"]["sizes"] == {"28 x 28": 128}
     assert "Ankle boot" in report["classes"]
     trained = zoo(
         *("train", "--data", "./fashion", "--preset", "digits", "--epochs", "1"),
-        *("--batch-size", "64", "--set", "data.workers=0", "--set", "evaluation.rank_samples=64"),
+        *("--batch-size", "32", "--set", "data.workers=0", "--set", "evaluation.rank_samples=64"),
+        *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),
+        *("--set", "data.image_size=16"),
         *("--set", "evaluation.baselines=false", "--json", "--quiet", "--out", "run"),
     )
     assert trained.returncode == 0, trained.stderr

@@ -237,6 +237,9 @@ def test_stl10_is_read_columns_first_and_its_unlabelled_images_apart(tmp_path):
     assert same(original.splits["val"], images[2:4], [2, 3])
     assert same(original.splits["unlabeled"], images[4:], [-1, -1])
     assert original.classes == tuple("abcdefghij")
+    (folder / "train_y.bin").write_bytes(bytes([1]))
+    with pytest.raises(DataError, match=r"holds 2 images, but .* 1 labels"):
+        open_original(tmp_path)
     (folder / "train_y.bin").write_bytes(bytes([0, 10]))
     with pytest.raises(DataError, match="labels outside 1 to 10"):
         open_original(tmp_path)

@@ -57,13 +57,12 @@ class _Images(PixelSplit):
         n = size // _PIXELS
         if size % _PIXELS:
             raise DataError(f"{images} is damaged: its size is no multiple of {_PIXELS} bytes")
+        stated = labels.stat().st_size if labels.is_file() else n
+        if stated != n:
+            raise DataError(f"{images} holds {n} images, but {labels} {stated} labels")
         found = np.full(n, UNLABELLED, np.int64)
         if labels.is_file():
             found = np.fromfile(labels, np.uint8).astype(np.int64) - 1
-        if len(found) * _PIXELS != size:
-            raise DataError(
-                f"{images} holds {size // _PIXELS} images, {labels} {len(found)} labels"
-            )
         if labels.is_file() and len(found) and not 0 <= found.min() <= found.max() < _CLASSES:
             raise DataError(f"{labels} has labels outside 1 to {_CLASSES}")
         super().__init__(found, (96, 96, 3))
