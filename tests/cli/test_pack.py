@@ -81,7 +81,7 @@ def test_a_killed_packing_goes_on_and_gives_the_same_bytes(zoo, images, tmp_path
     assert not any(map(alive, family))  # no worker outlives it
     kept = {path.name: path.stat().st_mtime_ns for path in (out / ".packing").glob("*.tar.json")}
     assert 0 < len(kept) < 30
-    refused = zoo("train", "--data", "./out", "--preset", "digits", "--set", "data.workers=0")
+    refused = zoo("inspect", "out")
     assert refused.returncode == 2
     assert "interrupted" in refused.stderr
 
@@ -163,7 +163,16 @@ def test_debians_fashion_mnist_is_packed_inspected_and_trained_on(zoo, tmp_path)
         *("--batch-size", "32", "--set", "data.workers=0", "--set", "evaluation.rank_samples=64"),
         *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),
         *("--set", "data.image_size=16"),
-        *("--set", "evaluation.baselines=false", "--json", "--quiet", "--out", "run"),
+        *(
+            "--set",
+            "evaluation.baselines=false",
+            "--set",
+            'evaluation.protocols=["knn"]',
+            "--json",
+            "--quiet",
+            "--out",
+            "run",
+        ),
     )
     assert trained.returncode == 0, trained.stderr
     assert json.loads(trained.stdout)["steps"] == 4
