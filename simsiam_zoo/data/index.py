@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,19 +20,22 @@ from numpy.typing import NDArray
 from simsiam_zoo.data.tar import BLOCK, Member, members, split_name
 from simsiam_zoo.errors import DataError
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+"""Version 1 had no `image_checks`; it is still read."""
 FORMATS = ("jpg", "png", "webp")
 """What `ShardIndex.formats` counts; the image's first bytes decide how it is decoded."""
 MAX_IMAGE_BYTES = 1 << 28
 MAX_LABEL_BYTES = 1 << 20
 UNLABELLED = -1
+_PIECE = 1 << 20
 
 _META = re.compile(rb"__[^/]*__(\Z|/)")  # webdataset's own members, which are no samples
 _EXTENSIONS = {b"jpg": 0, b"jpeg": 0, b"png": 1, b"webp": 2}
 _DTYPES = {
     "keys": "|u1", "key_ends": "<i8", "offsets": "<i8", "sizes": "<i8", "checks": "<u4",
-    "labels": "<i8", "formats": "|u1", "about": "<i8",
+    "labels": "<i8", "formats": "|u1", "about": "<i8", "image_checks": "<u4",
 }  # fmt: skip
+_FREE = ("keys", "about", "image_checks")  # whose length need not be n
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,7 @@ class ShardIndex:
         labels: [n], -1 where there is none.
         formats: [n] places in `FORMATS`, by the member's name.
         about: (version of the index, size of the tar in bytes).
+        image_checks: [n] CRC-32 of each image's bytes, or [0] where they are not known.
     """
 
     keys: NDArray[np.uint8]
@@ -57,6 +62,7 @@ class ShardIndex:
     labels: NDArray[np.int64]
     formats: NDArray[np.uint8]
     about: NDArray[np.int64]
+    image_checks: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -91,7 +97,14 @@ def load_index(path: Path, tar_size: int) -> ShardIndex:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {name: _array(archive, name, dtype) for name, dtype in _DTYPES.items()}
+            arrays = {
+                name: _array(archive, name, dtype)
+                for name, dtype in _DTYPES.items()
+                if name != "image_checks"
+            }
+            arrays["image_checks"] = np.empty(0, np.uint32)
+            if arrays["about"][:1].tolist() != [1]:
+                arrays["image_checks"] = _array(archive, "image_checks", "<u4")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, struct.error) as error:
         raise DataError(f"the index {path} cannot be read: {error}") from None
     index = ShardIndex(**arrays)
@@ -101,8 +114,22 @@ def load_index(path: Path, tar_size: int) -> ShardIndex:
     return index
 
 
-def scan(path: Path) -> ShardIndex:
-    """Index a tar by reading its headers and labels.
+@dataclass(frozen=True)
+class Findings:
+    """What a scan met beside the samples.
+
+    Attributes:
+        scattered: samples whose members do not lie side by side: repaired here, but a reader that
+            streams would see each of them as several.
+        without_image: keys that name no image.
+    """
+
+    scattered: int
+    without_image: int
+
+
+def scan(path: Path, checksums: bool = False) -> ShardIndex:
+    """Index a tar by reading its headers and labels, and with `checksums` every image.
 
     Members of one key make one sample, wherever they lie. A sample's image is its first member
     named jpg, jpeg, png or webp; its label is in `cls` (digits) or `label` of `json`. Samples
@@ -110,54 +137,71 @@ def scan(path: Path) -> ShardIndex:
     image by webdataset's rule because they are dotted (`n01.44.jpg`), keys end at the last dot.
 
     Raises:
-        DataError: the tar is damaged, or a key names two images of one format.
+        DataError: the tar is damaged, or names members twice.
         InputError: the tar is compressed.
     """
+    return survey(path, checksums)[0]
+
+
+def survey(path: Path, checksums: bool = False) -> tuple[ShardIndex, Findings]:
+    """`scan`, and what else was found."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         found = [m for m in members(descriptor, str(path)) if not _META.match(m.name)]
         split = [(m, split_name(m.name)) for m in found]
         if not any(pair and pair[1] in _EXTENSIONS for _, pair in split):
             split = [(m, _split_at_last_dot(m.name)) for m in found]
-        samples = _group(((m, *pair) for m, pair in split if pair), str(path))
-        return _pack(descriptor, samples)
+        samples, scattered = _group(((m, *pair) for m, pair in split if pair), str(path))
+        index = _pack(descriptor, samples, checksums)
+        return index, Findings(scattered, len(samples) - len(index))
     finally:
         os.close(descriptor)
 
 
 @dataclass
 class _Found:
+    last: int  # place of its newest member among all
     image: Member | None = None
     format: int = 0
     cls: Member | None = None
     json: Member | None = None
 
 
-def _group(named: Iterable[tuple[Member, bytes, bytes]], where: str) -> dict[bytes, _Found]:
+def _group(
+    named: Iterable[tuple[Member, bytes, bytes]], where: str
+) -> tuple[dict[bytes, _Found], int]:
+    """The samples by key, and how many of them do not lie side by side."""
     samples: dict[bytes, _Found] = {}
-    seen = set()
-    for member, key, extension in named:
-        if extension not in _EXTENSIONS and extension not in (b"cls", b"json"):
-            continue
+    seen, scattered, repeated = set(), set(), []
+    for place, (member, key, extension) in enumerate(named):
         if (key, extension) in seen:
-            raise DataError(
-                f"{where}: the member at offset {member.header} repeats"
-                f" {printable(key)}.{printable(extension)}: one key names two samples",
-                "Pack the data again with a key of its own for each sample.",
-            )
+            repeated.append((member.header, key, extension))
+            continue
         seen.add((key, extension))
-        sample = samples.setdefault(key, _Found())
+        sample = samples.setdefault(key, _Found(place))
+        if place - sample.last > 1:
+            scattered.add(key)
+        sample.last = place
         if extension == b"cls":
             sample.cls = member
         elif extension == b"json":
             sample.json = member
-        elif sample.image is None:
+        elif extension in _EXTENSIONS and sample.image is None:
             sample.image, sample.format = member, _EXTENSIONS[extension]
-    return samples
+    if repeated:
+        header, key, extension = repeated[0]
+        raise DataError(
+            f"{where}: {len(repeated)} members have a name that was there before; the first,"
+            f" at offset {header}, repeats {printable(key)}.{printable(extension)}:"
+            " one key names two samples",
+            "Pack the data again with a key of its own for each sample.",
+        )
+    return samples, len(scattered)
 
 
-def _pack(descriptor: int, samples: dict[bytes, _Found]) -> ShardIndex:
+def _pack(descriptor: int, samples: dict[bytes, _Found], checksums: bool) -> ShardIndex:
     kept = [(key, s, s.image) for key, s in samples.items() if s.image is not None]
+    images = [image for _, _, image in kept] if checksums else []
     return ShardIndex(
         keys=np.frombuffer(b"".join(key for key, _, _ in kept), np.uint8),
         key_ends=np.cumsum([len(key) for key, _, _ in kept], dtype=np.int64),
@@ -167,7 +211,19 @@ def _pack(descriptor: int, samples: dict[bytes, _Found]) -> ShardIndex:
         labels=np.array([_label(descriptor, sample) for _, sample, _ in kept], np.int64),
         formats=np.array([sample.format for _, sample, _ in kept], np.uint8),
         about=np.array([INDEX_VERSION, os.fstat(descriptor).st_size], np.int64),
+        image_checks=np.array([_checksum(descriptor, image) for image in images], np.uint32),
     )
+
+
+def _checksum(descriptor: int, member: Member) -> int:
+    """CRC-32 of a member's content, read in bounded pieces."""
+    check, at, end = 0, member.header + BLOCK, member.header + BLOCK + member.size
+    while at < end:
+        piece = os.pread(descriptor, min(end - at, _PIECE), at)
+        if not piece:
+            raise DataError(f"the tar was cut off at offset {at} while it was read")
+        check, at = zlib.crc32(piece, check), at + len(piece)
+    return check
 
 
 def _label(descriptor: int, sample: _Found) -> int:
@@ -214,10 +270,10 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: str) -> NDArray[Any]:
 
 def _problem(index: ShardIndex, tar_size: int) -> str | None:
     n = len(index)
-    lengths = {len(getattr(index, name)) for name in _DTYPES if name not in ("keys", "about")}
-    if len(index.about) != 2 or index.about[0] != INDEX_VERSION:
+    lengths = {len(getattr(index, name)) for name in _DTYPES if name not in _FREE}
+    if len(index.about) != 2 or index.about[0] not in (1, INDEX_VERSION):
         return "it is of another version"
-    if lengths != {n}:
+    if lengths != {n} or len(index.image_checks) not in (0, n):
         return "its columns differ in length"
     if index.about[1] != tar_size:
         return f"the shard had {index.about[1]} bytes when it was indexed and has {tar_size} now"

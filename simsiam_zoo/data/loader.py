@@ -7,11 +7,7 @@ makes it, never what it is.
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,7 +21,7 @@ from torch.utils.data import DataLoader
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.workers import default_workers
+from simsiam_zoo.data.workers import default_workers, end_with_parent
 from simsiam_zoo.errors import DataError, ZooError
 
 __all__ = [
@@ -235,16 +231,4 @@ def _start_worker(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, a job's scheduler say
         signal.signal(number, signal.SIG_IGN)  # the main process decides when to end
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the main process does, however it ended.
-
-    torch's own watchdog looks at the parent's id, which here is the forkserver's; and the
-    forkserver waits for its workers: after a SIGKILL the two would wait for each other for ever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()  # torch's own watchdog looks at the parent's id: the forkserver's here

@@ -14,6 +14,9 @@ from simsiam_zoo.runtime.folders import atomic_write_text
 
 MANIFEST = "manifest.json"
 TIMM_INFO = "_info.json"
+PACKING = ".packing"
+"""A folder in that of the shards, as long as they are not complete (`packing.py`)."""
+
 FORMAT = "simsiam-zoo shards"
 VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 27
@@ -29,7 +32,7 @@ class ShardInfo:
     name: str
     samples: int
     bytes: int
-    sha256: str
+    sha256: str | None  # None where nobody has read it whole
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,16 @@ def index_path(shard: Path) -> Path:
     return shard.with_name(shard.stem + ".index.npz")
 
 
-def write_manifest(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
-    """Write `_info.json` and then `manifest.json`, which says that the folder is complete."""
+def write_manifest(
+    folder: Path, splits: Mapping[str, SplitInfo], packed: Mapping[str, Any] | None = None
+) -> None:
+    """Write `_info.json` and then `manifest.json`, which says that the folder is complete.
+
+    Args:
+        folder: of the shards.
+        splits: what it holds.
+        packed: how the shards were made, for people: source, seed, resizing.
+    """
     timm = {
         name: {
             "name": name,
@@ -61,6 +72,14 @@ def write_manifest(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
         }
         for name, split in splits.items()
     }
+    atomic_write_text(folder / TIMM_INFO, json.dumps({"splits": timm}, indent=1) + "\n")
+    write_counts(folder, splits, packed)
+
+
+def write_counts(
+    folder: Path, splits: Mapping[str, SplitInfo], packed: Mapping[str, Any] | None = None
+) -> None:
+    """Write `manifest.json` alone."""
     ours = {
         name: {
             "samples": split.samples,
@@ -70,7 +89,8 @@ def write_manifest(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
         for name, split in splits.items()
     }
     document = {"format": FORMAT, "version": VERSION, "splits": ours}
-    atomic_write_text(folder / TIMM_INFO, json.dumps({"splits": timm}, indent=1) + "\n")
+    if packed is not None:
+        document["packed"] = packed
     atomic_write_text(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
 
 
@@ -81,15 +101,8 @@ def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
         DataError: it is ours and damaged, or of a later version.
     """
     path = folder / MANIFEST
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise DataError(f"{path} is absurdly large")
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = _read(path)
+    if document.get("format") != FORMAT:
         return None
     if document.get("version") != VERSION:
         raise DataError(
@@ -100,6 +113,48 @@ def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
         return {str(name): _split(entry) for name, entry in document["splits"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged: {error}", "Pack the data again.") from None
+
+
+def read_packed(folder: Path) -> dict[str, Any] | None:
+    """How the folder's shards were made, as its manifest tells it; None where it does not."""
+    document = _read(folder / MANIFEST)
+    packed = document.get("packed")
+    return packed if document.get("format") == FORMAT and isinstance(packed, dict) else None
+
+
+def read_info(folder: Path) -> dict[str, int] | None:
+    """Samples by shard name, from an `_info.json` of timm's or webdataset's kind; None without one.
+
+    Raises:
+        DataError: it cannot be read, or its counts are none.
+    """
+    path = folder / TIMM_INFO
+    document = _read(path)
+    try:
+        counts: dict[str, int] = {}
+        for split in document.get("splits", {}).values():
+            pairs = zip(split["filenames"], split["shard_lengths"], strict=True)
+            counts |= {str(name): samples for name, samples in pairs}
+        for entry in document.get("shardlist", ()):
+            counts[str(entry["url"]).rpartition("/")[2]] = entry["nsamples"]
+        for name, samples in counts.items():
+            _check_count(name, samples)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error}", "Delete it, or write it anew.") from None
+    return counts or None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size; empty where there is none."""
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DataError(f"{path} is absurdly large")
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return document if isinstance(document, dict) else {}
 
 
 def _split(entry: Mapping[str, Any]) -> SplitInfo:
@@ -120,8 +175,12 @@ def _shard(entry: Mapping[str, Any]) -> ShardInfo:
     if not _SHARD_NAME.match(shard.name):
         raise ValueError(f"{shard.name!r} is no shard's name")
     for number in (shard.samples, shard.bytes):
-        if type(number) is not int or not 0 <= number < 1 << 62:
-            raise ValueError(f"{shard.name}: {number!r} is no count")
-    if not _SHA256.match(shard.sha256):
+        _check_count(shard.name, number)
+    if shard.sha256 is not None and not _SHA256.match(shard.sha256):
         raise ValueError(f"{shard.name}: its sha256 is no checksum")
     return shard
+
+
+def _check_count(name: str, number: object) -> None:
+    if type(number) is not int or not 0 <= number < 1 << 62:
+        raise ValueError(f"{name}: {number!r} is no count")

@@ -33,7 +33,7 @@ def pack_split(
     remaining = iter(samples)
     shards: list[ShardInfo] = []
     while chunk := list(itertools.islice(remaining, shard_size)):
-        shards.append(_write_shard(folder / f"{split}-{len(shards):06d}.tar", chunk))
+        shards.append(write_shard(folder / f"{split}-{len(shards):06d}.tar", chunk))
     return tuple(shards)
 
 
@@ -51,7 +51,17 @@ def pack(
     write_manifest(folder, infos)
 
 
-def _write_shard(path: Path, samples: list[PackedSample]) -> ShardInfo:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_shard(path: Path, samples: Iterable[PackedSample]) -> ShardInfo:
+    """Write one shard and its index, with the images' checksums; samples are taken as they come.
+
+    The tar appears under its name only when it is whole, and its index after it.
+    """
     from webdataset import TarWriter  # here: a reader of shards need not wait for its import
 
     with atomic_write(path) as file, TarWriter(file, user="", group="", mtime=0) as tar:
@@ -60,9 +70,7 @@ def _write_shard(path: Path, samples: list[PackedSample]) -> ShardInfo:
             if sample.label != UNLABELLED:
                 members["cls"] = str(sample.label).encode()
             tar.write(members)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    index = scan(path)  # of what was written, not of what was meant
+    index = scan(path, checksums=True)  # of what was written, not of what was meant
     with atomic_write(index_path(path)) as file:
         index.save(file)
-    return ShardInfo(path.name, len(index), path.stat().st_size, digest)
+    return ShardInfo(path.name, len(index), path.stat().st_size, sha256(path))

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from simsiam_zoo.data.manifest import PACKING
 from simsiam_zoo.errors import InputError
 
 MAX_EXPANSION = 1_000_000
@@ -32,10 +33,14 @@ def find_shards(source: str) -> tuple[list[Path], list[Path]]:
     """
     path = _local(source)
     if path.is_dir():
-        return _in_folder(path)
-    if path.is_file():
-        return [path], []
-    return _matching(source, path), []
+        train, test = _in_folder(path)
+    elif path.is_file():
+        train, test = [path], []
+    else:
+        train, test = _matching(source, path), []
+    for folder in {shard.parent for shard in train + test}:
+        _refuse_unfinished(folder)
+    return train, test
 
 
 def _local(source: str) -> Path:
@@ -50,6 +55,14 @@ def _local(source: str) -> Path:
             "Download the shards and name their folder.",
         )
     return Path(source).expanduser()
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    if (folder / PACKING).is_dir():
+        raise InputError(
+            f"{folder} is still being packed, or its packing was interrupted: shards are missing",
+            "Say the same `simsiam-zoo pack` again: it goes on where it stopped.",
+        )
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -1,8 +1,11 @@
-"""How many processes make batches."""
+"""Worker processes: how many make batches, and how they end."""
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 
 from simsiam_zoo.runtime.cores import available_cores
 
@@ -20,3 +23,19 @@ def default_workers(device_type: str) -> int:
     if device_type == "cpu":
         return 1 if cores > 1 else 0
     return max(0, min(cores - 1, MAX_AUTO_WORKERS))
+
+
+def end_with_parent() -> None:
+    """Have this worker process end when the main one does, however it ended.
+
+    Workers started by a forkserver are not told of that: after a SIGKILL the forkserver and its
+    workers would wait for each other for ever.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
@@ -69,6 +70,10 @@ def train(
             if before is None:
                 record.start()
             screen.say(headline(setup, step))
+            if warning := order_warning(
+                setup.dataset.train, recipe.data.lanes * recipe.data.window
+            ):
+                screen.say(warning)
             elapsed = run_steps(setup, record, screen, step, elapsed)
             return conclude(setup, record, screen, elapsed)
 

@@ -1,0 +1,117 @@
+"""`simsiam-zoo index`: counts and indexes for shards of other makers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.text import print_heading, print_line
+
+
+@click.command(short_help="Count and index shards of other makers.")
+@click.argument("shards")
+@click.option(
+    "--checksums", is_flag=True, help="Read all of it; later readers notice changed images."
+)
+@click.option("--out", metavar="FOLDER", help="Write there (default: beside the shards).")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def index(
+    shards: str, checksums: bool, out: str | None, jobs: int | None, as_json: bool, quiet: bool
+) -> None:
+    """Scan SHARDS and write down what reading them exactly needs.
+
+    SHARDS is a folder, a tar, or a pattern. Beside each shard an index is written, and the counts
+    into manifest.json; upload those with the shards to read them from elsewhere. A shard that
+    names a sample twice or is damaged is refused, and then no counts are written.
+
+    \b
+    Examples:
+      simsiam-zoo index data/laion
+      simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
+    """
+    from simsiam_zoo.cli.progress import Progress
+    from simsiam_zoo.data.indexing import Scanned, index_folder
+    from simsiam_zoo.data.sources import find_shards
+    from simsiam_zoo.errors import InputError
+    from simsiam_zoo.runtime.cores import available_cores
+
+    train, test = find_shards(shards)
+    paths = sorted(train + test)
+    folders = [[*group] for _, group in itertools.groupby(paths, lambda path: path.parent)]
+    if out is not None and len(folders) > 1:
+        raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
+    found: list[tuple[Path, Scanned]] = []
+    with Progress(len(paths), quiet, "shards") as progress:
+
+        def dealt_with(done: int) -> None:
+            progress.show(len(found) + done)
+
+        for group in folders:
+            scanned = index_folder(
+                group,
+                None if out is None else Path(out).expanduser(),
+                checksums,
+                jobs or available_cores(),
+                dealt_with,
+            )
+            found += zip(group, scanned, strict=True)
+    for line in _warnings(found):
+        click.echo(f"warning: {line}", err=True)
+    if as_json:
+        click.echo(json.dumps(_report(found), indent=2))
+        return
+    report = _report(found)
+    print_heading(f"{shards}: {report['samples']:,} images in {len(found):,} shards")
+    print_line(f"  labelled   {report['labelled']:,}")
+    print_line(f"  bytes      {report['bytes']:,}")
+    print_line(f"  checksums  {'of every image' if checksums else 'not taken'}")
+    print_line(f"  written    {Path(out) if out else folders[0][0].parent}")
+
+
+def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
+    shards = [
+        {
+            "shard": str(path),
+            "samples": one.info.samples,
+            "bytes": one.info.bytes,
+            "sha256": one.info.sha256,
+            "labelled": one.labelled,
+            "scattered": one.findings.scattered,
+            "without_image": one.findings.without_image,
+        }
+        for path, one in found
+    ]
+    totals = {key: sum(s[key] for s in shards) for key in ("samples", "bytes", "labelled")}
+    return {**totals, "shards": shards}
+
+
+def _warnings(found: list[tuple[Path, Any]]) -> list[str]:
+    """What is odd, a line for each kind."""
+    lines = []
+    scattered = [one for _, one in found if one.findings.scattered]
+    if scattered:
+        lines.append(
+            f"{sum(one.findings.scattered for one in scattered):,} samples in {len(scattered):,}"
+            " shards do not have their members side by side: repaired in the index, but programs"
+            " that stream them will see parts"
+        )
+    imageless = [one for _, one in found if one.findings.without_image]
+    if imageless:
+        lines.append(
+            f"{sum(one.findings.without_image for one in imageless):,} keys in {len(imageless):,}"
+            " shards name no image, and were passed over"
+        )
+    said = [(path, one) for path, one in found if one.said is not None]
+    if said:
+        path, one = said[0]
+        lines.append(
+            f"_info.json is wrong about {len(said):,} shards: {path.name} holds"
+            f" {one.info.samples:,} images, not {one.said:,}"
+        )
+    return lines

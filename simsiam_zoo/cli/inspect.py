@@ -1,0 +1,192 @@
+"""`simsiam-zoo inspect`: what is in shards, and what is wrong there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.text import columns, print_heading, print_line, table
+from simsiam_zoo.errors import DataError, InputError
+
+_SAMPLED = 512  # images of each split that are looked at without --check
+_ROWS = 20  # of classes and of damaged samples; --json has all
+
+
+@click.command(short_help="What is in shards, and what is wrong there.")
+@click.argument("shards")
+@click.option("--check", is_flag=True, help="Decode every image, not only a sample of 512.")
+@click.option("--grid", metavar="OUT.png", help="Draw images and their views as training does.")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_component("preset"),
+    help="The recipe whose views are drawn (default: mnist-5k).",
+)
+@click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def inspect(
+    shards: str,
+    check: bool,
+    grid: str | None,
+    preset: str | None,
+    file: str | None,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Tell what is in SHARDS: counts, classes, sizes, formats, damage.
+
+    SHARDS is a folder, a tar, or a pattern. Images are read, compared with their checksums where
+    these are known, and decoded. Ends with 4 if any is damaged.
+
+    \b
+    Examples:
+      simsiam-zoo inspect data/cifar10 --check
+      simsiam-zoo inspect data/cifar10 --grid views.png --preset cifar10
+    """
+    from simsiam_zoo.cli.progress import Progress
+    from simsiam_zoo.data.inspection import inspect_shards
+    from simsiam_zoo.data.manifest import read_packed
+    from simsiam_zoo.data.shards import open_shards
+    from simsiam_zoo.runtime.cores import available_cores
+
+    if grid is None and (preset or file):
+        raise InputError("--preset and --recipe are for the views that --grid draws")
+    recipe = _recipe(preset, file) if grid else None
+    dataset = open_shards(shards)
+    sets = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
+    most = None if check else _SAMPLED
+    total = sum(len(one) if check else min(len(one), _SAMPLED) for one in sets.values())
+    splits: dict[str, Any] = {}
+    before = 0
+    with Progress(total, quiet) as progress:
+        for name, one in sets.items():
+
+            def looked(done: int, before: int = before) -> None:
+                progress.show(before + done)
+
+            splits[name] = inspect_shards(one, most, jobs or _few(available_cores(), total), looked)
+            before += splits[name]["looked_at"]
+    report = {
+        "source": shards,
+        "packed": read_packed(dataset.train.paths[0].parent),
+        "classes": dataset.classes,
+        "splits": splits,
+    }
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    if grid and recipe:
+        _draw(Path(grid), recipe, dataset.train)
+    damaged = sum(len(split["damaged"]) for split in splits.values())
+    if damaged:
+        looked_at = sum(split["looked_at"] for split in splits.values())
+        raise DataError(f"{damaged:,} of the {looked_at:,} images looked at are damaged")
+
+
+def _few(cores: int, images: int) -> int:
+    """Starting processes costs more than a few images do."""
+    return cores if images > 5_000 else 1
+
+
+def _recipe(preset: str | None, file: str | None) -> Any:
+    from simsiam_zoo.recipe import Recipe
+
+    return Recipe.make(preset, file, {})
+
+
+def _draw(path: Path, recipe: Any, shards: Any) -> None:
+    from simsiam_zoo.data.sheet import contact_sheet
+    from simsiam_zoo.runtime.folders import atomic_write
+
+    sheet = contact_sheet(
+        shards,
+        recipe.part("augmentation").create(),
+        recipe.data.image_size,
+        recipe.evaluation.crop,
+        recipe.training.seed,
+    )
+    try:
+        with atomic_write(path) as out:
+            sheet.save(out, "PNG")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(
+        f"{path}: views of {recipe.augmentation.name} at {recipe.data.image_size} px", err=True
+    )
+
+
+def _print(report: dict[str, Any]) -> None:
+    splits = report["splits"]
+    print_heading(report["source"])
+    rows = [("", "images", "shards", "MB", "labelled", "looked at", "damaged")]
+    for name, split in splits.items():
+        numbers = (split["samples"], split["shards"], round(split["bytes"] / 1e6))
+        more = (split["labelled"], split["looked_at"], len(split["damaged"]))
+        rows.append((name, *(f"{number:,}" for number in (*numbers, *more))))
+    print_line(table(rows[0], rows[1:]))
+    if packed := report["packed"]:
+        words = [
+            f"{key} {packed[key]}" for key in ("seed", "resize_short", "limit") if key in packed
+        ]
+        print_line(f"  packed from {packed.get('source')}, {', '.join(words)}")
+    print_line()
+    print_heading("Images")
+    facts = []
+    for name, split in splits.items():
+        if split["width"]:
+            facts.append((name, "formats", _counts(split["formats"])))
+            facts.append((name, "width", _spread(split["width"])))
+            facts.append((name, "height", _spread(split["height"])))
+    for line in columns(facts, wrap=2) if facts else ():
+        print_line(line)
+    _print_classes(report["classes"], splits)
+    for name, split in splits.items():
+        order = split["class_order"]
+        if order and order["ordered"]:
+            print_line(
+                f"\n  warning: {name} is ordered by class: a shard holds"
+                f" {order['classes_per_shard']} classes where {order['if_shuffled']} were to be"
+                " expected.\n  No shuffling in a window repairs that; pack the data again."
+            )
+    damaged = [entry for split in splits.values() for entry in split["damaged"]]
+    if damaged:
+        print_line()
+        print_heading("Damaged")
+        for line in columns([(e["sample"], e["problem"]) for e in damaged[:_ROWS]], wrap=1):
+            print_line(line)
+        if len(damaged) > _ROWS:
+            print_line(f"  and {len(damaged) - _ROWS:,} more: --json lists all")
+
+
+def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
+    labels = sorted({int(label) for split in splits.values() for label in split["labels"]})
+    if not labels:
+        return
+    print_line()
+    print_heading(f"{len(labels):,} classes")
+    rows = []
+    for label in labels[:_ROWS]:
+        name = names[label] if names and label < len(names) else ""
+        counts = [f"{split['labels'].get(str(label), 0):,}" for split in splits.values()]
+        rows.append([f"{label}  {name}", *counts])
+    print_line(table(["", *splits], rows))
+    if len(labels) > _ROWS:
+        print_line(f"  and {len(labels) - _ROWS:,} more: --json lists all")
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _spread(spread: dict[str, int]) -> str:
+    if spread["min"] == spread["max"]:
+        return f"{spread['min']}"
+    return f"{spread['min']} to {spread['max']}, median {spread['median']}"

@@ -1,0 +1,160 @@
+"""`simsiam-zoo pack`: a data set on disk becomes shards."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.errors import InputError, StoppedError
+
+
+@click.command(short_help="Turn a data set on disk into shards.")
+@click.argument("source")
+@click.argument("out")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Images per shard (default: 1000).",
+)
+@click.option(
+    "--shard-mb", type=click.FloatRange(0, min_open=True), metavar="X", help="Megabytes per shard."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    metavar="N",
+    help="Decides the order of the images across shards (default: 0).",
+)
+@click.option(
+    "--resize-short",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Shrink larger images to this short side in pixels.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Pack N random images of each split."
+)
+@click.option("--no-labels", is_flag=True, help="Leave labels out; folders are no classes.")
+@click.option("--classes", metavar="FILE", help="Names of the classes, one per line.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
+@click.option("--json", "as_json", is_flag=True, help="Print what was packed as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def pack(
+    source: str,
+    out: str,
+    shard_size: int | None,
+    shard_mb: float | None,
+    seed: int,
+    resize_short: int | None,
+    limit: int | None,
+    no_labels: bool,
+    classes: str | None,
+    jobs: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Pack the data set in the folder SOURCE into WebDataset shards in the new folder OUT.
+
+    SOURCE is CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST or STL-10 as it is downloaded or as
+    torchvision keeps it, a folder that Hugging Face datasets saved, or a tree of images:
+    train/CLASS/*.jpg and val/CLASS/*.jpg, CLASS/*.jpg, or *.jpg without labels.
+
+    Every image is decoded to check it; damaged ones are listed and left out. The same call again
+    goes on where an interrupted one stopped, and gives the same bytes.
+
+    \b
+    Examples:
+      simsiam-zoo pack data/cifar-10-batches-py data/cifar10
+      simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-mb 250
+    """
+    from simsiam_zoo.cli.progress import Progress
+    from simsiam_zoo.data.originals import open_original
+    from simsiam_zoo.data.packing import DAMAGED, PackOptions, pack_original
+    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.signals import StopRequest
+
+    if shard_size is not None and shard_mb is not None:
+        raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
+    began = time.monotonic()
+    original = open_original(Path(source).expanduser(), labels=not no_labels)
+    if classes is not None:
+        original = replace(original, classes=_class_names(Path(classes)))
+    if original.classes is not None:
+        highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
+        if highest >= len(original.classes):
+            raise InputError(f"{len(original.classes)} class names, but a label {highest}")
+    folder = Path(out).expanduser()
+    options = PackOptions(
+        seed=seed,
+        shard_samples=shard_size or 1000,
+        shard_bytes=None if shard_mb is None else int(shard_mb * 1e6),
+        resize_short=resize_short,
+        limit=limit,
+    )
+    total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
+    if not quiet:
+        for note in original.notes:
+            click.echo(f"note: {note}", err=True)
+    with StopRequest() as stop, Progress(total, quiet) as progress:
+
+        def dealt_with(done: int) -> bool:
+            progress.show(done)
+            return stop.requested
+
+        packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)
+    if packed is None:
+        raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
+    if packed.damaged:
+        click.echo(
+            f"warning: {packed.damaged:,} of {total:,} images are damaged and were not packed;"
+            f" {folder / DAMAGED} lists them",
+            err=True,
+        )
+    if as_json:
+        report = {
+            "folder": str(folder),
+            "source": original.kind,
+            "splits": {
+                name: {
+                    "samples": split.samples,
+                    "shards": len(split.shards),
+                    "bytes": sum(shard.bytes for shard in split.shards),
+                }
+                for name, split in packed.splits.items()
+            },
+            "classes": original.classes and len(original.classes),
+            "damaged": packed.damaged,
+            "already": packed.already,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        click.echo(json.dumps(report, indent=2))
+        return
+    done = "was packed before" if packed.already else f"{time.monotonic() - began:.0f} s"
+    print_heading(f"{original.kind} → {folder} ({done})")
+    rows = [
+        (
+            name,
+            f"{split.samples:,} images",
+            f"{len(split.shards):,} shards",
+            f"{sum(shard.bytes for shard in split.shards) / 1e6:,.1f} MB",
+        )
+        for name, split in packed.splits.items()
+    ]
+    for line in columns(rows, wrap=0):
+        print_line(line)
+    print_line(f"  simsiam-zoo inspect {folder}")
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"the classes' names in {path} cannot be read: {error}") from None
+    return tuple(name.strip() for name in names if name.strip())

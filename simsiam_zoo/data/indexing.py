@@ -1,0 +1,159 @@
+"""Counting and indexing shards that were not packed here, so that they can be read exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from simsiam_zoo.data.index import UNLABELLED, Findings, survey
+from simsiam_zoo.data.manifest import (
+    MANIFEST,
+    ShardInfo,
+    SplitInfo,
+    index_path,
+    read_info,
+    read_manifest,
+    read_packed,
+    write_counts,
+)
+from simsiam_zoo.data.pack import sha256
+from simsiam_zoo.data.sources import TEST, TRAIN
+from simsiam_zoo.data.tasks import run_tasks
+from simsiam_zoo.errors import DataError, InputError, ZooError
+from simsiam_zoo.runtime.folders import atomic_write
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What was found in one shard.
+
+    Attributes:
+        info: its count, size and, if it was read whole, its checksum.
+        labelled: samples with a label.
+        findings: what is odd in it.
+        said: its samples by an `_info.json`, where that says otherwise.
+    """
+
+    info: ShardInfo
+    labelled: int
+    findings: Findings
+    said: int | None = None
+
+
+class Scan:
+    """The shards of one folder, to be scanned one by one and their indexes written."""
+
+    def __init__(self, paths: Sequence[Path], out: Path, checksums: bool) -> None:
+        self.paths, self.out, self.checksums = tuple(paths), out, checksums
+        self._said = read_info(paths[0].parent) or {}
+
+    def run(self, number: int) -> Scanned | ZooError:
+        """Scan a shard and write its index; an error is given as a value, for the others go on."""
+        path = self.paths[number]
+        try:
+            index, findings = survey(path, self.checksums)
+        except ZooError as error:
+            return error
+        with atomic_write(index_path(self.out / path.name)) as file:
+            index.save(file)
+        digest = sha256(path) if self.checksums else None
+        info = ShardInfo(path.name, len(index), path.stat().st_size, digest)
+        labelled = int((index.labels != UNLABELLED).sum())
+        said = self._said.get(path.name)
+        return Scanned(info, labelled, findings, said if said != len(index) else None)
+
+
+def index_folder(
+    paths: Sequence[Path],
+    out: Path | None = None,
+    checksums: bool = False,
+    jobs: int = 1,
+    progress: Callable[[int], None] = lambda shards: None,
+) -> list[Scanned]:
+    """Write the index of each shard, and their counts into the folder's manifest.
+
+    Args:
+        paths: shards in one folder.
+        out: where to write; None for beside the shards.
+        checksums: read the shards whole, and store a checksum of each and of each image.
+        jobs: processes.
+        progress: told how many shards were scanned.
+
+    Raises:
+        InputError: it cannot be written there.
+        DataError: shards are damaged, or not what they were when their checksums were taken; the
+            manifest is left as it was.
+    """
+    folder = paths[0].parent
+    out = folder if out is None else out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        stated = read_manifest(out)
+        if stated is None and (out / MANIFEST).exists():
+            raise InputError(f"{out / MANIFEST} is another program's", "Name a folder with --out.")
+        known = {shard.name: shard for split in (stated or {}).values() for shard in split.shards}
+        found: dict[int, Scanned] = {}
+        errors: dict[int, ZooError] = {}
+        for number, result in run_tasks(Scan(paths, out, checksums), len(paths), jobs):
+            if isinstance(result, Scanned) and (changed := _changed(paths[number], result, known)):
+                result = changed
+            if isinstance(result, ZooError):
+                errors[number] = result
+            else:
+                found[number] = result
+            progress(len(found) + len(errors))
+        if errors:
+            raise _refusal(errors, len(paths))
+        scanned = [found[number] for number in range(len(paths))]
+        write_counts(out, _merged(stated or {}, scanned), read_packed(out))
+    except OSError as error:
+        raise InputError(
+            f"indexes cannot be written to {out}: {error.strerror or error}",
+            "Name a folder that can be written with --out.",
+        ) from None
+    return scanned
+
+
+def _changed(path: Path, scanned: Scanned, known: dict[str, ShardInfo]) -> DataError | None:
+    """The error for a shard that is not what it was when its checksum was taken."""
+    before, now = known.get(path.name), scanned.info
+    if before is None or before.sha256 is None:
+        return None
+    if (before.bytes, before.samples) == (now.bytes, now.samples):
+        if now.sha256 in (None, before.sha256):
+            return None
+        return DataError(f"{path} is not what it was when its checksum was taken: bytes changed")
+    return DataError(
+        f"{path} is not what it was when its checksum was taken: other sizes or counts"
+    )
+
+
+def _refusal(errors: dict[int, ZooError], total: int) -> ZooError:
+    first = errors[min(errors)]
+    if len(errors) == 1 and total == 1:
+        return first
+    kind = DataError if any(isinstance(e, DataError) for e in errors.values()) else InputError
+    return kind(
+        f"{len(errors):,} of {total:,} shards are refused; the first: {first.what}", first.hint
+    )
+
+
+def _merged(stated: dict[str, SplitInfo], scanned: list[Scanned]) -> dict[str, SplitInfo]:
+    """The splits that were stated, with the shards that were scanned in their places."""
+    new = {one.info.name: one.info for one in scanned}
+    splits: dict[str, SplitInfo] = {}
+    for name, split in stated.items():
+        shards = tuple(_with_digest(new.pop(s.name, s), s) for s in split.shards)
+        splits[name] = SplitInfo(shards, split.classes)
+    for info in new.values():
+        name = next((p for p in TRAIN + TEST if info.name.startswith(f"{p}-")), TRAIN[0])
+        before = splits.get(name, SplitInfo(()))
+        shards = tuple(sorted((*before.shards, info), key=lambda shard: shard.name))
+        splits[name] = SplitInfo(shards, before.classes)
+    return splits
+
+
+def _with_digest(now: ShardInfo, before: ShardInfo) -> ShardInfo:
+    """A checksum that was taken before stays, if nobody took it now."""
+    return now if now.sha256 or not before.sha256 else before

@@ -1,0 +1,367 @@
+"""Data sets as they lie on disk, written here in their real layouts, read back through shards."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from made_images import encode, random_png
+
+from simsiam_zoo.data.decode import decode
+from simsiam_zoo.data.originals import open_original
+from simsiam_zoo.data.originals.pickled import load_plain
+from simsiam_zoo.errors import DataError, InputError
+
+RANDOM = np.random.default_rng(0)
+
+
+def read(split) -> list[tuple[np.ndarray, int]]:
+    return [(decode(split.read(i)), int(split.labels[i])) for i in range(len(split))]
+
+
+def same(split, images: np.ndarray, labels) -> bool:
+    got = read(split)
+    rgb = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=3)
+    return (
+        len(got) == len(rgb)
+        and all((image == true).all() for (image, _), true in zip(got, rgb, strict=True))
+        and [label for _, label in got] == list(labels)
+    )
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes strings as Python 2 did, which made the batches of CIFAR: BINSTRING."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_string(self, value: bytes | str) -> None:
+        raw = value.encode("latin1") if isinstance(value, str) else value
+        self.write(b"T" + struct.pack("<i", len(raw)) + raw)
+        self.memoize(value)
+
+    dispatch[bytes] = dispatch[str] = save_string
+
+
+def python2_pickle(value: object) -> bytes:
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def make_cifar(folder: Path, classes: int, form: str) -> tuple[np.ndarray, list[int]]:
+    """A small CIFAR in one of its authors' layouts; training images and labels, the test ones last.
+
+    Flat pixels are planes, as the authors store them.
+    """
+    counts = [4] * 5 + [3] if classes == 10 else [8, 3]
+    flat = RANDOM.integers(0, 256, (sum(counts), 3072), np.uint8)
+    labels = RANDOM.integers(0, classes, len(flat)).tolist()
+    binary = form == "binary"
+    if classes == 10:
+        names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+        folder /= "cifar-10-batches-bin" if binary else "cifar-10-batches-py"
+    else:
+        names = ["train", "test"]
+        folder /= "cifar-100-binary" if binary else "cifar-100-python"
+    folder.mkdir(parents=True)
+    words = [f"class_{i}" for i in range(classes)]
+    start = 0
+    for name, count in zip(names, counts, strict=True):
+        some, its = flat[start : start + count], labels[start : start + count]
+        start += count
+        if binary:
+            heads = [bytes([7, label][2 - (1 if classes == 10 else 2) :]) for label in its]
+            records = b"".join(h + row.tobytes() for h, row in zip(heads, some, strict=True))
+            (folder / f"{name}.bin").write_bytes(records)
+        else:
+            key = "labels" if classes == 10 else "fine_labels"
+            batch = {"data": some, key: its, "batch_label": "x", "filenames": ["a.png"] * count}
+            content = (
+                python2_pickle(batch) if form == "python 2" else pickle.dumps(batch, protocol=4)
+            )
+            (folder / name).write_bytes(content)
+    if binary:
+        file = "batches.meta.txt" if classes == 10 else "fine_label_names.txt"
+        (folder / file).write_text("\n".join(words) + "\n\n")
+    else:
+        key = "label_names" if classes == 10 else "fine_label_names"
+        file = "batches.meta" if classes == 10 else "meta"
+        (folder / file).write_bytes(python2_pickle({key: words}))
+    return flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+@pytest.mark.parametrize("form", ["binary", "python 2", "python 3"])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_cifar_in_each_layout_of_its_authors(tmp_path, classes, form):
+    images, labels = make_cifar(tmp_path, classes, form)
+    original = open_original(tmp_path)  # torchvision's root; its own folder will do too
+    assert original.kind == f"cifar-{classes}"
+    assert original.classes == tuple(f"class_{i}" for i in range(classes))
+    assert same(original.splits["train"], images[:-3], labels[:-3])
+    assert same(original.splits["val"], images[-3:], labels[-3:])
+    again = pickle.loads(pickle.dumps(original))  # as a worker gets it
+    assert same(again.splits["train"], images[:-3], labels[:-3])
+    assert len(open_original(next(tmp_path.iterdir())).splits["train"]) == len(images) - 3
+
+
+def test_the_binary_cifar_is_preferred_to_the_pickled_one(tmp_path):
+    images, labels = make_cifar(tmp_path, 10, "binary")
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]:
+        (tmp_path / "cifar-10-batches-py" / name).write_bytes(b"no pickle")
+    assert same(open_original(tmp_path).splits["train"], images[:-3], labels[:-3])
+
+
+class Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def array_state(shape: object, dtype: object, data: object) -> bytes:
+    """A pickled array whose state says what it likes."""
+    array = np.zeros((1, 3072), np.uint8)
+
+    class Lie:
+        def __reduce__(self):
+            rebuild, arguments, _ = array.__reduce__()
+            return rebuild, arguments, (1, shape, dtype, False, data)
+
+    return pickle.dumps({"data": Lie(), "labels": [1]}, protocol=4)
+
+
+HOSTILE = {
+    "a call": lambda path: pickle.dumps({"data": Touch(path), "labels": []}),
+    "a call of a builtin": lambda path: b"cbuiltins\neval\n(S'1'\ntR.",
+    "a NumPy function": lambda path: b"cnumpy\nload\n(S'x'\ntR.",
+    "state for a class": lambda path: b"\x80\x02cnumpy\ndtype\n}b.",
+    "objects": lambda path: pickle.dumps({"data": np.array([Touch(path)]), "labels": [1]}, 4),
+    "a huge shape": lambda path: array_state((1 << 40, 3072), np.dtype("u1"), b"x"),
+    "a negative shape": lambda path: array_state((-1, 3072), np.dtype("u1"), b"x"),
+    "another type": lambda path: array_state((1, 3072), np.dtype("f8"), b"x" * 3072),
+    "a dtype that is none": lambda path: array_state((1, 3072), "u1", b"x" * 3072),
+    "a memo bomb": lambda path: b"\x80\x02(lp0\n" + b"h\x00" * 1000 + b"r\xff\xff\xff\x7f.",
+    "a huge string": lambda path: b"\x80\x04\x8e" + (1 << 50).to_bytes(8, "little") + b"x.",
+    "nothing": lambda path: b"",
+    "a list": lambda path: pickle.dumps([1, 2]),
+    "labels that are none": lambda path: pickle.dumps(
+        {"data": np.zeros((1, 3072), np.uint8), "labels": ["1"]}, 4
+    ),
+    "a label out of range": lambda path: pickle.dumps(
+        {"data": np.zeros((1, 3072), np.uint8), "labels": [1 << 70]}, 4
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_pickle_under_cifars_name_runs_nothing(tmp_path, case):
+    make_cifar(tmp_path, 10, "python 2")
+    sentinel = tmp_path / "sentinel"
+    batch = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    batch.write_bytes(HOSTILE[case](sentinel))
+    with pytest.raises(DataError, match="cifar-10-batches-py"):
+        open_original(tmp_path)
+    assert not sentinel.exists()
+
+
+def test_an_unpickled_array_is_made_by_us_and_not_by_numpy(tmp_path):
+    array = RANDOM.integers(0, 256, (2, 5), np.uint8)
+    (tmp_path / "a").write_bytes(pickle.dumps(array, protocol=4))
+    loaded = load_plain(tmp_path / "a")
+    assert type(loaded).__module__ == "simsiam_zoo.data.originals.pickled"
+    assert (loaded.to_numpy(tmp_path) == array).all()
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_idx_files_plain_and_gzipped(tmp_path, ending, place):
+    images, labels = RANDOM.integers(0, 256, (9, 28, 28), np.uint8), np.arange(9, dtype=np.uint8)
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    pack = gzip.compress if ending else bytes
+    for name, part in (("train", slice(0, 6)), ("t10k", slice(6, 9))):
+        (folder / f"{name}-images-idx3-ubyte{ending}").write_bytes(pack(idx(images[part])))
+        (folder / f"{name}-labels-idx1-ubyte{ending}").write_bytes(pack(idx(labels[part])))
+    original = pickle.loads(pickle.dumps(open_original(tmp_path)))
+    assert same(original.splits["train"], images[:6], labels[:6])
+    assert same(original.splits["val"], images[6:], labels[6:])
+    named = original.classes and original.classes[9] == "Ankle boot"
+    assert named if place != "." else original.classes is None
+
+
+DAMAGED_IDX = {
+    "cut off": lambda whole: gzip.compress(whole[:-10]),
+    "cut off inside the compression": lambda whole: gzip.compress(whole)[:-20],
+    "longer than it states": lambda whole: gzip.compress(whole + b"x"),
+    "a bomb": lambda whole: gzip.compress(whole[:4] + b"\xff\xff\xff\xff\0\0\x10\0\0\0\x10\0"),
+    "of another type": lambda whole: gzip.compress(b"\0\0\x0d" + whole[3:]),
+    "images without pixels": lambda whole: gzip.compress(whole[:8] + bytes(8)),
+    "not compressed at all": lambda whole: whole,
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED_IDX)
+def test_damaged_idx_files_are_refused(tmp_path, case):
+    whole = idx(np.zeros((2, 4, 4), np.uint8))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(DAMAGED_IDX[case](whole))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(2, np.uint8))))
+    with pytest.raises(DataError, match="train-images-idx3"):
+        open_original(tmp_path)
+
+
+def test_stl10_is_read_columns_first_and_its_unlabelled_images_apart(tmp_path):
+    images = RANDOM.integers(0, 256, (6, 96, 96, 3), np.uint8)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, part in (("train", slice(0, 2)), ("test", slice(2, 4)), ("unlabeled", slice(4, 6))):
+        (folder / f"{name}_X.bin").write_bytes(images[part].transpose(0, 3, 2, 1).tobytes())
+    (folder / "train_y.bin").write_bytes(bytes([1, 10]))
+    (folder / "test_y.bin").write_bytes(bytes([3, 4]))
+    (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
+    original = open_original(tmp_path)
+    assert same(original.splits["train"], images[:2], [0, 9])
+    assert same(original.splits["val"], images[2:4], [2, 3])
+    assert same(original.splits["unlabeled"], images[4:], [-1, -1])
+    assert original.classes == tuple("abcdefghij")
+    (folder / "train_y.bin").write_bytes(bytes([1]))
+    with pytest.raises(DataError, match=r"holds 2 images, but .* 1 labels"):
+        open_original(tmp_path)
+    (folder / "train_y.bin").write_bytes(bytes([0, 10]))
+    with pytest.raises(DataError, match="labels outside 1 to 10"):
+        open_original(tmp_path)
+
+
+def put(folder: Path, *paths: str) -> None:
+    for number, path in enumerate(paths):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(random_png(number))
+
+
+def test_a_tree_of_images_labels_by_folder_as_torchvision_does(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    put(tmp_path, "train/bee/b.jpg", "train/bee/deep/a.JPEG", "train/Ant/1.png", "train/cat/x.webp")
+    put(tmp_path, "val/cat/y.png", "train/.hidden/z.png", "train/bee/.z.png", "train/bee/notes.txt")
+    original = open_original(tmp_path)
+    # torchvision would take hidden folders and files for a class and for images
+    theirs = [
+        (str(Path(path).relative_to(tmp_path / "train")), label - 1)
+        for path, label in ImageFolder(str(tmp_path / "train")).samples
+        if "/." not in path
+    ]
+    train = original.splits["train"]
+    ours = [(train.name(i), int(train.labels[i])) for i in range(len(train))]
+    assert sorted(ours) == sorted(theirs)
+    assert original.classes == ("Ant", "bee", "cat")
+    assert original.splits["val"].labels.tolist() == [2]
+
+
+def test_flat_and_unlabelled_images(tmp_path):
+    put(tmp_path, "a.jpg", "b.png", "c.txt")
+    flat = open_original(tmp_path)
+    assert flat.splits["train"].labels.tolist() == [-1, -1]
+    assert flat.classes is None
+    put(tmp_path, "more/c.jpg")
+    with pytest.raises(InputError, match=r"2 images beside 1 folders(.|\n)*--no-labels"):
+        open_original(tmp_path)
+    assert open_original(tmp_path, labels=False).splits["train"].labels.tolist() == [-1] * 3
+
+
+def test_files_that_are_none_and_names_made_to_harm(tmp_path):
+    names = [
+        "a\nb.jpg",
+        "\x1b[31m.jpg",
+        "..jpg",
+        "-rf.jpg",
+        "n" * 250 + ".jpg",
+        "a.b.c.jpg",
+        "__m__.jpg",
+    ]
+    put(tmp_path, *names)
+    raw = os.path.join(os.fsencode(tmp_path), b"\xff\xfe.jpg")
+    Path(os.fsdecode(raw)).write_bytes(random_png(9))
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "-rf.jpg")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    split = open_original(tmp_path, labels=False).splits["train"]
+    keys = [split.key(i) for i in range(len(split))]
+    assert len(split) == len(names) + 1  # without "..jpg"; with the undecodable name and the link
+    assert len(set(keys)) == len(keys)
+    assert all(len(key) < 80 and key.replace("-", "").replace("_", "").isalnum() for key in keys)
+    assert all(split.name(i).isprintable() for i in range(len(split)))
+
+
+def test_a_class_that_training_lacks_and_two_data_sets_are_refused(tmp_path):
+    put(tmp_path, "train/a/0.png", "val/b/1.png")
+    with pytest.raises(InputError, match="1 classes that train has not, the first is b"):
+        open_original(tmp_path)
+    make_cifar(tmp_path, 10, "binary")
+    make_cifar(tmp_path, 100, "python 3")
+    with pytest.raises(InputError, match="holds cifar-10 and cifar-100"):
+        open_original(tmp_path)
+    with pytest.raises(InputError, match="no folder"):
+        open_original(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no images; looked for"):
+        open_original(tmp_path / "empty")
+
+
+def test_a_hugging_face_folder(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+    pngs = [random_png(i) for i in range(4)]
+    bmp = encode(np.full((3, 3, 3), 7, np.uint8), "BMP")
+    features = datasets.Features(
+        {"picture": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])}
+    )
+    rows = {"picture": [{"bytes": b, "path": None} for b in [*pngs, bmp]], "label": [0, 1, 0, 1, 1]}
+    table = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "d")
+    original = pickle.loads(pickle.dumps(open_original(tmp_path / "d")))
+    train = original.splits["train"]
+    assert [train.read(i) for i in range(4)] == pngs  # the very bytes
+    assert (decode(train.read(4)) == 7).all()
+    assert train.labels.tolist() == [0, 1, 0, 1, 1]
+    assert train.sizes.tolist() == [len(b) for b in [*pngs, bmp]]
+    assert original.classes == ("ant", "bee")
+    assert original.splits["val"].read(0) == pngs[1]
+
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(pngs[0])
+    rows = {"picture": [{"bytes": None, "path": str(secret)}], "label": [0]}
+    paths = datasets.Dataset.from_dict(rows, features=features)
+    import pyarrow as pa
+
+    paths.save_to_disk(tmp_path / "paths")  # embeds it: put the path back, as a stranger could
+    (arrow,) = (tmp_path / "paths").glob("*.arrow")
+    with pa.OSFile(str(arrow), "wb") as file, pa.ipc.new_stream(file, paths.data.schema) as out:
+        out.write_table(paths.data.table)
+    with pytest.raises(InputError, match="only their paths, which are not followed"):
+        open_original(tmp_path / "paths")
+
+
+def test_checksums_of_images_are_those_of_zlib(tmp_path):
+    """Beside: what the shards of such a set say of each image."""
+    from simsiam_zoo.data.index import load_index
+    from simsiam_zoo.data.packing import PackOptions, pack_original
+    from simsiam_zoo.data.shards import open_shards
+
+    put(tmp_path / "in", "a.png", "b.png")
+    pack_original(open_original(tmp_path / "in"), tmp_path / "out", PackOptions())
+    shards = open_shards(str(tmp_path / "out")).train
+    index = load_index(tmp_path / "out" / "train-000000.index.npz", shards.shards[0].bytes)
+    assert index.image_checks.tolist() == [zlib.crc32(shards.read(i).image) for i in range(2)]
