@@ -13,7 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, default_workers, normalize
+from simsiam_zoo.data.ahead import limit_cache
+from simsiam_zoo.data.loader import (
+    EvalLoader,
+    LoadedBatch,
+    TrainLoader,
+    default_workers,
+    in_flight,
+    normalize,
+)
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
@@ -66,6 +74,8 @@ def prepare(recipe: Recipe) -> Setup:
     runtime = open_runtime(training.device, training.precision, training.threads)
     dataset: Dataset = recipe.part("dataset").create()
     plan = Plan(dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window)
+    workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
+    limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
     siamese = build_siamese(recipe, plan, runtime)
     runtime = trustworthy(recipe, runtime, siamese)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
