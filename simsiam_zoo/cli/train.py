@@ -33,9 +33,9 @@ _SHORT = {
 def _component_options(command: Any) -> Any:
     command = click.option(
         "--data",
-        metavar="NAME|PATH",
+        metavar="NAME|PATH|URL",
         shell_complete=complete_component("dataset"),
-        help="A dataset's name, or a folder or pattern of shards.",
+        help="A dataset's name, or a folder, pattern or URL of shards.",
     )(command)
     for kind, text in reversed(_PART_HELP.items()):
         command = click.option(

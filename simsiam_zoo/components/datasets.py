@@ -45,16 +45,16 @@ def digits() -> Dataset:
 
 
 def shards(*, path: str, test: str = "") -> Dataset:
-    """WebDataset shards on disk: a folder, a tar, a glob or a brace pattern.
+    """WebDataset shards: a folder, a tar, a glob, a brace pattern, or a URL of one of them.
 
     Raises:
-        InputError: there is nothing, or it is remote.
-        DataError: a shard is damaged.
+        InputError: there is nothing, or nobody has counted it.
+        DataError: a shard is damaged or cannot be had.
     """
     if not path:
         raise InputError(
             "the dataset 'shards' needs a path",
-            "Say --data FOLDER, or set data.path in the recipe.",
+            "Say --data FOLDER or --data URL, or set data.path in the recipe.",
         )
     return open_shards(path, test)
 

@@ -7,6 +7,7 @@ waiting.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +24,9 @@ from simsiam_zoo.errors import InputError, ZooError
 CONNECTIONS = 4
 """Shards that one process fetches at a time."""
 
-EVALUATION_SHARDS = 2
-"""Shards that reading in order keeps: the one that is read and the next."""
+FREE_SHARDS = 2
+"""Shards, of the largest size, for which room is left beside the pinned ones: for those who read
+something else meanwhile. Without it they and the pins could wait for each other."""
 
 
 class Following:
@@ -85,7 +87,7 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
         for ids in order[number : number + 64]:
             for id in ids:
                 places[shards.locate(id)[0]] = None
-                if len(places) == EVALUATION_SHARDS:
+                if len(places) == FREE_SHARDS:
                     return list(places)
         return list(places)
 
@@ -110,7 +112,7 @@ def limit_cache(dataset: Dataset, plan: Plan, limit: int, in_flight: int = 1) ->
     if sets and limit < (least := _least(dataset, plan, in_flight)):
         raise InputError(
             f"data.cache_gb = {limit / 1e9:g} is too small: the current and the next windows of"
-            f" {plan.window} shards in {plan.lanes} lanes, and two shards to evaluate with, need"
+            f" {plan.window} shards in {plan.lanes} lanes, and two shards beside, need"
             f" {least / 1e9:.6g} at most",
             f"Set data.cache_gb to {_up(least):g} or more, or read with a smaller data.window.",
         )
@@ -124,8 +126,8 @@ def _least(dataset: Dataset, plan: Plan, in_flight: int) -> int:
     span = max(1, in_flight) * (plan.batch // plan.lanes)  # positions of a lane
     windows = 2 + max(0, span - 2) // smallest_window
     kept = min(len(train), plan.lanes * plan.window * windows)
-    rest = np.concatenate([train[kept:], _sizes(dataset.test)])
-    return int(train[:kept].sum() + np.sort(rest)[::-1][:EVALUATION_SHARDS].sum())
+    largest = np.concatenate([train[:1], _sizes(dataset.test)[:1]]).max()
+    return int(train[:kept].sum() + FREE_SHARDS * largest)
 
 
 def _sizes(shards: ShardSet | None) -> NDArray[np.int64]:
@@ -175,7 +177,7 @@ class _Ahead:
                 if self._closed.is_set():
                     return
                 number, self._number = self._number, None
-            wanted = self._needs(number or 0)
+            wanted = self._fitting(self._needs(number or 0))
             with self._changed:
                 if self._closed.is_set():
                     return
@@ -184,6 +186,15 @@ class _Ahead:
                     self._failed &= set(wanted)
                     self._drop(keep=wanted)
                     self._changed.notify_all()
+
+    def _fitting(self, places: list[int]) -> list[int]:
+        """As many of them, in their order, as can be pinned at one time."""
+        sizes = [shard.bytes for shard in self._shards.shards]
+        room = self._shards.cache.limit if self._shards.cache is not None else 0
+        if room < sum(sizes) + FREE_SHARDS * max(sizes):
+            room -= FREE_SHARDS * max(sizes)
+        ends = itertools.accumulate(sizes[place] for place in places)
+        return [place for place, end in zip(places, ends, strict=True) if end <= room]
 
     def _drop(self, keep: Sequence[int]) -> None:
         for place in self._held.keys() - set(keep):

@@ -31,7 +31,7 @@ from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
 DEFAULT_BYTES = 50 * 10**9
-ROOM_SECONDS = 600.0
+ROOM_SECONDS = 120.0
 """How long to wait for room that other runs hold."""
 
 _NAME = re.compile(r"[0-9a-f]{32}-(\d{1,19})\.(tar|part)\Z")

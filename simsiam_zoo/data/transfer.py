@@ -165,6 +165,15 @@ def download(url: str, part: Path, size: int, sha256: str | None) -> None:
         etag_path(part).unlink()
 
 
+def wait_before(retry: int, asked: float = math.nan) -> None:
+    """Sleep before the n-th retry; as long as the server `asked`, where that is longer."""
+    seconds = FIRST_WAIT * 2.0 ** (retry - 1)
+    if asked > seconds:
+        seconds = asked
+    # A little random, so that many processes do not come back all at once.
+    time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
+
+
 def etag_path(part: Path) -> Path:
     """Where the ETag of a part is kept."""
     return part.with_suffix(".etag")
@@ -191,6 +200,7 @@ def _go_on(url: str, part: Path, size: int, has_checksum: bool) -> None:
                 if have > size:
                     raise StartOver(f"it has more than {size} bytes there")
                 file.write(block)
+                file.flush()  # what a killed process leaves is gone on with
     finally:
         answer.close()
     if have < size:
@@ -207,7 +217,6 @@ def _kept_etag(part: Path) -> str | None:
 
 def _tried(url: str, action: Callable[[], T]) -> T:
     """`action`, tried again while it raises Unavailable, with longer and longer waits."""
-    wait = FIRST_WAIT
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
@@ -215,10 +224,7 @@ def _tried(url: str, action: Callable[[], T]) -> T:
             if attempt == ATTEMPTS:
                 reason = error.reason
                 break
-            asked = 0.0 if math.isnan(error.wait) else error.wait
-            # A little random, so that many processes do not come back all at once.
-            time.sleep(min(max(wait, asked), LONGEST_WAIT) * random.uniform(0.8, 1.2))
-            wait *= 2
+            wait_before(attempt, error.wait)
     raise DataError(
         f"{redacted(url)} cannot be had: {reason} (tried {ATTEMPTS} times)",
         "Look whether it can be reached, then go on with --resume: what was read is kept.",

@@ -126,9 +126,8 @@ def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(
     far = open_shards(server.url)
     plan = Plan(far.train.counts, seed=3, batch=4, window=2)
     largest = sorted((s.bytes for s in far.train.shards), reverse=True)
-    tests = sorted((s.bytes for s in far.test.shards), reverse=True)
-    least = sum(largest[:4]) + sum(sorted(largest[4:] + tests, reverse=True)[:2])
-    with pytest.raises(InputError, match=r"set data.cache_gb to 9.*e-05|Set data.cache_gb") as bad:
+    least = sum(largest[:4]) + 2 * max(s.bytes for s in (*far.train.shards, *far.test.shards))
+    with pytest.raises(InputError, match=r"Set data\.cache_gb") as bad:
         limit_cache(far, plan, least - 1)
     assert f"{least / 1e9:g}" in str(bad.value)
     limit_cache(far, plan, least)
@@ -305,8 +304,8 @@ def test_a_shard_that_cannot_be_had_ends_it_by_name(
     with pytest.raises(DataError, match=rf"127.0.0.1:\d+/train-000002.tar.*{words}"):
         contents(far.train)
     plan = Plan(far.train.counts, seed=0, batch=8)
-    with pytest.raises(DataError, match="train-000002.tar"):
-        list(TrainLoader(far.train, plan, DIGITS, 16, workers=1))
+    with pytest.raises(DataError, match=r"train-000002\.tar"):
+        list(TrainLoader(far.train, plan, DIGITS, 16))
     assert len(server.asked("train-000002.tar")) < 20
 
 
@@ -407,11 +406,11 @@ def test_counts_come_from_timms_file_or_the_set_is_refused(server: Server, packe
         [],
     ):
         info.write_text(json.dumps({"splits": {"train": damage}}))
-        with pytest.raises(DataError, match="_info.json is damaged"):
+        with pytest.raises(DataError, match=r"_info\.json is damaged"):
             open_shards(server.url)
     for text in ("<html>", "[" * 100_000, "9" * 10_000):
         info.write_text(text)
-        with pytest.raises(DataError, match="_info.json is damaged"):
+        with pytest.raises(DataError, match=r"_info\.json is damaged"):
             open_shards(server.url)
     del whole["splits"]["train"]["filenames"][3], whole["splits"]["train"]["shard_lengths"][3]
     info.write_text(json.dumps(whole))
