@@ -81,6 +81,8 @@ class Data(Section):
     window: int = Field(16, description="Shards that are shuffled together", ge=1)
     lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
     workers: Count = operational("auto", "Loader processes; 0: none")
+    stream: bool = Field(False, description="Read uncounted shards, with weaker guarantees")
+    steps_per_epoch: int = Field(0, description="Length of an epoch of a stream", ge=0)
     cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
 
     @field_validator("std")

@@ -13,6 +13,7 @@ import torch
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import first_difference
@@ -61,6 +62,8 @@ def train(
         return done
     with torch.random.fork_rng():  # the caller's generators are none of our business
         setup = prepare(recipe)
+        if recipe.data.stream:
+            screen.say(WEAKER)
         if before is not None:
             check_same(before, setup, screen)
         with Record(out, recipe, setup.lock, setup.identity) as record, screen:
