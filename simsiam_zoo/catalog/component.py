@@ -27,6 +27,7 @@ HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
     "predictor": frozenset({"dim"}),
     "gradient": frozenset({"dim", "dataset_size", "steps_per_epoch", "steps"}),
     "loss": frozenset({"dim"}),
+    "dataset": frozenset({"stream"}),
 }
 """Keywords that the host gives to a factory which declares them; no param may have such a name."""
 

@@ -45,6 +45,8 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
 
 def _steps_per_epoch(recipe: Recipe) -> int | None:
     """Steps per epoch, or None where the data is not at hand."""
+    if recipe.data.stream:
+        return recipe.data.steps_per_epoch or None
     try:
         dataset: Dataset = recipe.part("dataset").create()
     except InputError:

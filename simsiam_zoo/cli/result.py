@@ -34,12 +34,10 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     print_heading(f"Verdict: {result['verdict']}")
     print_line(f"  {result['reason']}")
     if evidence := result.get("evidence"):
-        print_line(
-            f"  std x sqrt(d) {evidence['std_sqrt_d']:.2f}"
-            f", effective rank {evidence['effective_rank']:.1f}"
-            f" of {evidence['effective_rank_limit']}"
-            f", loss {evidence['last_loss']:.3f}"
-        )
+        words = [f"std x sqrt(d) {evidence['std_sqrt_d']:.2f}"]
+        if (rank := evidence["effective_rank"]) is not None:
+            words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
+        print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))
     print_line()
     print_heading(str(folder))
     rows = [[name, text] for name, text in _FILES.items() if (folder / name).exists()]

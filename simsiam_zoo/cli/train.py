@@ -33,9 +33,9 @@ _SHORT = {
 def _component_options(command: Any) -> Any:
     command = click.option(
         "--data",
-        metavar="NAME|PATH",
+        metavar="NAME|PATH|URL",
         shell_complete=complete_component("dataset"),
-        help="A dataset's name, or a folder or pattern of shards.",
+        help="A dataset's name, or a folder, pattern or URL of shards.",
     )(command)
     for kind, text in reversed(_PART_HELP.items()):
         command = click.option(
@@ -53,6 +53,7 @@ def _component_options(command: Any) -> Any:
 )
 @click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
 @_component_options
+@click.option("--stream", is_flag=True, help="Read uncounted shards; needs data.steps_per_epoch.")
 @click.option("--epochs", metavar="N", help="Passes over the training images.")
 @click.option("--batch-size", metavar="N", help="Global batch.")
 @click.option("--lr", metavar="X", help="Base lr; the lr used is base x global batch / 256.")
@@ -77,6 +78,7 @@ def train(
     assignments: tuple[str, ...],
     out: str | None,
     resume: str | None,
+    stream: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -97,6 +99,8 @@ def train(
     from simsiam_zoo.recipe import Recipe
 
     settings = _settings(assignments, flags)
+    if stream:
+        settings["data.stream"] = True
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else _new_folder(recipe.run_name())

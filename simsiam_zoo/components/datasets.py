@@ -22,6 +22,7 @@ from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.data.manifest import read_manifest
 from simsiam_zoo.data.pack import PackedSample, pack
 from simsiam_zoo.data.shards import Dataset, open_shards
+from simsiam_zoo.data.stream import open_stream_set
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir, sync_folder
 
@@ -44,18 +45,22 @@ def digits() -> Dataset:
     return _embedded("digits", _read_digits, train=1347, test=450)
 
 
-def shards(*, path: str, test: str = "") -> Dataset:
-    """WebDataset shards on disk: a folder, a tar, a glob or a brace pattern.
+def shards(*, path: str, test: str = "", stream: bool = False) -> Dataset:
+    """WebDataset shards: a folder, a tar, a glob, a brace pattern, or a URL of one of them.
+
+    With `stream` they need not be counted, and are drawn from at random (`data.stream`).
 
     Raises:
-        InputError: there is nothing, or it is remote.
-        DataError: a shard is damaged.
+        InputError: there is nothing, or nobody has counted it.
+        DataError: a shard is damaged or cannot be had.
     """
     if not path:
         raise InputError(
             "the dataset 'shards' needs a path",
-            "Say --data FOLDER, or set data.path in the recipe.",
+            "Say --data FOLDER or --data URL, or set data.path in the recipe.",
         )
+    if stream:
+        return Dataset(open_stream_set(path))
     return open_shards(path, test)
 
 

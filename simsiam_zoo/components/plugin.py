@@ -230,7 +230,7 @@ def _datasets() -> Iterator[Component]:
         "dataset",
         "shards",
         target=f"{_HERE}.datasets:shards",
-        summary="WebDataset shards: a folder, or a brace pattern of tars",
+        summary="WebDataset shards: a folder, or a brace pattern of tars, here or at a URL",
         params=(
             Param(
                 "path",

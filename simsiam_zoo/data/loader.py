@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from simsiam_zoo.data.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
@@ -84,7 +85,17 @@ class TrainLoader:
         Raises:
             DataError: an image or a shard is damaged, or a worker died.
         """
-        return _run(self._batches, _Order(self, epoch, step), self._workers, self._pin_memory)
+        order = follow_plan(
+            _Order(self, epoch, step),
+            self._batches.shards,
+            self.plan,
+            epoch * self.plan.steps + step,
+            self.epochs,
+            self.rank,
+            self.world,
+            in_flight(self._workers),
+        )
+        return _run(self._batches, order, self._workers, self._pin_memory)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self.batches()
@@ -126,7 +137,13 @@ class EvalLoader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        return _run(self._batches, self._order, self._workers, self._pin_memory)
+        order = follow_ids(self._order, self._batches.shards)
+        return _run(self._batches, order, self._workers, self._pin_memory)
+
+
+def in_flight(workers: int) -> int:
+    """Batches that may be asked for and not be done yet."""
+    return max(1, workers * PREFETCH)
 
 
 def normalize(

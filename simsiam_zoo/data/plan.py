@@ -112,6 +112,43 @@ class Plan:
             at += taken
         return np.concatenate(parts)
 
+    def shards(
+        self, first: int, last: int, epochs: int, rank: int = 0, world: int = 1
+    ) -> list[int]:
+        """The shards that a rank needs from one step to another and soon after, the first first.
+
+        They are those of the windows that the steps draw from, and where that is one window of a
+        lane, of the next one too.
+
+        Args:
+            first, last: steps counted over all epochs: epoch x steps + step; both included.
+            epochs: where the run ends.
+            rank, world: as for `ids`; a rank needs nothing of lanes that it takes no sample from.
+        """
+        share, per_lane = self.share(world), self.batch // self.lanes
+        needed: list[list[int]] = []
+        for lane in range(rank * share // per_lane, ((rank + 1) * share - 1) // per_lane + 1):
+            for number, places in enumerate(self._windows_of(lane, first, last, epochs)):
+                needed += [[]] * (number >= len(needed))
+                needed[number] = needed[number] + places
+        return list(dict.fromkeys(shard for window in needed for shard in window))
+
+    def _windows_of(self, lane: int, first: int, last: int, epochs: int) -> Iterable[list[int]]:
+        length, per_lane = self.samples // self.lanes, self.batch // self.lanes
+        (epoch, step), (last_epoch, last_step) = divmod(first, self.steps), divmod(last, self.steps)
+        begin, stop = lane * length, lane * length + self.steps * per_lane
+        position, number = begin + step * per_lane, 0
+        end = last_epoch, begin + (last_step + 1) * per_lane
+        while epoch < epochs and ((epoch, position) < end or number < 2):
+            low, high, first_of, position = self._window_places(epoch, lane, position)
+            line = self._line(epoch)
+            starts = np.maximum(line.ends[low:high], first_of)
+            used = np.minimum(line.ends[low + 1 : high + 1], position) > starts
+            yield line.order[low:high][used].tolist()
+            number += 1
+            if position >= stop:
+                epoch, position = epoch + 1, begin
+
     def _take(self, epoch: int, lane: int, begin: int, end: int) -> Iterable[NDArray[np.int64]]:
         """The ids at positions [begin, end) of a lane, across the borders of its windows."""
         first = lane * (self.samples // self.lanes)
@@ -130,14 +167,8 @@ class Plan:
         return kept
 
     def _make_window(self, epoch: int, lane: int, position: int) -> _Window:
+        low, high, begin, end = self._window_places(epoch, lane, position)
         line = self._line(epoch)
-        length = self.samples // self.lanes
-        begin, end = lane * length, (lane + 1) * length
-        # The last place that starts at or before a position holds it: empty shards are passed over.
-        first, place = np.searchsorted(line.ends, [begin, position], side="right") - 1
-        low = int(place - (place - first) % self.window)
-        high = min(low + self.window, len(line.order))
-        begin, end = max(begin, int(line.ends[low])), min(end, int(line.ends[high]))
 
         # Where each shard starts and stops in this window; those of the lanes beside are cut off.
         starts = np.clip(line.ends[low:high], begin, end)
@@ -145,6 +176,17 @@ class Plan:
         id_of_start = self._starts[line.order[low:high]] + starts - line.ends[low:high]
         ids: NDArray[np.int64] = np.arange(begin, end) + np.repeat(id_of_start - starts, sizes)
         return _Window(epoch, begin, end, ids[keyed_order(ids, self._key(_SAMPLES, epoch))])
+
+    def _window_places(self, epoch: int, lane: int, position: int) -> tuple[int, int, int, int]:
+        """The window around a position of a lane: its places of the line, and its positions."""
+        line = self._line(epoch)
+        length = self.samples // self.lanes
+        begin, end = lane * length, (lane + 1) * length
+        # The last place that starts at or before a position holds it: empty shards are passed over.
+        first, place = np.searchsorted(line.ends, [begin, position], side="right") - 1
+        low = int(place - (place - first) % self.window)
+        high = min(low + self.window, len(line.order))
+        return low, high, max(begin, int(line.ends[low])), min(end, int(line.ends[high]))
 
     def _line(self, epoch: int) -> _Epoch:
         if self._epoch is None or self._epoch.epoch != epoch:

@@ -16,15 +16,20 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from simsiam_zoo.data.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index, scan
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, read_manifest
-from simsiam_zoo.data.sources import find_shards
+from simsiam_zoo.data.remote import RemoteSplit, find_remote
+from simsiam_zoo.data.sources import find_shards, is_remote
 from simsiam_zoo.data.tar import BLOCK
+from simsiam_zoo.data.urls import redacted
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
 MAX_OPEN_SHARDS = 64
 """Shards that one process keeps open (a descriptor and an index each)."""
+
+_READS_PER_SWEEP = 64
 
 
 class Sample(NamedTuple):
@@ -37,13 +42,27 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard on disk, with what is known of it before it is opened."""
+    """A shard, with what is known of it before it is opened.
+
+    One that lies elsewhere has in `path` and `index` where they will be once it was fetched.
+    """
 
     path: Path
     samples: int
     bytes: int
     sha256: str | None  # as its manifest states it
     index: Path
+    remote: RemoteShard | None = None
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without where it lies."""
+        return self.path.name if self.remote is None else self.remote.name
+
+    @property
+    def where(self) -> str:
+        """What errors call it."""
+        return str(self.path) if self.remote is None else redacted(self.remote.url)
 
 
 class ShardSet:
@@ -51,18 +70,26 @@ class ShardSet:
 
     Files are opened when they are first read, in each process of its own: a ShardSet can be sent
     to workers. Samples are read with `os.pread` at indexed offsets, and the tar header found there
-    must be the one that was indexed.
+    must be the one that was indexed. Remote shards are fetched into `cache` when they are opened.
 
     Attributes:
         shards: in order.
         paths, counts: of each shard.
         offsets: the dense id of each shard's first sample; one more at the end, n.
         classes: names of the labels 0, 1, ..., where known.
+        cache: where remote shards are fetched into; None for shards on disk.
     """
 
-    def __init__(self, shards: Sequence[Shard], classes: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        classes: tuple[str, ...] | None = None,
+        cache: ShardCache | None = None,
+    ) -> None:
         self.shards = tuple(shards)
         self.classes = classes
+        self.cache = cache
+        self._reads = 0
         self.paths = tuple(shard.path for shard in self.shards)
         self.counts = tuple(shard.samples for shard in self.shards)
         self.offsets = [0]
@@ -88,12 +115,13 @@ class ShardSet:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
-        lines = [f"{s.path.name}\0{s.bytes}\0{s.samples}\0{s.sha256 or '-'}\n" for s in self.shards]
+        lines = [f"{s.name}\0{s.bytes}\0{s.samples}\0{s.sha256 or '-'}\n" for s in self.shards]
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def labels(self) -> NDArray[np.int64]:
         """All labels by dense id [n]; -1 where there is none."""
-        parts = [self._opened(i)[1].labels for i in range(len(self.shards))]
+        with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
+            parts = list(pool.map(lambda i: self._index(i).labels, range(len(self.shards))))
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def locate(self, id: int) -> tuple[int, int]:
@@ -106,7 +134,7 @@ class ShardSet:
     def name(self, id: int) -> str:
         """`shard: key`, as errors call a sample."""
         shard, i = self.locate(id)
-        return f"{self.paths[shard]}: {self._opened(shard)[1].key(i)}"
+        return f"{self.shards[shard].where}: {self._opened(shard)[1].key(i)}"
 
     def read(self, id: int) -> Sample:
         """One sample.
@@ -115,6 +143,9 @@ class ShardSet:
             DataError: the shard is not what was indexed, or cannot be read.
         """
         shard, i = self.locate(id)
+        self._reads += 1
+        if self._reads % _READS_PER_SWEEP == 0:
+            self._let_go_of_removed()
         descriptor, index = self._opened(shard)
         offset, size = int(index.offsets[i]), int(index.sizes[i])
         if size > MAX_IMAGE_BYTES:
@@ -135,20 +166,40 @@ class ShardSet:
         if opened is not None:
             self._open.move_to_end(place)
             return opened
-        shard = self.shards[place]
-        index = load_index(shard.index, shard.bytes)
-        if len(index) != shard.samples:
-            raise DataError(f"{shard.path} holds {len(index)} samples, not {shard.samples}")
-        if self.classes is not None and (index.labels >= len(self.classes)).any():
-            raise DataError(f"{shard.path} has labels over its {len(self.classes)} classes")
-        try:
-            descriptor = os.open(shard.path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"{shard.path} cannot be opened: {error.strerror}") from None
-        self._open[place] = opened = (descriptor, index)
+        self._let_go_of_removed()
+        index = self._index(place)
+        self._open[place] = opened = (self._descriptor(self.shards[place]), index)
         if len(self._open) > MAX_OPEN_SHARDS:
             os.close(self._open.popitem(last=False)[1][0])
         return opened
+
+    def _index(self, place: int) -> ShardIndex:
+        shard = self.shards[place]
+        if shard.remote is not None and self.cache is not None and not shard.index.is_file():
+            os.close(self.cache.open(shard.remote))
+        index = load_index(shard.index, shard.bytes)
+        if len(index) != shard.samples:
+            raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
+        if self.classes is not None and (index.labels >= len(self.classes)).any():
+            raise DataError(f"{shard.where} has labels over its {len(self.classes)} classes")
+        return index
+
+    def _descriptor(self, shard: Shard) -> int:
+        if shard.remote is not None and self.cache is not None:
+            return self.cache.open(shard.remote)
+        try:
+            return os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{shard.where} cannot be opened: {error.strerror}") from None
+
+    def _let_go_of_removed(self) -> None:
+        """Close what was removed from the cache: while it is open, its space is not free."""
+        if self.cache is None:
+            return
+        for place, (descriptor, _) in list(self._open.items()):
+            if not os.fstat(descriptor).st_nlink:
+                os.close(descriptor)
+                del self._open[place]
 
 
 @dataclass(frozen=True)
@@ -161,23 +212,41 @@ class Dataset:
 
 
 def open_shards(source: str, test: str = "") -> Dataset:
-    """The data that a folder, a tar, a glob or a brace pattern names (see `sources`).
+    """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `sources`).
+
+    Of remote shards nothing is read yet but what is stated beside them.
 
     Args:
         source: the shards; a folder may hold test shards too.
         test: another source of test shards: those in it that are named so, else all.
 
     Raises:
-        InputError: there is nothing to read, or it is remote.
-        DataError: a shard is damaged.
+        InputError: there is nothing to read, or its counts are not known.
+        DataError: a shard is damaged, or what is remote cannot be had.
     """
-    train_paths, test_paths = find_shards(source)
+    for_training, for_test = _open(source)
     if test:
-        train_of_test, test_of_test = find_shards(test)
-        test_paths = test_of_test or train_of_test
-    for_training = _shard_set(train_paths, source)
-    for_test = _shard_set(test_paths, test or source) if test_paths else None
+        train_of_test, test_of_test = _open(test)
+        for_test = test_of_test or train_of_test
     return Dataset(for_training, for_test, for_training.classes)
+
+
+def _open(source: str) -> tuple[ShardSet, ShardSet | None]:
+    if is_remote(source):
+        train, test = find_remote(source)
+        return _remote_set(train, source), _remote_set(test, source) if test else None
+    train_paths, test_paths = find_shards(source)
+    return _shard_set(train_paths, source), _shard_set(test_paths, source) if test_paths else None
+
+
+def _remote_set(split: RemoteSplit, source: str) -> ShardSet:
+    if not sum(shard.samples for shard in split.shards):
+        raise InputError(f"{redacted(source)} holds no images, as is stated there")
+    cache = ShardCache()
+    shards = [
+        Shard(cache.path(s), s.samples, s.bytes, s.sha256, cache.index(s), s) for s in split.shards
+    ]
+    return ShardSet(shards, split.classes, cache)
 
 
 def _shard_set(paths: list[Path], source: str) -> ShardSet:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import glob
-import itertools
-import re
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from simsiam_zoo.data.manifest import PACKING
+from simsiam_zoo.data.urls import check_url, expand, is_url, redacted
 from simsiam_zoo.errors import InputError
-
-MAX_EXPANSION = 1_000_000
-"""Most shards that one pattern may name."""
 
 TRAIN, TEST = ("train",), ("val", "validation", "test")
 """Prefixes of shard names (`train-000000.tar`) by what they are for."""
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # two letters or more: C:\ is a Windows path
-_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})\Z")
+
+class Named(Protocol):
+    """Whatever has a shard's name."""
+
+    @property
+    def name(self) -> str:
+        """Its name, without a folder."""
+
+
+N = TypeVar("N", bound=Named)
 
 
 def find_shards(source: str) -> tuple[list[Path], list[Path]]:
@@ -43,15 +47,28 @@ def find_shards(source: str) -> tuple[list[Path], list[Path]]:
     return train, test
 
 
-def _local(source: str) -> Path:
+def is_remote(source: str) -> bool:
+    """Whether `source` is an allowed URL; False for what is a path.
+
+    Raises:
+        InputError: it is neither: a command, a pipe, another scheme, a URL with a secret.
+    """
     if source.strip() in ("", "-") or source.lstrip().startswith("pipe:"):
+        shown = source if len(source) < 10 else f"{source[:5]}..."  # commands may hold tokens
         raise InputError(
-            f"the data source {source!r} is refused: commands and pipes are never run",
+            f"the data source {shown!r} is refused: commands and pipes are never run",
             "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
         )
-    if _SCHEME.match(source):
+    if not is_url(source):
+        return False
+    check_url(source.strip())
+    return True
+
+
+def _local(source: str) -> Path:
+    if is_remote(source):
         raise InputError(
-            f"{_without_secrets(source)}: remote shards are not supported yet",
+            f"{redacted(source)} is remote, and this needs shards on disk",
             "Download the shards and name their folder.",
         )
     return Path(source).expanduser()
@@ -71,14 +88,19 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
         raise InputError(
             f"{folder} holds no shards: looked for train-*.tar and val-*.tar, then for *.tar"
         )
-    train = _with_prefix(tars, TRAIN)
-    test = _with_prefix(tars, TEST)
-    return (train, test) if train else ([path for path in tars if path not in test], test)
+    return by_purpose(tars)
 
 
-def _with_prefix(tars: list[Path], prefixes: tuple[str, ...]) -> list[Path]:
+def by_purpose(shards: list[N]) -> tuple[list[N], list[N]]:
+    """Shards for training and for testing, told apart by their names' prefixes."""
+    train = _with_prefix(shards, TRAIN)
+    test = _with_prefix(shards, TEST)
+    return (train, test) if train else ([one for one in shards if one not in test], test)
+
+
+def _with_prefix(shards: list[N], prefixes: tuple[str, ...]) -> list[N]:
     for prefix in prefixes:
-        found = [path for path in tars if path.name.startswith(f"{prefix}-")]
+        found = [one for one in shards if one.name.startswith(f"{prefix}-")]
         if found:
             return found
     return []
@@ -86,9 +108,7 @@ def _with_prefix(tars: list[Path], prefixes: tuple[str, ...]) -> list[Path]:
 
 def _matching(source: str, path: Path) -> list[Path]:
     if "{" in source:
-        names = list(itertools.islice(_expand(str(path), source), MAX_EXPANSION + 1))
-        if len(names) > MAX_EXPANSION:
-            raise InputError(f"{source} names more than {MAX_EXPANSION:,} shards")
+        names = expand(str(path))
         missing = [name for name in names if not Path(name).is_file()]
         if missing:
             raise InputError(
@@ -103,31 +123,3 @@ def _matching(source: str, path: Path) -> list[Path]:
             "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
         )
     return found
-
-
-def _expand(pattern: str, source: str) -> Iterator[str]:
-    """The names that a brace pattern spells, made one by one: a huge pattern costs nothing."""
-    begin = pattern.find("{")
-    if begin < 0:
-        return iter([pattern])
-    end = pattern.find("}", begin)
-    inside = pattern[begin + 1 : end] if end > 0 else ""
-    numbers = _RANGE.match(inside)
-    if not inside or "{" in inside:
-        raise InputError(f"{source}: the braces do not match (they cannot be nested)")
-    choices: Iterable[str] = inside.split(",")
-    if numbers:
-        width = len(numbers[1])
-        span = range(int(numbers[1]), int(numbers[2]) + 1)
-        choices = (f"{n:0{width}d}" for n in span)
-    rest = pattern[end + 1 :]
-    return itertools.chain.from_iterable(
-        (pattern[:begin] + choice + tail for tail in _expand(rest, source)) for choice in choices
-    )
-
-
-def _without_secrets(source: str) -> str:
-    """A URL as it may be printed: neither user info nor query."""
-    scheme, _, rest = source.partition(":")
-    rest = re.sub(r"^//[^/@]*@", "//", rest)
-    return f"{scheme}:{rest.split('?', 1)[0].split('#', 1)[0]}"

@@ -18,6 +18,7 @@ BLOCK = 512
 MAX_EXTENSION = 1 << 16  # bytes of one extended header: names, never contents
 
 _REGULAR = (b"0", b"\0", b"7")
+_EXTENSIONS = (b"x", b"g", b"L")
 _OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*\Z")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device",
@@ -46,7 +47,7 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
         InputError: the archive is compressed.
     """
     total = os.fstat(descriptor).st_size
-    _refuse_compressed(os.pread(descriptor, 6, 0), where)
+    refuse_compressed(os.pread(descriptor, 6, 0), where)
     at, long_name = 0, None
     while True:
         header = os.pread(descriptor, BLOCK, at)
@@ -55,23 +56,21 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
         if header.count(0) == BLOCK:
             return
         try:
-            kind, size = header[156:157], _size(header)
+            kind, size = check_header(header)
             content = at + BLOCK
             if content + size > total:
                 raise ValueError("its content is cut off")
-            if kind in (b"x", b"g", b"L"):
-                extension = _extension(descriptor, content, size)
-                name = extension.rstrip(b"\0") if kind == b"L" else _pax_path(extension)
+            if kind in _EXTENSIONS:
+                extension = os.pread(descriptor, size, content)
+                name = check_extension(kind, extension)
                 long_name = name if kind != b"g" else long_name
             elif kind in _REGULAR:
                 name = long_name or _name(header)
                 if not name.endswith(b"/"):  # how old archives mark a folder
                     yield Member(name, at, size, zlib.crc32(header))
                 long_name = None
-            elif kind == b"5":
-                long_name = None
             else:
-                raise ValueError(f"it is {_KINDS.get(kind, f'of the unknown type {kind!r}')}")
+                long_name = None
         except ValueError as error:
             raise DataError(f"{where}: the member at offset {at} is refused: {error}") from None
         at = content + -(-size // BLOCK) * BLOCK
@@ -87,7 +86,24 @@ def split_name(name: bytes) -> tuple[bytes, bytes] | None:
     return (folder + slash + stem, extension.lower()) if stem and dot else None
 
 
-def _refuse_compressed(magic: bytes, where: str) -> None:
+def check_header(header: bytes) -> tuple[bytes, int]:
+    """Type and size of a member that may be there. Raises ValueError for any other."""
+    kind, size = header[156:157], _size(header)
+    if kind in _EXTENSIONS:
+        if size > MAX_EXTENSION:
+            raise ValueError(f"its extended header of {size} bytes is absurd")
+    elif kind not in _REGULAR and kind != b"5":
+        raise ValueError(f"it is {_KINDS.get(kind, f'of the unknown type {kind!r}')}")
+    return kind, size
+
+
+def check_extension(kind: bytes, content: bytes) -> bytes | None:
+    """The name that an extended header gives to the next member, if any. Raises ValueError."""
+    return content.rstrip(b"\0") if kind == b"L" else _pax_path(content)
+
+
+def refuse_compressed(magic: bytes, where: str) -> None:
+    """Stop where the first bytes are those of a compressed file. Raises InputError."""
     for prefix, compression in _COMPRESSED.items():
         if magic.startswith(prefix):
             raise InputError(
@@ -117,12 +133,6 @@ def _name(header: bytes) -> bytes:
         return name
     prefix = header[345:500].split(b"\0", 1)[0]
     return prefix + b"/" + name if prefix else name
-
-
-def _extension(descriptor: int, at: int, size: int) -> bytes:
-    if size > MAX_EXTENSION:
-        raise ValueError(f"its extended header of {size} bytes is absurd")
-    return os.pread(descriptor, size, at)
 
 
 def _pax_path(records: bytes) -> bytes | None:

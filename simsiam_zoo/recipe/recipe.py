@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
+from simsiam_zoo.data.urls import refuse_secrets
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_complete, read_layers
@@ -80,6 +81,9 @@ class Data(Section):
     window: int = Field(16, description="Shards that are shuffled together", ge=1)
     lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
     workers: Count = operational("auto", "Loader processes; 0: none")
+    stream: bool = Field(False, description="Read uncounted shards, with weaker guarantees")
+    steps_per_epoch: int = Field(0, description="Length of an epoch of a stream", ge=0)
+    cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
 
     @field_validator("std")
     @classmethod
@@ -219,6 +223,9 @@ class Recipe(Section):
             if not isinstance(table, dict) or "name" not in table:
                 raise InputError(f"the recipe names no {kind}", f'Say [{kind}] name = "...".')
             tree[kind] = _resolved_table(known, kind, table)
+            for value in tree[kind].values():
+                if isinstance(value, str):  # recipes are written down, printed and passed on
+                    refuse_secrets(value)
         for section in cls.model_fields.keys() - set(COMPONENTS):
             tree[section] = literals(tree[section]) if section in tree else {}
         try:

@@ -56,15 +56,16 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
         loss_minimum=getattr(setup.siamese.loss, "minimum", None),
         spread=late_mean(record.rows, "std_sqrt_d", setup.steps),
         rank=rank,
-        rank_limit=min(setup.siamese.dim, len(monitor_ids(setup))),
+        rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),
         untrained_rank=embedding_rank(setup, untrained),
         gain=gain,
     )
     verdict, reason = judge(evidence)
     epochs = setup.recipe.training.epochs
-    last = {"step": setup.steps, "epoch": epochs, "effective_rank": rank}
-    if last not in record.rows:  # it is there if the run was cut short here the last time
-        record.write(last)
+    if rank is not None:
+        last = {"step": setup.steps, "epoch": epochs, "effective_rank": rank}
+        if last not in record.rows:  # it is there if the run was cut short here the last time
+            record.write(last)
     result = {
         "format": FORMAT,
         "verdict": verdict,
@@ -164,8 +165,10 @@ def measure(
     return figures, paired_gain(after.correct, before.correct)
 
 
-def embedding_rank(setup: Setup, siamese: Siamese) -> float:
-    """Effective rank of z of the images that the monitor looks at."""
+def embedding_rank(setup: Setup, siamese: Siamese) -> float | None:
+    """Effective rank of z of the images that the monitor looks at; None where it reads a stream."""
+    if setup.recipe.data.stream:
+        return None
     encode = frozen(siamese, setup.runtime, siamese.encode)
     views = centre_views(setup, setup.dataset.train, monitor_ids(setup))
     return effective_rank(extract(views, {"z": encode}).by_encoder["z"])

@@ -22,6 +22,8 @@ def look(setup: Setup) -> Row:
     Training images give the rank and are kNN's neighbours, test images are its queries. Nothing of
     the training depends on what is seen here.
     """
+    if setup.recipe.data.stream:  # no image can be found again
+        return {}
     siamese, runtime, test = setup.siamese, setup.runtime, setup.dataset.test
     backbone = {"backbone": frozen(siamese.backbone, runtime)}
     encoders = {"z": frozen(siamese, runtime, siamese.encode), **backbone}

@@ -13,9 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, default_workers, normalize
+from simsiam_zoo.data.ahead import limit_cache
+from simsiam_zoo.data.loader import (
+    EvalLoader,
+    LoadedBatch,
+    TrainLoader,
+    default_workers,
+    in_flight,
+    normalize,
+)
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
@@ -48,6 +57,8 @@ class Setup:
     @cached_property
     def classes(self) -> int | None:
         """The number of classes, or None where any image that would be measured has no label."""
+        if self.recipe.data.stream:
+            return None
         labels = [s.labels() for s in (self.dataset.train, self.dataset.test) if s is not None]
         if min(int(split.min()) for split in labels) < 0:
             return None
@@ -64,9 +75,16 @@ def prepare(recipe: Recipe) -> Setup:
     """
     training, data, optim = recipe.training, recipe.data, recipe.optim
     runtime = open_runtime(training.device, training.precision, training.threads)
-    dataset: Dataset = recipe.part("dataset").create()
-    plan = Plan(dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window)
+    dataset: Dataset = recipe.part("dataset").create(stream=data.stream)
+    plan = make_plan(recipe, dataset)
+    workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
+    limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
     siamese = build_siamese(recipe, plan, runtime)
+    if data.stream and siamese.gradient.needs_ids:
+        raise InputError(
+            f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
+            "Read the shards exactly, without data.stream.",
+        )
     runtime = trustworthy(recipe, runtime, siamese)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
@@ -99,6 +117,29 @@ def prepare(recipe: Recipe) -> Setup:
     )
 
 
+def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
+    """Which samples make which step; of a stream, how many steps there are.
+
+    Raises:
+        InputError: the data does not go with the recipe.
+    """
+    training, data = recipe.training, recipe.data
+    if not data.stream:
+        if data.steps_per_epoch:
+            raise InputError(
+                "data.steps_per_epoch is for streams: an exact epoch is all samples once",
+                "Leave it out, or set data.stream.",
+            )
+        counts = dataset.train.counts
+        return Plan(counts, training.seed, training.batch_size, data.lanes, data.window)
+    if not isinstance(dataset.train, StreamSet):
+        raise InputError(
+            f"the dataset {recipe.dataset.name} can be read exactly", "Leave out data.stream."
+        )
+    dataset.train.seed = training.seed
+    return StreamPlan(data.steps_per_epoch, training.batch_size)
+
+
 def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
     """The network at its initialisation, on the run's device, channels last.
 
@@ -108,7 +149,7 @@ def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
     siamese = build(
         Parts(**{kind: recipe.part(kind) for kind in PARTS}),
         image_size=recipe.data.image_size,
-        dataset_size=plan.samples,
+        dataset_size=None if recipe.data.stream else plan.samples,
         steps_per_epoch=plan.steps,
         steps=recipe.training.epochs * plan.steps,
     )
@@ -177,7 +218,7 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
     data, device = setup.recipe.data, setup.runtime.device
     return Batch(
         views=[normalize(view, data.mean, data.std, device) for view in loaded.views],
-        ids=loaded.ids.to(device, non_blocking=True),
+        ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
         labels=loaded.labels,
     )
 

@@ -14,6 +14,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import first_difference, read_lock
@@ -63,6 +64,8 @@ def train(
     # The caller's generators are none of our business.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         setup = prepare(recipe)
+        if recipe.data.stream:
+            screen.say(WEAKER)
         if before is not None:
             check_same(before, setup, screen)
         with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
@@ -142,8 +145,9 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
 def headline(setup: Setup, step: int) -> str:
     """What is about to happen, in a line."""
     runtime, training = setup.runtime, setup.recipe.training
+    images = "a stream" if setup.recipe.data.stream else f"{setup.plan.samples:,} images"
     words = [
-        f"{setup.recipe.backbone.name} on {len(setup.dataset.train):,} images",
+        f"{setup.recipe.backbone.name} on {images}",
         f"{setup.steps:,} steps of {training.batch_size}",
         f"{runtime.device}, {runtime.precision}",
     ]

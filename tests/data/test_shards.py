@@ -251,10 +251,9 @@ def test_folders_tars_globs_braces_and_the_home_folder_are_found(packed, tmp_pat
         ("-", "never run"),
         (
             "https://user:secret@host/a.tar?token=secret",
-            "https://host/a.tar: remote shards are not",
+            "https://host/a.tar: user names and passwords",
         ),
-        ("s3://bucket/a.tar", "remote shards are not supported yet"),
-        ("file:///etc/passwd", "remote shards are not supported yet"),
+        ("file:///etc/passwd", "the scheme 'file' is refused"),
         ("{tmp}/nowhere", "no data at"),
         ("{tmp}/empty", r"train-\*.tar and val-\*.tar"),
         ("{tmp}/a-{{0..99999999999}}-{{0..99999999999}}.tar", "more than 1,000,000"),

@@ -61,6 +61,9 @@ SUBSTITUTES = {
 ELSEWHERE = {
     "preset": "test_recipe.py: it is what the other keys are laid on",
     "dataset": "below",
+    "data.stream": "test_stream.py",
+    "data.steps_per_epoch": "test_stream.py",
+    "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
     "training.device": "below: there is one device here",
 }
 

@@ -1,0 +1,232 @@
+"""Fetching remote shards before they are needed, and keeping them while they are.
+
+It follows the order in which batches are asked for. Whoever reads a shard that is not there yet
+fetches it himself or waits for whoever does, so nothing here decides what is read: it only saves
+waiting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.cache import ShardCache
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.errors import InputError, ZooError
+
+CONNECTIONS = 4
+"""Shards that one process fetches at a time."""
+
+FREE_SHARDS = 2
+"""Shards, of the largest size, for which room is left beside the pinned ones: for those who read
+something else meanwhile. Without it they and the pins could wait for each other."""
+
+
+class Following:
+    """An order of batches which, while it is gone through, fetches what comes next.
+
+    Args:
+        order: the sampler: what is handed to the workers, batch by batch.
+        shards: what is read.
+        needs: number of the batch in the order → the shards to have, the first needed first.
+    """
+
+    def __init__(self, order: Any, shards: ShardSet, needs: Callable[[int], list[int]]) -> None:
+        self._order, self._shards, self._needs = order, shards, needs
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Any]:
+        ahead = _Ahead(self._shards, self._needs)
+        try:
+            for number, item in enumerate(self._order):
+                ahead.at(number)
+                yield item
+        finally:
+            ahead.close()
+
+
+def follow_plan(
+    order: Any, shards: ShardSet, plan: Plan, start: int, epochs: int, rank: int, world: int,
+    in_flight: int,
+) -> Any:  # fmt: skip
+    """`order` of training, with the current and the next windows' shards fetched and pinned.
+
+    Args:
+        order: one item for each step from `start` (over all epochs) to the end of `epochs`.
+        shards: what is read; on disk, `order` itself is returned.
+        plan, rank, world: what is read when.
+        in_flight: steps that may be handed out and not be done.
+    """
+    if shards.cache is None:
+        return order
+    own = Plan(plan.counts, plan.seed, plan.batch, plan.lanes, plan.window)  # for another thread
+
+    def needs(number: int) -> list[int]:
+        first = start + max(0, number - max(1, in_flight) + 1)
+        return own.shards(first, start + number, epochs, rank, world)
+
+    return Following(order, shards, needs)
+
+
+def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
+    """`order` of evaluation, batches of ids, with the next shard fetched."""
+    if shards.cache is None:
+        return order
+
+    def needs(number: int) -> list[int]:
+        places: dict[int, None] = {}
+        for ids in order[number : number + 64]:
+            for id in ids:
+                places[shards.locate(id)[0]] = None
+                if len(places) == FREE_SHARDS:
+                    return list(places)
+        return list(places)
+
+    return Following(order, shards, needs)
+
+
+def limit_cache(dataset: Dataset, plan: Plan, limit: int, in_flight: int = 1) -> None:
+    """Bound the cache of a data set's remote shards; do nothing where all are on disk.
+
+    Args:
+        dataset: what will be read.
+        plan: in which order.
+        limit: bytes of shards on disk.
+        in_flight: steps that may be handed out and not be done.
+
+    Raises:
+        InputError: the bound is too small for the current and the next windows.
+    """
+    sets = [s for s in (dataset.train, dataset.test) if s is not None and s.cache is not None]
+    for shards in sets:
+        shards.cache = ShardCache(limit)
+    if sets and limit < (least := _least(dataset, plan, in_flight)):
+        raise InputError(
+            f"data.cache_gb = {limit / 1e9:g} is too small: the current and the next windows of"
+            f" {plan.window} shards in {plan.lanes} lanes, and two shards beside, need"
+            f" {least / 1e9:.6g} at most",
+            f"Set data.cache_gb to {_up(least):g} or more, or read with a smaller data.window.",
+        )
+
+
+def _least(dataset: Dataset, plan: Plan, in_flight: int) -> int:
+    """Bytes that suffice for any order of the shards: those of the largest ones."""
+    train = _sizes(dataset.train)
+    counts = np.sort(plan.counts[plan.counts > 0])
+    smallest_window = max(1, int(counts[: plan.window].sum()))
+    span = max(1, in_flight) * (plan.batch // plan.lanes)  # positions of a lane
+    windows = 2 + max(0, span - 2) // smallest_window
+    kept = min(len(train), plan.lanes * plan.window * windows)
+    largest = np.concatenate([train[:1], _sizes(dataset.test)[:1]]).max()
+    return int(train[:kept].sum() + FREE_SHARDS * largest)
+
+
+def _sizes(shards: ShardSet | None) -> NDArray[np.int64]:
+    """Bytes of the shards that are fetched, the largest first."""
+    if shards is None or shards.cache is None:
+        return np.empty(0, np.int64)
+    return np.sort(np.array([shard.bytes for shard in shards.shards], np.int64))[::-1]
+
+
+def _up(size: int) -> float:
+    """In GB, rounded up to three digits after the point or, where it is small, to nine."""
+    unit = 10**6 if size > 10**8 else 1
+    return -(-size // unit) * unit / 1e9
+
+
+class _Ahead:
+    """The threads that fetch, and the shards that are pinned."""
+
+    def __init__(self, shards: ShardSet, needs: Callable[[int], list[int]]) -> None:
+        self._shards, self._needs = shards, needs
+        self._changed = threading.Condition()
+        self._number: int | None = None  # the batch that was asked for last, if it is news
+        self._closed = threading.Event()
+        self._wanted: list[int] = []
+        self._held: dict[int, int] = {}  # shard → descriptor
+        self._busy: set[int] = set()
+        self._failed: set[int] = set()
+        for work in (self._plan, *[self._fetch] * CONNECTIONS):
+            threading.Thread(target=work, daemon=True).start()
+
+    def at(self, number: int) -> None:
+        with self._changed:
+            self._number = number
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed.set()
+            self._drop(keep=())
+            self._changed.notify_all()
+
+    def _plan(self) -> None:
+        """Follow the batches. Not done by those that fetch: they may wait for what is unpinned."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed.is_set() or self._number is not None)
+                if self._closed.is_set():
+                    return
+                number, self._number = self._number, None
+            wanted = self._fitting(self._needs(number or 0))
+            with self._changed:
+                if self._closed.is_set():
+                    return
+                if wanted != self._wanted:
+                    self._wanted = wanted
+                    self._failed &= set(wanted)
+                    self._drop(keep=wanted)
+                    self._changed.notify_all()
+
+    def _fitting(self, places: list[int]) -> list[int]:
+        """As many of them, in their order, as can be pinned at one time."""
+        sizes = [shard.bytes for shard in self._shards.shards]
+        room = self._shards.cache.limit if self._shards.cache is not None else 0
+        if room < sum(sizes) + FREE_SHARDS * max(sizes):
+            room -= FREE_SHARDS * max(sizes)
+        ends = itertools.accumulate(sizes[place] for place in places)
+        return [place for place, end in zip(places, ends, strict=True) if end <= room]
+
+    def _drop(self, keep: Sequence[int]) -> None:
+        for place in self._held.keys() - set(keep):
+            os.close(self._held.pop(place))
+
+    def _next(self) -> int | None:
+        done = self._held.keys() | self._busy | self._failed
+        return next((place for place in self._wanted if place not in done), None)
+
+    def _fetch(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed.is_set() or self._next() is not None)
+                place = self._next()
+                if self._closed.is_set() or place is None:
+                    return
+                self._busy.add(place)
+            descriptor = self._pinned(place)
+            with self._changed:
+                self._busy.discard(place)
+                if descriptor is None:
+                    self._failed.add(place)
+                elif self._closed.is_set() or place not in self._wanted:
+                    os.close(descriptor)
+                else:
+                    self._held[place] = descriptor
+
+    def _pinned(self, place: int) -> int | None:
+        cache, shard = self._shards.cache, self._shards.shards[place].remote
+        if cache is None or shard is None:
+            return None
+        try:
+            return cache.hold(shard)
+        except (ZooError, OSError):  # whoever needs the shard will try again, and say so
+            return None

@@ -1,0 +1,226 @@
+"""Remote shards on local disk: fetched whole, checked, shared by processes, bounded in bytes.
+
+    <cache>/shards/<key>-<bytes>.tar    a whole shard; removed when room is needed, oldest use first
+                   <key>-<bytes>.part   one that is coming, or was when its process died
+                   <key>-<bytes>.lock   held by whoever fetches it
+    <cache>/indexes/<key>-<bytes>.npz   its members; kept, at some 60 bytes per image
+
+A name says how large its file will be, so that what is still coming is counted as if it were there.
+A shard is pinned by a shared flock on its file, which ends with the process, however that ends;
+one that is open stays readable when it is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from simsiam_zoo.data.index import scan
+from simsiam_zoo.data.transfer import download, etag_path
+from simsiam_zoo.data.urls import redacted
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+
+DEFAULT_BYTES = 50 * 10**9
+ROOM_SECONDS = 120.0
+"""How long to wait for room that other runs hold."""
+
+_NAME = re.compile(r"[0-9a-f]{32}-(\d{1,19})\.(tar|part)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteShard:
+    """A shard that lies elsewhere, and what is known of it from its manifest.
+
+    `sha256` is None where only `_info.json` tells the counts.
+    """
+
+    url: str
+    bytes: int
+    samples: int
+    sha256: str | None
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without where it lies."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def key(self) -> str:
+        """What its files in the cache are called: shards of equal names elsewhere do not clash."""
+        identity = f"{self.url}\0{self.sha256 or '-'}"
+        return f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}-{self.bytes}"
+
+
+class ShardCache:
+    """The cache as one process sees it; it can be sent to workers.
+
+    Args:
+        limit: most bytes of shards on disk, whole and coming together.
+    """
+
+    def __init__(self, limit: int = DEFAULT_BYTES) -> None:
+        self.limit = limit
+        self._root = cache_dir()
+        self._folder = self._root / "shards"
+
+    def path(self, shard: RemoteShard) -> Path:
+        """Where the shard lies when it is there."""
+        return self._folder / f"{shard.key}.tar"
+
+    def index(self, shard: RemoteShard) -> Path:
+        """Where its index lies once it has been there."""
+        return self._root / "indexes" / f"{shard.key}.npz"
+
+    def open(self, shard: RemoteShard) -> int:
+        """A descriptor of the shard, fetched if it is not there; its index is there then too.
+
+        Waits for another process that is fetching it.
+
+        Raises:
+            DataError: it cannot be had, is damaged, or there is no room for it.
+            InputError: the cache folder cannot be written.
+        """
+        path = self.path(shard)
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                self._fetch(shard)
+                continue
+            except OSError as error:
+                raise DataError(f"{path} cannot be opened: {error.strerror}") from None
+            if not self.index(shard).is_file():  # somebody has tidied up
+                self._make_index(shard, path)
+            with suppress(OSError):
+                os.utime(path)
+            return descriptor
+
+    def hold(self, shard: RemoteShard) -> int:
+        """`open`, and pin the shard for as long as the descriptor is open."""
+        while True:
+            descriptor = self.open(shard)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+            os.close(descriptor)  # removed just before
+
+    def _fetch(self, shard: RemoteShard) -> None:
+        path = self.path(shard)
+        part = path.with_suffix(".part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if path.exists():
+                    return
+                with self._refused(part):
+                    self._reserve(shard, part)
+                    download(shard.url, part, shard.bytes, shard.sha256)
+                    self._make_index(shard, part)
+                    os.replace(part, path)
+        except OSError as error:
+            raise InputError(
+                f"the cache of shards {self._folder} cannot be used: {error.strerror}",
+                "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk.",
+            ) from None
+
+    @staticmethod
+    @contextmanager
+    def _refused(part: Path) -> Iterator[None]:
+        """A part is kept for another try only if its end is missing, never if it is wrong."""
+        try:
+            yield
+        except _Refused as error:
+            part.unlink(missing_ok=True)
+            raise DataError(error.what, error.hint) from None
+
+    def _make_index(self, shard: RemoteShard, file: Path) -> None:
+        shown = redacted(shard.url)
+        try:
+            index = scan(file)
+        except (DataError, InputError) as error:
+            raise _Refused(error.what.replace(str(file), shown), error.hint) from None
+        if len(index) != shard.samples:
+            raise _Refused(
+                f"{shown} holds {len(index)} samples, and {shard.samples} are stated beside it",
+                "Pack or index the shards again.",
+            )
+        path = self.index(shard)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_write(path) as out:
+            index.save(out)
+
+    def _reserve(self, shard: RemoteShard, part: Path) -> None:
+        """Make the part, once there is room for all of it."""
+        until = time.monotonic() + ROOM_SECONDS
+        while True:
+            with FileLock(self._folder / ".lock"):
+                if part.exists():  # of a try that was interrupted: counted already
+                    return
+                if self._make_room(shard.bytes):
+                    part.touch()
+                    return
+            if time.monotonic() > until:
+                raise DataError(
+                    f"there is no room for {redacted(shard.url)}: the cache of"
+                    f" {self.limit / 1e9:g} GB is full of shards in use",
+                    "Raise data.cache_gb; runs at one time need room for the windows of each.",
+                )
+            time.sleep(0.2)
+
+    def _make_room(self, size: int) -> bool:
+        """Remove shards, the longest unused first, until `size` bytes fit. Under the lock."""
+        files = [
+            (path, match) for path in self._folder.iterdir() if (match := _NAME.match(path.name))
+        ]
+        used = sum(int(match[1]) for _, match in files)
+        for _, path, stated in sorted((_age(path), path, int(match[1])) for path, match in files):
+            if used + size <= self.limit:
+                break
+            if _remove_unused(path):
+                used -= stated
+        return used + size <= self.limit
+
+
+class _Refused(DataError):
+    """What came is not the shard that it should be."""
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove_unused(path: Path) -> bool:
+    """Remove a shard that nobody has pinned, or a part that nobody is fetching."""
+    if path.suffix == ".part":
+        try:
+            with FileLock(path.with_suffix(".lock"), timeout=0):
+                path.unlink(missing_ok=True)
+                etag_path(path).unlink(missing_ok=True)
+        except Timeout:
+            return False
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

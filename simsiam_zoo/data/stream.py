@@ -1,0 +1,154 @@
+"""Shards that nobody has counted: drawn at random, again and again, without an index."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.index import UNLABELLED
+from simsiam_zoo.data.keyed import derive_key, keyed_hash
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import Sample, ShardSet
+from simsiam_zoo.data.sources import find_shards, is_remote
+from simsiam_zoo.data.streamed import StreamedSample, read_stream, shown_source
+from simsiam_zoo.data.urls import check_url, expand, redacted
+from simsiam_zoo.errors import DataError, InputError
+
+SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27
+"""Images that wait to be drawn from, and most bytes of them."""
+
+WEAKER = (
+    "reading as a stream: an epoch is data.steps_per_epoch steps, in which an image may come twice"
+    " or never; the order depends on workers and ranks; a run that is resumed sees other images"
+    " than one that was not; nothing is evaluated"
+)
+"""What is said once, before the first step."""
+
+
+class StreamPlan(Plan):
+    """Steps, where samples cannot be counted. Its ids number the images that a run asks for.
+
+    Args:
+        steps: per epoch.
+        batch: global batch size, over all ranks.
+
+    Raises:
+        InputError: no steps are given.
+    """
+
+    def __init__(self, steps: int, batch: int) -> None:
+        if steps < 1:
+            raise InputError(
+                "a stream has no length of its own, so data.steps_per_epoch must be given",
+                "Say --set data.steps_per_epoch=N: N x training.batch_size images are an epoch.",
+            )
+        super().__init__([batch], seed=0, batch=batch)
+        self.steps = steps
+
+    def ids(self, epoch: int, step: int, rank: int = 0, world: int = 1) -> NDArray[np.int64]:
+        """Numbers [batch / world] that no other step, epoch or rank has."""
+        share = self.share(world)
+        first = (epoch * self.steps + step) * self.batch + rank * share
+        return np.arange(first, first + share, dtype=np.int64)
+
+
+class StreamSet(ShardSet):
+    """Some shards, of which only the names are known: as a shard set it is empty.
+
+    `read` gives the next image of this process's own stream, whatever it is asked for.
+
+    Args:
+        sources: paths, and URLs that `check_url` let in.
+        seed: of the run.
+    """
+
+    def __init__(self, sources: tuple[str, ...], seed: int = 0) -> None:
+        super().__init__([])
+        self.sources, self.seed = sources, seed
+        self._stream: Iterator[StreamedSample] | None = None
+        self._name = ""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_stream": None}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the names: all there is."""
+        names = "".join(f"{source.rpartition('/')[2]}\0?\n" for source in self.sources)
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def name(self, id: int) -> str:
+        """`shard: key` of what was read last."""
+        return self._name
+
+    def read(self, id: int) -> Sample:
+        """The next image. The first id that a process asks for, which is its own, seeds the stream.
+
+        Raises:
+            DataError: a shard cannot be had, is damaged, or none holds an image.
+        """
+        if self._stream is None:
+            self._stream = stream_samples(self.sources, derive_key(self.seed, id))
+        sample = next(self._stream)
+        self._name = sample.name
+        return Sample(sample.name.rpartition(": ")[2], memoryview(sample.image), UNLABELLED)
+
+
+def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample]:
+    """Samples without end: shards drawn with replacement, images shuffled in a bounded buffer.
+
+    Raises:
+        DataError: a shard cannot be had, is damaged, or none holds an image.
+    """
+    buffer: list[StreamedSample] = []
+    held, drawn, wanted = 0, 0, 0
+    for sample in _unshuffled(sources, derive_key(seed, 1)):
+        buffer.append(sample)
+        held += len(sample.image)
+        # Given out from the first image on, one for every two that come, until the buffer is full.
+        wanted = min(wanted + 1, SHUFFLED)
+        while 2 * len(buffer) > wanted or held > SHUFFLED_BYTES:
+            chosen = _draw(derive_key(seed, 2), drawn, len(buffer))
+            buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
+            out = buffer.pop()
+            held, drawn = held - len(out.image), drawn + 1
+            yield out
+
+
+def _unshuffled(sources: Sequence[str], key: int) -> Iterator[StreamedSample]:
+    in_vain = 0
+    for number in itertools.count():
+        source = sources[_draw(key, number, len(sources))]
+        found = False
+        for sample in read_stream(source):
+            found = True
+            yield sample
+        in_vain = 0 if found else in_vain + 1
+        if in_vain > 8 + 2 * len(sources):
+            raise DataError(f"no shard holds images; the last one was {shown_source(source)}")
+
+
+def open_stream_set(source: str) -> StreamSet:
+    """The shards that a path, a pattern or a URL names.
+
+    Raises:
+        InputError: there are none, or the URL is one of a folder, which nobody can list.
+    """
+    if not is_remote(source):
+        return StreamSet(tuple(str(path) for path in find_shards(source)[0]))
+    url = check_url(source.strip())
+    if not url.endswith(".tar"):
+        raise InputError(
+            f"{redacted(url)}: a stream needs the shards themselves",
+            "Spell them: .../train-{000000..000146}.tar.",
+        )
+    return StreamSet(tuple(expand(url)))
+
+
+def _draw(key: int, number: int, among: int) -> int:
+    hashed = keyed_hash(np.array([number], np.int64), key)[0]
+    return int(hashed % np.uint64(among))

@@ -1,0 +1,158 @@
+"""URLs of remote shards: which are let in, what a pattern spells, and how one may be shown.
+
+A URL that gets past `check_url` holds no secret: user info, queries and fragments are refused, so
+that recipes, records, digests, cache names and messages have none to leak. How credentials are
+given instead is `CREDENTIALS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from simsiam_zoo.errors import InputError
+
+SCHEMES = ("http", "https", "s3", "gs", "hf")
+"""What may be opened; anything else is refused before it is looked at further."""
+
+MAX_EXPANSION = 1_000_000
+"""Most shards that one pattern may name."""
+
+CREDENTIALS = (
+    "Give credentials by the environment: for http(s) ~/.netrc, SIMSIAM_ZOO_HTTP_TOKEN or"
+    " SIMSIAM_ZOO_HTTP_QUERY; for s3, gs and hf as their own tools take them."
+)
+
+_MAX_LENGTH = 4096
+_MAX_BRACES = 8
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")  # two letters or more: C:\ is a drive
+_RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})\Z")
+_LITERAL_HOST = re.compile(r"//\[[0-9A-Fa-f:.]+\]")  # IPv6, whose `::` chains nothing
+
+
+def is_url(source: str) -> bool:
+    """Whether `source` looks like a URL of any scheme, allowed or not."""
+    return _SCHEME.match(source) is not None or "://" in source
+
+
+def check_url(url: str) -> str:
+    """`url`, or a pattern of URLs, with its scheme in lower case.
+
+    Raises:
+        InputError: it is of another scheme, chained, malformed, or could carry a secret.
+    """
+    match, shown = _SCHEME.match(url), redacted(url)
+    scheme = match[1].lower() if match else ""
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"{shown}: the scheme {scheme!r} is refused",
+            f"Data is read from folders and from {', '.join(f'{s}://' for s in SCHEMES)};"
+            " nothing else is opened and no command is run.",
+        )
+    if "::" in _LITERAL_HOST.sub("//", url):
+        raise InputError(f"{shown}: chained URLs are refused", "Name the shards themselves.")
+    if len(url) > _MAX_LENGTH or not url.isprintable() or "\\" in url or " " in url:
+        raise InputError(f"{shown}: it is too long for a URL, or holds characters that none has")
+    refuse_secrets(url)
+    try:
+        parts = urlsplit(url)
+        known_host, _ = parts.hostname, parts.port
+    except ValueError:
+        known_host = None
+    if not url[len(scheme) :].startswith("://") or not known_host or "{" in parts.netloc:
+        raise InputError(f"{shown} is no URL: it is spelled {scheme}://host/folder/name.tar")
+    if "*" in parts.path or "[" in parts.path:
+        raise InputError(
+            f"{shown}: remote folders are not searched, so * and [ are refused",
+            "Use braces: train-{000000..000146}.tar.",
+        )
+    return scheme + url[len(scheme) :]
+
+
+def refuse_secrets(source: str) -> None:
+    """Stop where `source` is a URL with user info, a query or a fragment; a path may hold anything.
+
+    Raises:
+        InputError: naming the URL without them.
+    """
+    if not is_url(source):
+        return
+    scheme, _, rest = source.strip().partition(":")
+    if scheme.lower() == "hf":  # hf://datasets/user/name@revision/...
+        rest = rest.lstrip("/").partition("/")[0] + rest.partition("?")[1]
+    if "@" in rest:
+        raise InputError(
+            f"{redacted(source)}: user names and passwords in URLs are refused; they"
+            " would be written into the run's recipe",
+            CREDENTIALS,
+        )
+    if "?" in source or "#" in source:
+        raise InputError(
+            f"{redacted(source)}: queries and fragments in URLs are refused; tokens"
+            " in them would be written into the run's recipe",
+            CREDENTIALS,
+        )
+
+
+def redacted(url: str) -> str:
+    """A URL as it may be printed: without user info, query and fragment, and on one line.
+
+    Where it cannot be told what is what, next to nothing is left of it.
+    """
+    scheme, colon, rest = url.strip().partition(":")
+    plain = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" in rest[len(plain) :]:
+        rest = "//..."
+    elif scheme.lower() == "hf":
+        rest = re.sub(r"^//[^/]*@", "//", plain)
+    else:
+        rest = re.sub(r"^/*.*@", "//", plain, flags=re.DOTALL)
+    text = f"{scheme}{colon}{rest}"
+    if len(text) > 200:
+        text = f"{text[:200]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def host_of(url: str) -> str:
+    """The part of a URL that a person would call the place: `https://host` or `s3://bucket`."""
+    return "/".join(redacted(url).split("/")[:3])
+
+
+def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
+    """The names that a brace pattern spells, in its order; a pattern without braces is itself.
+
+    Raises:
+        InputError: there are none or more than `limit`, or the braces do not match.
+    """
+    shown = redacted(pattern) if is_url(pattern) else pattern
+    if pattern.count("{") > _MAX_BRACES:
+        raise InputError(f"{shown} has more than {_MAX_BRACES} pairs of braces")
+    names = list(itertools.islice(_expand(pattern, shown), limit + 1))
+    if len(names) > limit:
+        raise InputError(f"{shown} names more than {limit:,} shards")
+    if not names:
+        raise InputError(f"{shown} names no shards: a range counts up")
+    return names
+
+
+def _expand(pattern: str, shown: str) -> Iterator[str]:
+    """The names one by one: a huge pattern costs nothing."""
+    begin = pattern.find("{")
+    if begin < 0:
+        return iter([pattern])
+    end = pattern.find("}", begin)
+    inside = pattern[begin + 1 : end] if end > 0 else ""
+    numbers = _RANGE.match(inside)
+    if not inside or "{" in inside:
+        raise InputError(f"{shown}: the braces do not match (they cannot be nested)")
+    choices: Iterable[str] = inside.split(",")
+    if numbers:
+        width = len(numbers[1])
+        span = range(int(numbers[1]), int(numbers[2]) + 1)
+        choices = (f"{n:0{width}d}" for n in span)
+    rest = pattern[end + 1 :]
+    return itertools.chain.from_iterable(
+        (pattern[:begin] + choice + tail for tail in _expand(rest, shown)) for choice in choices
+    )
