@@ -22,6 +22,11 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded: 8192 x 8192 (192 MiB as RGB); ImageNet's largest are below it."""
 
+
+class ImageError(DataError):
+    """One image is damaged. The text says how, not which: only the caller knows that."""
+
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
 _GRAY, _RGB = 0, 2  # PNG color types
@@ -31,7 +36,7 @@ def decode(data: bytes | memoryview) -> Pixels:
     """Pixels [H, W, 3], RGB.
 
     Raises:
-        DataError: it is no JPEG, PNG or WebP, is damaged, or has more than `MAX_PIXELS` pixels.
+        ImageError: it is no JPEG, PNG or WebP, is damaged, or has more than `MAX_PIXELS` pixels.
     """
     return to_rgb(decode_any(data))
 
@@ -45,7 +50,7 @@ def decode_any(data: bytes | memoryview) -> Pixels:
         return _decode_pillow(data, "JPEG")
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return _decode_pillow(data, "WEBP")
-    raise DataError("it is no JPEG, PNG or WebP image" if len(data) else "the image is empty")
+    raise ImageError("it is no JPEG, PNG or WebP image" if len(data) else "the image is empty")
 
 
 def to_rgb(image: Pixels) -> Pixels:
@@ -64,7 +69,7 @@ def _decode_png(data: bytes | memoryview) -> Pixels:
     else:
         return _decode_pillow(data, "PNG")
     if image is None:
-        raise DataError("the PNG image is damaged")
+        raise ImageError("the PNG image is damaged")
     return cast(Pixels, image)
 
 
@@ -77,13 +82,13 @@ def _check_png(data: bytes | memoryview) -> tuple[int, int, bool]:
         if end > len(view):
             break
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise DataError(f"the PNG image is damaged (checksum of the chunk at byte {at})")
+            raise ImageError(f"the PNG image is damaged (checksum of the chunk at byte {at})")
         kinds.append(bytes(view[at + 4 : at + 8]))
         if kinds[-1] == b"IEND":
             break
         at = end
     if not kinds or kinds[0] != b"IHDR" or kinds[-1] != b"IEND":
-        raise DataError("the PNG image is cut off")
+        raise ImageError("the PNG image is cut off")
     header = view[16:29]
     _check_size(int.from_bytes(header[0:4]), int.from_bytes(header[4:8]))
     return header[8], header[9], _PLAIN_CHUNKS.issuperset(kinds)
@@ -107,12 +112,12 @@ def _decode_pillow(data: bytes | memoryview, form: str) -> Pixels:
             if image.mode == "P" and "transparency" in image.info:
                 return np.array(image.convert("RGBA"))[:, :, :3]  # straight to RGB, Pillow warns
             return np.array(image.convert("RGB"))
-    except DataError:
+    except ImageError:
         raise
     except Exception as error:  # what Pillow raises for damaged files is not listed anywhere
-        raise DataError(f"the {form} image is damaged: {error}") from None
+        raise ImageError(f"the {form} image is damaged: {error}") from None
 
 
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(f"an image of {width} x {height} pixels is refused (over {MAX_PIXELS:,})")
+        raise ImageError(f"an image of {width} x {height} pixels is refused (over {MAX_PIXELS:,})")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.batches import Augmentation, Damage, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.workers import default_workers
@@ -30,6 +30,7 @@ from simsiam_zoo.errors import DataError, ZooError
 
 __all__ = [
     "Augmentation",
+    "Damage",
     "EvalLoader",
     "LoadedBatch",
     "TrainLoader",
@@ -77,7 +78,9 @@ class TrainLoader:
     ) -> None:
         plan.share(world)
         self.plan, self.epochs, self.rank, self.world = plan, epochs, rank, world
-        self._batches = TrainBatches(shards, augmentation, image_size, views, seed)
+        self._batches = TrainBatches(
+            shards, plan, augmentation, image_size, views, seed, rank, world
+        )
         self._workers, self._pin_memory = workers, pin_memory
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
@@ -86,7 +89,8 @@ class TrainLoader:
         They start at this call, and end when the iterator is used up or let go.
 
         Raises:
-            DataError: an image or a shard is damaged, or a worker died.
+            DataError: a shard is damaged, or every image of a lane's part of a batch, or a worker
+                died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
         return _run(self._batches, _Order(self, epoch, step), self._workers, self._pin_memory)
 
@@ -103,6 +107,8 @@ class EvalLoader:
         batch: samples per batch; the last one may be smaller.
         crop: share of the resized short side that the view keeps; 0.875 is 224 of 256.
         ids: only these dense ids, in this order; None for all.
+        skip_damaged: leave damaged images out (`LoadedBatch.damaged` names them), unless a whole
+            batch is; by default one is a DataError: a figure on fewer images is another figure.
         workers, pin_memory: as for `TrainLoader`.
         rank, world: this rank takes every `world`-th batch from the `rank`-th on.
     """
@@ -115,12 +121,13 @@ class EvalLoader:
         batch: int = 256,
         crop: float = 1.0,
         ids: NDArray[np.int64] | None = None,
+        skip_damaged: bool = False,
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
     ) -> None:
-        self._batches = EvalBatches(shards, image_size, crop)
+        self._batches = EvalBatches(shards, image_size, crop, skip_damaged)
         chosen = range(len(shards)) if ids is None else ids.tolist()
         starts = range(0, len(chosen), batch)[rank::world]
         self._order = [chosen[start : start + batch] for start in starts]

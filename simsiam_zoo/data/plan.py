@@ -78,6 +78,9 @@ class Plan:
         self._epoch: _Epoch | None = None
         self._windows: dict[int, _Window] = {}
 
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_epoch": None, "_windows": {}}  # a worker makes its own
+
     def share(self, world: int) -> int:
         """Samples per rank and step. Raises InputError where `world` ranks cannot share alike."""
         if world < 1 or self.batch % world:

@@ -28,11 +28,15 @@ MAX_OPEN_SHARDS = 64
 
 
 class Sample(NamedTuple):
-    """One stored sample. `image` is the encoded file; `label` is -1 where there is none."""
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none.
+
+    `check` is the CRC-32 that `image` had when it was indexed; None where the index keeps none.
+    """
 
     key: str
     image: memoryview
     label: int
+    check: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,9 @@ class ShardSet:
                 f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
                 "Restore the shard, or start again: a changed shard is indexed anew.",
             )
-        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]))
+        checks = getattr(index, "image_checks", None)
+        check = None if checks is None or not len(checks) else int(checks[i])
+        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]), check)
 
     def _opened(self, place: int) -> tuple[int, ShardIndex]:
         opened = self._open.get(place)

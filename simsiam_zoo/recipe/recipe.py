@@ -80,6 +80,7 @@ class Data(Section):
     window: int = Field(16, description="Shards that are shuffled together", ge=1)
     lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
     workers: Count = operational("auto", "Loader processes; 0: none")
+    max_damaged: float = operational(1e-3, "Share of images that may be damaged", ge=0, le=1)
 
     @field_validator("std")
     @classmethod

@@ -61,6 +61,7 @@ SUBSTITUTES = {
 ELSEWHERE = {
     "preset": "test_recipe.py: it is what the other keys are laid on",
     "dataset": "below",
+    "data.max_damaged": "test_damage.py: it takes damaged shards",
     "training.device": "below: there is one device here",
 }
 
