@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index, scan
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, read_manifest
 from simsiam_zoo.data.sources import find_shards
-from simsiam_zoo.data.tar import BLOCK
+from simsiam_zoo.data.tar import BLOCK, is_member
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+
+MAX_CLASSES = 1 << 20
+"""Labels that nobody names are below it: a classifier of more would not fit in memory."""
 
 MAX_OPEN_SHARDS = 64
 """Shards that one process keeps open (a descriptor and an index each)."""
@@ -127,7 +130,9 @@ class ShardSet:
             content = os.pread(descriptor, BLOCK + size, offset)
         except OSError as error:
             raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
-        if len(content) < BLOCK + size or crc32(content[:BLOCK]) != index.checks[i]:
+        header = content[:BLOCK]
+        found = len(content) == BLOCK + size and crc32(header) == index.checks[i]
+        if not (found and is_member(header, size)):
             raise DataError(
                 f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
                 "Restore the shard, or start again: a changed shard is indexed anew.",
@@ -145,8 +150,9 @@ class ShardSet:
         index = load_index(shard.index, shard.bytes)
         if len(index) != shard.samples:
             raise DataError(f"{shard.path} holds {len(index)} samples, not {shard.samples}")
-        if self.classes is not None and (index.labels >= len(self.classes)).any():
-            raise DataError(f"{shard.path} has labels over its {len(self.classes)} classes")
+        classes = MAX_CLASSES if self.classes is None else len(self.classes)
+        if (index.labels >= classes).any():
+            raise DataError(f"{shard.path} has labels over its {classes} classes")
         try:
             descriptor = os.open(shard.path, os.O_RDONLY)
         except OSError as error:
