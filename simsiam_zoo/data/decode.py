@@ -8,8 +8,9 @@ alpha dropped, of an animation the first frame taken.
 from __future__ import annotations
 
 import io
+import struct
 import zlib
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -74,40 +75,45 @@ def to_rgb(image: Pixels) -> Pixels:
 
 def _decode_jpeg(data: bytes | memoryview) -> Pixels:
     """By torchvision's libjpeg-turbo, which refuses what Pillow refuses and gives its pixels."""
-    content = bytes(data)
+    frame = _jpeg_frame(data)
     # A marker cannot lie in the compressed pixels, only in a thumbnail's: never too few.
-    scans = content.count(b"\xff\xda")
-    frame = _jpeg_frame(content)
-    if frame is None:
+    scans = 1 if frame and frame.single else bytes(data).count(b"\xff\xda")
+    if frame is None or frame.components not in _JPEG_MODES:
         return _decode_pillow(data, "JPEG", scans)  # it knows more kinds, and what is wrong
-    width, height, mode = frame
-    _check_size(width, height)
-    _check_scans(width, height, scans)
+    _check_size(frame.width, frame.height)
+    _check_scans(frame.width, frame.height, scans)
+    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))
     try:
-        decoded = decode_jpeg(torch.from_numpy(np.array(np.frombuffer(data, np.uint8))), mode)
+        decoded = decode_jpeg(encoded, _JPEG_MODES[frame.components])
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2].splitlines()[0]
         raise ImageError(f"the JPEG image is damaged: {reason}") from None
     pixels: Pixels = decoded.permute(1, 2, 0).numpy()
-    return pixels if mode == ImageReadMode.RGB else pixels[:, :, 0]
+    return pixels[:, :, 0] if frame.components == 1 else pixels
 
 
-def _jpeg_frame(data: bytes) -> tuple[int, int, ImageReadMode] | None:
-    """(width, height, grey or RGB) from the frame header; None for CMYK, or where none is found."""
-    at = 2
+class _Frame(NamedTuple):
+    width: int
+    height: int
+    components: int
+    single: bool  # one scan holds all, and no decoder reads another
+
+
+def _jpeg_frame(data: bytes | memoryview) -> _Frame | None:
+    """What the headers before the first scan say; None where they are damaged."""
+    at, frame, sequential = 2, None, False
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # padding
             at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (
-                int.from_bytes(data[at + 5 : at + 7]),
-                int.from_bytes(data[at + 7 : at + 9]),
-            )
-            mode = _JPEG_MODES.get(data[at + 9])
-            return None if mode is None else (width, height, mode)
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            continue
+        if marker == 0xDA:
+            every = frame is not None and data[at + 4] == frame.components
+            return frame and frame._replace(single=sequential and every)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            frame, sequential = _Frame(width, height, components, False), marker <= 0xC1
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
 
 
