@@ -7,6 +7,7 @@ workers, though a rank may have to read beyond its own slice to find it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from simsiam_zoo.data.decode import ImageError
 from simsiam_zoo.data.image import Pixels, View, center, decode_any, render, to_rgb
@@ -131,7 +132,8 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
 
     def _make(self, epoch: int, step: int, ids: NDArray[np.int64]) -> LoadedBatch:
         draws = Draws(self.seed)
-        out = _canvas(self.views, len(ids), self.size)
+        canvas = _canvas(self.views, len(ids), self.size)
+        out: Pixels = canvas.numpy()
         shown, labels, found = ids.copy(), np.empty(len(ids), np.int64), _Found(self.shards)
         for row, id in enumerate(ids.tolist()):
             read = found.read(id, row)
@@ -148,7 +150,7 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
                     _place(render(image, view, self.size), out[v, row])
                 else:
                     _place(self._apply(to_rgb(image), view, self.size), out[v, row])
-        return _loaded(_channels_last(out), shown, labels, epoch, step, found.replaced)
+        return _loaded(_channels_last(canvas), shown, labels, epoch, step, found.replaced)
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -178,7 +180,8 @@ class EvalBatches(Dataset["LoadedBatch | ZooError"]):
         self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
 
     def __getitem__(self, ids: Sequence[int]) -> LoadedBatch | ZooError:
-        out = _canvas(1, len(ids), self.size)
+        canvas = _canvas(1, len(ids), self.size)
+        out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)
         try:
@@ -195,7 +198,7 @@ class EvalBatches(Dataset["LoadedBatch | ZooError"]):
             more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
             return DataError(first + more, "Restore the shard, or pack it again.")
         chosen, labels = np.array(kept, np.int64).T.copy()
-        return _loaded(_channels_last(out[:, : len(kept)]), chosen, labels, damaged=damaged)
+        return _loaded(_channels_last(canvas[:, : len(kept)]), chosen, labels, damaged=damaged)
 
 
 class _Found:
@@ -235,12 +238,18 @@ def _check(sample: Sample) -> None:
         raise ImageError("its bytes are not the ones that were indexed (checksum)")
 
 
-def _canvas(views: int, samples: int, size: int) -> Pixels:
-    return np.empty((views, samples, size, size, 3), np.uint8)
+def _canvas(views: int, samples: int, size: int) -> Tensor:
+    """Room for a batch, uint8 [V, N, S, S, 3]; a worker's is shared: it is sent without a copy."""
+    shape = (views, samples, size, size, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage: Any = torch.UntypedStorage
+    shared = storage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
 
 
-def _channels_last(out: Pixels) -> Tensor:
-    return torch.from_numpy(out).permute(0, 1, 4, 2, 3)
+def _channels_last(canvas: Tensor) -> Tensor:
+    return canvas.permute(0, 1, 4, 2, 3)
 
 
 def _place(view: Pixels, slot: Pixels) -> None:
