@@ -42,9 +42,6 @@ PREFETCH = 4
 """Batches that each worker makes ahead."""
 
 
-_KEPT = 31 << 20  # bytes; above 32 MiB glibc learns nothing
-
-
 class TrainLoader:
     """The batches of one rank, from any (epoch, step) to the end of the run.
 
@@ -158,10 +155,8 @@ def normalize(
     if images.device.type == torch.device(device).type == "cpu":
         table = _table(tuple(mean), tuple(std), precision == torch.float64)
         pixels = images.permute(0, 2, 3, 1).flatten(0, 1).numpy()  # a view where channels are last
-        looked_up = torch.from_numpy(cv2.LUT(pixels, table)).view(
-            len(images), -1, *pixels.shape[1:]
-        )
-        return looked_up.permute(0, 3, 1, 2).to(dtype)
+        looked_up = torch.from_numpy(cv2.LUT(pixels, table))
+        return looked_up.view(len(images), -1, *pixels.shape[1:]).permute(0, 3, 1, 2).to(dtype)
     moved = images.to(device, non_blocking=True)
     moved = moved.to(dtype=precision, memory_format=torch.channels_last)
     shift, scale = _affine(tuple(mean), tuple(std), torch.device(device), precision)
@@ -259,9 +254,6 @@ def _start_worker(_: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, a job's scheduler say
         signal.signal(number, signal.SIG_IGN)  # the main process decides when to end
     cv2.setNumThreads(1)
-    # glibc keeps what it is given back up to twice the largest block that it has seen freed. Else
-    # every image is decoded into memory that the kernel has to clear page by page.
-    np.empty(_KEPT, np.uint8)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
