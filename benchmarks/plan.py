@@ -3,8 +3,8 @@
     python benchmarks/plan.py
 
 Every figure is of a process of its own. `grown` is its peak resident memory less what it had with
-everything imported. The reader opens real shards, one image each, and reads them all in plan order.
-Here resident memory would count pages of files: shards are read with pread, so there are none.
+everything imported. The loader opens real shards of eight small images each and makes an epoch of
+two views from them, in one process.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simsiam_zoo.components.augmentations import CifarAugmentation
+from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.pack import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
@@ -44,14 +46,19 @@ def plan_case(shards: int, step: str) -> dict[str, float]:
 
 
 def reader_case(folder: str) -> dict[str, float]:
-    """Read an epoch; the peak is taken over the second half, when every cache is full."""
+    """An epoch by the loader: read, decoded, two views."""
+    imported = peak_mb()
     train = open_shards(folder).train
     plan = Plan(train.counts, seed=1, batch=EACH * 20)
+    augmentation = CifarAugmentation(
+        min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+        jitter_p=0.8, gray_p=0.2, flip_p=0.5,
+    )  # fmt: skip
     start = time.perf_counter()
-    for step in range(plan.steps):
-        for id in plan.ids(0, step).tolist():
-            train.read(id)
-    return {"seconds": time.perf_counter() - start, "peak": peak_mb(), "samples": float(len(train))}
+    for _ in TrainLoader(train, plan, augmentation, 32):
+        pass
+    seconds = time.perf_counter() - start
+    return {"rate": len(train) / seconds, "peak": peak_mb(), "grown": peak_mb() - imported}
 
 
 def made_shards(folder: Path, shards: int) -> None:
@@ -80,17 +87,20 @@ def main() -> None:
             f"{taken['seconds']:.3f} s, {taken['grown']:.0f} MB grown"
         )
     with tempfile.TemporaryDirectory() as name:
-        peaks = []
+        taken = []
         for shards in (FEW, MANY):
             folder = Path(name, str(shards))
             made_shards(folder, shards)
-            taken = alone("reader", str(folder))
-            peaks.append(taken["peak"])
-            rate = taken["samples"] / taken["seconds"]
+            taken.append(alone("reader", str(folder)))
             print(
-                f"reader of {shards:>5} shards: peak {taken['peak']:.1f} MB, {rate:,.0f} samples/s"
+                f"loader of {shards:>5} shards: peak {taken[-1]['peak']:.1f} MB,"
+                f" {taken[-1]['grown']:.1f} MB of it grown, {taken[-1]['rate']:,.0f} samples/s"
             )
-        print(f"10 x more shards: peak {peaks[1] / peaks[0] - 1:+.1%}")
+        few, many = taken
+        per_shard = (many["peak"] - few["peak"]) * 1024 / (MANY - FEW)
+        print(
+            f"10 x more shards: peak {many['peak'] / few['peak'] - 1:+.1%}, {per_shard:.1f} KB each"
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from simsiam_zoo.data.batches import Augmentation, Damage, EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.limits import affordable_workers
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.workers import default_workers
@@ -89,10 +90,13 @@ class TrainLoader:
         They start at this call, and end when the iterator is used up or let go.
 
         Raises:
+            InputError: shared memory or the limit of descriptors is too small for one worker.
             DataError: a shard is damaged, or every image of a lane's part of a batch, or a worker
                 died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
-        return _run(self._batches, _Order(self, epoch, step), self._workers, self._pin_memory)
+        pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
+        workers = affordable_workers(self._workers, pixels, PREFETCH)
+        return _run(self._batches, _Order(self, epoch, step), workers, self._pin_memory)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self.batches()
@@ -137,7 +141,9 @@ class EvalLoader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        return _run(self._batches, self._order, self._workers, self._pin_memory)
+        pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
+        workers = affordable_workers(self._workers, pixels, PREFETCH)
+        return _run(self._batches, self._order, workers, self._pin_memory)
 
 
 def normalize(

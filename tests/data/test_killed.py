@@ -56,7 +56,7 @@ def test_what_follows_a_sigkill_is_what_would_have_followed(tmp_path):
     pack(tmp_path, {"train": samples}, None, shard_size=7)
     (tmp_path / "read.py").write_text(READ)
     plan = Plan(open_shards(str(tmp_path)).train.counts, seed=3, batch=8, lanes=2, window=2)
-    whole, _ = read(tmp_path, 0).communicate(timeout=60)
+    whole, _ = read(tmp_path, 0).communicate(timeout=120)
     lines = whole.splitlines()
     assert len(lines) == 5 * plan.steps
     for at, line in enumerate(lines):
@@ -69,7 +69,7 @@ def test_what_follows_a_sigkill_is_what_would_have_followed(tmp_path):
     time.sleep(0.3)
     process.kill()
     process.wait()
-    rest, _ = read(tmp_path, last + 1).communicate(timeout=60)
+    rest, _ = read(tmp_path, last + 1).communicate(timeout=120)
     assert got + rest.splitlines() == lines
     seen = np.array([line.split()[3:] for line in lines[: plan.steps]], int).ravel()
     assert len(set(seen.tolist())) == len(seen) == plan.steps * 8
