@@ -1,18 +1,29 @@
-"""Ids → a batch of uint8 views: the work of one worker process."""
+"""Ids → a batch of uint8 views: the work of one worker process.
+
+A damaged image is replaced by the next good one, cyclically, in its lane's part of the global
+batch. That part is the same for every rank, so what replaces an image depends on neither ranks nor
+workers, though a rank may have to read beyond its own slice to find it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from zlib import crc32
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from simsiam_zoo.data.decode import ImageError
 from simsiam_zoo.data.image import Pixels, View, center, decode_any, render, to_rgb
+from simsiam_zoo.data.index import printable
+from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.errors import DataError, ZooError
 
@@ -28,15 +39,26 @@ class Augmentation(Protocol):
         """Draw the parameters of the `view`-th view of an image of `size` (height, width)."""
 
 
+class Damage(NamedTuple):
+    """A damaged image, met on the way."""
+
+    id: int
+    name: str  # shard: key
+    reason: str
+    row: int = -1
+    """The row of the batch that another image fills in its place; -1 where it was left out."""
+
+
 @dataclass
 class LoadedBatch:
     """One rank's share of a step: N samples, V views of each.
 
     Attributes:
         pixels: uint8 [V, N, 3, S, S], channels last in memory.
-        ids: dense sample ids, int64 [N].
+        ids: dense sample ids, int64 [N]; of what is in the row, after replacements.
         labels: int64 [N], -1 where there is none.
         epoch, step: whose batch it is.
+        damaged: the images that were replaced, or left out of an evaluation.
     """
 
     pixels: Tensor
@@ -44,6 +66,7 @@ class LoadedBatch:
     labels: Tensor
     epoch: int = 0
     step: int = 0
+    damaged: tuple[Damage, ...] = ()
 
     @property
     def views(self) -> list[Tensor]:
@@ -53,13 +76,13 @@ class LoadedBatch:
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
         pixels, ids, labels = (t.pin_memory() for t in (self.pixels, self.ids, self.labels))
-        return LoadedBatch(pixels, ids, labels, self.epoch, self.step)
+        return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Each tensor sent by a worker costs a descriptor and a connection: only the pixels are
         # worth that.
         ids, labels = self.ids.numpy(), self.labels.numpy()
-        return _loaded, (self.pixels, ids, labels, self.epoch, self.step)
+        return _loaded, (self.pixels, ids, labels, self.epoch, self.step, self.damaged)
 
 
 class Draws:
@@ -83,13 +106,21 @@ class Draws:
 
 
 class TrainBatches(Dataset["LoadedBatch | ZooError"]):
-    """(epoch, step, ids) → the batch of their drawn views."""
+    """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`."""
 
     def __init__(
-        self, shards: ShardSet, augmentation: Augmentation, size: int, views: int, seed: int
+        self,
+        shards: ShardSet,
+        plan: Plan,
+        augmentation: Augmentation,
+        size: int,
+        views: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.shards, self.augmentation, self.size = shards, augmentation, size
-        self.views, self.seed = views, seed
+        self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
+        self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
         self._apply = getattr(augmentation, "apply", None)
 
     def __getitem__(self, item: tuple[int, int, NDArray[np.int64]]) -> LoadedBatch | ZooError:
@@ -101,54 +132,124 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
 
     def _make(self, epoch: int, step: int, ids: NDArray[np.int64]) -> LoadedBatch:
         draws = Draws(self.seed)
-        out = _canvas(self.views, len(ids), self.size)
-        labels = []
+        canvas = _canvas(self.views, len(ids), self.size)
+        out: Pixels = canvas.numpy()
+        shown, labels, found = ids.copy(), np.empty(len(ids), np.int64), _Found(self.shards)
         for row, id in enumerate(ids.tolist()):
-            sample, image = _read(self.shards, id)
-            labels.append(sample.label)
+            read = found.read(id, row)
+            if read is None:
+                shown[row], read = self._replacement(found, epoch, step, row)
+            sample, image = read
+            labels[row] = sample.label
             for v in range(self.views):
                 extent = image.shape[0], image.shape[1]
+                # Drawn for the id that was planned: a replacement, whose image may be in the
+                # batch already, is not seen twice in the same view.
                 view = self.augmentation.sample(draws.at(epoch, id, v), v, extent)
                 if self._apply is None:
                     _place(render(image, view, self.size), out[v, row])
                 else:
                     _place(self._apply(to_rgb(image), view, self.size), out[v, row])
-        return _loaded(_channels_last(out), ids, np.array(labels, np.int64), epoch, step)
+        return _loaded(_channels_last(canvas), shown, labels, epoch, step, found.replaced)
+
+    def _replacement(
+        self, found: _Found, epoch: int, step: int, row: int
+    ) -> tuple[int, tuple[Sample, Pixels]]:
+        """The next good image after that row's in its lane's part of the global batch."""
+        parts = self.plan.ids(epoch, step).reshape(self.plan.lanes, -1)
+        lane, at = divmod(self.rank * self.plan.share(self.world) + row, parts.shape[1])
+        for id in np.roll(parts[lane], -at)[1:].tolist():
+            if (read := found.read(id)) is not None:
+                return id, read
+        raise DataError(
+            f"epoch {epoch}, step {step}: all {parts.shape[1]} images of a lane's part of the batch"
+            f" are damaged; {found.replaced[-1].name}: {found.replaced[-1].reason}",
+            "Restore the shards, or pack them again.",
+        )
 
 
 class EvalBatches(Dataset["LoadedBatch | ZooError"]):
-    """A range of ids → the batch of their center views."""
+    """Ids → the batch of their center views.
 
-    def __init__(self, shards: ShardSet, size: int, crop: float) -> None:
-        self.shards, self.size, self.crop = shards, size, crop
+    A damaged image is an error; or, where `skip_damaged` says so, left out.
+    """
 
-    def __getitem__(self, ids: range) -> LoadedBatch | ZooError:
-        out = _canvas(1, len(ids), self.size)
-        labels = []
+    def __init__(
+        self, shards: ShardSet, size: int, crop: float, skip_damaged: bool = False
+    ) -> None:
+        self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
+
+    def __getitem__(self, ids: Sequence[int]) -> LoadedBatch | ZooError:
+        canvas = _canvas(1, len(ids), self.size)
+        out: Pixels = canvas.numpy()
+        kept: list[tuple[int, int]] = []  # id, label
+        found = _Found(self.shards)
         try:
-            for row, id in enumerate(ids):
-                sample, image = _read(self.shards, id)
-                labels.append(sample.label)
-                _place(center(image, self.size, self.crop), out[0, row])
+            for id in ids:
+                read = found.read(id)
+                if read is not None:
+                    _place(center(read[1], self.size, self.crop), out[0, len(kept)])
+                    kept.append((id, read[0].label))
         except ZooError as error:
             return error
-        return _loaded(_channels_last(out), np.array(ids, np.int64), np.array(labels, np.int64))
+        damaged = tuple(found.damaged.values())
+        if damaged and not (self.skip_damaged and kept):
+            first = f"{damaged[0].name}: {damaged[0].reason}"
+            more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
+            return DataError(first + more, "Restore the shard, or pack it again.")
+        chosen, labels = np.array(kept, np.int64).T.copy()
+        return _loaded(_channels_last(canvas[:, : len(kept)]), chosen, labels, damaged=damaged)
 
 
-def _read(shards: ShardSet, id: int) -> tuple[Sample, Pixels]:
-    sample = shards.read(id)
-    try:
-        return sample, decode_any(sample.image)
-    except DataError as error:
-        raise DataError(f"{shards.name(id)}: {error.what}") from None
+class _Found:
+    """What was found damaged while one batch was made."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
+        self.damaged: dict[int, Damage] = {}  # by id
+        self._rows: list[Damage] = []
+
+    @property
+    def replaced(self) -> tuple[Damage, ...]:
+        """The damaged images that were to fill a row, in the order of rows."""
+        return tuple(self._rows)
+
+    def read(self, id: int, row: int = -1) -> tuple[Sample, Pixels] | None:
+        """The sample and its pixels, or None where its image is damaged; tried once.
+
+        Raises:
+            DataError: the shard is.
+        """
+        if id not in self.damaged:
+            sample = self._shards.read(id)
+            try:
+                _check(sample)
+                return sample, decode_any(sample.image)
+            except ImageError as error:
+                self.damaged[id] = Damage(id, self._shards.name(id), printable(error.what.encode()))
+        if row >= 0:
+            self._rows.append(self.damaged[id]._replace(row=row))
+        return None
 
 
-def _canvas(views: int, samples: int, size: int) -> Pixels:
-    return np.empty((views, samples, size, size, 3), np.uint8)
+def _check(sample: Sample) -> None:
+    """Compare the image with the checksum that its index keeps, if it keeps one."""
+    if sample.check is not None and crc32(sample.image) != sample.check:
+        raise ImageError("its bytes are not the ones that were indexed (checksum)")
 
 
-def _channels_last(out: Pixels) -> Tensor:
-    return torch.from_numpy(out).permute(0, 1, 4, 2, 3)
+def _canvas(views: int, samples: int, size: int) -> Tensor:
+    """Room for a batch, uint8 [V, N, S, S, 3]; a worker's is shared: it is sent without a copy."""
+    shape = (views, samples, size, size, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage: Any = torch.UntypedStorage
+    shared = storage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
+
+
+def _channels_last(canvas: Tensor) -> Tensor:
+    return canvas.permute(0, 1, 4, 2, 3)
 
 
 def _place(view: Pixels, slot: Pixels) -> None:
@@ -164,5 +265,7 @@ def _loaded(
     labels: NDArray[np.int64],
     epoch: int = 0,
     step: int = 0,
+    damaged: tuple[Damage, ...] = (),
 ) -> LoadedBatch:
-    return LoadedBatch(pixels, torch.from_numpy(ids), torch.from_numpy(labels), epoch, step)
+    ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
+    return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged)

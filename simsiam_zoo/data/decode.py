@@ -1,19 +1,23 @@
 """Encoded image → pixels, for files that nobody vouches for.
 
 The first bytes choose among JPEG, PNG and WebP. The size is read from the header and bounded before
-memory is spent. EXIF orientation is ignored, alpha dropped, of an animation the first frame taken.
+memory is spent, as are the scans of a JPEG and the chunks of a PNG. EXIF orientation is ignored,
+alpha dropped, of an animation the first frame taken.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import zlib
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from simsiam_zoo.errors import DataError
 
@@ -22,7 +26,22 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded: 8192 x 8192 (192 MiB as RGB); ImageNet's largest are below it."""
 
+
+class ImageError(DataError):
+    """One image is damaged. The text says how, not which: only the caller knows that."""
+
+
+MAX_SCANS = 100
+"""Scans of a JPEG, each of which may touch every pixel; encoders make about ten."""
+
+MAX_SCANNED = 1 << 30
+"""Pixels x scans of a JPEG: sixteen scans of the largest image."""
+
+MAX_CHUNKS = 1 << 16
+"""Chunks of a PNG."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG_MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}  # by the number of components
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
 _GRAY, _RGB = 0, 2  # PNG color types
 
@@ -31,7 +50,7 @@ def decode(data: bytes | memoryview) -> Pixels:
     """Pixels [H, W, 3], RGB.
 
     Raises:
-        DataError: it is no JPEG, PNG or WebP, is damaged, or has more than `MAX_PIXELS` pixels.
+        ImageError: it is no JPEG, PNG or WebP, is damaged, or has more than `MAX_PIXELS` pixels.
     """
     return to_rgb(decode_any(data))
 
@@ -42,10 +61,11 @@ def decode_any(data: bytes | memoryview) -> Pixels:
     if head.startswith(_PNG):
         return _decode_png(data)
     if head.startswith(b"\xff\xd8\xff"):
-        return _decode_pillow(data, "JPEG")
+        return _decode_jpeg(data)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        _check_webp(bytes(data[12:30]))
         return _decode_pillow(data, "WEBP")
-    raise DataError("it is no JPEG, PNG or WebP image" if len(data) else "the image is empty")
+    raise ImageError("it is no JPEG, PNG or WebP image" if len(data) else "the image is empty")
 
 
 def to_rgb(image: Pixels) -> Pixels:
@@ -53,40 +73,97 @@ def to_rgb(image: Pixels) -> Pixels:
     return cast(Pixels, cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)) if image.ndim == 2 else image
 
 
+def _decode_jpeg(data: bytes | memoryview) -> Pixels:
+    """By torchvision's libjpeg-turbo, which refuses what Pillow refuses and gives its pixels."""
+    frame = _jpeg_frame(data)
+    # A marker cannot lie in the compressed pixels, only in a thumbnail's: never too few.
+    scans = 1 if frame and frame.single else bytes(data).count(b"\xff\xda")
+    if frame is None or frame.components not in _JPEG_MODES:
+        return _decode_pillow(data, "JPEG", scans)  # it knows more kinds, and what is wrong
+    _check_size(frame.width, frame.height)
+    _check_scans(frame.width, frame.height, scans)
+    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))
+    try:
+        decoded = decode_jpeg(encoded, _JPEG_MODES[frame.components])
+    except RuntimeError as error:
+        reason = str(error).rpartition(": ")[2].splitlines()[0]
+        raise ImageError(f"the JPEG image is damaged: {reason}") from None
+    pixels: Pixels = decoded.permute(1, 2, 0).numpy()
+    return pixels[:, :, 0] if frame.components == 1 else pixels
+
+
+class _Frame(NamedTuple):
+    width: int
+    height: int
+    components: int
+    single: bool  # one scan holds all, and no decoder reads another
+
+
+def _jpeg_frame(data: bytes | memoryview) -> _Frame | None:
+    """What the headers before the first scan say; None where they are damaged."""
+    at, frame, sequential = 2, None, False
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker == 0xDA:
+            every = frame is not None and data[at + 4] == frame.components
+            return frame and frame._replace(single=sequential and every)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width, components = struct.unpack_from(">HHB", data, at + 5)
+            frame, sequential = _Frame(width, height, components, False), marker <= 0xC1
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
 def _decode_png(data: bytes | memoryview) -> Pixels:
     depth, color, plain = _check_png(data)
     buffer = np.frombuffer(data, np.uint8)
     if plain and depth == 8 and color in (_GRAY, _RGB):
         flag = cv2.IMREAD_GRAYSCALE if color == _GRAY else cv2.IMREAD_COLOR_RGB
-        image = cv2.imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = _imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
     elif depth == 16:  # Pillow keeps the high byte of RGB and saturates grey
-        image = _scale_16_bit(cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED))
+        image = _scale_16_bit(_imdecode(buffer, cv2.IMREAD_UNCHANGED))
     else:
         return _decode_pillow(data, "PNG")
     if image is None:
-        raise DataError("the PNG image is damaged")
+        raise ImageError("the PNG image is damaged")
     return cast(Pixels, image)
 
 
 def _check_png(data: bytes | memoryview) -> tuple[int, int, bool]:
     """(bit depth, color type, whether it holds only pixels), all checksums and the size checked."""
     view = memoryview(data)
-    at, kinds = 8, []
-    while at + 12 <= len(view):
+    at, first, last, kinds = 8, b"", b"", set()
+    for _ in range(MAX_CHUNKS):
+        if at + 12 > len(view):
+            break
         end = at + 12 + int.from_bytes(view[at : at + 4])
         if end > len(view):
             break
         if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
-            raise DataError(f"the PNG image is damaged (checksum of the chunk at byte {at})")
-        kinds.append(bytes(view[at + 4 : at + 8]))
-        if kinds[-1] == b"IEND":
+            raise ImageError(f"the PNG image is damaged (checksum of the chunk at byte {at})")
+        last = bytes(view[at + 4 : at + 8])
+        first = first or last
+        kinds.add(last)
+        if last == b"IEND":
             break
         at = end
-    if not kinds or kinds[0] != b"IHDR" or kinds[-1] != b"IEND":
-        raise DataError("the PNG image is cut off")
+    else:
+        raise ImageError(f"a PNG image of more than {MAX_CHUNKS:,} chunks is refused")
+    if first != b"IHDR" or last != b"IEND":
+        raise ImageError("the PNG image is cut off")
     header = view[16:29]
     _check_size(int.from_bytes(header[0:4]), int.from_bytes(header[4:8]))
     return header[8], header[9], _PLAIN_CHUNKS.issuperset(kinds)
+
+
+def _imdecode(buffer: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
+    try:
+        return cv2.imdecode(buffer, flags)
+    except cv2.error:
+        return None
 
 
 def _scale_16_bit(image: NDArray[Any] | None) -> Pixels | None:
@@ -97,22 +174,44 @@ def _scale_16_bit(image: NDArray[Any] | None) -> Pixels | None:
     return scaled if scaled.ndim == 2 else np.ascontiguousarray(scaled[:, :, 2::-1])
 
 
-def _decode_pillow(data: bytes | memoryview, form: str) -> Pixels:
+def _check_webp(header: bytes) -> None:
+    """Check the size that the first chunk states: Pillow allocates an animation when it opens it.
+
+    (RFC 9649, sections 2.5 to 2.7.)
+    """
+    kind, body = header[:4], header[8:]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
+    elif kind == b"VP8L":
+        packed = int.from_bytes(body[1:5], "little")
+        width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    _check_size(width, height)
+
+
+def _decode_pillow(data: bytes | memoryview, form: str, scans: int = 1) -> Pixels:
     try:
         with Image.open(io.BytesIO(data), formats=(form,)) as image:
             _check_size(*image.size)
+            _check_scans(*image.size, scans)
             image.load()
             if image.mode in ("1", "L", "LA"):
                 return np.array(image.convert("L"))
             if image.mode == "P" and "transparency" in image.info:
                 return np.array(image.convert("RGBA"))[:, :, :3]  # straight to RGB, Pillow warns
             return np.array(image.convert("RGB"))
-    except DataError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # what Pillow raises for damaged files is not listed anywhere
-        raise DataError(f"the {form} image is damaged: {error}") from None
+        raise ImageError(f"the {form} image is damaged: {error}") from None
 
 
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(f"an image of {width} x {height} pixels is refused (over {MAX_PIXELS:,})")
+        raise ImageError(f"an image of {width} x {height} pixels is refused (over {MAX_PIXELS:,})")
+
+
+def _check_scans(width: int, height: int, scans: int) -> None:
+    if scans > MAX_SCANS or scans * width * height > MAX_SCANNED:
+        raise ImageError(f"a JPEG image of {scans} scans of {width} x {height} pixels is refused")

@@ -15,14 +15,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
 
 __all__ = ["Pixels", "View", "center", "decode", "decode_any", "render", "to_rgb"]
 
-_LEVELS = np.arange(256, dtype=np.float32)
-_HUES = np.arange(256, dtype=np.uint8)
+_CUT = -0.5 + 2**-10
+"""Turns rounding to the nearest level into Pillow's cutting off, but for rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +73,9 @@ def render(image: Pixels, view: View, size: int) -> Pixels:
     if view.gray and out.ndim == 3:
         out = to_rgb(_luma(out))
     if view.blur:
+        kernel = _gaussian(view.blur)
         out = cast(
-            Pixels,
-            cv2.GaussianBlur(out, (0, 0), view.blur, borderType=cv2.BORDER_REPLICATE),
+            Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
         )
     if view.solarize is not None:
         out = np.where(out >= view.solarize, 255 - out, out)
@@ -107,13 +106,18 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
         return image
     if image.shape[0] <= height and image.shape[1] <= width:  # nothing to antialias
         return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
-    # torch has Pillow's filter in SIMD code for uint8, channels last
-    pixels = torch.from_numpy(image if image.ndim == 3 else image[:, :, None])
-    out = functional.interpolate(
-        pixels.permute(2, 0, 1)[None], (height, width), mode="bilinear", antialias=True
-    )[0].permute(1, 2, 0)
-    result: Pixels = np.ascontiguousarray(out.numpy())
-    return result if image.ndim == 3 else result[:, :, 0]
+    # torch has Pillow's filter in SIMD code for uint8. Given where to write, it writes channels
+    # last; functional.interpolate takes twice the time: it writes planes, to be interleaved again.
+    out: Pixels = np.empty((height, width, *image.shape[2:]), np.uint8)
+    torch.ops.aten._upsample_bilinear2d_aa.out(
+        _planes(image), [height, width], False, out=_planes(out)
+    )
+    return out
+
+
+def _planes(image: Pixels) -> torch.Tensor:
+    """[H, W, C] or [H, W] as [1, C, H, W], without a copy."""
+    return torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None]
 
 
 def _affine_crop(image: Pixels, view: View, size: int) -> Pixels:
@@ -168,20 +172,27 @@ def _luma(image: Pixels) -> Pixels:
     return cast(Pixels, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) if image.ndim == 3 else image
 
 
-def _blend_table(base: float, factor: float) -> NDArray[np.uint8]:
-    """base + factor (v - base) for the 256 levels, clipped and cut off as Pillow's blend does."""
-    levels = np.float32(base) + np.float32(factor) * (_LEVELS - np.float32(base))
-    table: NDArray[np.uint8] = np.minimum(np.maximum(levels, 0), 255).astype(np.uint8)
-    return table
+def _gaussian(sigma: float) -> NDArray[np.float64]:
+    """A kernel out to 3 sigma, in whole 256ths that make one: what flat areas are stays so."""
+    reach = math.ceil(3 * sigma)
+    kernel = np.rint(256 * cv2.getGaussianKernel(2 * reach + 1, sigma))
+    kernel[reach] += 256 - kernel.sum()
+    scaled: NDArray[np.float64] = kernel / 256
+    return scaled
+
+
+def _blend(image: Pixels, base: float, factor: float) -> Pixels:
+    """base + factor (v - base), clipped and cut off as Pillow's blend does."""
+    shift = base * (1 - factor) + _CUT
+    return cast(Pixels, cv2.addWeighted(image, factor, image, 0, shift))
 
 
 def _brightness(image: Pixels, factor: float) -> Pixels:
-    return cast(Pixels, cv2.LUT(image, _blend_table(0, factor)))
+    return _blend(image, 0, factor)
 
 
 def _contrast(image: Pixels, factor: float) -> Pixels:
-    mean = int(cv2.mean(_luma(image))[0] + 0.5)
-    return cast(Pixels, cv2.LUT(image, _blend_table(mean, factor)))
+    return _blend(image, int(cv2.mean(_luma(image))[0] + 0.5), factor)
 
 
 def _saturation(image: Pixels, factor: float) -> Pixels:
@@ -195,8 +206,12 @@ def _hue(image: Pixels, shift: float) -> Pixels:
     if image.ndim == 2:
         return image
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    turned = _HUES + np.uint8(int(shift * 255) & 255)  # wraps, as the circle does
-    hsv[:, :, 0] = turned[hsv[:, :, 0]]
+    row = np.zeros((hsv.shape[1], 3), np.uint8)
+    row[:, 0] = int(shift * 255) & 255
+    flat = hsv.reshape(
+        len(hsv), -1
+    )  # whole rows: one long addition, which wraps as the circle does
+    np.add(flat, row.ravel(), out=flat)
     return cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
 

@@ -286,6 +286,10 @@ def _problem(index: ShardIndex, tar_size: int) -> str | None:
     inside &= index.offsets <= tar_size - BLOCK - np.minimum(index.sizes, tar_size)
     if not inside.all() or (index.offsets % BLOCK).any():
         return "it points outside"
+    order = np.argsort(index.offsets)
+    ends_of = (index.offsets + BLOCK + index.sizes)[order]
+    if (index.offsets[order][1:] < ends_of[:-1]).any():
+        return "its images overlap"
     if (index.labels < UNLABELLED).any() or (index.formats >= len(FORMATS)).any():
         return "its labels or formats are damaged"
     return None

@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.errors import InputError
 
+MAX_SAMPLES = 1 << 48
+"""More than any data set has, and far from where 64-bit positions would wrap."""
+
 _SHARDS, _SAMPLES = 1, 2  # what a key is drawn for
 
 
@@ -62,6 +65,8 @@ class Plan:
         self, counts: Iterable[int], seed: int, batch: int, lanes: int = 1, window: int = 16
     ) -> None:
         self.counts = np.fromiter(counts, np.int64)
+        if self.counts.sum(dtype=np.float64) > MAX_SAMPLES:
+            raise InputError(f"the shards claim more than {MAX_SAMPLES:,} samples")
         self.seed, self.batch, self.lanes, self.window = seed, batch, lanes, window
         self.samples = int(self.counts.sum())
         if min(batch, lanes, window) < 1 or (self.counts < 0).any():
@@ -77,6 +82,9 @@ class Plan:
         self._starts = np.concatenate(([0], np.cumsum(self.counts)))  # dense id of each shard's 0
         self._epoch: _Epoch | None = None
         self._windows: dict[int, _Window] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_epoch": None, "_windows": {}}  # a worker makes its own
 
     def share(self, world: int) -> int:
         """Samples per rank and step. Raises InputError where `world` ranks cannot share alike."""

@@ -21,10 +21,13 @@ from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index, scan
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, read_manifest
 from simsiam_zoo.data.remote import RemoteSplit, find_remote
 from simsiam_zoo.data.sources import find_shards, is_remote
-from simsiam_zoo.data.tar import BLOCK
+from simsiam_zoo.data.tar import BLOCK, is_member
 from simsiam_zoo.data.urls import redacted
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+
+MAX_CLASSES = 1 << 20
+"""Labels that nobody names are below it: a classifier of more would not fit in memory."""
 
 MAX_OPEN_SHARDS = 64
 """Shards that one process keeps open (a descriptor and an index each)."""
@@ -33,11 +36,15 @@ _READS_PER_SWEEP = 64
 
 
 class Sample(NamedTuple):
-    """One stored sample. `image` is the encoded file; `label` is -1 where there is none."""
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none.
+
+    `check` is the CRC-32 that `image` had when it was indexed; None where the index keeps none.
+    """
 
     key: str
     image: memoryview
     label: int
+    check: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +161,15 @@ class ShardSet:
             content = os.pread(descriptor, BLOCK + size, offset)
         except OSError as error:
             raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
-        if len(content) < BLOCK + size or crc32(content[:BLOCK]) != index.checks[i]:
+        header = content[:BLOCK]
+        found = len(content) == BLOCK + size and crc32(header) == index.checks[i]
+        if not (found and is_member(header, size)):
             raise DataError(
                 f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
                 "Restore the shard, or start again: a changed shard is indexed anew.",
             )
-        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]))
+        check = int(index.image_checks[i]) if len(index.image_checks) else None
+        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]), check)
 
     def _opened(self, place: int) -> tuple[int, ShardIndex]:
         opened = self._open.get(place)
@@ -180,8 +190,9 @@ class ShardSet:
         index = load_index(shard.index, shard.bytes)
         if len(index) != shard.samples:
             raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
-        if self.classes is not None and (index.labels >= len(self.classes)).any():
-            raise DataError(f"{shard.where} has labels over its {len(self.classes)} classes")
+        classes = MAX_CLASSES if self.classes is None else len(self.classes)
+        if (index.labels >= classes).any():
+            raise DataError(f"{shard.where} has labels over its {classes} classes")
         return index
 
     def _descriptor(self, shard: Shard) -> int:

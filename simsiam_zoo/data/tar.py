@@ -16,11 +16,15 @@ from simsiam_zoo.errors import DataError, InputError
 
 BLOCK = 512
 MAX_EXTENSION = 1 << 16  # bytes of one extended header: names, never contents
+MAX_NAME = 1 << 12  # bytes; no file system has longer paths
 
 _REGULAR = (b"0", b"\0", b"7")
 _EXTENSIONS = (b"x", b"g", b"L")
 _OCTAL = re.compile(rb"[ \0]*([0-7]+)[ \0]*\Z")
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip", b"\x1f\x9d": "compress", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip",
+}  # fmt: skip
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device",
           b"6": "a pipe", b"S": "a sparse file", b"K": "a link"}  # fmt: skip
 
@@ -66,6 +70,8 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
                 long_name = name if kind != b"g" else long_name
             elif kind in _REGULAR:
                 name = long_name or _name(header)
+                if len(name) > MAX_NAME:
+                    raise ValueError(f"its name of {len(name)} bytes is absurd")
                 if not name.endswith(b"/"):  # how old archives mark a folder
                     yield Member(name, at, size, zlib.crc32(header))
                 long_name = None
@@ -74,6 +80,12 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
         except ValueError as error:
             raise DataError(f"{where}: the member at offset {at} is refused: {error}") from None
         at = content + -(-size // BLOCK) * BLOCK
+
+
+def is_member(header: bytes, size: int) -> bool:
+    """Whether a block is the header of a regular member of that size: as an index says it is."""
+    stated = _OCTAL.match(header[124:136])
+    return header[156:157] in _REGULAR and stated is not None and int(stated[1], 8) == size
 
 
 def split_name(name: bytes) -> tuple[bytes, bytes] | None:
@@ -146,7 +158,7 @@ def _pax_path(records: bytes) -> bytes | None:
         if length < 5 or len(record) < length or not equals or record[-1:] != b"\n":
             raise ValueError("its extended header is damaged")
         if key == b"size" or key.startswith(b"GNU.sparse"):
-            raise ValueError(f"its extended header overrides the {key.decode()}")
+            raise ValueError(f"its extended header overrides the {key[:32].decode()!a}")
         if key == b"path":
             path = value
         at += length

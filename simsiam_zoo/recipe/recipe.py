@@ -84,6 +84,7 @@ class Data(Section):
     stream: bool = Field(False, description="Read uncounted shards, with weaker guarantees")
     steps_per_epoch: int = Field(0, description="Length of an epoch of a stream", ge=0)
     cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
+    max_damaged: float = operational(1e-3, "Share of images that may be damaged", ge=0, le=1)
 
     @field_validator("std")
     @classmethod

@@ -84,6 +84,7 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,
         "steps": setup.steps,
+        "damaged_images": len(record.damaged),
         "parameters": parameter_counts(setup.siamese),
         "seconds": {
             "training": round(elapsed, 1),
@@ -148,7 +149,8 @@ def measure(
         encoders[RAW] = raw_pixels
         shown = [TRAINED, UNTRAINED, RAW]
     train = extract(centre_views(setup, setup.dataset.train), encoders)
-    test = extract(centre_views(setup, setup.dataset.test), encoders)
+    # A figure on fewer test images than there are is another figure; a bank may miss one.
+    test = extract(centre_views(setup, setup.dataset.test, whole=True), encoders)
     if RAW in encoders:
         train.by_encoder[RAW] = grey_once(train.by_encoder[RAW])
         test.by_encoder[RAW] = grey_once(test.by_encoder[RAW])

@@ -1,10 +1,11 @@
 """What a run leaves behind, in one folder.
 
-    recipe.toml  lock.toml  metrics.jsonl  result.json  curves.png
+    recipe.toml  lock.toml  metrics.jsonl  result.json  curves.png  damaged.jsonl
     checkpoints/last.pt     backbone.safetensors
 
-Every file is written whole or not at all, but for `metrics.jsonl`, which grows a line at a time and
-is cut back to the checkpoint when a run resumes.
+Every file is written whole or not at all, but for `metrics.jsonl` and `damaged.jsonl` (there only
+if images were found damaged): those grow a line at a time and are cut back to the checkpoint when a
+run resumes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from typing import Any, Self
 import tomli_w
 from filelock import FileLock, Timeout
 
+from simsiam_zoo.data.batches import Damage
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -43,6 +45,7 @@ class Record:
         self.lock = lock
         self.identity = identity
         self.rows: list[Row] = []
+        self.damaged: dict[int, Row] = {}
         self._held: FileLock | None = None
 
     @property
@@ -71,8 +74,11 @@ class Record:
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
         self.rows = [row for row in read_metrics(self.folder) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        atomic_write_text(self.folder / "metrics.jsonl", text)
+        self._write_anew("metrics.jsonl", self.rows)
+        lines = _read_lines(self.folder / "damaged.jsonl")
+        self.damaged = {row["id"]: row for row in lines if row["step"] < step}
+        if lines:
+            self._write_anew("damaged.jsonl", self.damaged.values())
 
     def write(self, row: Row) -> None:
         """Append one line of metrics; `row["step"]` counts the steps that were done.
@@ -84,9 +90,28 @@ class Record:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
+    def list_damaged(self, step: int, damaged: Iterable[Damage]) -> list[Damage]:
+        """List the images that were not known to be damaged; they are returned.
+
+        Args:
+            step: steps that were done before the batch that met them.
+            damaged: of that batch.
+        """
+        new = [damage for damage in damaged if damage.id not in self.damaged]
+        if new:
+            with (self.folder / "damaged.jsonl").open("a") as file:
+                for id, name, reason, _ in new:
+                    row = {"step": step, "id": id, "sample": name, "damage": reason}
+                    self.damaged[id] = row
+                    file.write(json.dumps(row) + "\n")
+        return new
+
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
         atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def _write_anew(self, name: str, rows: Iterable[Row]) -> None:
+        atomic_write_text(self.folder / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _hold(self) -> None:
         try:
@@ -132,8 +157,12 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 def read_metrics(folder: Path) -> list[Row]:
     """The rows of metrics.jsonl; a last line that a crash tore is left out."""
+    return _read_lines(folder / "metrics.jsonl")
+
+
+def _read_lines(path: Path) -> list[Row]:
     try:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except FileNotFoundError:
         return []
     rows: list[Row] = []

@@ -202,12 +202,19 @@ def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
 
 
 def centre_views(
-    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None
+    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None, whole: bool = False
 ) -> Iterator[Batch]:
-    """Normalised batches of centre views, of all images or of `ids`, on the run's device."""
+    """Normalised batches of centre views, of all images or of `ids`, on the run's device.
+
+    Damaged images are left out; with `whole` one is an error.
+    """
     data = setup.recipe.data
     loader = EvalLoader(
-        shards, image_size=data.image_size, crop=setup.recipe.evaluation.crop, ids=ids
+        shards,
+        image_size=data.image_size,
+        crop=setup.recipe.evaluation.crop,
+        ids=ids,
+        skip_damaged=not whole,
     )
     for loaded in loader:
         yield to_device(setup, loaded)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -29,6 +29,9 @@ from simsiam_zoo.training.record import Record, disk_trouble, read_result, refus
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 
+LEAST_DAMAGED = 16
+"""Damaged images that end no run, however small its data, unless `data.max_damaged` is 0."""
+
 
 def train(
     recipe: Recipe, out: Path | str, *, resume: bool = False, screen: Screen | None = None
@@ -48,7 +51,7 @@ def train(
         InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
             the run to resume is of another identity.
         PluginError: a component cannot be used.
-        DataError: the data or the checkpoint is damaged.
+        DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `result.json` says so.
         StoppedError: a signal asked to stop; a checkpoint was written.
     """
@@ -95,6 +98,9 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
         for loaded in batches:
+            if record.list_damaged(step, loaded.damaged) and too_damaged(setup, record, screen):
+                save(setup, record, screen, step, elapsed + time.monotonic() - began)
+                stop_damaged(setup, record)
             # Re-seeded each step: dropout does not depend on where a run was interrupted.
             torch.manual_seed(derive_key(training.seed, step))
             setup.schedule.apply(optimizer, step)
@@ -113,7 +119,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
 
             # Only from here on does the device get waited for, and only now and then.
             if step == 1 or step % logging.interval_steps == 0 or step == setup.steps:
-                row = meter.row(step)
+                row = meter.row(step) | ({"damaged": len(record.damaged)} if record.damaged else {})
                 if not meter.finite(row):
                     stop_diverged(setup, record, screen, step)
                 record.write(row)
@@ -225,6 +231,30 @@ def check_same(before: dict[str, Any], setup: Setup, screen: Screen) -> None:
     for name in ("software", "machine"):
         if where := first_difference(before.get(name, {}), setup.lock[name], name):
             screen.say(f"warning: not where the run began: {where}")
+
+
+def too_damaged(setup: Setup, record: Record, screen: Screen) -> bool:
+    """Say what was found, once; and whether it is more than the recipe puts up with."""
+    share, found = setup.recipe.data.max_damaged, len(record.damaged)
+    first = next(iter(record.damaged.values()))
+    if found == 1:
+        screen.say(
+            f"warning: {first['sample']}: {first['damage']}; replaced by the next good image of its"
+            f" batch, as any other will be (listed in {record.folder / 'damaged.jsonl'})"
+        )
+    return found > (max(LEAST_DAMAGED, share * setup.plan.samples) if share else 0)
+
+
+def stop_damaged(setup: Setup, record: Record) -> NoReturn:
+    """Raise the DataError of a run that met too many damaged images."""
+    listed = list(record.damaged.values())
+    first = "".join(f"\n    {row['sample']}: {row['damage']}" for row in listed[:3])
+    raise DataError(
+        f"{len(listed)} of {setup.plan.samples} training images are damaged so far, more than"
+        f" data.max_damaged = {setup.recipe.data.max_damaged} puts up with. The first:{first}",
+        f"Restore the shards ({record.folder / 'damaged.jsonl'} lists all), or raise"
+        f" data.max_damaged; --resume {record.folder} goes on.",
+    )
 
 
 def stop_diverged(setup: Setup, record: Record, screen: Screen, step: int) -> None:

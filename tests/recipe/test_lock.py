@@ -31,6 +31,7 @@ ALTERNATIVES: dict[str, Any] = {
     "data.window": 3,
     "data.lanes": 2,
     "data.workers": 3,
+    "data.max_damaged": 0.5,
     "training.epochs": 3,
     "training.batch_size": 128,
     "training.seed": 3,
@@ -56,6 +57,7 @@ ALTERNATIVES: dict[str, Any] = {
 # Where and how, not what: device, workers, checkpointing, logging.
 OPERATIONAL = {
     "data.workers",
+    "data.max_damaged",
     "training.device",
     "training.threads",
     "training.checkpoint_steps",

@@ -64,6 +64,7 @@ ELSEWHERE = {
     "data.stream": "test_stream.py",
     "data.steps_per_epoch": "test_stream.py",
     "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
+    "data.max_damaged": "test_damage.py: it takes damaged shards",
     "training.device": "below: there is one device here",
 }
 

@@ -33,7 +33,7 @@ def find(source: Path) -> Original | None:
     except ImportError:
         raise InputError(
             f"{source} was saved by Hugging Face datasets, which is not installed",
-            "pip install 'simsiam-zoo[hf]'",
+            "pip install 'simsiam-zoo[datasets]'",
         ) from None
     try:
         loaded = load_from_disk(str(source), keep_in_memory=False)

@@ -1,0 +1,196 @@
+"""The loader against the paper's PIL pipeline, in CPU time of all processes, on images made here.
+
+    python benchmarks/loader.py [ROUNDS]
+
+The images are photograph-like JPEGs, 500 x 375, 4:2:0, 60 to 110 KB. Both sides give two views of
+224 px from one worker process with one thread, which reads, decodes, augments and collates. Theirs
+is torchvision's v1 transforms over an image folder, as the paper's code has it. CPU time is taken
+between two batches of a run under way, of this process and the worker; ROUNDS (3) rounds of all
+cases alternate, and the median is printed.
+
+`crops only` is the worker's share where colour and blur are left to the device: it is compared with
+the complete pipeline, which has no such choice. `decode` is plain full-quality decoding alone.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from simsiam_zoo.components.augmentations import SimSiamAugmentation
+from simsiam_zoo.data.decode import decode
+from simsiam_zoo.data.loader import TrainLoader, normalize
+from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.runtime.device import _device_name
+
+IMAGES, BATCH, WARM, TIMED, SIZE = 64, 32, 4, 12, 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def photograph(rng: np.random.Generator) -> np.ndarray:
+    """Structure at every scale, falling off as in photographs, and some grain: [375, 500, 3]."""
+    image = np.full((375, 500, 3), 120, np.float32)
+    for cells in (4, 8, 16, 32, 64, 128, 256):
+        grid = rng.normal(0, 0.35, (cells * 3 // 4 + 2, cells + 2, 3)).astype(np.float32)
+        grid += 3 * grid.mean(axis=2, keepdims=True)
+        image += cv2.resize(grid, (500, 375), interpolation=cv2.INTER_CUBIC) * 60 / cells**0.55
+    image += rng.normal(0, 3, (375, 500, 1))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def jpegs() -> list[bytes]:
+    rng, made = np.random.default_rng(0), []
+    for i in range(IMAGES):
+        file = io.BytesIO()
+        Image.fromarray(photograph(rng)).save(file, "JPEG", quality=94 + i % 4, subsampling=2)
+        made.append(file.getvalue())
+    return made
+
+
+class GaussianBlur:
+    """The paper code's."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Blur by a drawn radius."""
+        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
+
+
+class TwoViews:
+    """The same transform, twice."""
+
+    def __init__(self, transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Image.Image) -> list[torch.Tensor]:
+        """Both views."""
+        return [self.transform(image), self.transform(image)]
+
+
+def theirs(folder: Path, floats: bool) -> Iterator[object]:
+    ends: list[object] = [transforms.PILToTensor()]
+    if floats:
+        ends = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    augmentation = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE, scale=(0.2, 1.0)),
+            transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            transforms.RandomGrayscale(p=0.2),
+            transforms.RandomApply([GaussianBlur()], p=0.5),
+            transforms.RandomHorizontalFlip(),
+            *ends,
+        ]
+    )
+    images = ImageFolder(str(folder), TwoViews(augmentation))
+    order = list(range(IMAGES)) * 40
+    return iter(DataLoader(images, BATCH, sampler=order, num_workers=1, prefetch_factor=4))
+
+
+def ours(shards: ShardSet, floats: bool, complete: bool) -> Iterator[object]:
+    strengths = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    chances = {"jitter_p": 0.8, "gray_p": 0.2, "blur_p": 0.5}
+    if not complete:
+        chances = dict.fromkeys(chances, 0.0)
+    augmentation = SimSiamAugmentation(min_scale=0.2, flip_p=0.5, **strengths, **chances)
+    plan = Plan(shards.counts, seed=0, batch=BATCH)
+    for batch in TrainLoader(shards, plan, augmentation, SIZE, epochs=40, workers=1):
+        yield [normalize(view, MEAN, STD) for view in batch.views] if floats else batch
+
+
+def cpu_seconds() -> float:
+    """CPU time so far of this process and its workers."""
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / TICK
+    return total
+
+
+def seconds_per_image(batches: Iterator[object]) -> float:
+    for _ in range(WARM):
+        next(batches)
+    start = cpu_seconds()
+    for _ in range(TIMED):
+        next(batches)
+    return (cpu_seconds() - start) / (TIMED * BATCH)
+
+
+class Decoding(Dataset[int]):
+    """Nothing but decoding, in a worker too: what else the machine does slows all cases alike."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        self.encoded = encoded
+
+    def __getitem__(self, i: int) -> int:
+        return len(decode(self.encoded[i]))
+
+
+def decoded(encoded: list[bytes]) -> Iterator[object]:
+    order = list(range(len(encoded))) * 40
+    return iter(DataLoader(Decoding(encoded), BATCH, sampler=order, num_workers=1))
+
+
+def main(rounds: int = 3) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    encoded = jpegs()
+    sizes = [len(image) for image in encoded]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images" / "all").mkdir(parents=True)
+        (folder / "shards").mkdir()
+        for i, image in enumerate(encoded):
+            (folder / "images" / "all" / f"{i:04d}.jpg").write_bytes(image)
+        samples = [PackedSample(f"{i:04d}", image, "jpg", 0) for i, image in enumerate(encoded)]
+        pack(folder / "shards", {"train": samples}, None, shard_size=32)
+        shards = open_shards(str(folder / "shards")).train
+        cases: dict[str, Callable[[], float]] = {
+            "PIL uint8": lambda: seconds_per_image(theirs(folder / "images", floats=False)),
+            "PIL float32": lambda: seconds_per_image(theirs(folder / "images", floats=True)),
+            "uint8 views": lambda: seconds_per_image(ours(shards, floats=False, complete=True)),
+            "float32 views": lambda: seconds_per_image(ours(shards, floats=True, complete=True)),
+            "crops only": lambda: seconds_per_image(ours(shards, floats=False, complete=False)),
+            "decode": lambda: seconds_per_image(decoded(encoded)),
+        }
+        taken: dict[str, list[float]] = {case: [] for case in cases}
+        for _ in range(rounds):
+            for case, measure in cases.items():
+                taken[case].append(measure())
+    seconds = {case: statistics.median(times) for case, times in taken.items()}
+    print(f"{_device_name(torch.device('cpu'))}, one thread per process")
+    print(f"{IMAGES} JPEGs of {min(sizes) / 1e3:.0f} to {max(sizes) / 1e3:.0f} KB, two views each")
+    for case, against in (
+        ("PIL uint8", "PIL uint8"),
+        ("PIL float32", "PIL float32"),
+        ("uint8 views", "PIL uint8"),
+        ("float32 views", "PIL float32"),
+        ("crops only", "PIL uint8"),
+        ("decode", "PIL uint8"),
+    ):
+        print(
+            f"{case:<14} {1 / seconds[case]:7.0f} images/CPU-second"
+            f" {seconds[against] / seconds[case]:6.2f} x PIL"
+            f" {seconds['decode'] / seconds[case]:6.2f} of decode"
+        )
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
