@@ -32,6 +32,9 @@ ALTERNATIVES: dict[str, Any] = {
     "data.lanes": 2,
     "data.workers": 3,
     "data.max_damaged": 0.5,
+    "data.stream": True,
+    "data.steps_per_epoch": 7,
+    "data.cache_gb": 3.0,
     "training.epochs": 3,
     "training.batch_size": 128,
     "training.seed": 3,
@@ -58,6 +61,7 @@ ALTERNATIVES: dict[str, Any] = {
 OPERATIONAL = {
     "data.workers",
     "data.max_damaged",
+    "data.cache_gb",
     "training.device",
     "training.threads",
     "training.checkpoint_steps",
