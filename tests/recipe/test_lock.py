@@ -31,6 +31,9 @@ ALTERNATIVES: dict[str, Any] = {
     "data.window": 3,
     "data.lanes": 2,
     "data.workers": 3,
+    "data.stream": True,
+    "data.steps_per_epoch": 3,
+    "data.cache_gb": 3.0,
     "training.epochs": 3,
     "training.batch_size": 128,
     "training.seed": 3,
@@ -62,6 +65,7 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "logging.interval_steps",
     "logging.knn_epochs",
+    "data.cache_gb",
     "evaluation.rank_samples",
 }
 
