@@ -217,15 +217,16 @@ def _kept_etag(part: Path) -> str | None:
 
 def _tried(url: str, action: Callable[[], T]) -> T:
     """`action`, tried again while it raises Unavailable, with longer and longer waits."""
-    for attempt in range(1, ATTEMPTS + 1):
+    attempts, reason = ATTEMPTS, ""
+    for attempt in range(1, attempts + 1):
         try:
             return action()
         except Unavailable as error:
-            if attempt == ATTEMPTS:
-                reason = error.reason
+            reason = error.reason
+            if attempt == attempts:
                 break
             wait_before(attempt, error.wait)
     raise DataError(
-        f"{redacted(url)} cannot be had: {reason} (tried {ATTEMPTS} times)",
+        f"{redacted(url)} cannot be had: {reason} (tried {attempts} times)",
         "Look whether it can be reached, then go on with --resume: what was read is kept.",
     )
