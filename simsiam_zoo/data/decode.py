@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from typing import Any, NamedTuple, cast
 
@@ -17,9 +18,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from simsiam_zoo.errors import DataError
+
+try:  # a third faster than Pillow, with its pixels; torchvision 0.29 says that it will go away
+    from torchvision.io import decode_jpeg as _fast_jpeg
+    from torchvision.io.image import ImageReadMode
+
+    _JPEG_MODES: dict[int, Any] = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}  # by components
+    warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
+except ImportError:
+    _JPEG_MODES = {}  # Pillow decodes them all
 
 Pixels = NDArray[np.uint8]
 
@@ -41,7 +50,6 @@ MAX_CHUNKS = 1 << 16
 """Chunks of a PNG."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG_MODES = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}  # by the number of components
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
 _GRAY, _RGB = 0, 2  # PNG color types
 
@@ -74,7 +82,7 @@ def to_rgb(image: Pixels) -> Pixels:
 
 
 def _decode_jpeg(data: bytes | memoryview) -> Pixels:
-    """By torchvision's libjpeg-turbo, which refuses what Pillow refuses and gives its pixels."""
+    """By torchvision's libjpeg-turbo where it is there: it refuses what Pillow refuses."""
     frame = _jpeg_frame(data)
     # A marker cannot lie in the compressed pixels, only in a thumbnail's: never too few.
     scans = 1 if frame and frame.single else bytes(data).count(b"\xff\xda")
@@ -84,7 +92,7 @@ def _decode_jpeg(data: bytes | memoryview) -> Pixels:
     _check_scans(frame.width, frame.height, scans)
     encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))
     try:
-        decoded = decode_jpeg(encoded, _JPEG_MODES[frame.components])
+        decoded = _fast_jpeg(encoded, _JPEG_MODES[frame.components])
     except RuntimeError as error:
         reason = str(error).rpartition(": ")[2].splitlines()[0]
         raise ImageError(f"the JPEG image is damaged: {reason}") from None

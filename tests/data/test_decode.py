@@ -104,3 +104,16 @@ def test_exif_orientation_is_ignored():
     for form in ("JPEG", "PNG", "WEBP"):
         data = file_of(Image.fromarray(RGB), form, exif=exif)
         assert decode(data).shape == RGB.shape
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}])
+def test_a_jpeg_has_the_same_pixels_without_torchvisions_decoder(options, monkeypatch):
+    """torchvision has announced the end of its decoder; then it is Pillow for all."""
+    rng = np.random.default_rng(5)
+    smooth = np.kron(rng.integers(0, 256, (9, 11, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    for pixels in (smooth, smooth[:, :, 0]):
+        data = encode(pixels, "JPEG", **options)
+        there = decode_any(memoryview(data))
+        with monkeypatch.context() as patch:
+            patch.setattr("simsiam_zoo.data.decode._JPEG_MODES", {})
+            assert np.array_equal(decode_any(memoryview(data)), there)

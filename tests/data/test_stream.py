@@ -131,7 +131,7 @@ HOSTILE = {
     "a device": header("x.png", b"3", 0),
     "a symbolic link": header("x.png", b"2", 0),
     "a sparse file": header("x.png", b"S", 512, HIDDEN),
-    "the size": header("pax", b"x", 20, b"20 size=99999999999\n"),
+    "overrides the .size": header("pax", b"x", 20, b"20 size=99999999999\n"),
     "sparse": header("pax", b"x", 22, b"22 GNU.sparse.major=1\n"),
     "is ambiguous": header("folder", b"5", len(HIDDEN), HIDDEN),
     "size is ambiguous": header("folder/", b"\0", len(HIDDEN), HIDDEN),
