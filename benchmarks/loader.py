@@ -36,7 +36,7 @@ from torchvision.datasets import ImageFolder
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.loader import TrainLoader, normalize
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet, open_shards
 from simsiam_zoo.runtime.device import _device_name

@@ -23,7 +23,7 @@ from PIL import Image
 
 from simsiam_zoo.components.augmentations import CifarAugmentation
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
 

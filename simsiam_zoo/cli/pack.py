@@ -75,8 +75,8 @@ def pack(
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-mb 250
     """
     from simsiam_zoo.cli.progress import Progress
-    from simsiam_zoo.data.originals import open_original
-    from simsiam_zoo.data.packing import DAMAGED, PackOptions, pack_original
+    from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
+    from simsiam_zoo.data.packing.originals import open_original
     from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.runtime.signals import StopRequest
 

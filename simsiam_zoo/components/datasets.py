@@ -20,7 +20,7 @@ from PIL import Image
 
 from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.data.manifest import read_manifest
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.shards import Dataset, open_shards
 from simsiam_zoo.data.stream import open_stream_set
 from simsiam_zoo.errors import DataError, InputError, ZooError

@@ -17,7 +17,7 @@ from simsiam_zoo.data.manifest import (
     read_packed,
     write_counts,
 )
-from simsiam_zoo.data.pack import sha256
+from simsiam_zoo.data.packing.writer import sha256
 from simsiam_zoo.data.sources import TEST, TRAIN
 from simsiam_zoo.data.tasks import run_tasks
 from simsiam_zoo.errors import DataError, InputError, ZooError

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.batches import Augmentation, Damage, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.limits import affordable_workers
 from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.workers import default_workers, end_with_parent
 from simsiam_zoo.errors import DataError, ZooError

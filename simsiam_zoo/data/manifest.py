@@ -15,7 +15,7 @@ from simsiam_zoo.runtime.folders import atomic_write_text
 MANIFEST = "manifest.json"
 TIMM_INFO = "_info.json"
 PACKING = ".packing"
-"""A folder in that of the shards, as long as they are not complete (`packing.py`)."""
+"""A folder in that of the shards, as long as they are not complete (`packing/job.py`)."""
 
 FORMAT = "simsiam-zoo shards"
 VERSION = 1

@@ -16,13 +16,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index, scan
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, read_manifest
-from simsiam_zoo.data.remote import RemoteSplit, find_remote
+from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
+from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
+from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.sources import find_shards, is_remote
 from simsiam_zoo.data.tar import BLOCK, is_member
-from simsiam_zoo.data.urls import redacted
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 

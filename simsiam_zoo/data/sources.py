@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from simsiam_zoo.data.manifest import PACKING
-from simsiam_zoo.data.urls import check_url, expand, is_url, redacted
+from simsiam_zoo.data.remote.urls import check_url, expand, is_url, redacted
 from simsiam_zoo.errors import InputError
 
 TRAIN, TEST = ("train",), ("val", "validation", "test")

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.keyed import derive_key, keyed_hash
 from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.remote.urls import check_url, expand, redacted
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import find_shards, is_remote
 from simsiam_zoo.data.streamed import StreamedSample, read_stream, shown_source
-from simsiam_zoo.data.urls import check_url, expand, redacted
 from simsiam_zoo.errors import DataError, InputError
 
 SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27

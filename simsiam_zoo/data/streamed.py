@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import BinaryIO, NamedTuple
 
+from simsiam_zoo.data.remote.transfer import ATTEMPTS, Answer, Unavailable, open_url, wait_before
+from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.sources import is_remote
 from simsiam_zoo.data.tar import BLOCK, check_extension, check_header, refuse_compressed
-from simsiam_zoo.data.transfer import ATTEMPTS, Answer, Unavailable, open_url, wait_before
-from simsiam_zoo.data.urls import redacted
 from simsiam_zoo.errors import DataError
 
 MAX_MEMBER_BYTES = 1 << 26

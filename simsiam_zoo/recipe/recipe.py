@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
-from simsiam_zoo.data.urls import refuse_secrets
+from simsiam_zoo.data.remote.urls import refuse_secrets
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_complete, read_layers

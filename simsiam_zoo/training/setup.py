@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.ahead import limit_cache
 from simsiam_zoo.data.loader import (
     EvalLoader,
     LoadedBatch,
@@ -23,6 +22,7 @@ from simsiam_zoo.data.loader import (
     normalize,
 )
 from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError, PluginError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 
 
 def image(number: int) -> bytes:

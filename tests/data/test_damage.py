@@ -15,7 +15,7 @@ from made_images import encode, random_png
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data import batches
 from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Sample, ShardSet, open_shards
 from simsiam_zoo.errors import DataError

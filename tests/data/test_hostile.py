@@ -18,7 +18,7 @@ from made_images import random_png
 
 from simsiam_zoo.data.index import load_index, printable, scan
 from simsiam_zoo.data.manifest import MANIFEST, read_manifest
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError, InputError, ZooError

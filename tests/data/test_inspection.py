@@ -11,7 +11,7 @@ from made_images import encode, random_png
 from simsiam_zoo.components.augmentations import CifarAugmentation
 from simsiam_zoo.data.class_order import class_order, order_warning
 from simsiam_zoo.data.inspection import inspect_shards
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet, open_shards
 from simsiam_zoo.data.sheet import contact_sheet

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from made_images import random_png
 
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
 

@@ -15,7 +15,7 @@ from simsiam_zoo.data import workers
 from simsiam_zoo.data.batches import Draws
 from simsiam_zoo.data.image import View, center, decode_any, to_rgb
 from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, normalize
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet, open_shards
 from simsiam_zoo.errors import DataError, InputError

@@ -14,7 +14,7 @@ from made_images import encode, random_png
 from PIL import Image
 
 from simsiam_zoo.data import shards as shards_module
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet, open_shards
 from simsiam_zoo.errors import DataError, InputError
 

@@ -15,9 +15,10 @@ from made_images import random_png
 from served import Handler, serve
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
-from simsiam_zoo.data import streamed, transfer
+from simsiam_zoo.data import streamed
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.remote import transfer
 from simsiam_zoo.data.stream import StreamPlan, StreamSet, open_stream_set, stream_samples
 from simsiam_zoo.data.streamed import read_stream
 from simsiam_zoo.errors import DataError, InputError

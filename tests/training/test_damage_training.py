@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simsiam_zoo.data.pack import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.recipe import Recipe

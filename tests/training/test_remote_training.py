@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from simsiam_zoo.data import transfer
+from simsiam_zoo.data.remote import transfer
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.checkpoint import load_last
 

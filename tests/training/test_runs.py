@@ -273,7 +273,7 @@ def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:
 def test_unlabelled_shards_train_and_end_undetermined(
     run: Run, digit_shards: Path, tmp_path: Path
 ) -> None:
-    from simsiam_zoo.data.pack import PackedSample, pack
+    from simsiam_zoo.data.packing.writer import PackedSample, pack
     from simsiam_zoo.data.shards import open_shards
 
     labelled = open_shards(str(digit_shards)).train

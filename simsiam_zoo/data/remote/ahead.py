@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.cache import ShardCache
 from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, ZooError
 

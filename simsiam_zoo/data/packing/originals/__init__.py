@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from simsiam_zoo.data.originals.original import Original, Split, unlabelled
+from simsiam_zoo.data.packing.originals.original import Original, Split, unlabelled
 from simsiam_zoo.errors import InputError
 
 __all__ = ["LAYOUTS", "Original", "Split", "open_original"]
@@ -47,7 +47,7 @@ def open_original(source: Path, labels: bool = True) -> Original:
 
 def _open(source: Path, labels: bool) -> Original:
     *known, tree = (
-        importlib.import_module(f"simsiam_zoo.data.originals.{module}")
+        importlib.import_module(f"simsiam_zoo.data.packing.originals.{module}")
         for module in LAYOUTS.values()
     )
     found = [one for module in known if (one := module.find(source)) is not None]

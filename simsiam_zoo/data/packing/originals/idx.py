@@ -13,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED
-from simsiam_zoo.data.originals.original import MAX_RESIDENT_BYTES, Original, PixelSplit, below
+from simsiam_zoo.data.packing.originals.original import (
+    MAX_RESIDENT_BYTES,
+    Original,
+    PixelSplit,
+    below,
+)
 from simsiam_zoo.errors import DataError, InputError
 
 FASHION = (

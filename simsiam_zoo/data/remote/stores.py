@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from simsiam_zoo.data.transfer import Answer, Missing, Unavailable
+from simsiam_zoo.data.remote.transfer import Answer, Missing, Unavailable
 from simsiam_zoo.errors import InputError
 
 BLOCK = 8 << 20

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import printable
-from simsiam_zoo.data.originals.original import Original, PixelSplit, below
-from simsiam_zoo.data.originals.pickled import PickledArray, load_plain
+from simsiam_zoo.data.packing.originals.original import Original, PixelSplit, below
+from simsiam_zoo.data.packing.originals.pickled import PickledArray, load_plain
 from simsiam_zoo.errors import DataError, InputError
 
 _PIXELS = 3 * 32 * 32

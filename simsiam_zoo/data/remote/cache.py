@@ -25,8 +25,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from simsiam_zoo.data.index import scan
-from simsiam_zoo.data.transfer import download, etag_path
-from simsiam_zoo.data.urls import redacted
+from simsiam_zoo.data.remote.transfer import download, etag_path
+from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 

@@ -24,8 +24,8 @@ from simsiam_zoo.data.manifest import (
     read_packed,
     write_manifest,
 )
-from simsiam_zoo.data.originals import Original
-from simsiam_zoo.data.pack_job import Job, PackOptions, Record
+from simsiam_zoo.data.packing.assignment import Job, PackOptions, Record
+from simsiam_zoo.data.packing.originals import Original
 from simsiam_zoo.data.tasks import run_tasks
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text

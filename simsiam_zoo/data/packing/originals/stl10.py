@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED, printable
-from simsiam_zoo.data.originals.original import Original, PixelSplit, below
+from simsiam_zoo.data.packing.originals.original import Original, PixelSplit, below
 from simsiam_zoo.errors import DataError
 
 _PIXELS = 3 * 96 * 96

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.encode import JPEG_QUALITY, prepare
 from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.data.manifest import PACKING, ShardInfo, index_path
-from simsiam_zoo.data.originals import Original
-from simsiam_zoo.data.pack import PackedSample, sha256, write_shard
+from simsiam_zoo.data.packing.encode import JPEG_QUALITY, prepare
+from simsiam_zoo.data.packing.originals import Original
+from simsiam_zoo.data.packing.writer import PackedSample, sha256, write_shard
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.runtime.folders import atomic_write_text
 

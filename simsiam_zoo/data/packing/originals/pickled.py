@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.originals.original import MAX_RESIDENT_BYTES
+from simsiam_zoo.data.packing.originals.original import MAX_RESIDENT_BYTES
 from simsiam_zoo.errors import DataError
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
-from simsiam_zoo.data.originals.original import Original, Split
+from simsiam_zoo.data.packing.originals.original import Original, Split
 from simsiam_zoo.errors import DataError, InputError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")

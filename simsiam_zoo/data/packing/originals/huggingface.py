@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from simsiam_zoo.data.index import UNLABELLED, printable
-from simsiam_zoo.data.originals.original import Original, Split, png
+from simsiam_zoo.data.packing.originals.original import Original, Split, png
 from simsiam_zoo.errors import DataError, InputError
 
 _TESTS = ("val", "validation", "valid", "test")

@@ -18,8 +18,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from simsiam_zoo.data.transfer import BLOCK, Answer, Missing, StartOver, Unavailable
-from simsiam_zoo.data.urls import CREDENTIALS, host_of, redacted
+from simsiam_zoo.data.remote.transfer import BLOCK, Answer, Missing, StartOver, Unavailable
+from simsiam_zoo.data.remote.urls import CREDENTIALS, host_of, redacted
 from simsiam_zoo.errors import DataError, InputError
 
 CONNECT_SECONDS = 15.0

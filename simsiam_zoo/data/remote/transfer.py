@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from simsiam_zoo.data.urls import redacted
+from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
 
 ATTEMPTS = 8
@@ -73,10 +73,10 @@ def open_url(url: str, start: int = 0, etag: str | None = None) -> Answer:
         Unavailable, Missing, StartOver, DataError: as `web.open_web` says.
     """
     if url.startswith(("http://", "https://")):
-        from simsiam_zoo.data.web import open_web
+        from simsiam_zoo.data.remote.web import open_web
 
         return open_web(url, start, etag)
-    from simsiam_zoo.data.stores import open_object
+    from simsiam_zoo.data.remote.stores import open_object
 
     return open_object(url, start, etag)
 
@@ -86,10 +86,10 @@ def size_of(url: str) -> int:
 
     def ask() -> int:
         if url.startswith(("http://", "https://")):
-            from simsiam_zoo.data.web import web_size
+            from simsiam_zoo.data.remote.web import web_size
 
             return web_size(url)
-        from simsiam_zoo.data.stores import object_size
+        from simsiam_zoo.data.remote.stores import object_size
 
         return object_size(url)
 

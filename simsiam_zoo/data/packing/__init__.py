@@ -1,0 +1,1 @@
+"""Writing shards from what data sets come as."""

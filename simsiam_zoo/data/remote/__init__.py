@@ -1,0 +1,1 @@
+"""Shards that lie elsewhere: fetched ahead of use into a bounded cache, and never trusted."""
