@@ -21,7 +21,7 @@ from simsiam_zoo.data.loader import EvalLoader, TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.remote import cache as caching
-from simsiam_zoo.data.remote import stores, transfer, urls, web
+from simsiam_zoo.data.remote import listing, stores, transfer, urls, web
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.shards import ShardSet, open_shards
@@ -424,7 +424,6 @@ def test_counts_come_from_timms_file_or_the_set_is_refused(server: Server, packe
 def test_a_manifest_is_not_read_beyond_its_bound(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-
     monkeypatch.setattr(listing, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(DataError, match=r"manifest.json is absurdly large"):
         open_shards(server.url)
