@@ -37,8 +37,11 @@ class Batch:
 class GradientPolicy(nn.Module):
     """Base of the gradient policies: what is compared with what, and where gradient flows.
 
-    State lives in its `state_dict` and is equal on all ranks. Beside `forward` a policy may define
-    `setup(siamese)`, `after_step(siamese, step, steps)` and `prepare(siamese, batches)`.
+    State lives in its `state_dict` and is equal on all ranks; what it keeps for each sample may be
+    shared out over ranks instead (`per_sample_state`). Beside `forward` a policy may define
+    `setup(siamese)`, `after_step(siamese, step, steps)` and `prepare(siamese, batches)`. The last
+    is called before each block of `lookahead` steps, with an iterator over the very batches that
+    follow (fewer at the end of the run), under the step's autocast and without gradient.
     """
 
     views: int = 2
@@ -47,6 +50,14 @@ class GradientPolicy(nn.Module):
     """How many coming batches `prepare` is shown; 0: none, `prepare` is not called."""
     needs_ids: bool = False
     """True: refuse data that has no sample ids."""
+
+    def per_sample_state(self) -> dict[str, Tensor]:
+        """What is kept for each sample: buffers that are in no `state_dict`, [samples / ranks, ...].
+
+        Row i of rank r's is sample i x world size + r. The checkpoint holds all ranks' rows, and a
+        run that goes on with another number of ranks gets them shared out anew, in place.
+        """
+        return {}
 
     def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Pairs (prediction, target), each [N, dim]; the model averages the loss over them."""
