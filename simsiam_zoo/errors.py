@@ -59,6 +59,19 @@ class StoppedError(ZooError):
     exit_code = 75
 
 
+class PeerError(ZooError):
+    """Another process of the run failed, or cannot be reached any more.
+
+    Args:
+        what, hint: as for every error.
+        exit_code: of that process, where it is known.
+    """
+
+    def __init__(self, what: str, hint: str | None = None, exit_code: int = 1) -> None:
+        super().__init__(what, hint)
+        self.exit_code = exit_code
+
+
 def nearest(wrong: str, valid: Iterable[str], count: int = 3) -> list[str]:
     """The spellings in `valid` closest to `wrong`, best first; empty where none is close."""
     return difflib.get_close_matches(wrong, list(valid), n=count, cutoff=0.6)

@@ -17,7 +17,14 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from simsiam_zoo.errors import InputError, ZooError, did_you_mean
+from simsiam_zoo.errors import (
+    DivergedError,
+    InputError,
+    PeerError,
+    StoppedError,
+    ZooError,
+    did_you_mean,
+)
 
 PROGRAM = "simsiam-zoo"
 
@@ -83,10 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run(words)
     except ZooError as error:
         code = error.exit_code
+        rank = os.environ.get("RANK", "0")
         if debug:
             traceback.print_exception(error)
-        else:
+        elif rank == "0":
             click.echo(f"Error: {error}", err=True)
+        elif not isinstance(error, (StoppedError, DivergedError, PeerError)):
+            # Those are everyone's, and the first rank says them.
+            click.echo(f"Error on rank {rank}: {error}", err=True)
     except click.ClickException as error:
         code = InputError.exit_code
         error.show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def _component_options(command: Any) -> Any:
 )
 @click.option("--out", metavar="FOLDER", help="The run's folder (default: a new one in runs/).")
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+@click.option(
+    "--allow-bn-change",
+    is_flag=True,
+    help="Resume though BN will see another number of images at once.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -78,6 +84,7 @@ def train(
     assignments: tuple[str, ...],
     out: str | None,
     resume: str | None,
+    allow_bn_change: bool,
     stream: bool,
     dry_run: bool,
     as_json: bool,
@@ -116,10 +123,19 @@ def train(
         show(recipe, as_json)
         return
     from simsiam_zoo.cli.result import print_result
+    from simsiam_zoo.runtime.distributed import announced_rank
     from simsiam_zoo.training.screen import default_screen
     from simsiam_zoo.training.train import train as run
 
-    result = run(recipe, folder, resume=resume is not None, screen=default_screen(quiet))
+    result = run(
+        recipe,
+        folder,
+        resume=resume is not None,
+        allow_bn_change=allow_bn_change,
+        screen=default_screen(quiet),
+    )
+    if announced_rank() != 0:
+        return
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
     else:
@@ -172,9 +188,15 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
 
 
 def _new_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    """runs/NAME, or runs/NAME-2 and so on where that is taken.
+
+    Processes that torchrun started anew go on with the newest of them.
+    """
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    newest = None
     for number in range(1, 10_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         if not folder.exists():
-            return folder
+            return newest if again and newest else folder
+        newest = folder
     raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")

@@ -100,13 +100,17 @@ class Training(Section):
     epochs: int = Field(14, description="Passes over the training images", ge=1)
     batch_size: int = Field(64, description="Global batch: images per step, all ranks", ge=2)
     seed: int = Field(0, description="Decides initialisation, order and views", ge=0, lt=2**63)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto: bf16 where the hardware has it"
     )
     device: str = operational("auto", "auto, cpu, cuda, cuda:N or mps")
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
+    sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
+    grace_seconds: float = operational(
+        20.0, "Seconds after which a process that waits for a lost one is ended", gt=0
+    )
 
 
 class PartOptim(Section):

@@ -3,6 +3,7 @@
     checkpoints/step-00000620.pt          a torch.save archive, loaded with weights_only
     checkpoints/step-00000620.pt.sha256   its digest, as sha256sum writes it
     checkpoints/last.pt                   a link to the newest
+    checkpoints/step-00000620.0-of-2.pt   what a rank keeps for each of its samples, if it does
 
 The last two are kept, so that a torn one falls back to the one before it.
 """
@@ -25,6 +26,7 @@ from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_fo
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
+_SHARE = re.compile(r"step-(\d{8,})\.\d+-of-\d+\.pt\Z")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -35,24 +37,44 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Raises:
         OSError: the disk is full, say; the older checkpoints are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    with atomic_write(path) as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            # Torch's own complaint while it closes the archive covers what the disk said.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
+    _write(path, state)
     _link_last(folder, path)
+    kept = _newest_first(folder)[:KEPT]
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
         _digest_path(old).unlink(missing_ok=True)
+    for share in folder.glob("step-*-of-*.pt"):
+        if _SHARE.match(share.name) and share.name.split(".")[0] not in {p.stem for p in kept}:
+            share.unlink(missing_ok=True)
+            _digest_path(share).unlink(missing_ok=True)
     for torn in folder.glob(".*.tmp"):  # of a process that was killed while it saved
         torn.unlink(missing_ok=True)
     return path
+
+
+def save_share(
+    folder: Path, step: int, rank: int, world: int, share: dict[str, torch.Tensor]
+) -> None:
+    """Write one rank's rows of what is kept for each sample; `save_checkpoint` has to follow.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    _write(_share_path(folder, step, rank, world), share)
+
+
+def load_shares(folder: Path, step: int, world: int) -> list[dict[str, torch.Tensor]]:
+    """What the `world` ranks of a run wrote at `step`, mapped into memory rather than read.
+
+    Raises:
+        DataError: a share is missing or damaged.
+    """
+    paths = [_share_path(folder, step, rank, world) for rank in range(world)]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"the checkpoint of step {step} lacks {path.name}")
+    return [load_checkpoint(path, mapped=True) for path in paths]
 
 
 def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
@@ -77,8 +99,12 @@ def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
     raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Read one checkpoint, tensors on the CPU; its digest is checked where there is one.
+
+    Args:
+        path: the file.
+        mapped: leave tensors on the disk until they are looked at.
 
     Raises:
         InputError: it cannot be opened.
@@ -90,7 +116,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise DataError(f"the checkpoint {path} is damaged: its digest differs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch remarks on damage before it fails on it
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
     except pickle.UnpicklingError:
@@ -108,6 +134,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise DataError(f"the checkpoint {path} holds {type(state).__name__}, not a table")
     return state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Torch's own complaint while it closes the archive covers what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
+
+
+def _share_path(folder: Path, step: int, rank: int, world: int) -> Path:
+    return folder / f"step-{step:08d}.{rank}-of-{world}.pt"
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import torch
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.cores import available_cores
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,19 @@ class Runtime:
     """Where and with which arithmetic a run is carried out."""
 
     device: torch.device
-    precision: str  # fp32, bf16 or fp16
+    precision: str  # fp64, fp32, bf16 or fp16
     threads: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights and images."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
-        if self.precision == "fp32":
+        if self.precision not in _AUTOCAST:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
 
     def scaler(self) -> torch.amp.GradScaler:
         """Scales the loss under fp16; passes it through otherwise."""
@@ -52,14 +57,15 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
 
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads of torch; 0: one for each core that this process may use.
+        precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
+        threads: CPU threads of torch; 0: one for each core that this process may use, which it
+            shares with the other processes of the run on this machine.
 
     Raises:
         InputError: there is no such device, or it cannot do that arithmetic.
     """
     chosen = _device(device)
-    threads = threads or available_cores()
+    threads = threads or max(1, available_cores() // _local("WORLD_SIZE", 1))
     torch.set_num_threads(threads)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -73,7 +79,7 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            return torch.device("cuda", _local("RANK", 0))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -82,10 +88,19 @@ def _device(name: str) -> torch.device:
     if device.type not in {"cpu", "cuda", "mps"}:
         raise InputError(f"training.device = {name!r}: it is auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise InputError(f"training.device = {name!r}: this machine has {count} CUDA devices")
-        return torch.device("cuda", device.index or 0)
+        count, local = torch.cuda.device_count(), _local("WORLD_SIZE", 1)
+        if device.index is not None and local > 1:
+            raise InputError(
+                f"training.device = {name!r}: {local} processes cannot share one device",
+                "Say cuda: each process takes its own.",
+            )
+        index = _local("RANK", 0) if device.index is None else device.index
+        if index >= count:
+            raise InputError(
+                f"training.device = {name!r}: this machine has {count} CUDA devices, and"
+                f" number {index} is asked for"
+            )
+        return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError("training.device = 'mps': this machine has no MPS device")
     return torch.device(device.type)
@@ -96,9 +111,16 @@ def _precision(name: str, device: torch.device) -> str:
         if device.type == "cuda":
             return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    if name == "fp64" and device.type == "mps":
+        raise InputError("training.precision = 'fp64': not on mps; use fp32")
     if name == "fp16" and device.type != "cuda":
         raise InputError(f"training.precision = 'fp16': not on {device.type}; use bf16 or fp32")
     return name
+
+
+def _local(what: str, default: int) -> int:
+    """LOCAL_RANK or LOCAL_WORLD_SIZE, as torchrun states them."""
+    return int(os.environ.get(f"LOCAL_{what}", default))
 
 
 def _cpu_has_bf16() -> bool:

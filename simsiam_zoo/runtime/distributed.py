@@ -1,19 +1,52 @@
-"""The processes of a run: torchrun starts them, this module joins them.
+"""The processes of a run: torchrun starts them, this module lets them work as one.
 
-Every function works on a single process too, where it is the identity, so that no caller asks how
-many there are. Ranks are those of the run, 0 to world size - 1.
+Every function works on a single process too, where it costs nothing, so that no caller asks how
+many there are. Ranks are those of the run, 0 to world size - 1; rank 0 speaks and writes.
+
+There are two groups: the default one, over which gradients go (NCCL on CUDA, else gloo), and a side
+group on the CPU for what the ranks have to tell each other, so that it waits for no device.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PeerError, ZooError
+
+T = TypeVar("T")
+
+MEETING_SECONDS = 300
+"""How long a process waits for the others to come up."""
+
+_SIDE_PATIENCE = timedelta(days=7)  # rank 0 may evaluate for hours; a dead peer is noticed at once
+_FAILURE = "simsiam-zoo/failure"
+
+_side: Any = None
+_store: Any = None
+
+
+def announced_world_size() -> int:
+    """World size that torchrun states, before the processes have met."""
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def announced_rank() -> int:
+    """This process's rank as torchrun states it; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def restarts() -> int:
+    """How often torchrun has started this run's processes anew."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def is_distributed() -> bool:
@@ -31,9 +64,177 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
-def announced_world_size() -> int:
-    """World size that torchrun states, before the processes have met."""
-    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+@contextmanager
+def joined() -> Iterator[None]:
+    """Meet the run's other processes, if torchrun has started any; part at the end.
+
+    An error on the way out is told to the others, whose next collective fails, with a PeerError
+    that names it. Where the caller has a process group of its own, that one is used.
+
+    Raises:
+        InputError: the others cannot be met.
+        PeerError: another process failed, or is gone.
+    """
+    global _side, _store
+    if announced_world_size() == 1 or is_distributed():
+        yield
+        return
+    _store = _meet()
+    _side = dist.new_group(backend="gloo", timeout=_SIDE_PATIENCE)
+    try:
+        yield
+    except PeerError:
+        raise
+    except ZooError as error:
+        _tell(error)
+        raise
+    except RuntimeError as error:
+        if not _tells_of_a_lost_peer(error):
+            _tell(error)
+            raise
+        raise peer_failure() or PeerError(
+            "another process of the run is gone: it was killed, or cannot be reached any more"
+        ) from error
+    except BaseException as error:
+        _tell(error)
+        raise
+    else:
+        dist.destroy_process_group()  # after an error it might wait for the others for ever
+    finally:
+        _side = _store = None
+
+
+def _meet() -> Any:
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        timeout = timedelta(seconds=MEETING_SECONDS)
+        store, number, size = next(rendezvous("env://", timeout=timeout))
+        dist.init_process_group(backend, store=store, rank=number, world_size=size)
+    except (ValueError, RuntimeError) as error:
+        where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        raise InputError(
+            f"the {announced_world_size()} processes of the run cannot meet at {where}:"
+            f" {str(error).splitlines()[0]}",
+            "Give torchrun another --master-port if that one is taken, or --standalone.",
+        ) from error
+    return store
+
+
+def _tell(error: BaseException) -> None:
+    """Leave word of the failure where the others find it. Whoever fails first is heard."""
+    try:
+        if not _store.check([_FAILURE]):
+            code = getattr(error, "exit_code", 1)
+            text = getattr(error, "what", None) or f"{type(error).__name__}: {error}"
+            _store.set(_FAILURE, f"{rank()}\n{code}\n{text}")
+    except RuntimeError:
+        pass  # the store went down with another process
+
+
+def peer_failure() -> PeerError | None:
+    """The failure that another process left word of; None where all is well, as far as is known."""
+    if _store is None:
+        return None
+    try:
+        if not _store.check([_FAILURE]):
+            return None
+        number, code, text = _store.get(_FAILURE).decode(errors="replace").split("\n", 2)
+    except RuntimeError:
+        return PeerError("the process that the others meet at is gone")
+    return PeerError(f"rank {number} failed: {text}", exit_code=int(code))
+
+
+def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out")
+    return isinstance(error, dist.DistError) or any(sign in text for sign in signs)
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do `work` on every rank; where it fails on one, it fails on all.
+
+    Raises:
+        PeerError: it failed on another rank; the text and the exit code are that one's.
+    """
+    if not is_distributed():
+        return work()
+    value: T | None = None
+    failure: Exception | None = None
+    try:
+        value = work()
+    except Exception as error:
+        failure = error
+    stated: list[Any] = [None] * world_size()
+    dist.all_gather_object(stated, _stated(failure), group=_side)
+    if failure is not None:
+        raise failure
+    for number, other in enumerate(stated):
+        if other is not None:
+            code, what, hint = other
+            raise PeerError(f"rank {number}: {what}", hint, code)
+    return value  # type: ignore[return-value]
+
+
+def _stated(error: Exception | None) -> tuple[int, str, str | None] | None:
+    if error is None:
+        return None
+    if isinstance(error, ZooError):
+        return error.exit_code, error.what, error.hint
+    return 1, f"{type(error).__name__}: {error}", None
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """Do `work` on rank 0 alone; its value (plain values) or its error is everyone's."""
+    value = together(lambda: work() if rank() == 0 else None)
+    if not is_distributed():
+        return value  # type: ignore[return-value]
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_side)
+    return box[0]  # type: ignore[return-value]
+
+
+def collect(value: T) -> list[T]:
+    """Every rank's value (plain values), in the order of ranks."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_side)
+    return values
+
+
+class Agreement:
+    """What the ranks wish for, added up: at one call all get the same answer, and nobody waits.
+
+    Among several processes the answer to what is said at one call comes with the next one, when it
+    has long been added up; on a single process at once. All ranks have to call it equally often.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: tuple[Any, Tensor] | None = None
+
+    def __call__(self, *wishes: int, final: bool = False) -> tuple[int, ...]:
+        """Say how often each thing is wished for; returns the sums over ranks.
+
+        Args:
+            wishes: as many at each call.
+            final: no call will follow, so the answer to this one is waited for and added.
+        """
+        if not is_distributed():
+            return tuple(int(wish) for wish in wishes)
+        before = self._answer(len(wishes))
+        said = torch.tensor(wishes, dtype=torch.int64)
+        self._under_way = dist.all_reduce(said, group=_side, async_op=True), said
+        if not final:
+            return before
+        return tuple(map(sum, zip(before, self._answer(len(wishes)), strict=True)))
+
+    def _answer(self, length: int) -> tuple[int, ...]:
+        if self._under_way is None:
+            return (0,) * length
+        work, said = self._under_way
+        self._under_way = None
+        work.wait()
+        return tuple(said.tolist())
 
 
 class _Gather(torch.autograd.Function):
@@ -48,9 +249,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def gather(x: Tensor) -> Tensor:
@@ -77,17 +278,3 @@ def total(x: Tensor) -> Tensor:
 def mean(x: Tensor) -> Tensor:
     """The mean over ranks, element by element, of a floating-point tensor; not differentiable."""
     return total(x) / world_size()
-
-
-def refuse_many_processes() -> None:
-    """Stop a run that torchrun started with several processes: each would train on its own.
-
-    Raises:
-        InputError: WORLD_SIZE is more than 1.
-    """
-    if announced_world_size() > 1:
-        raise InputError(
-            f"WORLD_SIZE is {announced_world_size()}: training on several processes is not"
-            " supported yet",
-            "Start it without torchrun.",
-        )

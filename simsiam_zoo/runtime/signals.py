@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, Self
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 ]
+
+_ECHO_SECONDS = 5.0
+"""Under torchrun a Ctrl-C comes twice, from the terminal and from torchrun: one request."""
 
 
 class StopRequest:
@@ -21,6 +26,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._asked = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -34,8 +40,12 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        self._asked = time.monotonic()
         for one in self._before:
             signal.signal(one, self._insist)
 
     def _insist(self, number: int, frame: FrameType | None) -> None:
+        echo = "TORCHELASTIC_RUN_ID" in os.environ and number != signal.SIGUSR1
+        if echo and time.monotonic() - self._asked < _ECHO_SECONDS:
+            return
         raise KeyboardInterrupt

@@ -24,11 +24,12 @@ from filelock import FileLock, Timeout
 from simsiam_zoo.data.batches import Damage
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
 
 Row = dict[str, Any]
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOENT}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOENT}
 
 
 class Record:
@@ -37,9 +38,18 @@ class Record:
     Args:
         folder: the run's folder.
         recipe, lock, identity: what the run is; written on `start`.
+        writes: False on all ranks but the first: they only remember.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, lock: dict[str, Any], identity: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        lock: dict[str, Any],
+        identity: str,
+        writes: bool = True,
+    ) -> None:
+        self.writes = writes
         self.folder = folder
         self.recipe = recipe
         self.lock = lock
@@ -54,7 +64,7 @@ class Record:
         return self.folder / "checkpoints"
 
     def __enter__(self) -> Self:
-        self._hold()
+        distributed.together(lambda: self._hold() if self.writes else None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,6 +74,8 @@ class Record:
 
     def start(self) -> None:
         """Write what the run is. Raises InputError where the folder cannot be written."""
+        if not self.writes:
+            return
         lock = {"identity": self.identity, **self.lock}
         try:
             atomic_write_text(self.folder / "recipe.toml", self.recipe.to_toml())
@@ -87,6 +99,8 @@ class Record:
         """
         row = {key: value for key, value in row.items() if math.isfinite(value)}
         self.rows.append(row)
+        if not self.writes:
+            return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -98,12 +112,13 @@ class Record:
             damaged: of that batch.
         """
         new = [damage for damage in damaged if damage.id not in self.damaged]
-        if new:
+        rows: list[Row] = [
+            {"step": step, "id": d.id, "sample": d.name, "damage": d.reason} for d in new
+        ]
+        self.damaged |= {row["id"]: row for row in rows}
+        if new and self.writes:
             with (self.folder / "damaged.jsonl").open("a") as file:
-                for id, name, reason, _ in new:
-                    row = {"step": step, "id": id, "sample": name, "damage": reason}
-                    self.damaged[id] = row
-                    file.write(json.dumps(row) + "\n")
+                file.writelines(json.dumps(row) + "\n" for row in rows)
         return new
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -111,6 +126,8 @@ class Record:
         atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _write_anew(self, name: str, rows: Iterable[Row]) -> None:
+        if not self.writes:
+            return
         atomic_write_text(self.folder / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _hold(self) -> None:
@@ -184,7 +201,7 @@ def disk_trouble(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in DISK_ERRORS:
             raise
         raise InputError(
             f"{folder} cannot be written any more: {error.strerror}",

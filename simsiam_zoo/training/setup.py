@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.layers.norm_act import convert_sync_batchnorm  # torch's misses timm's own BN
+from torch import nn
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.loader import (
@@ -25,9 +28,10 @@ from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
-from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_sgd
@@ -36,13 +40,21 @@ from simsiam_zoo.siamese import Batch, Parts, Siamese, build
 
 @dataclass(frozen=True)
 class Setup:
-    """A run, ready for its first step."""
+    """A run, ready for its first step.
+
+    Attributes:
+        siamese: the network itself.
+        model: what a step calls, `siamese` or the DDP around it.
+        bn_batch: images that a BN's statistics are taken over; 0 where the network has none.
+    """
 
     recipe: Recipe
     runtime: Runtime
     dataset: Dataset
     plan: Plan
     siamese: Siamese
+    model: nn.Module
+    bn_batch: int
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler
@@ -79,6 +91,7 @@ def prepare(recipe: Recipe) -> Setup:
     plan = make_plan(recipe, dataset)
     workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
     limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
+    plan.share(distributed.world_size())  # else each rank would fail on its own, later
     siamese = build_siamese(recipe, plan, runtime)
     if data.stream and siamese.gradient.needs_ids:
         raise InputError(
@@ -86,6 +99,7 @@ def prepare(recipe: Recipe) -> Setup:
             "Read the shards exactly, without data.stream.",
         )
     runtime = trustworthy(recipe, runtime, siamese)
+    siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
     for part in PARTS:
@@ -97,13 +111,16 @@ def prepare(recipe: Recipe) -> Setup:
             ),
             schedule=optim.schedule if own.schedule == "inherit" else own.schedule,
         )
-    lock = make_lock(recipe, data_digest(dataset), runtime.describe())
+    machine = {"world_size": distributed.world_size(), "bn_batch": bn_batch}
+    lock = make_lock(recipe, data_digest(dataset), runtime.describe() | machine)
     return Setup(
         recipe=recipe,
         runtime=runtime,
         dataset=dataset,
         plan=plan,
         siamese=siamese,
+        model=distributed_model(siamese, runtime),
+        bn_batch=bn_batch,
         optimizer=make_sgd(
             {part: siamese.get_submodule(part) for part in PARTS},
             groups,
@@ -153,13 +170,48 @@ def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
         steps_per_epoch=plan.steps,
         steps=recipe.training.epochs * plan.steps,
     )
-    if siamese.gradient.lookahead:
-        raise PluginError(
-            f"gradient {recipe.gradient.name} asks to see {siamese.gradient.lookahead} batches"
-            " ahead, which training does not offer yet"
-        )
     siamese.to(memory_format=torch.channels_last)
-    return siamese.to(runtime.device)
+    return siamese.to(runtime.device, runtime.dtype)
+
+
+def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[Siamese, int]:
+    """The network with BN synchronised over the ranks where that exists, and its BN batch.
+
+    Raises:
+        InputError: a rank's share is too small for BN on its own.
+    """
+    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in siamese.modules()):
+        return siamese, 0
+    world = distributed.world_size()
+    if world > 1 and runtime.device.type == "cuda" and recipe.training.sync_bn:
+        synchronised: Siamese = convert_sync_batchnorm(siamese)  # type: ignore[no-untyped-call]
+        return synchronised, recipe.training.batch_size
+    share = recipe.training.batch_size // world
+    if share < 2:
+        raise InputError(
+            f"training.batch_size = {recipe.training.batch_size} leaves {share} image for each of"
+            f" {world} processes, and BN needs two",
+            "Use a larger batch, or fewer processes.",
+        )
+    return siamese, share
+
+
+def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:
+    """What a step calls: the network, within DDP where there are several processes.
+
+    Buffers stay each rank's own, as a rank's statistics are; the first rank's are saved.
+    """
+    if not distributed.is_distributed():
+        return siamese
+    with warnings.catch_warnings():
+        # Its successor sends buffers around at the start, those that are a rank's own among them.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            siamese,
+            device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
@@ -197,6 +249,8 @@ def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
         seed=setup.recipe.training.seed,
         epochs=setup.recipe.training.epochs,
         workers=workers,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
         pin_memory=device == "cuda",
     )
 
@@ -222,9 +276,9 @@ def centre_views(
 
 def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
     """A loaded batch as the model takes it: normalised, channels last, on the run's device."""
-    data, device = setup.recipe.data, setup.runtime.device
+    data, device, dtype = setup.recipe.data, setup.runtime.device, setup.runtime.dtype
     return Batch(
-        views=[normalize(view, data.mean, data.std, device) for view in loaded.views],
+        views=[normalize(view, data.mean, data.std, device, dtype) for view in loaded.views],
         ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
         labels=loaded.labels,
     )

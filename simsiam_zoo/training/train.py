@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,36 +12,40 @@ import torch
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.keyed import derive_key
-from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.data.stream import WEAKER
-from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
+from simsiam_zoo.errors import DivergedError, InputError, PluginError, StoppedError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import first_difference, read_lock
-from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
-from simsiam_zoo.runtime.distributed import refuse_many_processes
-from simsiam_zoo.runtime.optim import all_finite
+from simsiam_zoo.recipe.lock import read_lock
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.runtime.watchdog import Watchdog
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
+from simsiam_zoo.training.damage import DamageCount
+from simsiam_zoo.training.lookahead import in_blocks
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
 from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
+from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, restore
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 
-LEAST_DAMAGED = 16
-"""Damaged images that end no run, however small its data, unless `data.max_damaged` is 0."""
-
 
 def train(
-    recipe: Recipe, out: Path | str, *, resume: bool = False, screen: Screen | None = None
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    allow_bn_change: bool = False,
+    screen: Screen | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, judge.
+    """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
 
     Args:
         recipe: what to do.
-        out: the run's folder; new or empty, or the run to go on with.
+        out: the run's folder; new or empty, or the run to go on with. The first rank's counts.
         resume: go on with the run in `out`, from its last checkpoint.
-        screen: where progress is shown; by default stderr.
+        allow_bn_change: go on though BN will see another number of images at once.
+        screen: where progress is shown; by default stderr. Ranks but the first show nothing.
 
     Returns:
         What `result.json` holds.
@@ -54,34 +57,38 @@ def train(
         DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `result.json` says so.
         StoppedError: a signal asked to stop; a checkpoint was written.
+        PeerError: another rank failed.
     """
-    refuse_many_processes()
-    out = Path(out)
-    screen = screen or default_screen()
-    before = read_lock(out) if resume else None
-    if before is None:
-        refuse_occupied(out)
-    elif (done := read_result(out)) is not None:
-        screen.say(f"{out} is complete already")
-        return done
     # The caller's generators are none of our business.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        setup = prepare(recipe)
+    with distributed.joined(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        main = distributed.rank() == 0
+        screen = (screen or default_screen()) if main else Screen()
+        out = Path(distributed.from_main(lambda: str(out)))
+        before, done = distributed.from_main(lambda: look_into(out, resume))
+        if done is not None:
+            screen.say(f"{out} is complete already")
+            result: dict[str, Any] = done
+            return result
+        setup = distributed.together(lambda: prepare(recipe))
+        refuse_differing(setup)
         if recipe.data.stream:
             screen.say(WEAKER)
         if before is not None:
-            check_same(before, setup, screen)
-        with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
-            step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
+            distributed.from_main(lambda: check_same(before, setup, screen, allow_bn_change))
+        record = Record(out, recipe, setup.lock, setup.identity, writes=main)
+        with disk_trouble(out), record, screen:
+            step, elapsed = 0, 0.0
             if before is None:
-                record.start()
+                distributed.together(record.start)
+            else:
+                step, elapsed = distributed.together(lambda: restore(setup, record, screen))
             screen.say(headline(setup, step))
             if warning := order_warning(
                 setup.dataset.train, recipe.data.lanes * recipe.data.window
             ):
                 screen.say(warning)
             elapsed = run_steps(setup, record, screen, step, elapsed)
-            return conclude(setup, record, screen, elapsed)
+            return distributed.from_main(lambda: conclude(setup, record, screen, elapsed))
 
 
 def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> float:
@@ -91,84 +98,139 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
     parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
     after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
     look_epochs = epochs_between_looks(setup.recipe)
-    meter = Meter(setup)
-    began = saved = time.monotonic()
-    with StopRequest() as stop:
-        batches = until(stop, train_loader(setup).batches(*divmod(step, setup.plan.steps)))
+    meter, keeper = Meter(setup), Keeper(setup, record, screen)
+    damage, agree = DamageCount(setup, record, screen), distributed.Agreement()
+    go_on = f"Go on with: simsiam-zoo train --resume {record.folder}"
+    began = time.monotonic() - elapsed
+    with StopRequest() as stop, Watchdog(stop, training.grace_seconds, go_on) as watchdog:
+        loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
-        for loaded in batches:
-            if record.list_damaged(step, loaded.damaged) and too_damaged(setup, record, screen):
-                save(setup, record, screen, step, elapsed + time.monotonic() - began)
-                stop_damaged(setup, record)
+        for loaded in in_blocks(setup, loaded_batches, step):
+            keeper.note(step, time.monotonic() - began)
             # Re-seeded each step: dropout does not depend on where a run was interrupted.
-            torch.manual_seed(derive_key(training.seed, step))
+            torch.manual_seed(derive_key(training.seed, step, distributed.rank()))
             setup.schedule.apply(optimizer, step)
             batch = to_device(setup, loaded)
             with setup.runtime.autocast():
-                loss = siamese(batch)
+                loss = setup.model(batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
+            if step == 0:
+                refuse_unused(setup)
             scaler.step(optimizer)
             scaler.update()
             with torch.no_grad():
                 for hook in after_step:
                     hook(siamese, step, setup.steps)
             meter.add(loss, siamese.latest)
+            found = damage.note(step, loaded.damaged)
             step += 1
+            watchdog.beat()
 
             # Only from here on does the device get waited for, and only now and then.
             if step == 1 or step % logging.interval_steps == 0 or step == setup.steps:
                 row = meter.row(step) | ({"damaged": len(record.damaged)} if record.damaged else {})
                 if not meter.finite(row):
-                    stop_diverged(setup, record, screen, step)
+                    stop_diverged(setup, record, step)
                 record.write(row)
                 screen.show(row)
             if is_look(step, setup, look_epochs):
-                with meter.paused():
-                    row = {"step": step, "epoch": step // setup.plan.steps, **look(setup)}
+                with meter.paused(), watchdog.paused():
+                    row = {"step": step, "epoch": step // setup.plan.steps}
+                    row |= look(setup) if distributed.rank() == 0 else {}
                 record.write(row)
                 screen.show(row)
-            now = time.monotonic()
-            due = training.checkpoint_steps and step % training.checkpoint_steps == 0
-            due = due or now - saved > 60 * training.checkpoint_minutes
-            if due or step == setup.steps:
-                with meter.paused():
-                    save(setup, record, screen, step, elapsed + now - began)
-                saved = time.monotonic()
-            if stop.requested:
+            # One rank's wish is everyone's; among several it is heard a step later.
+            overdue = distributed.rank() == 0 and keeper.overdue()
+            wishes = agree(stop.requested, overdue, found, final=step == setup.steps)
+            stop_now, save_now, damage_found = wishes
+            too_damaged = bool(damage_found) and damage.exchange()
+            last = bool(stop_now) or too_damaged or step == setup.steps
+            if last or save_now or keeper.due(step):
+                with meter.paused(), watchdog.paused():
+                    save(setup, record, keeper, step, time.monotonic() - began, last)
+            if too_damaged:
+                raise damage.error()
+            if stop_now:
                 break
         screen.end()
         if step < setup.steps:
-            save(setup, record, screen, step, elapsed + time.monotonic() - began)
-            raise StoppedError(
-                f"stopped at step {step} of {setup.steps}, which is saved",
-                f"Go on with: simsiam-zoo train --resume {record.folder}",
+            raise StoppedError(f"stopped at step {step} of {setup.steps}; {kept(keeper)}", go_on)
+    return time.monotonic() - began
+
+
+def look_into(out: Path, resume: bool) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The lock of the run to go on with, and its result if it is complete; else None.
+
+    Processes that torchrun started anew go on with what they began.
+
+    Raises:
+        InputError: the folder is taken, or there is no run to go on with.
+    """
+    again = distributed.restarts() > 0 and (out / "recipe.toml").exists()
+    if not resume and not again:
+        refuse_occupied(out)
+        return None, None
+    if again and not resume and not (out / "checkpoints" / "last.pt").exists():
+        return None, None  # it had not come to a checkpoint
+    return read_lock(out), read_result(out)
+
+
+def refuse_differing(setup: Setup) -> None:
+    """Stop where the ranks would not train one run: other shards on another machine, say.
+
+    Raises:
+        InputError: the identities differ.
+    """
+    of_ranks = distributed.collect((setup.identity, setup.lock["data"]["digest"]))
+    for rank, (identity, digest) in enumerate(of_ranks):
+        if identity != of_ranks[0][0]:
+            what = "reads other data than" if digest != of_ranks[0][1] else "has other parts than"
+            raise InputError(
+                f"rank {rank} {what} rank 0: their runs would be {identity} and {of_ranks[0][0]}",
+                "Give all machines the same shards, plugins and recipe.",
             )
-    return elapsed + time.monotonic() - began
+
+
+def refuse_unused(setup: Setup) -> None:
+    """Among several processes, stop at parameters that have no part in the loss: DDP cannot wait.
+
+    Raises:
+        PluginError: there are some.
+    """
+    if not distributed.is_distributed():
+        return
+    named = setup.siamese.named_parameters()
+    unused = [name for name, p in named if p.requires_grad and p.grad is None]
+    if unused:
+        part = unused[0].partition(".")[0]
+        raise PluginError(
+            f"{part} {getattr(setup.recipe, part).name} has parameters that no loss depends on"
+            f" ({unused[0]}{f' and {len(unused) - 1} more' if len(unused) > 1 else ''}), which"
+            " training on several processes does not allow",
+            "Train on one process, or freeze them (requires_grad_(False)).",
+        )
 
 
 def headline(setup: Setup, step: int) -> str:
     """What is about to happen, in a line."""
     runtime, training = setup.runtime, setup.recipe.training
     images = "a stream" if setup.recipe.data.stream else f"{setup.plan.samples:,} images"
+    world = distributed.world_size()
     words = [
         f"{setup.recipe.backbone.name} on {images}",
         f"{setup.steps:,} steps of {training.batch_size}",
         f"{runtime.device}, {runtime.precision}",
     ]
+    if world > 1:
+        words.append(f"{world} processes" + (f", BN over {setup.bn_batch}" * bool(setup.bn_batch)))
+    if state := setup.siamese.gradient.per_sample_state():
+        size = world * sum(rows.nbytes for rows in state.values())
+        words.append(f"{setup.recipe.gradient.name} keeps {size / 1e9:.3g} GB of the samples")
     if step:
         words.append(f"going on from step {step:,}")
     return "; ".join(words)
-
-
-def until(stop: StopRequest, batches: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
-    """The batches; none any more if the loader ended because its workers got the signal too."""
-    try:
-        yield from batches
-    except DataError:
-        if not stop.requested:
-            raise
 
 
 def epochs_between_looks(recipe: Recipe) -> int:
@@ -183,83 +245,25 @@ def is_look(step: int, setup: Setup, look_epochs: int) -> bool:
     return bool(look_epochs) and rest == 0 and epoch % look_epochs == 0 and step < setup.steps
 
 
-def save(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> None:
-    """Write a checkpoint, unless the weights are not finite: those are never saved."""
-    if not all_finite(list(setup.siamese.state_dict().values())):
-        stop_diverged(setup, record, screen, step)
-    state = {
-        "identity": setup.identity,
-        "step": step,
-        "elapsed": elapsed,
-        "siamese": setup.siamese.state_dict(),
-        "optimizer": setup.optimizer.state_dict(),
-        "scaler": setup.scaler.state_dict(),
-    }
-    save_checkpoint(record.checkpoints, step, state)
+def save(
+    setup: Setup, record: Record, keeper: Keeper, step: int, elapsed: float, last: bool
+) -> None:
+    """Write a checkpoint; a run whose weights are not finite ends there."""
+    try:
+        keeper.save(step, elapsed, last)
+    except NotFiniteError:
+        stop_diverged(setup, record, step)
 
 
-def restore(setup: Setup, record: Record, screen: Screen) -> tuple[int, float]:
-    """Load the last whole checkpoint, cut the metrics back to it. Returns (step, seconds)."""
-    state, path, damage = load_last(record.checkpoints)
-    for line in damage:
-        screen.say(f"warning: {line}; going on from {path.name}")
-    if state.get("identity") != setup.identity:
-        raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
-    setup.siamese.load_state_dict(state["siamese"])
-    setup.optimizer.load_state_dict(state["optimizer"])
-    setup.scaler.load_state_dict(state["scaler"])
-    record.resume(state["step"])
-    return int(state["step"]), float(state["elapsed"])
+def kept(keeper: Keeper) -> str:
+    """What a stopped run can go on from, in words."""
+    return "which is saved" if keeper.saved is None else f"saved at step {keeper.saved}"
 
 
-def check_same(before: dict[str, Any], setup: Setup, screen: Screen) -> None:
-    """Refuse to go on with a run that would compute something else; warn of smaller changes.
-
-    Raises:
-        InputError: the identity differs; the first difference is named.
-    """
-    if before.get("identity") != setup.identity:
-        where = first_difference(
-            {key: before.get(key) for key in ("parts", "data")},
-            {key: setup.lock.get(key) for key in ("parts", "data")},
-        )
-        raise InputError(
-            "the run to resume is of another identity"
-            f" ({where or 'a key of the recipe that is not operational differs'})",
-            "Train anew with another --out, or bring back what has changed.",
-        )
-    for name in ("software", "machine"):
-        if where := first_difference(before.get(name, {}), setup.lock[name], name):
-            screen.say(f"warning: not where the run began: {where}")
-
-
-def too_damaged(setup: Setup, record: Record, screen: Screen) -> bool:
-    """Say what was found, once; and whether it is more than the recipe puts up with."""
-    share, found = setup.recipe.data.max_damaged, len(record.damaged)
-    first = next(iter(record.damaged.values()))
-    if found == 1:
-        screen.say(
-            f"warning: {first['sample']}: {first['damage']}; replaced by the next good image of its"
-            f" batch, as any other will be (listed in {record.folder / 'damaged.jsonl'})"
-        )
-    return found > (max(LEAST_DAMAGED, share * setup.plan.samples) if share else 0)
-
-
-def stop_damaged(setup: Setup, record: Record) -> NoReturn:
-    """Raise the DataError of a run that met too many damaged images."""
-    listed = list(record.damaged.values())
-    first = "".join(f"\n    {row['sample']}: {row['damage']}" for row in listed[:3])
-    raise DataError(
-        f"{len(listed)} of {setup.plan.samples} training images are damaged so far, more than"
-        f" data.max_damaged = {setup.recipe.data.max_damaged} puts up with. The first:{first}",
-        f"Restore the shards ({record.folder / 'damaged.jsonl'} lists all), or raise"
-        f" data.max_damaged; --resume {record.folder} goes on.",
-    )
-
-
-def stop_diverged(setup: Setup, record: Record, screen: Screen, step: int) -> None:
+def stop_diverged(setup: Setup, record: Record, step: int) -> NoReturn:
     """Write the verdict and raise DivergedError."""
-    conclude_diverged(setup, record, step)
+    if record.writes:
+        conclude_diverged(setup, record, step)
     last = record.checkpoints / "last.pt"
     raise DivergedError(
         f"the run diverged: its loss or weights were not finite by step {step}",

@@ -15,7 +15,7 @@ from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import recipe_keys
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.training import setup as preparing
-from simsiam_zoo.training import train as training
+from simsiam_zoo.training import saving
 from simsiam_zoo.training.record import read_metrics
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -66,6 +66,8 @@ ELSEWHERE = {
     "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
     "data.max_damaged": "test_damage.py: it takes damaged shards",
     "training.device": "below: there is one device here",
+    "training.sync_bn": "test_gpu.py: it takes several processes with CUDA",
+    "training.grace_seconds": "test_distributed_training.py: it takes several processes",
 }
 
 
@@ -74,7 +76,7 @@ def observe(
 ) -> dict[str, Any]:
     saves: list[int] = []
     workers: list[int] = []
-    save, loader = training.save_checkpoint, preparing.TrainLoader
+    save, loader = saving.save_checkpoint, preparing.TrainLoader
 
     def counting_save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         saves.append(step)
@@ -85,7 +87,7 @@ def observe(
         return loader(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", counting_save)
+        patch.setattr(saving, "save_checkpoint", counting_save)
         patch.setattr(preparing, "TrainLoader", noting_loader)
         folder, result = run(settings, name)
     state, _, _ = load_last(folder / "checkpoints")

@@ -234,20 +234,25 @@ def test_a_run_that_diverges_says_so_and_keeps_no_bad_weights(
         assert all(torch.isfinite(value).all() for value in state.values())
 
 
-def test_a_full_disk_ends_the_run_with_a_message_and_the_older_checkpoint(
+def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_at_the_last(
     tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = tiny({"training.checkpoint_steps": 4}), tmp_path / "run"
+    screen, said, tried = Screen(), list[str](), list[int]()
+    screen.say = said.append  # type: ignore[method-assign]
 
     def full_from_step_8(folder: Path, step: int, state: dict[str, Any]) -> Path:
+        tried.append(step)
         if step >= 8:
             raise OSError(errno.ENOSPC, "No space left on device")
         return save_checkpoint(folder, step, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr("simsiam_zoo.training.train.save_checkpoint", full_from_step_8)
+        patch.setattr("simsiam_zoo.training.saving.save_checkpoint", full_from_step_8)
         with pytest.raises(InputError, match=r"No space left.*\n.*--resume"):
-            train(recipe, folder, screen=Screen())
+            train(recipe, folder, screen=screen)
+    assert tried == [4, 8, 12]
+    assert any("no checkpoint at step 8: No space left" in line for line in said)
     assert load_last(folder / "checkpoints")[0]["step"] == 4
     assert train(recipe, folder, resume=True, screen=Screen())["steps"] == 12
 

@@ -1,0 +1,188 @@
+"""A run's checkpoints: what is in them, when they are written, and how a run goes on from one."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.recipe.lock import first_difference
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.checkpoint import (
+    load_last,
+    load_shares,
+    save_checkpoint,
+    save_share,
+)
+from simsiam_zoo.runtime.optim import all_finite
+from simsiam_zoo.training.lookahead import block_of
+from simsiam_zoo.training.record import DISK_ERRORS, Record
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import Setup
+
+RETRY_SECONDS = 60.0
+"""From a save that failed to the next attempt."""
+
+
+class NotFiniteError(Exception):
+    """Weights that are not finite are never saved."""
+
+
+class Keeper:
+    """Writes the checkpoints of one run. All ranks call it at the same steps.
+
+    A policy that looks ahead has prepared a whole block with the weights of its start; so what is
+    saved within a block is the state at its start, from which the same block is prepared again.
+    """
+
+    def __init__(self, setup: Setup, record: Record, screen: Screen) -> None:
+        self._setup, self._record, self._screen = setup, record, screen
+        self._block = block_of(setup)
+        self._at_start: tuple[int, dict[str, Any]] | None = None
+        self._wanted_at = time.monotonic() + self._interval()
+        self.saved: int | None = None
+        """The step of the newest checkpoint that was written here."""
+
+    def due(self, step: int) -> bool:
+        """Whether it is time to save by the steps done: the same on all ranks."""
+        every = self._setup.recipe.training.checkpoint_steps
+        return step == self._setup.steps or bool(every and step % every == 0)
+
+    def overdue(self) -> bool:
+        """Whether it is time to save by this rank's clock."""
+        return time.monotonic() > self._wanted_at
+
+    def note(self, step: int, elapsed: float) -> None:
+        """Remember the state at the start of a block, if it may be wanted later."""
+        if self._block > 1 and step % self._block == 0:
+            self._at_start = step, copy.deepcopy(self._state(step, elapsed))
+
+    def save(self, step: int, elapsed: float, last: bool = False) -> None:
+        """Write a checkpoint.
+
+        Args:
+            step, elapsed: steps and seconds of training that are done.
+            last: nothing follows; a failure is then an error.
+
+        Raises:
+            NotFiniteError: the weights are not.
+            OSError: the disk is full, say, and it is the last chance; else it is tried again.
+        """
+        if not all_finite(list(self._setup.siamese.state_dict().values())):
+            raise NotFiniteError
+        whole = step % self._block == 0 or step == self._setup.steps
+        state = self._state(step, elapsed) if whole or not self._at_start else self._at_start[1]
+        wait = self._interval()
+        try:
+            distributed.together(lambda: self._write_share(state))
+            # The main file comes last: it makes the checkpoint a whole one.
+            distributed.from_main(lambda: self._write(state))
+            self.saved = state["step"]
+        except OSError as error:
+            if last or error.errno not in DISK_ERRORS:
+                raise
+            self._screen.say(
+                f"warning: no checkpoint at step {step}: {error.strerror}; the older ones are kept,"
+                f" next attempt in {RETRY_SECONDS:.0f} s"
+            )
+            wait = min(wait, RETRY_SECONDS)
+        self._wanted_at = time.monotonic() + wait
+
+    def _write_share(self, state: dict[str, Any]) -> None:
+        rank, world = distributed.rank(), distributed.world_size()
+        if share := state["per_sample"]:
+            save_share(self._record.checkpoints, state["step"], rank, world, share)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        main = {key: value for key, value in state.items() if key != "per_sample"}
+        main["shares"] = distributed.world_size() if state["per_sample"] else 0
+        save_checkpoint(self._record.checkpoints, state["step"], main)
+
+    def _state(self, step: int, elapsed: float) -> dict[str, Any]:
+        setup = self._setup
+        return {
+            "identity": setup.identity,
+            "step": step,
+            "elapsed": elapsed,
+            "siamese": setup.siamese.state_dict(),
+            "optimizer": setup.optimizer.state_dict(),
+            "scaler": setup.scaler.state_dict(),
+            "per_sample": setup.siamese.gradient.per_sample_state(),
+        }
+
+    def _interval(self) -> float:
+        return 60 * self._setup.recipe.training.checkpoint_minutes
+
+
+def restore(setup: Setup, record: Record, screen: Screen) -> tuple[int, float]:
+    """Load the last whole checkpoint, cut the metrics back to it. Returns (step, seconds)."""
+    state, path, damage = load_last(record.checkpoints)
+    for line in damage:
+        screen.say(f"warning: {line}; going on from {path.name}")
+    if state.get("identity") != setup.identity:
+        raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
+    setup.siamese.load_state_dict(state["siamese"])
+    setup.optimizer.load_state_dict(state["optimizer"])
+    setup.scaler.load_state_dict(state["scaler"])
+    step = int(state["step"])
+    mine = setup.siamese.gradient.per_sample_state()
+    if mine:
+        share_out(mine, load_shares(record.checkpoints, step, state["shares"]))
+    record.resume(step)
+    return step, float(state["elapsed"])
+
+
+def share_out(mine: dict[str, Tensor], shares: list[dict[str, Tensor]]) -> None:
+    """Fill this rank's rows from the shares of a run with as many ranks, or another number.
+
+    Args:
+        mine: name → [rows, ...]; row i is that of sample i x world size + rank.
+        shares: what each rank of the saved run had.
+
+    Raises:
+        DataError: the shares are not those of as many samples.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    for name, rows in mine.items():
+        ids = torch.arange(len(rows)) * world + rank
+        for owner, share in enumerate(shares):
+            theirs = torch.nonzero(ids % len(shares) == owner).flatten()
+            at = ids[theirs] // len(shares)
+            if name not in share or (len(at) and int(at.max()) >= len(share[name])):
+                raise DataError(f"the checkpoint's state of each sample lacks {name} of some")
+            rows[theirs.to(rows.device)] = share[name][at].to(rows)
+
+
+def check_same(
+    before: dict[str, Any], setup: Setup, screen: Screen, allow_bn_change: bool = False
+) -> None:
+    """Refuse to go on with a run that would compute something else; warn of smaller changes.
+
+    Raises:
+        InputError: the identity differs, and the first difference is named; or BN would see
+            another number of images at once, and that was not allowed.
+    """
+    if before.get("identity") != setup.identity:
+        where = first_difference(
+            {key: before.get(key) for key in ("parts", "data")},
+            {key: setup.lock.get(key) for key in ("parts", "data")},
+        )
+        raise InputError(
+            "the run to resume is of another identity"
+            f" ({where or 'a key of the recipe that is not operational differs'})",
+            "Train anew with another --out, or bring back what has changed.",
+        )
+    was = before.get("machine", {}).get("bn_batch", setup.bn_batch)
+    if was != setup.bn_batch and not allow_bn_change:
+        raise InputError(
+            f"BN took its statistics over {was} images at a time in this run, and with"
+            f" {distributed.world_size()} processes it would over {setup.bn_batch}",
+            "Use as many processes as before, or go on all the same with --allow-bn-change.",
+        )
+    for name in ("software", "machine"):
+        if where := first_difference(before.get(name, {}), setup.lock[name], name):
+            screen.say(f"warning: not where the run began: {where}")

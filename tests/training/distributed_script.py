@@ -1,0 +1,57 @@
+"""One rank of a run, or of several runs one after the other: `RANK`, `WORLD_SIZE` and so on say which.
+
+    python distributed_script.py FOLDER
+
+FOLDER/runs.json holds a list of [settings, folder, resume, allow_bn_change].
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.train import train
+
+
+def check_gather() -> None:
+    """The mean over ranks of each rank's gradient is that of the whole batch on one process."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    x = torch.randn(4 * world, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return (z @ z.T).softmax(dim=1).square().sum()  # every pair of the batch is in it
+
+    (whole,) = torch.autograd.grad(loss(x @ weight), weight)
+    mine = distributed.gather(x[4 * rank : 4 * rank + 4] @ weight)
+    torch.testing.assert_close(mine, x @ weight)
+    (part,) = torch.autograd.grad(loss(mine), weight)
+    torch.testing.assert_close(distributed.mean(part), whole)
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with distributed.joined():
+        check_gather()
+        for settings, name, resume, allow_bn_change in json.loads(
+            (folder / "runs.json").read_text()
+        ):
+            recipe = Recipe.make("digits", None, settings)
+            train(
+                recipe,
+                folder / name,
+                resume=resume,
+                allow_bn_change=allow_bn_change,
+                screen=Screen(),
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
