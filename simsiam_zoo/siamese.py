@@ -52,7 +52,7 @@ class GradientPolicy(nn.Module):
     """True: refuse data that has no sample ids."""
 
     def per_sample_state(self) -> dict[str, Tensor]:
-        """What is kept for each sample: buffers that are in no `state_dict`, [samples / ranks, ...].
+        """What is kept for each sample: buffers in no `state_dict`, [samples / ranks, ...].
 
         Row i of rank r's is sample i x world size + r. The checkpoint holds all ranks' rows, and a
         run that goes on with another number of ranks gets them shared out anew, in place.
