@@ -52,6 +52,7 @@ class Param:
         help: a few words, shown by `simsiam-zoo show`.
         min, max: inclusive bounds of a number.
         choices: the only values allowed, if not empty.
+        words: texts that a number may be instead: `auto`, `epoch`.
         operational: the value says where or how, not what (a path, say): it is not part of a
             run's identity and may change on resume.
     """
@@ -64,18 +65,21 @@ class Param:
     max: float | None = None
     choices: tuple[Value, ...] = ()
     operational: bool = False
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _PARAM_NAME.match(self.name) or self.name == "name":
             raise ValueError(f"{self.name!r} cannot name a parameter (lower_case, not 'name')")
         if self.type not in _TYPES:
             raise ValueError(f"parameter {self.name}: the type is bool, int, float or str")
+        if self.words and self.type not in (int, float):
+            raise ValueError(f"parameter {self.name}: words stand in for a number")
         if self.default is not None:
             self.check(self.default, where=f"the default of parameter {self.name}")
 
     def parse(self, text: str, where: str) -> Value:
         """The value that `text` spells on a command line. Raises InputError."""
-        if self.type is str:
+        if self.type is str or text in self.words:
             return self.check(text, where)
         try:
             value: Value = _BOOLS[text.lower()] if self.type is bool else self.type(text)
@@ -84,7 +88,13 @@ class Param:
         return self.check(value, where)
 
     def check(self, value: object, where: str) -> Value:
-        """`value` if it has the type and lies in the bounds (an int widens to float)."""
+        """`value` if it has the type and lies in the bounds (an int widens to float), or is a word.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if isinstance(value, str) and value in self.words:
+            return value
         if self.type is float and type(value) is int:
             value = float(value)
         if type(value) is not self.type:
@@ -101,7 +111,10 @@ class Param:
         return value  # type: ignore[return-value]  # type(value) is one of _TYPES by now
 
     def describe(self) -> str:
-        """The valid values in words: `an int >= 1`, `one of both, one`."""
+        """The valid values in words: `an int >= 1`, `one of both, one`, `an int, or auto`."""
+        return ", or ".join([self._describe_plain(), *self.words])
+
+    def _describe_plain(self) -> str:
         if self.choices:
             return f"one of {', '.join(str(choice) for choice in self.choices)}"
         words = {bool: "true or false", int: "an int", float: "a number", str: "a string"}

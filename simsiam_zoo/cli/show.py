@@ -76,6 +76,7 @@ def _param_facts(param: Param) -> Facts:
         "min": param.min,
         "max": param.max,
         "choices": list(param.choices),
+        "words": list(param.words),
         "operational": param.operational,
         "valid": param.describe(),
         "help": param.help,

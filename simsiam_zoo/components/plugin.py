@@ -137,6 +137,25 @@ def _gradients() -> Iterator[Component]:
         params=params,
         reference=f"{SIMSIAM} section 4.1",
     )
+    yield Component(
+        "gradient",
+        "alternation",
+        target=f"{_HERE}.alternation:Alternation",
+        summary="Constant targets, computed for k steps at once; k = 1 is stop-gradient",
+        params=(Param("k", int, 10, "Steps in a block", min=1, words=("epoch",)),),
+        reference=f"{SIMSIAM} section 5.2",
+    )
+    yield Component(
+        "gradient",
+        "moving-average",
+        target=f"{_HERE}.moving_average:MovingAverage",
+        summary="A constant target for each image: its z, averaged over the epochs",
+        params=(
+            Param("momentum", float, 0.8, "What is kept each time an image is seen", 0, 1),
+            Param("normalize", bool, True, "l2-normalise z before it is averaged"),
+        ),
+        reference=f"{SIMSIAM} section 5.2",
+    )
 
 
 def _losses() -> Iterator[Component]:

@@ -10,6 +10,7 @@ WIDTH = Param("width", int, 8, min=1, max=64)
 SHARE = Param("share", float, 0.5, min=0, max=1)
 BIAS = Param("bias", bool, True)
 NORM = Param("norm", str, "all", choices=("all", "hidden"))
+STEPS = Param("steps", int, 10, min=1, words=("epoch", "run"))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,8 @@ def test_text_becomes_a_value_of_the_declared_type(param, text, value):
         (Param("lr", float, 0.1), "inf", "a number"),
         (BIAS, "1", "true or false"),
         (NORM, "hiden", "Did you mean hidden?"),
+        (STEPS, "0", "an int >= 1, or epoch, or run"),
+        (STEPS, "epok", "an int >= 1, or epoch, or run"),
     ],
 )
 def test_wrong_text_is_refused_with_what_is_right(param, text, said):
@@ -53,6 +56,16 @@ def test_typed_values_are_not_converted(param, value):
     """TOML says what type it means: `true` for a width is a mistake, not a 1."""
     with pytest.raises(InputError):
         param.check(value, "it")
+
+
+def test_words_may_stand_for_a_number_in_text_and_in_toml():
+    assert STEPS.parse("epoch", "it") == STEPS.check("epoch", "it") == "epoch"
+    assert STEPS.parse("3", "it") == 3
+    assert Param("share", float, "auto", words=("auto",)).default == "auto"
+    with pytest.raises(InputError):
+        STEPS.check("3", "it")
+    with pytest.raises(ValueError, match="stand in for a number"):
+        Param("norm", str, "all", words=("none",))
 
 
 def test_an_int_is_a_float_where_a_float_is_asked_for():
