@@ -7,9 +7,8 @@ from itertools import islice
 
 import torch
 
-from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import LoadedBatch
-from simsiam_zoo.training.setup import Setup, to_device, train_loader
+from simsiam_zoo.training.setup import Setup, step_seed, to_device, train_loader
 
 HELD_BYTES = 1 << 30
 """A block of up to this many bytes of views is kept in memory; a longer one is read twice."""
@@ -47,8 +46,8 @@ def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterat
 def prepare(setup: Setup, step: int, block: Iterator[LoadedBatch]) -> None:
     """Show the policy the block that starts at `step`."""
     policy = setup.siamese.gradient
-    # Seeded like a step, so that what is prepared does not depend on where a run was interrupted.
-    torch.manual_seed(derive_key(setup.recipe.training.seed, step))
+    # As the step is: a block of one has the targets that the step itself would have.
+    torch.manual_seed(step_seed(setup, step))
     with torch.no_grad(), setup.runtime.autocast():
         policy.prepare(setup.siamese, (to_device(setup, loaded) for loaded in block))  # type: ignore[operator]
 

@@ -16,6 +16,7 @@ from timm.layers.norm_act import convert_sync_batchnorm  # torch's misses timm's
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.loader import (
     EvalLoader,
     LoadedBatch,
@@ -272,6 +273,11 @@ def centre_views(
     )
     for loaded in loader:
         yield to_device(setup, loaded)
+
+
+def step_seed(setup: Setup, step: int) -> int:
+    """What torch's generators start a step with on this rank (dropout draws from them)."""
+    return derive_key(setup.recipe.training.seed, step, distributed.rank())
 
 
 def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:

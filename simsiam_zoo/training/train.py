@@ -11,7 +11,6 @@ import torch
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
-from simsiam_zoo.data.keyed import derive_key
 from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, InputError, PluginError, StoppedError
 from simsiam_zoo.recipe import Recipe
@@ -27,7 +26,7 @@ from simsiam_zoo.training.monitor import look
 from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
 from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, restore
 from simsiam_zoo.training.screen import Screen, default_screen
-from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
+from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
 
 
 def train(
@@ -109,7 +108,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
         for loaded in in_blocks(setup, loaded_batches, step):
             keeper.note(step, time.monotonic() - began)
             # Re-seeded each step: dropout does not depend on where a run was interrupted.
-            torch.manual_seed(derive_key(training.seed, step, distributed.rank()))
+            torch.manual_seed(step_seed(setup, step))
             setup.schedule.apply(optimizer, step)
             batch = to_device(setup, loaded)
             with setup.runtime.autocast():

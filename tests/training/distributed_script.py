@@ -1,8 +1,8 @@
-"""One rank of a run, or of several runs one after the other: `RANK`, `WORLD_SIZE` and so on say which.
+"""One rank of a run, or of several runs in turn: `RANK`, `WORLD_SIZE` and so on say which.
 
     python distributed_script.py FOLDER
 
-FOLDER/runs.json holds a list of [settings, folder, resume, allow_bn_change].
+FOLDER/runs.json holds a list of [recipe, folder, resume, allow_bn_change]: the recipe is TOML.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
@@ -22,7 +21,7 @@ from simsiam_zoo.training.train import train
 
 def check_gather() -> None:
     """The mean over ranks of each rank's gradient is that of the whole batch on one process."""
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world = distributed.rank(), distributed.world_size()
     x = torch.randn(4 * world, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight = torch.ones(3, 3, dtype=torch.float64, requires_grad=True)
 
@@ -40,12 +39,10 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with distributed.joined():
         check_gather()
-        for settings, name, resume, allow_bn_change in json.loads(
-            (folder / "runs.json").read_text()
-        ):
-            recipe = Recipe.make("digits", None, settings)
+        for recipe, name, resume, allow_bn_change in json.loads((folder / "runs.json").read_text()):
+            (folder / f"{name}-{distributed.rank()}.toml").write_text(recipe)
             train(
-                recipe,
+                Recipe.make(None, folder / f"{name}-{distributed.rank()}.toml"),
                 folder / name,
                 resume=resume,
                 allow_bn_change=allow_bn_change,

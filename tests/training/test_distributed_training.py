@@ -36,13 +36,6 @@ NORM_FREE: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def settings(tiny: Callable[..., Recipe], digit_shards: Path) -> dict[str, object]:
-    from tests_settings import TINY
-
-    return {**TINY, "dataset": str(digit_shards)}
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -110,19 +103,19 @@ def far_apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 
 def test_one_two_and_three_processes_compute_the_same(
-    tmp_path: Path, settings: dict[str, object]
+    tmp_path: Path, tiny: Callable[..., Recipe]
 ) -> None:
     """Also where a run begun by two processes is ended by three."""
     # 96 images: 8 steps an epoch of 12
-    double = {**settings, **NORM_FREE, "training.epochs": 3, "training.checkpoint_steps": 4}
-    single = {
-        **double,
-        "training.precision": "fp32",
-        "training.epochs": 1,
-        "training.checkpoint_steps": 5,
-    }
+    several = {**NORM_FREE, "training.epochs": 3, "training.checkpoint_steps": 4}
+    double = tiny(several).to_toml()
+    few = {"training.precision": "fp32", "training.epochs": 1, "training.checkpoint_steps": 5}
+    single = tiny({**NORM_FREE, **few}).to_toml()
     for world in (1, 2, 3):
-        runs: list[list[object]] = [[double, "double", False, False], [single, "single", False, False]]
+        runs: list[list[object]] = [
+            [double, "double", False, False],
+            [single, "single", False, False],
+        ]
         if world == 3:  # what two began: its last checkpoint but one, of step 20
             begun = tmp_path / "3" / "begun"
             shutil.copytree(tmp_path / "2" / "double", begun, symlinks=True)
@@ -140,3 +133,131 @@ def test_one_two_and_three_processes_compute_the_same(
     losses = [[row["loss"] for row in read_metrics(tmp_path / w / "double")[:20]] for w in "123"]
     assert losses[1] == pytest.approx(losses[0], rel=1e-9)
     assert losses[2] == pytest.approx(losses[0], rel=1e-9)
+
+
+@pytest.fixture
+def recipe(tiny: Callable[..., Recipe], tmp_path: Path) -> Callable[..., str]:
+    """`recipe({"training.epochs": 3})` → the file of a recipe of a long run."""
+
+    def write(settings: dict[str, object] | None = None) -> str:
+        file = tmp_path / "recipe.toml"
+        long: dict[str, object] = {"training.epochs": 1000, "training.checkpoint_steps": 2}
+        file.write_text(tiny({**long, **(settings or {})}).to_toml())
+        return str(file)
+
+    return write
+
+
+def wait_for(folder: Path, step: int, processes: Sequence[subprocess.Popen[str]]) -> None:
+    deadline = time.monotonic() + 150
+    while not any(row["step"] >= step for row in read_metrics(folder)):
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_torchrun_trains_stops_together_and_goes_on(
+    recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+    wait_for(folder, 5, [process])
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode != 0  # torchrun has no other code than 1
+    assert err.count("Error: stopped at step") == 1
+    assert f"train --resume {folder}" in err
+    state, _, damage = load_last(folder / "checkpoints")
+    assert not damage
+    assert max(row["step"] for row in read_metrics(folder)) == state["step"]
+
+    # BN saw halves of the batch: one process alone would see wholes.
+    alone = [sys.executable, "-m", "simsiam_zoo", "train", "--resume", str(folder)]
+    refused = subprocess.run(alone, capture_output=True, text=True, env=env, timeout=120)
+    assert refused.returncode == 2
+    assert "over 8 images at a time" in refused.stderr
+    assert "--allow-bn-change" in refused.stderr
+
+
+def test_a_killed_rank_ends_the_others_and_the_checkpoint_is_kept(
+    recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(folder)]
+    processes = start([command] * 2)
+    wait_for(folder, 5, processes)
+    processes[1].kill()
+    began = time.monotonic()
+    (code, err), _ = finish(processes)
+    assert time.monotonic() - began < 60
+    assert code == 1
+    assert "Error: another process of the run is gone" in err
+    assert load_last(folder / "checkpoints")[0]["step"] >= 4
+
+
+def test_an_error_on_one_rank_is_everyones(
+    recipe: Callable[..., str], digit_shards: Path, tmp_path: Path
+) -> None:
+    """A shard that changes under one rank only."""
+    folder, copy = tmp_path / "run", tmp_path / "copy"
+    shutil.copytree(digit_shards, copy)
+    command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(folder)]
+    processes = start([command, [*command, "--data", str(copy)]])
+    wait_for(folder, 3, processes)
+    for shard in copy.glob("train-*.tar"):
+        with shard.open("r+b") as file:
+            file.write(bytes(shard.stat().st_size))
+    (code, err), (their_code, their_err) = finish(processes)
+    assert (code, their_code) == (4, 4)
+    assert "Error on rank 1" in their_err
+    assert "since it was indexed" in their_err
+    assert "Error: rank 1 failed" in err
+    assert "since it was indexed" in err
+
+
+def test_a_rank_that_reads_other_shards_is_refused_before_the_first_step(
+    recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(folder)]
+    (code, err), (their_code, _) = finish(start([command, [*command, "--data", "digits"]]))
+    assert (code, their_code) == (2, 2)
+    assert "rank 1 reads other data than rank 0" in err
+    assert not (folder / "recipe.toml").exists()
+
+
+def test_a_process_stuck_with_one_that_stands_still_is_ended(
+    recipe: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    settings = {"training.grace_seconds": 1.0}
+    command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(settings), "--out", str(folder)]
+    processes = start([command] * 2)
+    wait_for(folder, 5, processes)
+    processes[1].send_signal(signal.SIGSTOP)
+    try:
+        processes[0].send_signal(signal.SIGTERM)
+        _, err = processes[0].communicate(timeout=60)
+    finally:
+        processes[1].kill()
+    finish(processes[1:])
+    assert processes[0].returncode == 75
+    assert "rank 0 is stuck" in err
+    assert f"--resume {folder}" in err
+    assert load_last(folder / "checkpoints")[0]["step"] >= 4
+
+
+def test_a_port_that_is_taken_is_named(recipe: Callable[..., str], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(tmp_path / "r")]
+        env = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+        ((code, err),) = finish(start([command], **env))
+    assert code == 2
+    assert f"cannot meet at 127.0.0.1:{port}" in err
+    assert "--master-port" in err

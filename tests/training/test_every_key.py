@@ -14,8 +14,8 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import recipe_keys
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.training import setup as preparing
 from simsiam_zoo.training import saving
+from simsiam_zoo.training import setup as preparing
 from simsiam_zoo.training.record import read_metrics
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
