@@ -69,6 +69,11 @@ def _component_options(command: Any) -> Any:
 )
 @click.option("--out", metavar="FOLDER", help="The run's folder (default: a new one in runs/).")
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+@click.option(
+    "--locked",
+    metavar="LOCK",
+    help="Refuse a run that is not what this lock.toml says: recipe, parts, software, data.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -78,6 +83,7 @@ def train(
     assignments: tuple[str, ...],
     out: str | None,
     resume: str | None,
+    locked: str | None,
     stream: bool,
     dry_run: bool,
     as_json: bool,
@@ -97,7 +103,11 @@ def train(
       simsiam-zoo train --resume runs/mnist-5k-seed0
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.locked import read_locked, refuse_other_recipe, refuse_other_software
 
+    lock = None if locked is None else read_locked(Path(locked))
+    if lock is not None:  # first of all: another version may not know the recipe's names
+        refuse_other_software(lock)
     settings = _settings(assignments, flags)
     if stream:
         settings["data.stream"] = True
@@ -110,6 +120,8 @@ def train(
                 raise InputError(f"--resume takes its recipe from the run, so no {name}")
         folder = Path(resume)
         recipe = _resumed(folder, settings)
+    if lock is not None:
+        refuse_other_recipe(lock, recipe)
     if dry_run:
         from simsiam_zoo.cli.dry_run import dry_run as show
 
@@ -119,7 +131,9 @@ def train(
     from simsiam_zoo.training.screen import default_screen
     from simsiam_zoo.training.train import train as run
 
-    result = run(recipe, folder, resume=resume is not None, screen=default_screen(quiet))
+    result = run(
+        recipe, folder, resume=resume is not None, locked=lock, screen=default_screen(quiet)
+    )
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
     else:

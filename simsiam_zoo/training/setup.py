@@ -113,7 +113,7 @@ def prepare(recipe: Recipe) -> Setup:
         schedule=Schedule(training.epochs * plan.steps, round(optim.warmup_epochs * plan.steps)),
         scaler=runtime.scaler(),
         lock=lock,
-        identity=identity(recipe, lock),
+        identity=identity(lock),
     )
 
 

@@ -17,7 +17,8 @@ from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import first_difference, read_lock
+from simsiam_zoo.recipe.lock import read_lock
+from simsiam_zoo.recipe.locked import identity_differences, refuse_other_run, smaller_differences
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.distributed import refuse_many_processes
 from simsiam_zoo.runtime.optim import all_finite
@@ -34,7 +35,12 @@ LEAST_DAMAGED = 16
 
 
 def train(
-    recipe: Recipe, out: Path | str, *, resume: bool = False, screen: Screen | None = None
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    locked: dict[str, Any] | None = None,
+    screen: Screen | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, judge.
 
@@ -42,6 +48,7 @@ def train(
         recipe: what to do.
         out: the run's folder; new or empty, or the run to go on with.
         resume: go on with the run in `out`, from its last checkpoint.
+        locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
         screen: where progress is shown; by default stderr.
 
     Returns:
@@ -49,7 +56,7 @@ def train(
 
     Raises:
         InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
-            the run to resume is of another identity.
+            the run to resume is of another identity, or the run is not as `locked` says.
         PluginError: a component cannot be used.
         DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `result.json` says so.
@@ -71,6 +78,9 @@ def train(
             screen.say(WEAKER)
         if before is not None:
             check_same(before, setup, screen)
+        if locked is not None:
+            for line in refuse_other_run(locked, setup.lock):
+                screen.say(f"warning: not as where the lock was made: {line}")
         with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
             step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
             if before is None:
@@ -219,18 +229,13 @@ def check_same(before: dict[str, Any], setup: Setup, screen: Screen) -> None:
         InputError: the identity differs; the first difference is named.
     """
     if before.get("identity") != setup.identity:
-        where = first_difference(
-            {key: before.get(key) for key in ("parts", "data")},
-            {key: setup.lock.get(key) for key in ("parts", "data")},
-        )
+        where = next(iter(identity_differences(before, setup.lock)), "its lock was changed")
         raise InputError(
-            "the run to resume is of another identity"
-            f" ({where or 'a key of the recipe that is not operational differs'})",
+            f"the run to resume is of another identity ({where})",
             "Train anew with another --out, or bring back what has changed.",
         )
-    for name in ("software", "machine"):
-        if where := first_difference(before.get(name, {}), setup.lock[name], name):
-            screen.say(f"warning: not where the run began: {where}")
+    for line in smaller_differences(before, setup.lock):
+        screen.say(f"warning: not where the run began: {line}")
 
 
 def too_damaged(setup: Setup, record: Record, screen: Screen) -> bool:
