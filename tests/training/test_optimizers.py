@@ -27,10 +27,10 @@ class _Cut(Exception):
 
 
 class Cutting(Screen):
-    """Ends the run like a crash, when the figures of step 4 are due and before it is saved."""
+    """Ends the run like a crash, when the figures of step 2 are due and before it is saved."""
 
     def show(self, row: dict[str, Any]) -> None:
-        if row["step"] == 4:
+        if row["step"] == 2:
             raise _Cut
 
 
@@ -45,6 +45,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             "optim.parts.predictor.exclude_norm_and_bias": False,
             "optim.warmup_epochs": 0.5,
             "training.epochs": 1,
+            "training.batch_size": 32,
             "training.checkpoint_steps": 1,
             "evaluation.protocols": [],
             **SETTINGS[name],
@@ -53,7 +54,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     train(recipe, tmp_path / "whole", screen=Screen())
     with pytest.raises(_Cut):
         train(recipe, tmp_path / "cut", screen=Cutting())
-    assert load_last(tmp_path / "cut" / "checkpoints")[0]["step"] == 3
+    assert load_last(tmp_path / "cut" / "checkpoints")[0]["step"] == 1
     train(recipe, tmp_path / "cut", resume=True, screen=Screen())
     whole, cut = (
         load_last(tmp_path / folder / "checkpoints")[0]["siamese"] for folder in ("whole", "cut")
