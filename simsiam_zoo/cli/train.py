@@ -75,6 +75,11 @@ def _component_options(command: Any) -> Any:
     is_flag=True,
     help="Resume though BN will see another number of images at once.",
 )
+@click.option(
+    "--locked",
+    metavar="LOCK",
+    help="Refuse a run that is not what this lock.toml says: recipe, parts, software, data.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -85,6 +90,7 @@ def train(
     out: str | None,
     resume: str | None,
     allow_bn_change: bool,
+    locked: str | None,
     stream: bool,
     dry_run: bool,
     as_json: bool,
@@ -104,7 +110,11 @@ def train(
       simsiam-zoo train --resume runs/mnist-5k-seed0
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.locked import read_locked, refuse_other_recipe, refuse_other_software
 
+    lock = None if locked is None else read_locked(Path(locked))
+    if lock is not None:  # first of all: another version may not know the recipe's names
+        refuse_other_software(lock)
     settings = _settings(assignments, flags)
     if stream:
         settings["data.stream"] = True
@@ -117,6 +127,8 @@ def train(
                 raise InputError(f"--resume takes its recipe from the run, so no {name}")
         folder = Path(resume)
         recipe = _resumed(folder, settings)
+    if lock is not None:
+        refuse_other_recipe(lock, recipe)
     if dry_run:
         from simsiam_zoo.cli.dry_run import dry_run as show
 
@@ -132,6 +144,7 @@ def train(
         folder,
         resume=resume is not None,
         allow_bn_change=allow_bn_change,
+        locked=lock,
         screen=default_screen(quiet),
     )
     if announced_rank() != 0:

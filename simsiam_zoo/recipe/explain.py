@@ -70,7 +70,7 @@ def _as_written(loc: tuple[int | str, ...]) -> list[str]:
     return [
         str(step)
         for step in loc
-        if isinstance(step, int) or not (step in {"int", "float", "str"} or "[" in step)
+        if isinstance(step, int) or not (step in {"bool", "int", "float", "str"} or "[" in step)
     ]
 
 

@@ -1,7 +1,8 @@
 """Preset < file < settings: how the layers of a recipe become one tree of plain values.
 
 The one rule that is not plain merging: a layer that states a component's name drops the parameters
-that lower layers gave that component, for they were meant for another one.
+that lower layers gave that component, for they were meant for another one. So does a layer that
+states the optimiser's name with the keys that only some optimisers have.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ from simsiam_zoo.errors import InputError, PluginError
 
 COMPONENTS = (*PARTS, "augmentation", "dataset")
 """The keys of a recipe that hold a component."""
+
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "sgd": {"momentum": 0.9},
+    "lars": {"momentum": 0.9, "trust_coefficient": 0.001},
+    "adamw": {"betas": (0.9, 0.999)},
+}
+"""The optimisers, each with the keys of `optim` that not all have, and their defaults."""
+
+OPTIMIZER_KEYS = frozenset(key for own in OPTIMIZERS.values() for key in own)
 
 Tree = dict[str, Any]
 
@@ -109,11 +119,21 @@ def merge(lower: Tree, upper: Tree) -> Tree:
     for key, value in upper.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            renames = key in COMPONENTS and "name" in value
-            merged[key] = dict(value) if renames else merge(below, value)
+            if "name" in value:
+                below = _meant_for_any(key, below)
+            merged[key] = merge(below, value)
         else:
             merged[key] = value
     return merged
+
+
+def _meant_for_any(key: str, table: Tree) -> Tree:
+    """What is left of a table once another name is put into it."""
+    if key in COMPONENTS:
+        return {}
+    if key == "optim":
+        return {name: value for name, value in table.items() if name not in OPTIMIZER_KEYS}
+    return table
 
 
 def dataset_spec(text: str) -> Tree | str:

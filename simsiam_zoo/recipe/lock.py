@@ -1,11 +1,12 @@
 """The lock: which distribution and version supplied each part, and a run's identity.
 
-    identity = hash(recipe keys that are not operational,
-                    id, version, parameters, editable source of each component,
+    identity = hash(recipe keys that are not operational, in one spelling,
+                    id, version, parameters, editable source of each component and protocol,
                     data digest)
 
 Two runs of one identity compute the same thing. The machine, torch and timm are in the lock too,
-but not in the identity: another version of them is worth a warning, not a refusal.
+but not in the identity: another version of them is worth a warning, not a refusal (unless the run
+is held to the lock: `locked.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib.util
 import json
 import platform
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,18 @@ from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe
 
-FORMAT = 1
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn", "webdataset")
+FORMAT = 2
+NOT_INSTALLED = "not installed"
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "opencv-python-headless",
+    "scikit-learn",
+    "webdataset",
+)
 
 
 def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
@@ -37,13 +49,18 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         data_digest: of the training and the test shards.
         machine: what the runtime chose (device, precision, threads).
     """
+    keys = recipe.identity_dict()
+    if "precision" in machine:  # what `auto` means here decides what is computed
+        keys["training"]["precision"] = machine["precision"]
     return {
         "format": FORMAT,
+        "recipe": keys,
         "parts": {kind: lock_part(recipe.part(kind)) for kind in COMPONENTS},
+        "protocols": [lock_part(protocol) for protocol in recipe.protocols()],
         "data": {"digest": data_digest},
         "software": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in ("simsiam-zoo", *_PACKAGES)},
+            **{name: installed_version(name) for name in ("simsiam-zoo", *_PACKAGES)},
         },
         "machine": {"platform": platform.platform(), **machine},
     }
@@ -68,13 +85,9 @@ def lock_part(part: Resolved) -> dict[str, Any]:
     return entry
 
 
-def identity(recipe: Recipe, lock: dict[str, Any]) -> str:
+def identity(lock: dict[str, Any]) -> str:
     """A hash (16 hex digits) of everything that decides what the run computes."""
-    facts = {
-        "recipe": recipe.identity_dict(),
-        "parts": lock["parts"],
-        "data": lock["data"]["digest"],
-    }
+    facts = {name: lock[name] for name in ("recipe", "parts", "protocols", "data")}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -104,7 +117,7 @@ def refuse_missing(lock: dict[str, Any]) -> None:
         PluginError: the plugin is not installed, or cannot be used; the way to get it is named.
     """
     usable = {plugin.distribution for plugin in catalog().plugins if plugin.status == "ok"}
-    for kind, part in lock.get("parts", {}).items():
+    for kind, part in recorded_components(lock):
         distribution, version = part.get("distribution"), part.get("version")
         if distribution not in usable:
             raise PluginError(
@@ -113,15 +126,18 @@ def refuse_missing(lock: dict[str, Any]) -> None:
             )
 
 
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """Where two trees of plain values first differ, in words; None where they are equal."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            below = f"{path}.{key}" if path else str(key)
-            if found := first_difference(old.get(key), new.get(key), below):
-                return found
-        return None
-    return None if old == new else f"{path}: {_shown(old)} there, {_shown(new)} here"
+def recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each component of a lock with its kind: the parts, then the protocols."""
+    yield from lock.get("parts", {}).items()
+    yield from (("protocol", protocol) for protocol in lock.get("protocols", []))
+
+
+def installed_version(distribution: str) -> str:
+    """The version that is installed, or `NOT_INSTALLED`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return NOT_INSTALLED
 
 
 def source_digest(distribution: str, target: str) -> str | None:
@@ -155,14 +171,3 @@ def _is_editable(distribution: str) -> bool:
 
 def _params(part: Resolved) -> tuple[Param, ...]:
     return part.entry.component.params
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value)

@@ -1,8 +1,8 @@
-"""Optimiser and learning-rate schedule, as the paper has them.
+"""Optimisers and learning-rate schedules.
 
-SGD with momentum and weight decay on every parameter, BN and biases too. The lr used is
-base x global batch / 256; cosine over the whole run, by step; a part may have a schedule of its own
-(the paper keeps the predictor's lr constant).
+As in the paper: SGD with momentum and weight decay on every parameter, norms and biases too; cosine
+over the whole run, by step; the predictor's lr constant, for a part may have settings of its own.
+The lr used is base x global batch / 256, whatever the optimiser.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.lars import Lars
 
 REFERENCE_BATCH = 256
 """The global batch at which the base lr is the lr used."""
@@ -22,11 +24,20 @@ REFERENCE_BATCH = 256
 
 @dataclass(frozen=True)
 class Group:
-    """What one part's parameters have to themselves."""
+    """What one part's parameters have to themselves.
+
+    Args:
+        lr: the peak of its course.
+        weight_decay: the L2 penalty's factor; with adamw decoupled from the gradient.
+        schedule: `cosine` or `constant`.
+        exclude_norm_and_bias: no weight decay, and with LARS no adaptation, for parameters of one
+            dimension: the scales of norms, and all biases.
+    """
 
     lr: float
     weight_decay: float
-    schedule: str  # cosine or constant
+    schedule: str
+    exclude_norm_and_bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,47 +67,67 @@ class Schedule:
             group["lr"] = group["peak_lr"] * self.factor(group["schedule"], step)
 
 
-def make_sgd(
+def make_optimizer(
+    name: str,
     parts: Mapping[str, nn.Module],
     groups: Mapping[str, Group],
-    momentum: float,
+    own_keys: Mapping[str, Any],
     device: torch.device,
-) -> torch.optim.SGD:
-    """SGD with one parameter group for each part that has trainable parameters.
+) -> torch.optim.Optimizer:
+    """The optimiser, with one or two parameter groups for each part that has anything to train.
 
-    A parameter that two parts share is trained with the first one's settings.
+    Args:
+        name: `sgd`, `lars` or `adamw`.
+        parts: the network's parts by name. A parameter that two of them share is trained with the
+            first one's settings.
+        groups: the settings of each part.
+        own_keys: what this optimiser takes besides: `momentum`; `momentum` and
+            `trust_coefficient`; or `betas`.
+        device: where the parameters are.
 
     Raises:
-        InputError: no part has any.
+        InputError: there is nothing to train.
     """
-    param_groups = []
+    param_groups: list[dict[str, Any]] = []
     seen: set[int] = set()
-    for name, part in parts.items():
-        params = [p for p in part.parameters() if p.requires_grad and id(p) not in seen]
+    for part, module in parts.items():
+        params = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
         seen.update(id(p) for p in params)
-        if params:
-            own = groups[name]
-            param_groups.append(
-                {
-                    "params": params,
-                    "part": name,
-                    "lr": own.lr,
-                    "peak_lr": own.lr,
-                    "schedule": own.schedule,
-                    "weight_decay": own.weight_decay,
-                }
-            )
+        param_groups += _param_groups(part, params, groups[part])
     if not param_groups:
         raise InputError(
             "no part has anything to train: all of their parameters are fixed",
             "Give at least one of the parts trainable parameters.",
         )
+    if name == "lars":
+        return Lars(param_groups, **own_keys)
+    for group in param_groups:
+        del group["adapt"]  # it is LARS that adapts
+    kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
     fused = device.type in {"cpu", "cuda"}
-    return torch.optim.SGD(param_groups, lr=0.0, momentum=momentum, fused=fused)
+    optimizer: torch.optim.Optimizer = kind(param_groups, lr=0.0, fused=fused, **own_keys)
+    return optimizer
+
+
+def _param_groups(part: str, params: list[nn.Parameter], own: Group) -> list[dict[str, Any]]:
+    """One group of a part's parameters, or two where norm scales and biases go by themselves."""
+    excluded = [p for p in params if own.exclude_norm_and_bias and p.ndim <= 1]
+    out = {id(p) for p in excluded}
+    settings = {"part": part, "lr": own.lr, "peak_lr": own.lr, "schedule": own.schedule}
+    found = [
+        {
+            "params": [p for p in params if id(p) not in out],
+            **settings,
+            "weight_decay": own.weight_decay,
+            "adapt": True,
+        },
+        {"params": excluded, **settings, "weight_decay": 0.0, "adapt": False},
+    ]
+    return [group for group in found if group["params"]]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The lr of each part now."""
+    """The lr of each part now. (Where a part has two groups, they have the same.)"""
     return {group["part"]: float(group["lr"]) for group in optimizer.param_groups}
 
 

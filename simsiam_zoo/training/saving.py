@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.recipe.lock import first_difference
+from simsiam_zoo.recipe.locked import identity_differences, smaller_differences
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import (
     load_last,
@@ -167,13 +167,9 @@ def check_same(
             another number of images at once, and that was not allowed.
     """
     if before.get("identity") != setup.identity:
-        where = first_difference(
-            {key: before.get(key) for key in ("parts", "data")},
-            {key: setup.lock.get(key) for key in ("parts", "data")},
-        )
+        where = next(iter(identity_differences(before, setup.lock)), "its lock was changed")
         raise InputError(
-            "the run to resume is of another identity"
-            f" ({where or 'a key of the recipe that is not operational differs'})",
+            f"the run to resume is of another identity ({where})",
             "Train anew with another --out, or bring back what has changed.",
         )
     was = before.get("machine", {}).get("bn_batch", setup.bn_batch)
@@ -183,6 +179,5 @@ def check_same(
             f" {distributed.world_size()} processes it would over {setup.bn_batch}",
             "Use as many processes as before, or go on all the same with --allow-bn-change.",
         )
-    for name in ("software", "machine"):
-        if where := first_difference(before.get(name, {}), setup.lock[name], name):
-            screen.say(f"warning: not where the run began: {where}")
+    for line in smaller_differences(before, setup.lock):
+        screen.say(f"warning: not where the run began: {line}")

@@ -35,7 +35,7 @@ from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, open_runtime
-from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_sgd
+from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
 
 
@@ -107,10 +107,9 @@ def prepare(recipe: Recipe) -> Setup:
         own = optim.part(part)
         groups[part] = Group(
             lr=peak * own.lr_scale,
-            weight_decay=(
-                optim.weight_decay if own.weight_decay == "inherit" else own.weight_decay
-            ),
-            schedule=optim.schedule if own.schedule == "inherit" else own.schedule,
+            weight_decay=own.weight_decay,
+            schedule=own.schedule,
+            exclude_norm_and_bias=own.exclude_norm_and_bias,
         )
     machine = {"world_size": distributed.world_size(), "bn_batch": bn_batch}
     lock = make_lock(recipe, data_digest(dataset), runtime.describe() | machine)
@@ -122,16 +121,17 @@ def prepare(recipe: Recipe) -> Setup:
         siamese=siamese,
         model=distributed_model(siamese, runtime),
         bn_batch=bn_batch,
-        optimizer=make_sgd(
+        optimizer=make_optimizer(
+            optim.name,
             {part: siamese.get_submodule(part) for part in PARTS},
             groups,
-            optim.momentum,
+            optim.own_keys(),
             runtime.device,
         ),
         schedule=Schedule(training.epochs * plan.steps, round(optim.warmup_epochs * plan.steps)),
         scaler=runtime.scaler(),
         lock=lock,
-        identity=identity(recipe, lock),
+        identity=identity(lock),
     )
 
 

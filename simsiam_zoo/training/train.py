@@ -15,6 +15,7 @@ from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, InputError, PluginError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock
+from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
@@ -35,6 +36,7 @@ def train(
     *,
     resume: bool = False,
     allow_bn_change: bool = False,
+    locked: dict[str, Any] | None = None,
     screen: Screen | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
@@ -44,6 +46,7 @@ def train(
         out: the run's folder; new or empty, or the run to go on with. The first rank's counts.
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
+        locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
         screen: where progress is shown; by default stderr. Ranks but the first show nothing.
 
     Returns:
@@ -51,7 +54,7 @@ def train(
 
     Raises:
         InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
-            the run to resume is of another identity.
+            the run to resume is of another identity, or the run is not as `locked` says.
         PluginError: a component cannot be used.
         DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `result.json` says so.
@@ -74,6 +77,9 @@ def train(
             screen.say(WEAKER)
         if before is not None:
             distributed.from_main(lambda: check_same(before, setup, screen, allow_bn_change))
+        if locked is not None:
+            for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
+                screen.say(f"warning: not as where the lock was made: {line}")
         record = Record(out, recipe, setup.lock, setup.identity, writes=main)
         with disk_trouble(out), record, screen:
             step, elapsed = 0, 0.0

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import tomli_w
 
-from simsiam_zoo.catalog import Catalog, Component, Plugin
+from simsiam_zoo.catalog import PARTS, Catalog, Component, Plugin
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
-from simsiam_zoo.recipe.lock import first_difference, identity, lock_part, make_lock, source_digest
+from simsiam_zoo.recipe.lock import identity, lock_part, make_lock, source_digest
+from simsiam_zoo.recipe.locked import differences
 from simsiam_zoo.recipe.recipe import may_change_on_resume, operational_paths, recipe_keys
 
 # A value for every key that differs from the preset `cifar10`. A new key has to be added here.
@@ -43,9 +44,13 @@ ALTERNATIVES: dict[str, Any] = {
     "training.threads": 3,
     "training.checkpoint_steps": 3,
     "training.checkpoint_minutes": 3.0,
+    "optim.name": "lars",
     "optim.lr": 0.3,
     "optim.momentum": 0.3,
+    "optim.betas": [0.9, 0.95],
+    "optim.trust_coefficient": 0.3,
     "optim.weight_decay": 0.3,
+    "optim.exclude_norm_and_bias": True,
     "optim.schedule": "constant",
     "optim.warmup_epochs": 0.5,
     "optim.parts": {"loss": {"lr_scale": 0.5}},
@@ -55,6 +60,12 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
     "logging.knn_epochs": 3,
+}
+
+# What the key belongs to, where the preset has something else.
+NEEDS: dict[str, dict[str, Any]] = {
+    "optim.betas": {"optim.name": "adamw"},
+    "optim.trust_coefficient": {"optim.name": "lars"},
 }
 
 # Where and how, not what: device, workers, checkpointing, logging.
@@ -75,9 +86,12 @@ def lock_of(recipe: Recipe, digest: str = "0123", **machine: Any) -> dict[str, A
     return make_lock(recipe, digest, machine)
 
 
+def identity_of(recipe: Recipe, **machine: Any) -> str:
+    return identity(lock_of(recipe, **machine))
+
+
 def identity_with(**settings: Any) -> str:
-    recipe = Recipe.make("cifar10", None, settings)
-    return identity(recipe, lock_of(recipe))
+    return identity_of(Recipe.make("cifar10", None, settings))
 
 
 PLAIN = Recipe.make("cifar10")
@@ -90,9 +104,11 @@ def test_every_key_is_looked_at():
 
 @pytest.mark.parametrize("path", ALTERNATIVES)
 def test_the_identity_is_of_what_a_run_computes_and_not_of_how(path):
-    recipe = Recipe.make("cifar10", None, {path: ALTERNATIVES[path]})
-    assert recipe != PLAIN  # the alternative is one
-    changed = identity(recipe, lock_of(recipe)) != identity(PLAIN, lock_of(PLAIN))
+    needs = NEEDS.get(path, {})
+    plain = Recipe.make("cifar10", None, needs)
+    recipe = Recipe.make("cifar10", None, {**needs, path: ALTERNATIVES[path]})
+    assert recipe != plain  # the alternative is one
+    changed = identity_of(recipe) != identity_of(plain)
     assert changed == (path not in OPERATIONAL)
     assert may_change_on_resume(PLAIN, path) == (path in OPERATIONAL)
 
@@ -119,8 +135,8 @@ def test_where_the_data_lies_is_no_part_of_the_identity_and_what_it_is_is():
     assert elsewhere.dataset.params["path"] == "/elsewhere"
     assert lock["parts"]["dataset"]["params"] == {}
     assert "/elsewhere" not in json.dumps(lock)
-    assert identity(elsewhere, lock) == identity(PLAIN, lock_of(PLAIN))
-    assert identity(PLAIN, lock_of(PLAIN, digest="4567")) != identity(PLAIN, lock_of(PLAIN))
+    assert identity(lock) == identity_of(PLAIN)
+    assert identity(lock_of(PLAIN, digest="4567")) != identity_of(PLAIN)
     assert may_change_on_resume(PLAIN, "dataset.path")
     for other in ("dataset", "dataset.name", "dataset.nothing", "nothing", "training"):
         assert not may_change_on_resume(PLAIN, other)
@@ -138,8 +154,9 @@ def test_the_spelling_and_the_machine_are_no_part_of_the_identity():
     same_by_another_name = written_out.model_copy(update={"preset": "mine"})
     lock = lock_of(PLAIN, device="cuda:0", threads=64)
     lock["software"]["torch"] = "0.0"
-    for recipe in (PLAIN, written_out, same_by_another_name):
-        assert identity(recipe, lock) == identity(PLAIN, lock_of(PLAIN))
+    assert identity(lock) == identity_of(PLAIN)
+    for recipe in (written_out, same_by_another_name):
+        assert identity_of(recipe) == identity_of(PLAIN)
     by_family = {"backbone": "timm:resnet18"}
     assert identity_with(**by_family) == identity_with(backbone="resnet18")
 
@@ -148,8 +165,8 @@ def test_the_identity_is_the_same_from_the_lock_file():
     recipe = Recipe.make("imagenet", None, {"backbone": "vit_tiny_patch16_224", "loss": "mse"})
     lock = lock_of(recipe)
     read = tomllib.loads(tomli_w.dumps(lock))
-    assert first_difference(lock, read) is None
-    assert identity(recipe, read) == identity(recipe, lock)
+    assert list(differences(lock, read)) == []
+    assert identity(read) == identity(lock)
 
 
 def test_the_suppliers_version_changes_the_identity():
@@ -159,9 +176,9 @@ def test_the_suppliers_version_changes_the_identity():
     lock = lock_of(PLAIN)
     assert lock["parts"]["predictor"] == lock_part(part)
     other = lock | {"parts": lock["parts"] | {"predictor": lock_part(upgraded)}}
-    assert identity(PLAIN, other) != identity(PLAIN, lock)
-    difference = first_difference(lock["parts"], other["parts"])
-    assert difference == f'predictor.version: "{part.entry.version}" there, "99.0" here'
+    assert identity(other) != identity(lock)
+    (difference,) = differences(lock["parts"], other["parts"])
+    assert str(difference) == f'predictor.version: "{part.entry.version}" there, "99.0" here'
 
 
 def test_the_lock_names_every_part_by_its_supplier():
@@ -175,17 +192,48 @@ def test_the_lock_names_every_part_by_its_supplier():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("written", "means"),
     [
-        ({"a": {"b": 1}}, {"a": {"b": 1}}, None),
-        ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b: 1 there, 2 here"),
-        ({"a": {}}, {"a": {"b": "x"}}, 'a.b: nothing there, "x" here'),
-        ({"a": {"b": True}, "c": 1}, {"c": 2}, 'a: {"b": true} there, nothing here'),
-        ({"a": [1, 2]}, {"a": [2, 1]}, "a: [1, 2] there, [2, 1] here"),
+        ({"evaluation.protocols": ["knn"]}, {"evaluation.protocols": ["simsiam-zoo/knn:k=20"]}),
+        (
+            {"evaluation.protocols": ["knn:k=5,t=0.2"]},
+            {"evaluation.protocols": ["knn:t=0.2,k=5"]},
+        ),
+        ({"optim.parts.loss": {}}, {}),
+        ({"optim.parts.backbone.schedule": "cosine"}, {}),
+        ({"optim.parts.backbone.weight_decay": 5e-4}, {}),
+        ({"optim.parts.backbone.exclude_norm_and_bias": False}, {}),
+        ({"optim.name": "adamw", "optim.betas": [0.9, 0.999]}, {"optim.name": "adamw"}),
+        (
+            {"optim.schedule": "constant"},
+            {f"optim.parts.{part}.schedule": "constant" for part in PARTS},
+        ),
     ],
 )
-def test_the_first_difference_in_words(old, new, words):
-    assert first_difference(old, new) == words
+def test_what_computes_the_same_has_one_identity(written, means):
+    assert identity_with(**written) == identity_with(**means)
+
+
+def test_the_protocols_are_in_the_lock_and_in_the_identity():
+    recipe = Recipe.make("cifar10", None, {"evaluation.protocols": ["knn:k=5", "logistic"]})
+    lock = lock_of(recipe)
+    assert [protocol["id"] for protocol in lock["protocols"]] == [
+        "simsiam-zoo/knn",
+        "simsiam-zoo/logistic",
+    ]
+    assert lock["protocols"][0]["params"]["k"] == 5
+    assert identity(lock) != identity_with(**{"evaluation.protocols": ["knn:k=6", "logistic"]})
+    other_order = {"evaluation.protocols": ["logistic", "knn:k=5"]}
+    assert identity(lock) != identity_with(**other_order)
+
+
+def test_the_identity_holds_the_arithmetic_that_was_chosen():
+    chosen = {name: identity_of(PLAIN, precision=name) for name in ("fp32", "bf16")}
+    assert PLAIN.training.precision == "auto"
+    assert chosen["fp32"] != chosen["bf16"]
+    for name, expected in chosen.items():
+        asked = Recipe.make("cifar10", None, {"training.precision": name})
+        assert identity_of(asked, precision=name) == expected
 
 
 @pytest.fixture
@@ -242,7 +290,7 @@ def test_the_source_of_an_editable_plugin_is_in_the_identity(site):
     lock = lock_of(PLAIN)
 
     def with_head() -> str:
-        return identity(PLAIN, lock | {"parts": lock["parts"] | {"projector": lock_part(part)}})
+        return identity(lock | {"parts": lock["parts"] | {"projector": lock_part(part)}})
 
     before = with_head()
     assert with_head() == before

@@ -7,14 +7,25 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.runtime.optim import Group, Schedule, all_finite, learning_rates, make_sgd
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.optim import Group, Schedule, all_finite, learning_rates, make_optimizer
 
 CPU = torch.device("cpu")
 
 
-def sgd(parts: dict[str, nn.Module], momentum: float = 0.0, **groups: Group) -> torch.optim.SGD:
+OWN_KEYS: dict[str, dict[str, object]] = {
+    "sgd": {"momentum": 0.9},
+    "lars": {"momentum": 0.9, "trust_coefficient": 0.001},
+    "adamw": {"betas": (0.9, 0.999)},
+}
+
+
+def sgd(
+    parts: dict[str, nn.Module], momentum: float = 0.0, **groups: Group
+) -> torch.optim.Optimizer:
     plain = Group(lr=0.1, weight_decay=0.01, schedule="cosine")
-    return make_sgd(parts, {name: groups.get(name, plain) for name in parts}, momentum, CPU)
+    settings = {name: groups.get(name, plain) for name in parts}
+    return make_optimizer("sgd", parts, settings, {"momentum": momentum}, CPU)
 
 
 def test_cosine_is_torchs_and_its_ends_are_closed_forms():
@@ -98,6 +109,76 @@ def test_the_step_is_plain_sgd_with_momentum():
         velocity = 0.9 * velocity + gradient + 0.01 * weight
         weight -= 0.1 * velocity
         assert part.weight.item() == pytest.approx(weight, rel=1e-6)
+
+
+def test_an_adamw_step_is_the_papers():
+    """arXiv:1711.05101, algorithm 2: the weight decay is no part of the gradient."""
+    part = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    nn.init.constant_(part.weight, 1.0)
+    group = Group(lr=0.1, weight_decay=0.01, schedule="cosine")
+    optimizer = make_optimizer("adamw", {"head": part}, {"head": group}, {"betas": (0.8, 0.9)}, CPU)
+    weight, mean, square = 1.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -2.0, 0.5)):
+        part.weight.grad = torch.full_like(part.weight, gradient)
+        Schedule(3).apply(optimizer, step)
+        optimizer.step()
+        lr = 0.1 * 0.5 * (1 + math.cos(math.pi * step / 3))
+        mean = 0.8 * mean + 0.2 * gradient
+        square = 0.9 * square + 0.1 * gradient**2
+        direction = mean / (1 - 0.8 ** (step + 1))
+        direction /= math.sqrt(square / (1 - 0.9 ** (step + 1))) + 1e-8
+        weight -= lr * (direction + 0.01 * weight)
+        assert part.weight.item() == pytest.approx(weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", OWN_KEYS)
+def test_norm_scales_and_biases_go_without_weight_decay_where_they_are_excluded(name):
+    """With zero gradients only the decay moves a parameter."""
+    parts = {
+        "backbone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+        "projector": nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)),
+    }
+    excluding = Group(0.5, 0.04, "cosine", exclude_norm_and_bias=True)
+    groups = {"backbone": excluding, "projector": Group(0.5, 0.04, "cosine")}
+    for part in parts.values():
+        for parameter in part.parameters():
+            nn.init.uniform_(parameter, 0.5, 1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    before = {
+        (part, key): value.detach().clone()
+        for part, module in parts.items()
+        for key, value in module.named_parameters()
+    }
+    optimizer = make_optimizer(name, parts, groups, OWN_KEYS[name], CPU)
+    Schedule(10).apply(optimizer, 0)
+    optimizer.step()
+    still = {
+        (part, key)
+        for part, module in parts.items()
+        for key, value in module.named_parameters()
+        if torch.equal(value.detach(), before[part, key])
+    }
+    assert still == {("backbone", "0.bias"), ("backbone", "1.weight"), ("backbone", "1.bias")}
+
+
+def test_a_part_has_one_lr_however_many_groups_it_has():
+    parts = {"backbone": nn.Linear(2, 2), "predictor": nn.Linear(2, 2, bias=False)}
+    groups = {
+        "backbone": Group(0.2, 0.01, "cosine", exclude_norm_and_bias=True),
+        "predictor": Group(0.4, 0.01, "constant", exclude_norm_and_bias=True),
+    }
+    optimizer = make_optimizer("lars", parts, groups, OWN_KEYS["lars"], CPU)
+    assert len(optimizer.param_groups) == 3  # the predictor has nothing to exclude
+    Schedule(10).apply(optimizer, 5)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.1, 0.4])
+    assert learning_rates(optimizer) == pytest.approx({"backbone": 0.1, "predictor": 0.4})
+
+
+@pytest.mark.parametrize("name", OWN_KEYS)
+def test_a_network_without_anything_to_train_is_refused(name):
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(InputError, match="anything to train"):
+        make_optimizer(name, {"head": frozen}, {"head": Group(1, 0, "cosine")}, {}, CPU)
 
 
 def test_frozen_parameters_are_in_no_group_and_shared_ones_in_the_first():

@@ -36,9 +36,13 @@ CHANGES: dict[str, tuple[object, str]] = {
     "training.threads": (2, "machine"),
     "training.checkpoint_steps": (5, "saves"),
     "training.checkpoint_minutes": (1e-6, "saves"),
+    "optim.name": ("lars", "weights"),
     "optim.lr": (0.5, "weights"),
     "optim.momentum": (0.5, "weights"),
+    "optim.betas": ([0.5, 0.999], "weights"),
+    "optim.trust_coefficient": (0.01, "weights"),
     "optim.weight_decay": (0.1, "weights"),
+    "optim.exclude_norm_and_bias": (True, "weights"),
     "optim.schedule": ("constant", "weights"),
     "optim.warmup_epochs": (1.0, "weights"),
     "optim.parts": ({"backbone": {"lr_scale": 0.5}}, "weights"),
@@ -113,21 +117,28 @@ def test_the_table_has_every_key() -> None:
 
 
 BASE: dict[str, object] = {"logging.interval_steps": 2}
-# bf16 is not to be had below, and a crop needs pixels to act on.
-LARGER = {
-    path: {**BASE, "data.image_size": 32} for path in ("training.precision", "evaluation.crop")
+# Where a key needs something else than `BASE` to act on.
+NEEDS: dict[str, dict[str, object]] = {
+    "training.precision": {"data.image_size": 32},  # bf16 is not to be had below
+    "evaluation.crop": {"data.image_size": 32},  # a crop needs pixels
+    "optim.betas": {"optim.name": "adamw", "optim.lr": 0.01},
+    "optim.trust_coefficient": {"optim.name": "lars"},
 }
 
 
 def test_each_key_changes_what_it_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = observe(run, BASE, "plain", monkeypatch)
     assert plain == observe(run, BASE, "again", monkeypatch)  # else any key would seem to act
-    larger = observe(run, {**BASE, "data.image_size": 32}, "larger", monkeypatch)
+    needing: dict[str, dict[str, Any]] = {}
+    for path, needs in NEEDS.items():
+        if str(needs) not in needing:
+            needing[str(needs)] = observe(run, {**BASE, **needs}, f"base-{path}", monkeypatch)
     for path, (value, aspect) in CHANGES.items():
         if path in ELSEWHERE:
             continue
-        base, before = (LARGER[path], larger) if path in LARGER else (BASE, plain)
-        changed = {**base, path: SUBSTITUTES.get(path, value)}
+        needs = NEEDS.get(path, {})
+        before = needing[str(needs)] if needs else plain
+        changed = {**BASE, **needs, path: SUBSTITUTES.get(path, value)}
         seen = observe(run, changed, path, monkeypatch)
         assert seen[aspect] != before[aspect], path
         if aspect in {"log", "saves", "workers"}:  # operational: the run itself is the same

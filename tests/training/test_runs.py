@@ -195,8 +195,13 @@ def test_a_checkpoint_of_another_identity_is_refused(
 ) -> None:
     folder = tmp_path / "run"
     stop_after(tiny({"training.checkpoint_steps": 1}), folder, 3)
-    for changed in ({"predictor": "none"}, {"optim.lr": 2.0}):
-        with pytest.raises(InputError, match="another identity"):
+    changes = [
+        ({"predictor": "none"}, r"predictor\.id"),
+        ({"optim.lr": 2.0}, r"optim\.lr: 1\.0 there, 2\.0 here"),
+        ({"training.precision": "bf16", "data.image_size": 32}, r"data\.image_size"),
+    ]
+    for changed, named in changes:
+        with pytest.raises(InputError, match=f"another identity.*{named}"):
             train(tiny(changed), folder, resume=True, screen=Screen())
 
 

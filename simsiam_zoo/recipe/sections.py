@@ -1,0 +1,222 @@
+"""The tables of a recipe: every fixed key, its default, its bounds and its meaning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    field_validator,
+    model_validator,
+)
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.errors import did_you_mean
+from simsiam_zoo.recipe.layers import OPTIMIZER_KEYS, OPTIMIZERS
+
+Triple = Annotated[tuple[float, float, float], Strict(False)]
+Names = Annotated[tuple[str, ...], Strict(False)]
+
+
+def _not_negative(value: float | str) -> float | str:
+    if not isinstance(value, str) and value < 0:
+        raise ValueError("it is 0 or more")
+    return value
+
+
+Count = Annotated[int | Literal["auto"], AfterValidator(_not_negative)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], Strict(False)]
+
+
+def operational(default: Any, description: str, **bounds: Any) -> Any:
+    """A key that says where or how a run is carried out, not what it computes.
+
+    It is no part of the run's identity and may change on resume.
+    """
+    return Field(
+        default, description=description, json_schema_extra={"operational": True}, **bounds
+    )
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, and strict about keys and types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Part(BaseModel):
+    """A chosen component: its name and all its parameters, as attributes."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters without the name."""
+        return dict(self.model_extra or {})
+
+
+class Data(Section):
+    """How images become batches."""
+
+    image_size: int = Field(32, description="Side of a view in pixels", ge=4, le=4096)
+    mean: Triple = Field((0.5, 0.5, 0.5), description="Mean of each channel, of pixels in 0..1")
+    std: Triple = Field((0.5, 0.5, 0.5), description="Standard deviation of each channel")
+    window: int = Field(16, description="Shards that are shuffled together", ge=1)
+    lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
+    workers: Count = operational("auto", "Loader processes; 0: none")
+    stream: bool = Field(False, description="Read uncounted shards, with weaker guarantees")
+    steps_per_epoch: int = Field(0, description="Length of an epoch of a stream", ge=0)
+    cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
+    max_damaged: float = operational(1e-3, "Share of images that may be damaged", ge=0, le=1)
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:
+        if min(std) <= 0:
+            raise ValueError("a standard deviation is greater than 0")
+        return std
+
+
+class Training(Section):
+    """How long and on what."""
+
+    epochs: int = Field(14, description="Passes over the training images", ge=1)
+    batch_size: int = Field(64, description="Global batch: images per step, all ranks", ge=2)
+    seed: int = Field(0, description="Decides initialisation, order and views", ge=0, lt=2**63)
+    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of the forward pass; auto: bf16 where the hardware has it"
+    )
+    device: str = operational("auto", "auto, cpu, cuda, cuda:N or mps")
+    threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
+    checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
+    checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
+    sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
+    grace_seconds: float = operational(
+        20.0, "Seconds after which a process that waits for a lost one is ended", gt=0
+    )
+
+
+class PartOptim(Section):
+    """What one part has to itself in the optimiser."""
+
+    lr_scale: float = Field(1.0, description="Factor on the lr", ge=0)
+    schedule: Literal["inherit", "cosine", "constant"] = Field(
+        "inherit", description="Its own schedule, or the run's"
+    )
+    weight_decay: Annotated[float | Literal["inherit"], AfterValidator(_not_negative)] = Field(
+        "inherit", description="Its own weight decay, or the run's"
+    )
+    exclude_norm_and_bias: bool | Literal["inherit"] = Field(
+        "inherit", description="Its own exclusion of norms and biases, or the run's"
+    )
+
+
+class Settings(NamedTuple):
+    """The settings of one part, with what it inherits filled in."""
+
+    lr_scale: float
+    schedule: Literal["cosine", "constant"]
+    weight_decay: float
+    exclude_norm_and_bias: bool
+
+
+class Optim(Section):
+    """The optimiser: by default SGD with momentum, with weight decay on every parameter, norms and
+    biases too, as in the paper.
+
+    A key that the chosen optimiser has no use for is None here, and is not written down.
+    """
+
+    name: Literal["sgd", "lars", "adamw"] = Field("sgd", description="sgd, lars or adamw")
+    lr: float = Field(0.05, description="Base lr; the lr used is base x batch_size / 256", gt=0)
+    momentum: float | None = Field(None, description="Of sgd and lars (0.9)", ge=0, lt=1)
+    betas: Betas | None = Field(
+        None, description="Of adamw: decay of its two running means ([0.9, 0.999])"
+    )
+    trust_coefficient: float | None = Field(
+        None, description="Of lars: a layer's step relative to its weights (0.001)", gt=0
+    )
+    weight_decay: float = Field(1e-4, description="Weight decay", ge=0)
+    exclude_norm_and_bias: bool = Field(
+        False,
+        description="No weight decay, and with lars no adaptation, of norm scales and of biases",
+    )
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Of the lr, by step")
+    warmup_epochs: float = Field(0.0, description="Linear warm-up of the lr from 0", ge=0)
+    parts: dict[str, PartOptim] = Field({}, description="Settings of one part's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_keys(cls, table: Any) -> Any:
+        """Write out the defaults of the optimiser's own keys; refuse those of the others."""
+        if not isinstance(table, dict):
+            return table
+        given = {
+            key: value
+            for key, value in table.items()
+            if not (key in OPTIMIZER_KEYS and value is None)
+        }
+        name = given.get("name", cls.model_fields["name"].default)
+        if not isinstance(name, str) or name not in OPTIMIZERS:
+            return given  # the field's own check has the better message
+        own = OPTIMIZERS[name]
+        for key in sorted(OPTIMIZER_KEYS & given.keys() - own.keys()):
+            users = [other for other, keys in OPTIMIZERS.items() if key in keys]
+            raise ValueError(
+                f"{name} has no {key}: that is a key of {' and '.join(users)}. Leave optim.{key}"
+                " out, or choose another optim.name"
+            )
+        return {**own, **given}
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _known(cls, parts: Any) -> Any:
+        for name in parts if isinstance(parts, dict) else ():
+            if name not in PARTS:
+                hint = did_you_mean(name, PARTS, f"The parts are {', '.join(PARTS)}.")
+                raise ValueError(f"there is no part {name!r}. {hint}")
+        return parts
+
+    def own_keys(self) -> dict[str, Any]:
+        """The keys that this optimiser has to itself, and their values."""
+        return {key: getattr(self, key) for key in OPTIMIZERS[self.name]}
+
+    def part(self, name: str) -> Settings:
+        """The settings of one part, with what it inherits filled in."""
+        own = self.parts.get(name, PartOptim())
+        decay, exclude = own.weight_decay, own.exclude_norm_and_bias
+        return Settings(
+            own.lr_scale,
+            self.schedule if own.schedule == "inherit" else own.schedule,
+            self.weight_decay if decay == "inherit" else decay,
+            self.exclude_norm_and_bias if exclude == "inherit" else exclude,
+        )
+
+
+class Evaluation(Section):
+    """What is measured at the end, on frozen features."""
+
+    protocols: Names = Field(("knn", "logistic"), description="Protocols, as specs")
+    crop: float = Field(1.0, description="Centre crop's share of the resized side", gt=0, le=1)
+    baselines: bool = Field(
+        True, description="Measure the untrained network and raw pixels beside it"
+    )
+    rank_samples: int = Field(
+        1024, description="Training images on which the effective rank is taken", ge=2
+    )
+
+
+class Logging(Section):
+    """What is written down on the way. All of it operational: logging draws nothing."""
+
+    interval_steps: int = operational(10, "Steps between lines of metrics.jsonl", ge=1)
+    knn_epochs: Count = operational(
+        "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
+    )

@@ -1,0 +1,74 @@
+"""A run that has to be what a lock says: repeated to the bit, or refused with nothing written."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.locked import identity_differences, read_locked
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import prepare
+from simsiam_zoo.training.train import train
+
+QUICK: dict[str, object] = {
+    "training.epochs": 1,
+    "training.batch_size": 32,
+    "evaluation.protocols": ["knn:k=5"],
+}
+
+
+class Listening(Screen):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+def test_a_run_is_repeated_from_its_recipe_and_lock(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    first = train(tiny(QUICK), tmp_path / "run", screen=Screen())
+    recipe = Recipe.make(None, tmp_path / "run" / "recipe.toml")
+    lock = read_locked(tmp_path / "run" / "lock.toml")
+    lock["machine"]["platform"] = "another"
+    screen = Listening()
+    again = train(recipe, tmp_path / "again", locked=lock, screen=screen)
+    assert (again["identity"], again["figures"]) == (first["identity"], first["figures"])
+    warnings = [line for line in screen.said if "not as where the lock was made" in line]
+    assert len(warnings) == 1
+    assert 'machine.platform: "another" there' in warnings[0]
+    locks = [(tmp_path / run / "lock.toml").read_text() for run in ("run", "again")]
+    assert tomllib.loads(locks[0]) == tomllib.loads(locks[1])
+
+
+def test_other_data_is_refused_and_nothing_written(
+    tiny: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny(QUICK)
+    lock: dict[str, Any] = {**prepare(recipe).lock, "data": {"digest": "feed"}}
+    with pytest.raises(InputError, match=r'data\.digest: "feed" there'):
+        train(recipe, tmp_path / "run", locked=lock, screen=Screen())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_bound_to_what_auto_came_to_mean(
+    tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's other arithmetic computes something else: another identity."""
+    recipe = tiny({**QUICK, "training.precision": "auto", "data.image_size": 32})
+    monkeypatch.setattr("simsiam_zoo.runtime.device._cpu_has_bf16", lambda: True)
+    there = prepare(recipe)
+    monkeypatch.setattr("simsiam_zoo.runtime.device._cpu_has_bf16", lambda: False)
+    here = prepare(recipe)
+    assert there.identity != here.identity
+    assert [str(difference) for difference in identity_differences(there.lock, here.lock)] == [
+        'training.precision: "bf16" there, "fp32" here'
+    ]
