@@ -60,6 +60,7 @@ def _component_options(command: Any) -> Any:
 @click.option("--seed", metavar="N", help="Decides initialisation, order and views.")
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile.")
 @click.option(
     "--set",
     "assignments",
@@ -79,6 +80,7 @@ def train(
     out: str | None,
     resume: str | None,
     stream: bool,
+    compiled: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -101,6 +103,8 @@ def train(
     settings = _settings(assignments, flags)
     if stream:
         settings["data.stream"] = True
+    if compiled:
+        settings["training.compile"] = True
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else _new_folder(recipe.run_name())

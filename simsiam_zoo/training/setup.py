@@ -29,6 +29,7 @@ from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
+from simsiam_zoo.runtime.compile import compile_in_place
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_sgd
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
@@ -86,6 +87,9 @@ def prepare(recipe: Recipe) -> Setup:
             "Read the shards exactly, without data.stream.",
         )
     runtime = trustworthy(recipe, runtime, siamese)
+    if training.compile:
+        encoder = (siamese.backbone, siamese.projector, siamese.predictor)
+        compile_in_place(encoder, runtime.device)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
     for part in PARTS:
@@ -97,7 +101,8 @@ def prepare(recipe: Recipe) -> Setup:
             ),
             schedule=optim.schedule if own.schedule == "inherit" else own.schedule,
         )
-    lock = make_lock(recipe, data_digest(dataset), runtime.describe())
+    machine = {**runtime.describe(), "compile": training.compile}
+    lock = make_lock(recipe, data_digest(dataset), machine)
     return Setup(
         recipe=recipe,
         runtime=runtime,

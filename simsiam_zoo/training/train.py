@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,12 +20,15 @@ from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedErro
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import first_difference, read_lock
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.compile import WEAKER as COMPILED
 from simsiam_zoo.runtime.distributed import refuse_many_processes
 from simsiam_zoo.runtime.optim import all_finite
+from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
+from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
@@ -69,6 +73,8 @@ def train(
         setup = prepare(recipe)
         if recipe.data.stream:
             screen.say(WEAKER)
+        if recipe.training.compile:
+            screen.say(COMPILED)
         if before is not None:
             check_same(before, setup, screen)
         with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
@@ -97,23 +103,22 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
         batches = until(stop, train_loader(setup).batches(*divmod(step, setup.plan.steps)))
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
-        for loaded in batches:
+        placed = prefetched(batches, partial(to_device, setup), setup.runtime.device)
+        for loaded, batch in placed:
             if record.list_damaged(step, loaded.damaged) and too_damaged(setup, record, screen):
                 save(setup, record, screen, step, elapsed + time.monotonic() - began)
                 stop_damaged(setup, record)
             # Re-seeded each step: dropout does not depend on where a run was interrupted.
             torch.manual_seed(derive_key(training.seed, step))
             setup.schedule.apply(optimizer, step)
-            batch = to_device(setup, loaded)
             with setup.runtime.autocast():
                 loss = siamese(batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            with torch.no_grad():
-                for hook in after_step:
-                    hook(siamese, step, setup.steps)
+            if scaled_step(scaler, optimizer, ask=bool(after_step)):
+                with torch.no_grad():
+                    for hook in after_step:
+                        hook(siamese, step, setup.steps)
             meter.add(loss, siamese.latest)
             step += 1
 
