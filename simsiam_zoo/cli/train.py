@@ -11,6 +11,7 @@ import click
 
 from simsiam_zoo.cli.complete import complete_component
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.folders import new_run_folder
 
 _PART_HELP = {
     "backbone": "Turns images into features: a timm model's name, or a component.",
@@ -107,7 +108,7 @@ def train(
         settings["training.compile"] = True
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
-        folder = Path(out) if out else _new_folder(recipe.run_name())
+        folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:
         for name, value in (("--preset", preset), ("--recipe", file), ("--out", out)):
             if value is not None:
@@ -120,10 +121,10 @@ def train(
         show(recipe, as_json)
         return
     from simsiam_zoo.cli.result import print_result
-    from simsiam_zoo.training.screen import default_screen
-    from simsiam_zoo.training.train import train as run
+    from simsiam_zoo.training.run import train as run
 
-    result = run(recipe, folder, resume=resume is not None, screen=default_screen(quiet))
+    result = run(recipe, folder, resume=resume is not None, quiet=quiet).result
+    assert result is not None  # else it had raised
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
     else:
@@ -173,12 +174,3 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
                 "Train anew with another --out.",
             )
     return recipe
-
-
-def _new_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
-    for number in range(1, 10_000):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            return folder
-    raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")
