@@ -142,14 +142,14 @@ def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path)
 
 
 def test_the_python_that_the_docs_show_runs(install_plugins, tmp_path) -> None:
-    """All of the guide as one program, in a process of its own."""
+    """All of the guide in a process of its own, without a main file, as in a notebook."""
     blocks = [text for _, text in snippets("python", ROOT / "docs" / "python.md")]
     assert len(blocks) >= 4
     one_thread = '"training.threads": 1, "training.epochs": 1'
     guide = "\n".join(blocks).replace('"training.epochs": 1', one_thread)
-    (tmp_path / "guide.py").write_text(guide)
     done = subprocess.run(
-        [sys.executable, "guide.py"],
+        [sys.executable, "-"],
+        input=guide,
         env=install_plugins(),
         cwd=tmp_path,
         capture_output=True,
