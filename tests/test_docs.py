@@ -148,8 +148,7 @@ def test_the_python_that_the_docs_show_runs(install_plugins, tmp_path) -> None:
     one_thread = '"training.threads": 1, "training.epochs": 1'
     guide = "\n".join(blocks).replace('"training.epochs": 1', one_thread)
     done = subprocess.run(
-        [sys.executable, "-"],
-        input=guide,
+        [sys.executable, "-c", guide],
         env=install_plugins(),
         cwd=tmp_path,
         capture_output=True,
