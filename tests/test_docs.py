@@ -141,6 +141,25 @@ def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path)
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "run" / "lock.toml").read_text()
 
 
+def test_the_python_that_the_docs_show_runs(install_plugins, tmp_path) -> None:
+    """All of the guide in a process of its own, without a main file, as in a notebook."""
+    blocks = [text for _, text in snippets("python", ROOT / "docs" / "python.md")]
+    assert len(blocks) >= 4
+    one_thread = '"training.threads": 1, "training.epochs": 1'
+    guide = "\n".join(blocks).replace('"training.epochs": 1', one_thread)
+    done = subprocess.run(
+        [sys.executable, "-c", guide],
+        env=install_plugins(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([4, 512]) torch.Size([4, 512])" in done.stdout
+    assert "Run('runs/narrow': " in done.stdout
+
+
 def test_every_command_and_option_has_a_help_text_that_fits_80_columns(zoo) -> None:
     for command in ([], *([name] for name in COMMANDS)):
         text = zoo(*command, "--help", COLUMNS="80").stdout

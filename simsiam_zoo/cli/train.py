@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 
 from simsiam_zoo.cli.complete import complete_component
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.folders import new_run_folder
 
 _PART_HELP = {
     "backbone": "Turns images into features: a timm model's name, or a component.",
@@ -61,6 +61,7 @@ def _component_options(command: Any) -> Any:
 @click.option("--seed", metavar="N", help="Decides initialisation, order and views.")
 @click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile.")
 @click.option(
     "--set",
     "assignments",
@@ -92,6 +93,7 @@ def train(
     allow_bn_change: bool,
     locked: str | None,
     stream: bool,
+    compiled: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -118,9 +120,11 @@ def train(
     settings = _settings(assignments, flags)
     if stream:
         settings["data.stream"] = True
+    if compiled:
+        settings["training.compile"] = True
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
-        folder = Path(out) if out else _new_folder(recipe.run_name())
+        folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:
         for name, value in (("--preset", preset), ("--recipe", file), ("--out", out)):
             if value is not None:
@@ -136,8 +140,7 @@ def train(
         return
     from simsiam_zoo.cli.result import print_result
     from simsiam_zoo.runtime.distributed import announced_rank
-    from simsiam_zoo.training.screen import default_screen
-    from simsiam_zoo.training.train import train as run
+    from simsiam_zoo.training.run import train as run
 
     result = run(
         recipe,
@@ -145,10 +148,11 @@ def train(
         resume=resume is not None,
         allow_bn_change=allow_bn_change,
         locked=lock,
-        screen=default_screen(quiet),
-    )
+        quiet=quiet,
+    ).result
     if announced_rank() != 0:
         return
+    assert result is not None  # else it had raised
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
     else:
@@ -198,18 +202,3 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
                 "Train anew with another --out.",
             )
     return recipe
-
-
-def _new_folder(name: str) -> Path:
-    """runs/NAME, or runs/NAME-2 and so on where that is taken.
-
-    Processes that torchrun started anew go on with the newest of them.
-    """
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    newest = None
-    for number in range(1, 10_000):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            return newest if again and newest else folder
-        newest = folder
-    raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")

@@ -94,6 +94,9 @@ class Training(Section):
         "auto", description="Arithmetic of the forward pass; auto: bf16 where the hardware has it"
     )
     device: str = operational("auto", "auto, cpu, cuda, cuda:N or mps")
+    compile: bool = operational(
+        False, "torch.compile backbone, projector and predictor; a resume is not bit-identical then"
+    )
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)

@@ -69,7 +69,8 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
     torch.set_num_threads(threads)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-        # Full fp32 is fp32 in name on these cards only by giving up 8x the speed of TF32.
+        # Full fp32 is to be had on these cards only by giving up 8x the speed of TF32. By the older
+        # of torch's two interfaces: its compiler fails where the newer one was used (torch 2.14).
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True

@@ -32,6 +32,24 @@ def cache_dir() -> Path:
     return path
 
 
+def new_run_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that is taken; it is not made yet.
+
+    Processes that torchrun started anew go on with the newest of them.
+
+    Raises:
+        InputError: all the names are taken.
+    """
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    newest = None
+    for number in range(1, 10_000):
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists():
+            return newest if again and newest else folder
+        newest = folder
+    raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write a file beside `path`, fsync it, and rename it over `path`; on an error leave no trace.

@@ -34,6 +34,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
+from simsiam_zoo.runtime.compile import compile_in_place
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
@@ -101,6 +102,9 @@ def prepare(recipe: Recipe) -> Setup:
         )
     runtime = trustworthy(recipe, runtime, siamese)
     siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
+    if training.compile:
+        encoder = (siamese.backbone, siamese.projector, siamese.predictor)
+        compile_in_place(encoder, runtime.device)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
     for part in PARTS:
@@ -111,7 +115,11 @@ def prepare(recipe: Recipe) -> Setup:
             schedule=own.schedule,
             exclude_norm_and_bias=own.exclude_norm_and_bias,
         )
-    machine = {"world_size": distributed.world_size(), "bn_batch": bn_batch}
+    machine = {
+        "compile": training.compile,
+        "world_size": distributed.world_size(),
+        "bn_batch": bn_batch,
+    }
     lock = make_lock(recipe, data_digest(dataset), runtime.describe() | machine)
     return Setup(
         recipe=recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,13 +18,16 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.compile import WEAKER as COMPILED
+from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.damage import DamageCount
-from simsiam_zoo.training.lookahead import in_blocks
+from simsiam_zoo.training.lookahead import block_of, in_blocks
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
+from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
 from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, restore
 from simsiam_zoo.training.screen import Screen, default_screen
@@ -75,6 +79,8 @@ def train(
         refuse_differing(setup)
         if recipe.data.stream:
             screen.say(WEAKER)
+        if recipe.training.compile:
+            screen.say(COMPILED)
         if before is not None:
             distributed.from_main(lambda: check_same(before, setup, screen, allow_bn_change))
         if locked is not None:
@@ -111,23 +117,25 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
         loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
-        for loaded in in_blocks(setup, loaded_batches, step):
+        batches = in_blocks(setup, loaded_batches, step)
+        # What a block's policy is shown depends on the step before it: nothing is fetched then.
+        ahead = block_of(setup) == 1
+        place, device = partial(to_device, setup), setup.runtime.device
+        for loaded, batch in prefetched(batches, place, device, ahead):
             keeper.note(step, time.monotonic() - began)
             # Re-seeded each step: dropout does not depend on where a run was interrupted.
             torch.manual_seed(step_seed(setup, step))
             setup.schedule.apply(optimizer, step)
-            batch = to_device(setup, loaded)
             with setup.runtime.autocast():
                 loss = setup.model(batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if step == 0:
                 refuse_unused(setup)
-            scaler.step(optimizer)
-            scaler.update()
-            with torch.no_grad():
-                for hook in after_step:
-                    hook(siamese, step, setup.steps)
+            if scaled_step(scaler, optimizer, ask=bool(after_step)):
+                with torch.no_grad():
+                    for hook in after_step:
+                        hook(siamese, step, setup.steps)
             meter.add(loss, siamese.latest)
             found = damage.note(step, loaded.damaged)
             step += 1

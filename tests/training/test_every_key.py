@@ -69,6 +69,7 @@ ELSEWHERE = {
     "data.steps_per_epoch": "test_stream.py",
     "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
     "data.max_damaged": "test_damage.py: it takes damaged shards",
+    "training.compile": "test_compile.py: with a backend that compiles in no time",
     "training.device": "below: there is one device here",
     "training.sync_bn": "test_gpu.py: it takes several processes with CUDA",
     "training.grace_seconds": "test_distributed_training.py: it takes several processes",

@@ -1,0 +1,236 @@
+"""The Python API: build a model, train one, look at what a run left behind."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.data.shards import Dataset
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.folders import new_run_folder
+from simsiam_zoo.siamese import Parts, Siamese
+from simsiam_zoo.siamese import build as build_parts
+from simsiam_zoo.training.record import Row, read_metrics, read_result
+from simsiam_zoo.training.screen import Screen, default_screen
+from simsiam_zoo.training.setup import make_plan
+from simsiam_zoo.training.train import train as train_in
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run left behind in its folder, complete or not. Reading it changes nothing there.
+
+    `load` and `train` give one. What is in files is read when it is first asked for, and kept.
+
+    Attributes:
+        folder: the run's folder.
+        recipe: what was done.
+    """
+
+    folder: Path
+    recipe: Recipe
+
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """Who supplied each part, which versions, on which machine: `lock.toml`."""
+        return read_lock(self.folder)
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """What `result.json` holds; None while the run is not complete."""
+        return read_result(self.folder)
+
+    @property
+    def verdict(self) -> str | None:
+        """`learned`, `collapsed`, `diverged`, `undertrained` or `undetermined`; None for now."""
+        return None if self.result is None else str(self.result["verdict"])
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        """One row for each network and protocol: `network`, `protocol`, `top1` (0 to 1), ..."""
+        return [] if self.result is None else list(self.result["figures"])
+
+    @cached_property
+    def metrics(self) -> list[Row]:
+        """The rows of `metrics.jsonl`, in the order of steps; `pandas.DataFrame` takes them."""
+        return read_metrics(self.folder)
+
+    @cached_property
+    def model(self) -> Siamese:
+        """The five parts with the weights of the last whole checkpoint, on the CPU, in eval mode.
+
+        Raises:
+            InputError: there is no checkpoint.
+            DataError: no checkpoint is whole, or one does not fit the recipe's parts.
+            PluginError: a part cannot be built here.
+        """
+        state, path, _ = load_last(self.folder / "checkpoints")
+        siamese = build(self.recipe)
+        _fill(siamese, state.get("siamese", {}), path)
+        return siamese.eval()
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The trained backbone, [N, 3, H, W] → features, on the CPU, in eval mode.
+
+        It is made from `backbone.safetensors`; of a run that is not complete, from its checkpoint.
+
+        Raises:
+            InputError, DataError, PluginError: as for `model`.
+        """
+        path = self.folder / "backbone.safetensors"
+        if not path.is_file():
+            return self.model.backbone
+        try:
+            state = load_file(path)
+        except Exception as error:  # the reader's own class, which no module of it names publicly
+            raise DataError(f"{path} cannot be read: {error}") from None
+        with torch.random.fork_rng(devices=[]):
+            part = self.recipe.part("backbone")
+            backbone: nn.Module = part.create(image_size=self.recipe.data.image_size)
+        _fill(backbone, state, path)
+        return backbone.eval().to(memory_format=torch.channels_last)
+
+    def __repr__(self) -> str:
+        words = [f"{f['network']} {f['protocol']} {f['top1']:.3f}" for f in self.figures]
+        return f"Run({str(self.folder)!r}: {'; '.join([self.verdict or 'not complete', *words])})"
+
+    def _repr_html_(self) -> str:
+        """The verdict and the figures, as a notebook shows them."""
+        protocols = list(dict.fromkeys(f["protocol"] for f in self.figures))
+        networks = list(dict.fromkeys(f["network"] for f in self.figures))
+        top1 = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in self.figures}
+        rows = [["top-1", *protocols]] if protocols else []
+        rows += [
+            [network, *(top1.get((network, p), "") for p in protocols)] for network in networks
+        ]
+        cells = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
+        reason = "" if self.result is None else f": {self.result['reason']}"
+        heading = html.escape(f"{self.verdict or 'not complete'}{reason}")
+        table = f"<table>{cells}</table>" if rows else ""
+        return f"<p><b>{html.escape(str(self.folder))}</b><br>{heading}</p>{table}"
+
+
+def build(recipe: Recipe) -> Siamese:
+    """The model at its initialisation, on the CPU in float32: the weights that a run starts from.
+
+    The same recipe gives the same weights, and torch's generator is left as it was. The data is
+    only looked at for its size, which some policies ask for; where it is not at hand, they are told
+    that it is unknown.
+
+    Returns:
+        The model, in training mode and channels last. Called with a `siamese.Batch` of normalised
+        views [N, 3, H, W] it gives the step's loss.
+
+    Raises:
+        InputError: a part does not take the value of one of its parameters.
+        PluginError: a part cannot be created, or breaks its contract.
+    """
+    samples, steps = _sizes(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        siamese = build_parts(
+            Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+            image_size=recipe.data.image_size,
+            dataset_size=samples,
+            steps_per_epoch=steps,
+            steps=None if steps is None else steps * recipe.training.epochs,
+        )
+    return siamese.to(memory_format=torch.channels_last)
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    allow_bn_change: bool = False,
+    locked: dict[str, Any] | None = None,
+    screen: Screen | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train, evaluate, judge: what `simsiam-zoo train` does.
+
+    torch's generators and its number of threads are left as they were.
+
+    Args:
+        recipe: what to do.
+        out: the run's folder, new or empty; by default a new one in `runs/`.
+        resume: go on with the run in `out`, from its last checkpoint.
+        allow_bn_change: go on though BN will see another number of images at once.
+        locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
+        screen: where progress is shown; by default stderr, live where that is a terminal.
+        quiet: show none.
+
+    Raises:
+        InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
+            the run to resume is of another identity.
+        PluginError: a component cannot be used.
+        DataError: a shard, too many images or the checkpoint are damaged.
+        DivergedError: the loss or the weights stopped being finite; `load(out)` has the record.
+        StoppedError: a signal asked to stop; a checkpoint was written.
+        PeerError: another rank failed.
+    """
+    if out is None:
+        if resume:
+            raise InputError("there is no run to resume without its folder", "Say out=...")
+        out = new_run_folder(recipe.run_name())
+    threads = torch.get_num_threads()
+    try:
+        train_in(
+            recipe,
+            out,
+            resume=resume,
+            allow_bn_change=allow_bn_change,
+            locked=locked,
+            screen=screen or default_screen(quiet),
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return Run(Path(out), recipe)
+
+
+def load(folder: Path | str) -> Run:
+    """The run in `folder`, complete or not. Nothing in the folder is executed or unpickled.
+
+    Raises:
+        InputError: there is no run.
+        PluginError: a part of it comes from a plugin that is not here.
+        DataError: its lock is damaged.
+    """
+    folder = Path(folder)
+    refuse_missing(read_lock(folder))
+    return Run(folder, Recipe.of_run(folder / "recipe.toml"))
+
+
+def _sizes(recipe: Recipe) -> tuple[int | None, int | None]:
+    """(samples, steps per epoch); None where the data is not at hand, or its size is unknown."""
+    if recipe.data.stream:
+        return None, recipe.data.steps_per_epoch or None
+    try:
+        dataset: Dataset = recipe.part("dataset").create()
+    except InputError:
+        return None, None
+    plan = make_plan(recipe, dataset)
+    return plan.samples, plan.steps
+
+
+def _fill(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        what = str(error).partition("\n")[2].strip().partition("\n")[0]
+        raise DataError(f"{path} does not fit the recipe beside it: {what}") from None

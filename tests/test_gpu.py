@@ -1,0 +1,192 @@
+"""What only a CUDA device can show. `python -m pytest -m gpu -rs`; skipped elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.scaling import scaled_step
+from simsiam_zoo.training.meter import Meter
+from simsiam_zoo.training.prefetch import prefetched
+from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
+from simsiam_zoo.training.train import train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """256 digits to train on, 64 to test on."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("gpu-shards")
+    images, labels = load_digits(return_X_y=True)
+    samples = [
+        PackedSample(
+            f"{i:04d}",
+            cv2.imencode(".png", (x.reshape(8, 8) * 15).astype(np.uint8))[1].tobytes(),
+            "png",
+            int(y),
+        )
+        for i, (x, y) in enumerate(zip(images[:320], labels[:320], strict=True))
+    ]
+    classes = tuple("0123456789")
+    pack(folder, {"train": samples[:256], "val": samples[256:]}, classes, shard_size=64)
+    return folder
+
+
+@pytest.fixture
+def small(shards: Path) -> Callable[..., Recipe]:
+    def make(**settings: object) -> Recipe:
+        base: dict[str, object] = {
+            "dataset": str(shards),
+            "data.image_size": 32,
+            "data.workers": 2,
+            "training.batch_size": 32,
+            "training.epochs": 4,
+            "training.device": "cuda",
+            "training.threads": 1,
+            "logging.interval_steps": 1,
+        }
+        return Recipe.make("digits", None, base | settings)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _global_switches_come_back() -> Iterator[None]:
+    threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_short_run_learns_something_and_is_finite(
+    small: Callable[..., Recipe], tmp_path: Path, precision: str
+) -> None:
+    result = train(small(**{"training.precision": precision}), tmp_path / "run", screen=Screen())
+    assert result["steps"] == 32
+    rows = [row for row in read_metrics(tmp_path / "run") if "loss" in row]
+    assert len(rows) == 32  # none was left out: a figure that is not finite would be
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def step(setup: Setup, batch: object, meter: Meter, number: int) -> None:
+    """What the training loop does in each step."""
+    setup.schedule.apply(setup.optimizer, number)
+    with setup.runtime.autocast():
+        loss = setup.siamese(batch)
+    setup.optimizer.zero_grad(set_to_none=True)
+    setup.scaler.scale(loss).backward()
+    scaled_step(setup.scaler, setup.optimizer, ask=False)
+    meter.add(loss, setup.siamese.latest)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_waits_for_nothing(small: Callable[..., Recipe], precision: str) -> None:
+    """Torch raises at every operation that makes the host wait for the device."""
+    setup = prepare(small(**{"training.precision": precision}))
+    meter = Meter(setup)
+    batches = prefetched(
+        train_loader(setup).batches(), partial(to_device, setup), setup.runtime.device
+    )
+    try:
+        for number, (_, batch) in enumerate(batches):
+            step(setup, batch, meter, number)
+            if number == 2:  # what is made once was made: constants, cuDNN's choices
+                torch.cuda.set_sync_debug_mode("error")
+            if number == 8:
+                break
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert meter.row(9)["loss"] < 1
+
+
+def test_prefetched_batches_are_those_without_prefetch_to_the_bit(
+    small: Callable[..., Recipe],
+) -> None:
+    """While the steps' stream is kept busy, so that one that did not wait would read too early."""
+    setup = prepare(small())
+    place, device = partial(to_device, setup), setup.runtime.device
+    plain = [place(each) for each in train_loader(setup).batches()]
+    busy = torch.randn(4096, 4096, device=device)
+    torch.cuda.synchronize()
+
+    seen = []
+    for _, batch in prefetched(train_loader(setup).batches(), place, device):
+        for _ in range(4):
+            busy = busy @ busy / 64
+        seen.append(([view.clone() for view in batch.views], batch.ids.clone()))
+        del batch  # its memory may be given to another now, though the clones are still queued
+    torch.cuda.synchronize()
+    assert len(seen) == len(plain) == 32
+    for expected, (views, ids) in zip(plain, seen, strict=True):
+        assert torch.equal(expected.ids, ids)
+        for a, b in zip(expected.views, views, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_losses_are_close_to_the_cpus(small: Callable[..., Recipe]) -> None:
+    """The same five steps in fp32, without TF32."""
+    losses = {}
+    for device in ("cpu", "cuda"):
+        setup = prepare(small(**{"training.device": device, "training.precision": "fp32"}))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        try:
+            meter, losses[device] = Meter(setup), []
+            for number, loaded in zip(range(5), train_loader(setup).batches(), strict=False):
+                step(setup, to_device(setup, loaded), meter, number)
+                losses[device].append(meter.row(number + 1)["loss"])
+        finally:
+            torch.backends.cudnn.allow_tf32 = True
+    assert losses["cuda"] == pytest.approx(losses["cpu"], abs=1e-3)
+
+
+def test_a_compiled_run_ends_close_to_the_plain_one(
+    small: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    last = {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        settings = {"training.compile": compiled, "training.precision": "fp32"}
+        train(small(**settings), folder, screen=Screen())
+        last[compiled] = [row["loss"] for row in read_metrics(folder) if "loss" in row][:5]
+    assert last[True] == pytest.approx(last[False], abs=0.02)
+
+
+class _Cut(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on(small: Callable[..., Recipe], tmp_path: Path) -> None:
+    """With fp16, whose scale is part of the checkpoint."""
+
+    class Cutting(Screen):
+        def show(self, row: dict[str, object]) -> None:
+            if row["step"] == 11:
+                raise _Cut
+
+    recipe = small(**{"training.precision": "fp16", "training.checkpoint_steps": 5})
+    with pytest.raises(_Cut):
+        train(recipe, tmp_path, screen=Cutting())
+    scale = load_last(tmp_path / "checkpoints")[0]["scaler"]["scale"]
+    assert 0 < scale < float("inf")
+    assert train(recipe, tmp_path, resume=True, screen=Screen())["steps"] == 32
+    steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert steps == list(range(1, 33))
