@@ -107,6 +107,7 @@ class Training(Section):
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
+    stop_on_collapse: bool = Field(False, description="End a run whose collapse is plain")
 
 
 class PartOptim(Section):
@@ -165,6 +166,7 @@ class Logging(Section):
     knn_epochs: Count = operational(
         "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
     )
+    loggers: Names = operational((), "Where rows of metrics go besides, as specs")
 
 
 class Recipe(Section):
@@ -234,6 +236,7 @@ class Recipe(Section):
         except ValidationError as error:
             raise explain(error, cls) from None
         recipe.protocols()  # a wrong spec fails now, not after the training
+        recipe.loggers()
         return recipe
 
     def part(self, kind: str) -> Resolved:
@@ -244,6 +247,10 @@ class Recipe(Section):
     def protocols(self) -> list[Resolved]:
         """The evaluation protocols, in the recipe's order."""
         return [catalog().resolve("protocol", spec) for spec in self.evaluation.protocols]
+
+    def loggers(self) -> list[Resolved]:
+        """The loggers, in the recipe's order."""
+        return [catalog().resolve("logger", spec) for spec in self.logging.loggers]
 
     def run_name(self) -> str:
         """A name for the run's folder: the preset, the parts that differ from it, the seed."""

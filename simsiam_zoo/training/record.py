@@ -25,6 +25,7 @@ from simsiam_zoo.data.batches import Damage
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.training.loggers import Loggers
 
 Row = dict[str, Any]
 
@@ -37,13 +38,22 @@ class Record:
     Args:
         folder: the run's folder.
         recipe, lock, identity: what the run is; written on `start`.
+        loggers: told all that is written here.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, lock: dict[str, Any], identity: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        lock: dict[str, Any],
+        identity: str,
+        loggers: Loggers | None = None,
+    ) -> None:
         self.folder = folder
         self.recipe = recipe
         self.lock = lock
         self.identity = identity
+        self.loggers = loggers or Loggers()
         self.rows: list[Row] = []
         self.damaged: dict[int, Row] = {}
         self._held: FileLock | None = None
@@ -70,6 +80,7 @@ class Record:
             atomic_write_text(self.folder / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:
             raise _unwritable(self.folder, error) from None
+        self.loggers.start(self.folder, self.recipe.to_dict(), 0)
 
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
@@ -79,6 +90,7 @@ class Record:
         self.damaged = {row["id"]: row for row in lines if row["step"] < step}
         if lines:
             self._write_anew("damaged.jsonl", self.damaged.values())
+        self.loggers.start(self.folder, self.recipe.to_dict(), step)
 
     def write(self, row: Row) -> None:
         """Append one line of metrics; `row["step"]` counts the steps that were done.
@@ -89,6 +101,7 @@ class Record:
         self.rows.append(row)
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self.loggers.log(row)
 
     def list_damaged(self, step: int, damaged: Iterable[Damage]) -> list[Damage]:
         """List the images that were not known to be damaged; they are returned.
@@ -108,6 +121,7 @@ class Record:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
+        self.loggers.finish(result)
         atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _write_anew(self, name: str, rows: Iterable[Row]) -> None:

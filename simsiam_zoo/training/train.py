@@ -22,7 +22,9 @@ from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.distributed import refuse_many_processes
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.training.collapse import CollapseWatch
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
+from simsiam_zoo.training.loggers import Loggers
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
 from simsiam_zoo.training.record import Record, disk_trouble, read_result, refuse_occupied
@@ -64,6 +66,7 @@ def train(
     elif (done := read_result(out)) is not None:
         screen.say(f"{out} is complete already")
         return done
+    loggers = Loggers(recipe.loggers(), screen.say)  # a missing package ends the run here
     # The caller's generators are none of our business.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         setup = prepare(recipe)
@@ -71,7 +74,8 @@ def train(
             screen.say(WEAKER)
         if before is not None:
             check_same(before, setup, screen)
-        with disk_trouble(out), Record(out, recipe, setup.lock, setup.identity) as record, screen:
+        record = Record(out, recipe, setup.lock, setup.identity, loggers)
+        with disk_trouble(out), record, screen:
             step, elapsed = restore(setup, record, screen) if before else (0, 0.0)
             if before is None:
                 record.start()
@@ -87,14 +91,18 @@ def train(
 def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> float:
     """The training loop, from `step` to the end. Returns the seconds spent training in all."""
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
-    training, logging = setup.recipe.training, setup.recipe.logging
+    training = setup.recipe.training
     parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
     after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
     look_epochs = epochs_between_looks(setup.recipe)
-    meter = Meter(setup)
+    meter, watch = Meter(setup), CollapseWatch(setup)
+    collapsed = watch.stops(record.rows)  # it may have been interrupted while it concluded
+    if collapsed:
+        return elapsed
     began = saved = time.monotonic()
     with StopRequest() as stop:
         batches = until(stop, train_loader(setup).batches(*divmod(step, setup.plan.steps)))
+        batches = meter.waited_for(batches)
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
         for loaded in batches:
@@ -109,6 +117,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
                 loss = siamese(batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
+            if meter.is_due(step + 1):
+                meter.take_gradients()
             scaler.step(optimizer)
             scaler.update()
             with torch.no_grad():
@@ -118,28 +128,30 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
             step += 1
 
             # Only from here on does the device get waited for, and only now and then.
-            if step == 1 or step % logging.interval_steps == 0 or step == setup.steps:
+            if meter.is_due(step):
                 row = meter.row(step) | ({"damaged": len(record.damaged)} if record.damaged else {})
                 if not meter.finite(row):
                     stop_diverged(setup, record, screen, step)
                 record.write(row)
                 screen.show(row)
-            if is_look(step, setup, look_epochs):
+            if is_look(step, setup, look_epochs) or watch.is_look(step):
                 with meter.paused():
                     row = {"step": step, "epoch": step // setup.plan.steps, **look(setup)}
                 record.write(row)
                 screen.show(row)
+                with meter.paused():
+                    collapsed = watch.stops(record.rows)
             now = time.monotonic()
             due = training.checkpoint_steps and step % training.checkpoint_steps == 0
             due = due or now - saved > 60 * training.checkpoint_minutes
-            if due or step == setup.steps:
+            if due or collapsed or step == setup.steps:
                 with meter.paused():
                     save(setup, record, screen, step, elapsed + now - began)
                 saved = time.monotonic()
-            if stop.requested:
+            if stop.requested or collapsed:
                 break
         screen.end()
-        if step < setup.steps:
+        if step < setup.steps and not collapsed:
             save(setup, record, screen, step, elapsed + time.monotonic() - began)
             raise StoppedError(
                 f"stopped at step {step} of {setup.steps}, which is saved",
@@ -260,7 +272,7 @@ def stop_damaged(setup: Setup, record: Record) -> NoReturn:
 def stop_diverged(setup: Setup, record: Record, screen: Screen, step: int) -> None:
     """Write the verdict and raise DivergedError."""
     conclude_diverged(setup, record, step)
-    last = record.checkpoints / "last.pt"
+    last = (record.checkpoints / "last.pt").resolve()  # its name has the step
     raise DivergedError(
         f"the run diverged: its loss or weights were not finite by step {step}",
         f"The last good checkpoint is {last}." if last.exists() else "Try a smaller --lr.",

@@ -43,6 +43,7 @@ ALTERNATIVES: dict[str, Any] = {
     "training.threads": 3,
     "training.checkpoint_steps": 3,
     "training.checkpoint_minutes": 3.0,
+    "training.stop_on_collapse": True,
     "optim.lr": 0.3,
     "optim.momentum": 0.3,
     "optim.weight_decay": 0.3,
@@ -55,6 +56,7 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
     "logging.knn_epochs": 3,
+    "logging.loggers": ["csv"],
 }
 
 # Where and how, not what: device, workers, checkpointing, logging.
@@ -68,6 +70,7 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "logging.interval_steps",
     "logging.knn_epochs",
+    "logging.loggers",
 }
 
 

@@ -16,6 +16,7 @@ from simsiam_zoo.recipe.recipe import recipe_keys
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.training import setup as preparing
 from simsiam_zoo.training import train as training
+from simsiam_zoo.training.meter import MACHINE
 from simsiam_zoo.training.record import read_metrics
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -66,6 +67,8 @@ ELSEWHERE = {
     "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
     "data.max_damaged": "test_damage.py: it takes damaged shards",
     "training.device": "below: there is one device here",
+    "training.stop_on_collapse": "test_collapse.py: it takes a run that collapses",
+    "logging.loggers": "test_loggers.py",
 }
 
 
@@ -93,7 +96,7 @@ def observe(
     for key, value in sorted(state["siamese"].items()):
         digest.update(key.encode() + value.numpy().tobytes())
     log = [
-        {key: value for key, value in row.items() if key != "images_per_second"}
+        {key: value for key, value in row.items() if key not in MACHINE}
         for row in read_metrics(folder)
     ]
     return {
