@@ -104,7 +104,7 @@ class Mute:
 
 def resolved(name: str, target: str) -> Any:
     component = Component("logger", name, target=target, summary="for a test")
-    plugin = Plugin("test", "test-zoo", "1.0", (component,))
+    plugin = Plugin("test", __name__, "test-zoo", "1.0", "v1", components=(component,))
     return Catalog([plugin]).resolve("logger", name)
 
 
