@@ -22,7 +22,8 @@ COLLAPSING: dict[str, object] = {
     "training.epochs": 10,
     "gradient": "none",
     "predictor": "none",
-    "optim.lr": 2.0,
+    "projector": "mlp:layers=2,hidden_dim=32,out_dim=32,norm=none",
+    "optim.lr": 0.2,
 }
 
 
