@@ -77,7 +77,9 @@ class Siamese(nn.Module):
         dim: width of z and p.
 
     Attributes:
-        latest: z of the last pass through the encoder in training mode, detached; None before.
+        latest: z of each view, by its place in the batch, from the last forward pass in training
+            mode, detached. A view that the policy does not encode is missing; anything else that
+            it encodes is at `gradient.views`.
     """
 
     def __init__(
@@ -99,14 +101,16 @@ class Siamese(nn.Module):
         self.loss = loss
         self.in_dim = in_dim
         self.dim = dim
-        self.latest: Tensor | None = None
+        self.latest: dict[int, Tensor] = {}
+        self._views: list[Tensor] = []
 
     def encode(self, x: Tensor) -> Tensor:
         """z = f(x). One view at a time, since BN's statistics are those of one view."""
         y = self.backbone(x)  # [N, 3, H, W] → [N, in_dim]
         z: Tensor = self.projector(y)  # [N, in_dim] → [N, dim]
-        if self.training:
-            self.latest = z.detach()
+        if self.training and self._views:
+            places = (place for place, view in enumerate(self._views) if view is x)
+            self.latest[next(places, self.gradient.views)] = z.detach()
         return z
 
     def predict(self, z: Tensor) -> Tensor:
@@ -125,7 +129,11 @@ class Siamese(nn.Module):
                 f"the batch has {len(batch.views)} views of each image,"
                 f" and the gradient policy compares {self.gradient.views}"
             )
-        pairs = self.gradient(self, batch)
+        self.latest, self._views = {}, batch.views
+        try:
+            pairs = self.gradient(self, batch)
+        finally:
+            self._views = []  # what is encoded between steps is none of the step's views
         return torch.stack([self._compare(p, z) for p, z in pairs]).mean()
 
     def _compare(self, p: Tensor, z: Tensor) -> Tensor:

@@ -115,15 +115,36 @@ def test_the_loss_is_taken_in_float32_outside_autocast_and_float64_stays() -> No
     assert set(seen) == {(torch.float64,) * 3}
 
 
-def test_latest_holds_z_of_training_passes_only() -> None:
+def test_latest_holds_z_of_each_view_of_training_steps_only() -> None:
     siamese = small()
-    assert siamese.latest is None
     x1, x2 = views(2)
-    siamese.eval().encode(x1)
-    assert siamese.latest is None
-    siamese.train()(Batch([x1, x2]))
-    assert torch.equal(siamese.latest, siamese.encode(x2))
-    assert not siamese.latest.requires_grad
+    siamese.eval()(Batch([x1, x2]))
+    assert siamese.latest == {}
+    siamese.train().encode(x1)  # a part's own business, between steps
+    assert siamese.latest == {}
+    siamese(Batch([x1, x2]))
+    assert list(siamese.latest) == [0, 1]
+    for place, x in enumerate((x1, x2)):
+        assert torch.equal(siamese.latest[place], siamese.encode(x))
+        assert not siamese.latest[place].requires_grad
+
+
+def test_latest_knows_views_by_what_they_are_and_not_by_their_order() -> None:
+    class Odd(GradientPolicy):
+        views = 3
+
+        def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+            z3, z1 = siamese.encode(batch.views[2]), siamese.encode(batch.views[0])
+            siamese.encode(batch.views[0] + batch.views[1])  # none of the views
+            return [(z3, z1)]
+
+    siamese = small()
+    siamese.gradient = Odd()
+    batch = Batch([*views(2), views(1)[0] + 1])
+    siamese(batch)
+    assert sorted(siamese.latest) == [0, 2, 3]
+    for place in (0, 2):
+        assert torch.equal(siamese.latest[place], siamese.encode(batch.views[place]))
 
 
 def test_a_batch_with_another_number_of_views_is_refused() -> None:

@@ -33,8 +33,12 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
     print_line(f"  {result['reason']}")
+    if stopped := result.get("stopped_on_collapse"):
+        print_line(f"  stopped at step {stopped:,}, since that was plain")
     if evidence := result.get("evidence"):
-        words = [f"std x sqrt(d) {evidence['std_sqrt_d']:.2f}"]
+        words = []
+        if (spread := evidence["std_sqrt_d"]) is not None:
+            words.append(f"std x sqrt(d) {spread:.2f}")
         if (rank := evidence["effective_rank"]) is not None:
             words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
         print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))

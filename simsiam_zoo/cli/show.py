@@ -94,6 +94,11 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str] 
             "command": f"simsiam-zoo train --set evaluation.protocols='{json.dumps([spec])}'",
             "toml": tomli_w.dumps({"evaluation": {"protocols": [spec]}}),
         }
+    if kind == "logger":
+        return {
+            "command": f"simsiam-zoo train --log {shlex.quote(spec)}",
+            "toml": tomli_w.dumps({"logging": {"loggers": [spec]}}),
+        }
     if kind not in _FLAGS:
         return None
     table = name if kind == "preset" else {"name": name, **given}

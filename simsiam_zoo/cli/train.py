@@ -69,6 +69,15 @@ def _component_options(command: Any) -> Any:
     multiple=True,
     help="Any key of the recipe by its dotted path; may be repeated.",
 )
+@click.option(
+    "--log",
+    "loggers",
+    metavar="SPEC",
+    multiple=True,
+    shell_complete=complete_component("logger"),
+    help="Write the metrics there as well: tensorboard, csv; may be repeated.",
+)
+@click.option("--stop-on-collapse", is_flag=True, help="End a run whose collapse is plain.")
 @click.option("--out", metavar="FOLDER", help="The run's folder (default: a new one in runs/).")
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
 @click.option(
@@ -88,6 +97,8 @@ def train(
     preset: str | None,
     file: str | None,
     assignments: tuple[str, ...],
+    loggers: tuple[str, ...],
+    stop_on_collapse: bool,
     out: str | None,
     resume: str | None,
     allow_bn_change: bool,
@@ -117,11 +128,13 @@ def train(
     lock = None if locked is None else read_locked(Path(locked))
     if lock is not None:  # first of all: another version may not know the recipe's names
         refuse_other_software(lock)
-    settings = _settings(assignments, flags)
-    if stream:
-        settings["data.stream"] = True
-    if compiled:
-        settings["training.compile"] = True
+    given = {
+        "data.stream": stream,
+        "training.compile": compiled,
+        "training.stop_on_collapse": stop_on_collapse,
+        "logging.loggers": loggers,
+    }
+    settings = _settings(assignments, flags, {key: value for key, value in given.items() if value})
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
@@ -159,11 +172,19 @@ def train(
         print_result(result, folder)
 
 
-def _settings(assignments: tuple[str, ...], flags: Mapping[str, str | None]) -> dict[str, object]:
-    """Dotted paths and texts, from the short flags and from --set, which must not contradict."""
+def _settings(
+    assignments: tuple[str, ...], flags: Mapping[str, str | None], given: Mapping[str, object]
+) -> dict[str, object]:
+    """Dotted paths and texts, from the short flags and from --set, which must not contradict.
+
+    Args:
+        assignments: of --set.
+        flags: texts by flag, None where it was not given.
+        given: values by dotted path, of the other flags.
+    """
     from simsiam_zoo.recipe.layers import Text, dataset_spec
 
-    settings: dict[str, object] = {}
+    settings = dict(given)
     for flag, value in flags.items():
         if value is None:
             continue

@@ -27,6 +27,7 @@ def zoo_components() -> Iterator[Component | Family]:
     yield from _augmentations()
     yield from _datasets()
     yield from _protocols()
+    yield from _loggers()
     yield from _presets()
 
 
@@ -291,6 +292,25 @@ def _protocols() -> Iterator[Component]:
             Param("max_iter", int, 500, "Most L-BFGS iterations", min=1),
         ),
         reference="sklearn.linear_model.LogisticRegression",
+    )
+
+
+def _loggers() -> Iterator[Component]:
+    where = "Where it is written; relative to the run's folder"
+    yield Component(
+        "logger",
+        "tensorboard",
+        target=f"{_HERE}.loggers:TensorBoardLogger",
+        summary="Event files for TensorBoard; needs simsiam-zoo[tensorboard]",
+        params=(Param("path", str, "tensorboard", where, operational=True),),
+        reference="https://www.tensorflow.org/tensorboard",
+    )
+    yield Component(
+        "logger",
+        "csv",
+        target=f"{_HERE}.loggers:CsvLogger",
+        summary="One table, a column for each figure, for spreadsheets and data frames",
+        params=(Param("path", str, "metrics.csv", where, operational=True),),
     )
 
 

@@ -1,4 +1,7 @@
-"""How embeddings lie in space: the signs of collapse."""
+"""How embeddings lie in space: the signs of collapse.
+
+What gives a tensor waits for no device: it is taken in the middle of training.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,43 @@ def spread(z: Tensor) -> Tensor:
     Returns:
         A scalar tensor on z's device; nothing waits for the device here.
     """
-    direction = F.normalize(z.float() if z.dtype != torch.float64 else z, dim=1)
-    scaled: Tensor = direction.std(dim=0).mean() * z.shape[1] ** 0.5
+    scaled: Tensor = directions(z).std(dim=0).mean() * z.shape[1] ** 0.5
     return scaled
+
+
+def alignment(u: Tensor, v: Tensor) -> Tensor:
+    """Mean squared distance of two views' directions (arXiv:2005.10242, section 4.1; alpha 2).
+
+    0 where the views of each image agree; 2 for independent directions, 4 for opposite ones.
+
+    Args:
+        u, v: embeddings [N, d] of two views of the same images.
+
+    Returns:
+        A scalar tensor on their device.
+    """
+    distance: Tensor = (directions(u) - directions(v)).square().sum(dim=1).mean()
+    return distance
+
+
+def uniformity(z: Tensor) -> Tensor:
+    """Log of the mean of exp(-2 |u - u'|^2) over pairs of directions (ibid., section 4.1; t 2).
+
+    0 where all directions are one; -4 + O(1/d) where they are scattered evenly over the sphere.
+
+    Args:
+        z: embeddings [N, d] of one view, N >= 2; each pair of rows counts once.
+
+    Returns:
+        A scalar tensor on z's device.
+    """
+    potential: Tensor = torch.pdist(directions(z)).square().mul(-2).exp().mean().log()
+    return potential
+
+
+def directions(z: Tensor) -> Tensor:
+    """z / |z| row by row, [N, d], in float32 at least; 0 where z is."""
+    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
 
 
 def effective_rank(z: Tensor) -> float:

@@ -100,6 +100,7 @@ class Recipe(Section):
         except ValidationError as error:
             raise explain(error, cls) from None
         recipe.protocols()  # a wrong spec fails now, not after the training
+        recipe.loggers()
         return recipe
 
     def part(self, kind: str) -> Resolved:
@@ -110,6 +111,10 @@ class Recipe(Section):
     def protocols(self) -> list[Resolved]:
         """The evaluation protocols, in the recipe's order."""
         return [catalog().resolve("protocol", spec) for spec in self.evaluation.protocols]
+
+    def loggers(self) -> list[Resolved]:
+        """The loggers, in the recipe's order."""
+        return [catalog().resolve("logger", spec) for spec in self.logging.loggers]
 
     def run_name(self) -> str:
         """A name for the run's folder: the preset, the parts that differ from it, the seed."""

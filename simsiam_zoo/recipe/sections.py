@@ -100,6 +100,7 @@ class Training(Section):
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
+    stop_on_collapse: bool = Field(False, description="End a run whose collapse is plain")
     sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
     grace_seconds: float = operational(
         20.0, "Seconds after which a process that waits for a lost one is ended", gt=0
@@ -223,3 +224,4 @@ class Logging(Section):
     knn_epochs: Count = operational(
         "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
     )
+    loggers: Names = operational((), "Where rows of metrics go besides, as specs")

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write
 from simsiam_zoo.training.record import Row
 
 
+@dataclass(frozen=True)
+class _Panel:
+    """Figures that share axes; more than one are told apart by their ends' names."""
+
+    title: str
+    keys: Sequence[str]
+    bottom: float | None = None
+    top: float | None = None
+    log: bool = False
+
+
 def draw_curves(rows: list[Row], recipe: Recipe, verdict: str, path: Path) -> None:
-    """Loss, std x sqrt(d), effective rank and kNN against epochs."""
+    """Loss, geometry, kNN, gradient and lr against epochs; a panel for what the run has."""
     from matplotlib.figure import Figure  # slow to import, and only needed at the end
 
-    knn = next((key for row in rows for key in row if key.startswith("knn")), None)
-    panels = [
-        ("loss", "loss", None),
-        ("std_sqrt_d", "std of z/|z| × √d", (0.0, 1.1)),
-        ("effective_rank", "effective rank of z", None),
-        *([(knn, f"top-1, {knn}", None)] if knn else []),
-    ]
-    figure = Figure(figsize=(3.4 * len(panels), 3.2), layout="constrained")
+    panels = [panel for panel in _panels(rows) if panel.keys]
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(3.4 * across, 2.7 * down + 0.5), layout="constrained")
     steps_per_epoch = _steps_per_epoch(rows)
-    for axes, (key, title, limits) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        points = [(row["step"] / steps_per_epoch, row[key]) for row in rows if key in row]
-        marker = "o" if len(points) < 30 else ""
-        axes.plot(*zip(*points, strict=True) if points else ((), ()), marker=marker, ms=3, lw=1.4)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("epoch", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.25)
-        if limits:
-            axes.set_ylim(*limits)
-        elif key != "loss":
-            axes.set_ylim(bottom=0)
+    grid = figure.subplots(down, across, squeeze=False).flat
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw(axes, panel, rows, steps_per_epoch)
+    for axes in list(grid)[len(panels) :]:
+        axes.set_axis_off()
     parts = ", ".join(
         f"{kind} {getattr(recipe, kind).name}"
         for kind in ("backbone", "projector", "predictor", "gradient", "loss")
@@ -41,6 +44,47 @@ def draw_curves(rows: list[Row], recipe: Recipe, verdict: str, path: Path) -> No
     figure.suptitle(f"{parts}, seed {recipe.training.seed}: {verdict}", fontsize=10)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=130)
+
+
+def _panels(rows: Iterable[Row]) -> list[_Panel]:
+    known = list(dict.fromkeys(key for row in rows for key in row))
+
+    def having(start: str) -> list[str]:
+        return [key for key in known if key.startswith(start)]
+
+    knn = having("knn")[:1]
+    return [
+        _Panel("loss", ["loss"]),
+        _Panel("std of z/|z| × √d", ["std_sqrt_d"], 0, 1.1),
+        _Panel("effective rank of z", ["effective_rank"], 0),
+        _Panel(f"top-1, {knn[0]}" if knn else "", knn, 0),
+        _Panel("alignment", having("alignment"), 0),
+        _Panel("uniformity", having("uniformity")),
+        _Panel("gradient norm", having("gradient_norm"), log=True),
+        _Panel("lr", having("lr_"), 0),
+    ]
+
+
+def _draw(axes: Any, panel: _Panel, rows: list[Row], steps_per_epoch: float) -> None:
+    several = len(panel.keys) > 1
+    for number, key in enumerate(panel.keys):
+        points = [(row["step"] / steps_per_epoch, row[key]) for row in rows if key in row]
+        x, y = zip(*points, strict=True) if points else ((), ())
+        marker = "o" if len(points) < 30 else ""
+        # lines that lie on each other are to be seen as several
+        style = ("-", "--", ":", "-.")[number % 4]
+        label = key.partition("_")[2].replace("_", " and ") if several else None
+        axes.plot(x, y, style, marker=marker, ms=3, lw=1.4, label=label)
+    axes.set_title(panel.title, fontsize=9)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    if several:
+        axes.legend(fontsize=7, frameon=False)
+    if panel.log:
+        axes.set_yscale("log")
+    if panel.bottom is not None or panel.top is not None:
+        axes.set_ylim(bottom=panel.bottom, top=panel.top)
 
 
 def _steps_per_epoch(rows: list[Row]) -> float:

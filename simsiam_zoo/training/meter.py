@@ -1,50 +1,117 @@
-"""Figures of the steps, summed on the device and fetched only when a row is due."""
+"""Figures of the steps, kept on the device and fetched only when a row is due.
+
+`docs/verdicts.md` has a table of what each column means.
+"""
 
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from simsiam_zoo.evaluation.geometry import spread
+from simsiam_zoo.evaluation.geometry import alignment, spread, uniformity
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.optim import learning_rates
 from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import Setup
 
+MACHINE = ("images_per_second", "data_wait", "memory_gb")
+"""Columns that tell of the machine: they are others each time the run is repeated."""
+
+UNIFORMITY_ROWS = 128
+"""Images of a batch whose pairs give the uniformity: those of 4,096 would cost a step's time."""
+
+_T = TypeVar("_T")
+
 
 class Meter:
-    """Means of loss and std x sqrt(d) over the steps since the last row, and the speed."""
+    """Makes rows of what it is shown at each step.
+
+    Loss and std x sqrt(d) are means over the steps since the last row. The gradient's norm, the
+    alignment and the uniformity are those of the row's own step, since they cost something.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
+        self._interval = setup.recipe.logging.interval_steps
         self._began = time.monotonic()
-        self._loss: Tensor
-        self._spread: Tensor
-        self._steps: int
-        self._clear()
+        self._sums: Tensor | None = None
+        self._summed: tuple[str, ...] = ()
+        self._last: dict[str, Tensor] = {}
+        self._steps, self._waited = 0, 0.0
 
-    def add(self, loss: Tensor, z: Tensor | None) -> None:
-        """Take in one step: its loss, and the embeddings [N, d] of one view. Waits for nothing."""
-        self._loss = self._loss + loss.detach()
-        if z is not None:
-            self._spread = self._spread + spread(z)
-        self._steps += 1
+    def is_due(self, step: int) -> bool:
+        """Whether there is a row after `step` steps: the first, the last and each n-th."""
+        return step == 1 or step % self._interval == 0 or step == self._setup.steps
+
+    def waited_for(self, batches: Iterator[_T]) -> Iterator[_T]:
+        """`batches`, and the time that the loop stands still until it has the next one."""
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            self._waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def take_gradients(self) -> None:
+        """Between backward and the optimiser's step, where a row is due: the gradients' norm.
+
+        Gradients that fp16 has scaled are unscaled first; the optimiser's step does it not again.
+        """
+        self._setup.scaler.unscale_(self._setup.optimizer)
+        groups = self._setup.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        self._last["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, views: dict[int, Tensor]) -> None:
+        """Take in one step. Waits for nothing.
+
+        Args:
+            loss: the step's, a scalar.
+            views: embeddings [N, d] of each view, as `Siamese.latest` has them.
+        """
+        figures = {"loss": loss.detach()}
+        if views:
+            figures["std_sqrt_d"] = spread(views[max(views)])
+        new = torch.stack([each.to(loss.dtype) for each in figures.values()])
+        self._sums = new if self._sums is None else self._sums + new
+        self._summed, self._steps = tuple(figures), self._steps + 1
+        if self._last:  # a row is due
+            self._last |= _pairwise(views, self._setup.siamese.gradient.views)
 
     def row(self, step: int) -> Row:
         """The row of metrics after `step` steps; waits for the device. Starts the next one."""
-        loss, spread_ = float(self._loss) / self._steps, float(self._spread) / self._steps
+        assert self._sums is not None
         now = time.monotonic()
+        elapsed = now - self._began
+        vector = torch.cat(
+            [
+                self._sums / self._steps,
+                *(each.reshape(1).to(self._sums) for each in self._last.values()),
+                self._sums.new_full((1,), self._waited / elapsed),
+            ]
+        )
+        names = (*self._summed, *self._last, "data_wait")
+        # the one time that the device is waited for, and that ranks meet
+        figures = dict(zip(names, distributed.mean(vector).tolist(), strict=True))
         batch = self._setup.recipe.training.batch_size
         row: Row = {
             "step": step,
             "epoch": step // self._setup.plan.steps,
-            "loss": loss,
-            "std_sqrt_d": spread_,
-            "images_per_second": round(batch * self._steps / (now - self._began), 1),
+            **figures,
+            "data_wait": round(figures["data_wait"], 4),
+            "images_per_second": round(batch * self._steps / elapsed, 1),
+            "memory_gb": round(memory(self._setup.runtime.device) / 1e9, 4),
             **{f"lr_{part}": lr for part, lr in learning_rates(self._setup.optimizer).items()},
         }
         self._began = now
@@ -66,5 +133,35 @@ class Meter:
         return math.isfinite(row["loss"])
 
     def _clear(self) -> None:
-        zero = torch.zeros((), device=self._setup.runtime.device)
-        self._loss, self._spread, self._steps = zero, zero.clone(), 0
+        self._sums, self._last = None, {}
+        self._steps, self._waited = 0, 0.0
+
+
+def _pairwise(views: dict[int, Tensor], count: int) -> dict[str, Tensor]:
+    """Alignment of views 1 and 2, 3 and 4 and so on, and uniformity of each; those that are there.
+
+    Args:
+        views: embeddings [N, d] by the view's place in the batch.
+        count: how many views the batch has.
+    """
+    found = {
+        f"alignment_{first + 1}_{first + 2}": alignment(views[first], views[first + 1])
+        for first in range(0, count - 1, 2)
+        if first in views and first + 1 in views
+    }
+    for place in sorted(views):
+        if place < count and len(views[place]) > 1:
+            found[f"uniformity_{place + 1}"] = uniformity(views[place][:UNIFORMITY_ROWS])
+    return found
+
+
+def memory(device: torch.device) -> int:
+    """Bytes: the most that tensors ever took on a CUDA device, else what this process holds now."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:  # not Linux: the most it ever held, in bytes on macOS, else in KiB
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

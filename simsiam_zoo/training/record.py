@@ -26,6 +26,7 @@ from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.training.loggers import Loggers
 
 Row = dict[str, Any]
 
@@ -39,6 +40,7 @@ class Record:
         folder: the run's folder.
         recipe, lock, identity: what the run is; written on `start`.
         writes: False on all ranks but the first: they only remember.
+        loggers: told all that is written here.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Record:
         recipe: Recipe,
         lock: dict[str, Any],
         identity: str,
+        loggers: Loggers | None = None,
         writes: bool = True,
     ) -> None:
         self.writes = writes
@@ -54,6 +57,7 @@ class Record:
         self.recipe = recipe
         self.lock = lock
         self.identity = identity
+        self.loggers = loggers or Loggers()
         self.rows: list[Row] = []
         self.damaged: dict[int, Row] = {}
         self._held: FileLock | None = None
@@ -82,6 +86,7 @@ class Record:
             atomic_write_text(self.folder / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:
             raise _unwritable(self.folder, error) from None
+        self.loggers.start(self.folder, self.recipe.to_dict(), 0)
 
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
@@ -91,6 +96,7 @@ class Record:
         self.damaged = {row["id"]: row for row in lines if row["step"] < step}
         if lines:
             self._write_anew("damaged.jsonl", self.damaged.values())
+        self.loggers.start(self.folder, self.recipe.to_dict(), step)
 
     def write(self, row: Row) -> None:
         """Append one line of metrics; `row["step"]` counts the steps that were done.
@@ -103,6 +109,7 @@ class Record:
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self.loggers.log(row)
 
     def list_damaged(self, step: int, damaged: Iterable[Damage]) -> list[Damage]:
         """List the images that were not known to be damaged; they are returned.
@@ -123,6 +130,7 @@ class Record:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
+        self.loggers.finish(result)
         atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _write_anew(self, name: str, rows: Iterable[Row]) -> None:

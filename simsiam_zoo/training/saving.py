@@ -50,7 +50,7 @@ class Keeper:
     def due(self, step: int) -> bool:
         """Whether it is time to save by the steps done: the same on all ranks."""
         every = self._setup.recipe.training.checkpoint_steps
-        return step == self._setup.steps or bool(every and step % every == 0)
+        return bool(every and step % every == 0)
 
     def overdue(self) -> bool:
         """Whether it is time to save by this rank's clock."""
@@ -61,20 +61,21 @@ class Keeper:
         if self._block > 1 and step % self._block == 0:
             self._at_start = step, copy.deepcopy(self._state(step, elapsed))
 
-    def save(self, step: int, elapsed: float, last: bool = False) -> None:
+    def save(self, step: int, elapsed: float, done: bool, again: bool) -> None:
         """Write a checkpoint.
 
         Args:
             step, elapsed: steps and seconds of training that are done.
-            last: nothing follows; a failure is then an error.
+            done: no step follows, so it is saved as it is, in the middle of a block too.
+            again: a save that fails is tried again later; else it is an error.
 
         Raises:
             NotFiniteError: the weights are not.
-            OSError: the disk is full, say, and it is the last chance; else it is tried again.
+            OSError: the disk is full, say, and there is no later chance.
         """
         if not all_finite(list(self._setup.siamese.state_dict().values())):
             raise NotFiniteError
-        whole = step % self._block == 0 or step == self._setup.steps
+        whole = done or step % self._block == 0
         state = self._state(step, elapsed) if whole or not self._at_start else self._at_start[1]
         wait = self._interval()
         try:
@@ -83,7 +84,7 @@ class Keeper:
             distributed.from_main(lambda: self._write(state))
             self.saved = state["step"]
         except OSError as error:
-            if last or error.errno not in DISK_ERRORS:
+            if not again or error.errno not in DISK_ERRORS:
                 raise
             self._screen.say(
                 f"warning: no checkpoint at step {step}: {error.strerror}; the older ones are kept,"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Self, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Self, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -15,6 +16,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from simsiam_zoo.training.record import Row
 
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
+_PATIENCE = 2.0  # seconds after which one wants to know how far it is
+_LARGE_WAIT = 0.1  # share of the time for which the loop may wait for data without a word
+
+_T = TypeVar("_T")
 
 
 class _Latest:
@@ -46,6 +51,9 @@ class _Latest:
             words.append(f"{v['images_per_second']:.0f} img/s")
             left = (self.steps - v["step"]) * self.batch_size / max(v["images_per_second"], 1e-9)
             words.append(f"{duration(left)} left")
+        # at the first step the loader has only just begun
+        if v.get("data_wait", 0) > _LARGE_WAIT and v["step"] > 1:
+            words.append(f"data wait {100 * v['data_wait']:.0f}%")
         return words
 
 
@@ -69,6 +77,18 @@ class Screen:
 
     def end(self) -> None:
         """The steps are done."""
+
+    def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+        """`items`, of which there are `total`; how far they are is shown if it takes seconds."""
+        began = time.monotonic()
+        for done, item in enumerate(items):
+            if time.monotonic() - began > _PATIENCE:
+                self.count(done, total, what)
+            yield item
+        self.end()
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """So many of `total` batches are done, of something that is no training."""
 
 
 class PlainScreen(Screen):
@@ -96,6 +116,13 @@ class PlainScreen(Screen):
             self._last = now
             self.say("  ".join(self._latest.words()))
 
+    def count(self, done: int, total: int, what: str) -> None:
+        """Print how far it is, if the last line is some seconds old."""
+        now = time.monotonic()
+        if now - self._last >= _LINE_SECONDS:
+            self._last = now
+            self.say(f"{what}: {100 * done // total}%")
+
 
 class RichScreen(Screen):
     """A live progress bar with the newest figures below it."""
@@ -112,15 +139,7 @@ class RichScreen(Screen):
     def begin(self, step: int, steps: int, epochs: int, batch_size: int) -> None:
         """Show the bar."""
         self._latest.begin(steps, epochs, batch_size)
-        self._progress = Progress(
-            BarColumn(bar_width=12),
-            TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=self._console,
-            transient=True,
-        )
-        self._progress.add_task("starting", total=steps, completed=step)
-        self._progress.start()
+        self._start(step, steps, "starting")
 
     def show(self, row: Row) -> None:
         """Move the bar and renew the figures."""
@@ -129,6 +148,24 @@ class RichScreen(Screen):
             task = self._progress.task_ids[0]
             text = " ".join(self._latest.words())
             self._progress.update(task, completed=row["step"], description=text)
+
+    def count(self, done: int, total: int, what: str) -> None:
+        """Show a bar of its own, or move it."""
+        if self._progress is None:
+            self._start(done, total, what)
+        elif self._progress.task_ids:
+            self._progress.update(self._progress.task_ids[0], completed=done)
+
+    def _start(self, done: int, total: int, text: str) -> None:
+        self._progress = Progress(
+            BarColumn(bar_width=12),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._progress.add_task(text, total=total, completed=done)
+        self._progress.start()
 
     def end(self) -> None:
         """Take the bar away."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +62,8 @@ class Setup:
     scaler: torch.amp.GradScaler
     lock: dict[str, Any]
     identity: str
+    kept: dict[str, list[LoadedBatch]] = field(default_factory=dict, repr=False, compare=False)
+    """Decoded views that are looked at again and again (`monitor.py`)."""
 
     @property
     def steps(self) -> int:
@@ -271,16 +273,21 @@ def centre_views(
 
     Damaged images are left out; with `whole` one is an error.
     """
+    yield from (to_device(setup, each) for each in centre_batches(setup, shards, ids, whole))
+
+
+def centre_batches(
+    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None, whole: bool = False
+) -> EvalLoader:
+    """`centre_views` as uint8, as they are loaded."""
     data = setup.recipe.data
-    loader = EvalLoader(
+    return EvalLoader(
         shards,
         image_size=data.image_size,
         crop=setup.recipe.evaluation.crop,
         ids=ids,
         skip_damaged=not whole,
     )
-    for loaded in loader:
-        yield to_device(setup, loaded)
 
 
 def step_seed(setup: Setup, step: int) -> int:

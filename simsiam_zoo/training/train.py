@@ -22,8 +22,10 @@ from simsiam_zoo.runtime.compile import WEAKER as COMPILED
 from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
+from simsiam_zoo.training.collapse import CollapseWatch
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.damage import DamageCount
+from simsiam_zoo.training.loggers import Loggers
 from simsiam_zoo.training.lookahead import block_of, in_blocks
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
@@ -75,6 +77,10 @@ def train(
             screen.say(f"{out} is complete already")
             result: dict[str, Any] = done
             return result
+        # A missing package ends the run here.
+        loggers = (
+            distributed.from_main(lambda: Loggers(recipe.loggers(), screen.say)) if main else None
+        )
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
         if recipe.data.stream:
@@ -86,7 +92,7 @@ def train(
         if locked is not None:
             for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
                 screen.say(f"warning: not as where the lock was made: {line}")
-        record = Record(out, recipe, setup.lock, setup.identity, writes=main)
+        record = Record(out, recipe, setup.lock, setup.identity, loggers, writes=main)
         with disk_trouble(out), record, screen:
             step, elapsed = 0, 0.0
             if before is None:
@@ -105,19 +111,24 @@ def train(
 def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> float:
     """The training loop, from `step` to the end. Returns the seconds spent training in all."""
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
-    training, logging = setup.recipe.training, setup.recipe.logging
+    training = setup.recipe.training
     parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
     after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
     look_epochs = epochs_between_looks(setup.recipe)
     meter, keeper = Meter(setup), Keeper(setup, record, screen)
-    damage, agree = DamageCount(setup, record, screen), distributed.Agreement()
+    watch, damage = CollapseWatch(setup), DamageCount(setup, record, screen)
+    agree = distributed.Agreement()
+    # It may have been interrupted while it concluded.
+    collapsed = distributed.from_main(lambda: watch.stops(record.rows))
+    if collapsed:
+        return elapsed
     go_on = f"Go on with: simsiam-zoo train --resume {record.folder}"
     began = time.monotonic() - elapsed
     with StopRequest() as stop, Watchdog(stop, training.grace_seconds, go_on) as watchdog:
         loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
         screen.begin(step, setup.steps, training.epochs, training.batch_size)
         siamese.train()
-        batches = in_blocks(setup, loaded_batches, step)
+        batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
         # What a block's policy is shown depends on the step before it: nothing is fetched then.
         ahead = block_of(setup) == 1
         place, device = partial(to_device, setup), setup.runtime.device
@@ -132,6 +143,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
             scaler.scale(loss).backward()
             if step == 0:
                 refuse_unused(setup)
+            if meter.is_due(step + 1):
+                meter.take_gradients()
             if scaled_step(scaler, optimizer, ask=bool(after_step)):
                 with torch.no_grad():
                     for hook in after_step:
@@ -142,33 +155,36 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
             watchdog.beat()
 
             # Only from here on does the device get waited for, and only now and then.
-            if step == 1 or step % logging.interval_steps == 0 or step == setup.steps:
+            if meter.is_due(step):
                 row = meter.row(step) | ({"damaged": len(record.damaged)} if record.damaged else {})
                 if not meter.finite(row):
                     stop_diverged(setup, record, step)
                 record.write(row)
                 screen.show(row)
-            if is_look(step, setup, look_epochs):
+            if is_look(step, setup, look_epochs) or watch.is_look(step):
                 with meter.paused(), watchdog.paused():
                     row = {"step": step, "epoch": step // setup.plan.steps}
                     row |= look(setup) if distributed.rank() == 0 else {}
-                record.write(row)
-                screen.show(row)
+                    record.write(row)
+                    screen.show(row)
+                    if watch.is_look(step):
+                        collapsed = distributed.from_main(lambda: watch.stops(record.rows))
             # One rank's wish is everyone's; among several it is heard a step later.
             overdue = distributed.rank() == 0 and keeper.overdue()
-            wishes = agree(stop.requested, overdue, found, final=step == setup.steps)
+            done = bool(collapsed) or step == setup.steps
+            wishes = agree(stop.requested, overdue, found, final=done)
             stop_now, save_now, damage_found = wishes
             too_damaged = bool(damage_found) and damage.exchange()
-            last = bool(stop_now) or too_damaged or step == setup.steps
-            if last or save_now or keeper.due(step):
+            if done or stop_now or too_damaged or save_now or keeper.due(step):
                 with meter.paused(), watchdog.paused():
-                    save(setup, record, keeper, step, time.monotonic() - began, last)
+                    again = not (done or stop_now or too_damaged)
+                    save(setup, record, keeper, step, time.monotonic() - began, done, again)
             if too_damaged:
                 raise damage.error()
-            if stop_now:
+            if done or stop_now:
                 break
         screen.end()
-        if step < setup.steps:
+        if not done:
             raise StoppedError(f"stopped at step {step} of {setup.steps}; {kept(keeper)}", go_on)
     return time.monotonic() - began
 
@@ -259,11 +275,11 @@ def is_look(step: int, setup: Setup, look_epochs: int) -> bool:
 
 
 def save(
-    setup: Setup, record: Record, keeper: Keeper, step: int, elapsed: float, last: bool
+    setup: Setup, record: Record, keeper: Keeper, step: int, elapsed: float, done: bool, again: bool
 ) -> None:
     """Write a checkpoint; a run whose weights are not finite ends there."""
     try:
-        keeper.save(step, elapsed, last)
+        keeper.save(step, elapsed, done, again)
     except NotFiniteError:
         stop_diverged(setup, record, step)
 
@@ -277,7 +293,7 @@ def stop_diverged(setup: Setup, record: Record, step: int) -> NoReturn:
     """Write the verdict and raise DivergedError."""
     if record.writes:
         conclude_diverged(setup, record, step)
-    last = record.checkpoints / "last.pt"
+    last = (record.checkpoints / "last.pt").resolve()  # its name has the step
     raise DivergedError(
         f"the run diverged: its loss or weights were not finite by step {step}",
         f"The last good checkpoint is {last}." if last.exists() else "Try a smaller --lr.",

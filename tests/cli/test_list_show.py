@@ -130,6 +130,10 @@ def test_the_examples_of_show_hold(kind, name, capsys):
         assert known.resolve(kind, specs[0]) == expected
         return
     assert known.resolve(kind, spec).id == expected.id
+    if kind == "logger":
+        assert table["logging"]["loggers"] == [spec]
+        assert known.resolve(kind, spec) == expected
+        return
     values = {"name": table[kind]} if kind == "preset" else table[kind]
     stated = known.resolve(kind, values.pop("name"), values)
     assert stated.id == expected.id

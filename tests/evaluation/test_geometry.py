@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from simsiam_zoo.evaluation.geometry import effective_rank, spread
+from simsiam_zoo.evaluation.geometry import alignment, effective_rank, spread, uniformity
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -62,3 +62,30 @@ def test_effective_rank_of_nothing_and_of_what_is_not_finite():
         z = torch.eye(3)
         z[1, 2] = bad
         assert math.isnan(effective_rank(z))
+
+
+def test_alignment_and_uniformity_are_the_papers_double_loops():
+    u, v = (gaussian(13, 6, seed) * gaussian(13, 1, seed + 5).exp() for seed in (0, 1))
+    a, b = ([row / np.linalg.norm(row) for row in x.numpy()] for x in (u, v))
+    expected = sum(((x - y) ** 2).sum() for x, y in zip(a, b, strict=True)) / 13
+    assert alignment(u, v).item() == pytest.approx(expected, rel=1e-12)
+    total, pairs = 0.0, 0
+    for i in range(13):
+        for j in range(13):
+            if i != j:
+                total += math.exp(-2 * ((a[i] - a[j]) ** 2).sum())
+                pairs += 1
+    assert uniformity(u).item() == pytest.approx(math.log(total / pairs), rel=1e-12)
+    assert alignment(u.bfloat16(), v.bfloat16()).dtype == torch.float32
+    assert uniformity(u.bfloat16()).item() == pytest.approx(math.log(total / pairs), rel=0.02)
+
+
+def test_alignment_and_uniformity_of_what_is_known():
+    u = gaussian(512, 256)
+    assert alignment(u, 3 * u).item() == pytest.approx(0, abs=1e-12)
+    assert alignment(u, -u).item() == pytest.approx(4)
+    assert alignment(u, gaussian(512, 256, seed=1)).item() == pytest.approx(2, abs=0.02)
+    assert uniformity(u[:1].expand(9, 256)).item() == pytest.approx(0, abs=1e-12)
+    # E exp(-4 + 4 cos) over the sphere is 0F1(; d/2; 4) exp(-4), nearly exp(8 / d - 4)
+    assert uniformity(u).item() == pytest.approx(8 / 256 - 4, abs=0.01)
+    assert uniformity(torch.zeros(4, 3)).item() == 0  # no direction at all, and no NaN

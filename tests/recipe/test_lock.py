@@ -46,6 +46,7 @@ ALTERNATIVES: dict[str, Any] = {
     "training.checkpoint_steps": 3,
     "training.checkpoint_minutes": 3.0,
     "optim.name": "lars",
+    "training.stop_on_collapse": True,
     "optim.lr": 0.3,
     "optim.momentum": 0.3,
     "optim.betas": [0.9, 0.95],
@@ -61,6 +62,7 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
     "logging.knn_epochs": 3,
+    "logging.loggers": ["csv"],
 }
 
 # What the key belongs to, where the preset has something else.
@@ -81,6 +83,7 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "logging.interval_steps",
     "logging.knn_epochs",
+    "logging.loggers",
 }
 
 

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from simsiam_zoo.errors import DataError, DivergedError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.training.meter import MACHINE
 from simsiam_zoo.training.record import read_metrics
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
@@ -125,9 +126,9 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
         assert same(weights(folder), weights(whole)), step
         assert again["figures"] == result["figures"]
         rows = [row for row in read_metrics(folder) if "loss" in row]
-        untimed = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+        untimed = [{k: v for k, v in row.items() if k not in MACHINE} for row in rows]
         assert untimed == [
-            {k: v for k, v in row.items() if k != "images_per_second"}
+            {k: v for k, v in row.items() if k not in MACHINE}
             for row in read_metrics(whole)
             if "loss" in row
         ]

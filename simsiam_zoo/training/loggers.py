@@ -1,0 +1,90 @@
+"""The run's loggers: told everything that the record is told, and able to stop nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from simsiam_zoo.catalog import Resolved
+from simsiam_zoo.errors import PluginError
+
+_METHODS = ("start", "log", "finish")
+
+
+class Logger(Protocol):
+    """The contract of a component of the kind `logger`.
+
+    The factory takes the component's parameters and may raise PluginError, which ends the run
+    before it begins: the place to look for a missing package. What the methods raise is told once
+    and costs the run this logger, no more.
+    """
+
+    def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
+        """The run begins, or goes on.
+
+        Args:
+            folder: the run's folder.
+            recipe: every key, as plain nested values.
+            step: steps that were done before. Rows of later steps that an interrupted run has
+                logged come again, and should be dropped.
+        """
+        ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        """A row of metrics.jsonl: `step`, `epoch` and figures, all of them finite numbers."""
+        ...
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """The run is complete; `result` is what result.json holds."""
+        ...
+
+
+class Loggers:
+    """Several loggers as one; one that fails is left out from then on.
+
+    Args:
+        chosen: the components.
+        say: shows one line to the user.
+
+    Raises:
+        PluginError: one of them cannot be used.
+    """
+
+    def __init__(self, chosen: Sequence[Resolved] = (), say: Callable[[str], None] = print) -> None:
+        self._say = say
+        self._loggers = [(each.id, _create(each)) for each in chosen]
+
+    def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
+        """See `Logger.start`."""
+        self._tell("start", folder, recipe, step)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """See `Logger.log`."""
+        self._tell("log", row)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """See `Logger.finish`."""
+        self._tell("finish", result)
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        for named in list(self._loggers):
+            name, logger = named
+            try:
+                getattr(logger, method)(*arguments)
+            except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+                self._loggers.remove(named)
+                self._say(
+                    f"warning: logger {name} failed and gets no more rows"
+                    f" ({type(error).__name__}: {error}); the run goes on"
+                )
+
+
+def _create(chosen: Resolved) -> Any:
+    logger = chosen.create()
+    missing = [name for name in _METHODS if not callable(getattr(logger, name, None))]
+    if missing:
+        raise PluginError(
+            f"logger {chosen.id} cannot be used: it has no {' and no '.join(missing)}"
+        )
+    return logger
