@@ -3,7 +3,7 @@
     python benchmarks/plan.py
 
 Every figure is of a process of its own. `grown` is its peak resident memory less what it had with
-everything imported. The loader opens real shards of eight small images each and makes an epoch of
+everything imported. The loader opens real shards of two small images each and makes an epoch of
 two views from them, in one process.
 """
 
@@ -27,7 +27,7 @@ from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
 
-FEW, MANY, EACH = 200, 2000, 8
+FEW, MANY, EACH, BATCH = 1000, 10_000, 2, 160
 
 
 def peak_mb() -> float:
@@ -49,7 +49,7 @@ def reader_case(folder: str) -> dict[str, float]:
     """An epoch by the loader: read, decoded, two views."""
     imported = peak_mb()
     train = open_shards(folder).train
-    plan = Plan(train.counts, seed=1, batch=EACH * 20)
+    plan = Plan(train.counts, seed=1, batch=BATCH)
     augmentation = CifarAugmentation(
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.8, gray_p=0.2, flip_p=0.5,
@@ -63,7 +63,7 @@ def reader_case(folder: str) -> dict[str, float]:
 
 def made_shards(folder: Path, shards: int) -> None:
     file = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
     samples = (PackedSample(str(i), file.getvalue(), "png", 0) for i in range(shards * EACH))
     folder.mkdir()
@@ -93,7 +93,7 @@ def main() -> None:
             made_shards(folder, shards)
             taken.append(alone("reader", str(folder)))
             print(
-                f"loader of {shards:>5} shards: peak {taken[-1]['peak']:.1f} MB,"
+                f"loader of {shards:>6,} shards: peak {taken[-1]['peak']:.1f} MB,"
                 f" {taken[-1]['grown']:.1f} MB of it grown, {taken[-1]['rate']:,.0f} samples/s"
             )
         few, many = taken

@@ -7,7 +7,6 @@ workers, though a rank may have to read beyond its own slice to find it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -18,14 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
 
 from simsiam_zoo.data.decode import ImageError
 from simsiam_zoo.data.image import Pixels, View, center, decode_any, render, to_rgb
 from simsiam_zoo.data.index import printable
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import Sample, ShardSet
-from simsiam_zoo.errors import DataError, ZooError
+from simsiam_zoo.errors import DataError
 
 
 class Augmentation(Protocol):
@@ -82,7 +80,8 @@ class LoadedBatch:
         # Each tensor sent by a worker costs a descriptor and a connection: only the pixels are
         # worth that.
         ids, labels = self.ids.numpy(), self.labels.numpy()
-        return _loaded, (self.pixels, ids, labels, self.epoch, self.step, self.damaged)
+        canvas = self.pixels.permute(0, 1, 3, 4, 2)
+        return loaded, (canvas, ids, labels, self.epoch, self.step, self.damaged)
 
 
 class Draws:
@@ -105,7 +104,7 @@ class Draws:
         return self._generator
 
 
-class TrainBatches(Dataset["LoadedBatch | ZooError"]):
+class TrainBatches:
     """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`."""
 
     def __init__(
@@ -123,16 +122,18 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
         self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
         self._apply = getattr(augmentation, "apply", None)
 
-    def __getitem__(self, item: tuple[int, int, NDArray[np.int64]]) -> LoadedBatch | ZooError:
-        epoch, step, ids = item
-        try:
-            return self._make(epoch, step, ids)
-        except ZooError as error:  # as a value: raised in a worker, it comes wrapped in a traceback
-            return error
+    def shape(self, item: tuple[int, int, NDArray[np.int64]]) -> tuple[int, ...]:
+        """Of the canvas that `make` needs: [V, N, S, S, 3]."""
+        return self.views, len(item[2]), self.size, self.size, 3
 
-    def _make(self, epoch: int, step: int, ids: NDArray[np.int64]) -> LoadedBatch:
+    def make(self, item: tuple[int, int, NDArray[np.int64]], canvas: Tensor) -> LoadedBatch:
+        """The batch, drawn into `canvas`.
+
+        Raises:
+            DataError: a shard is damaged, or every image of a lane's part of the batch.
+        """
+        epoch, step, ids = item
         draws = Draws(self.seed)
-        canvas = _canvas(self.views, len(ids), self.size)
         out: Pixels = canvas.numpy()
         shown, labels, found = ids.copy(), np.empty(len(ids), np.int64), _Found(self.shards)
         for row, id in enumerate(ids.tolist()):
@@ -150,7 +151,7 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
                     _place(render(image, view, self.size), out[v, row])
                 else:
                     _place(self._apply(to_rgb(image), view, self.size), out[v, row])
-        return _loaded(_channels_last(canvas), shown, labels, epoch, step, found.replaced)
+        return loaded(canvas, shown, labels, epoch, step, found.replaced)
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -168,7 +169,7 @@ class TrainBatches(Dataset["LoadedBatch | ZooError"]):
         )
 
 
-class EvalBatches(Dataset["LoadedBatch | ZooError"]):
+class EvalBatches:
     """Ids → the batch of their center views.
 
     A damaged image is an error; or, where `skip_damaged` says so, left out.
@@ -179,26 +180,31 @@ class EvalBatches(Dataset["LoadedBatch | ZooError"]):
     ) -> None:
         self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
 
-    def __getitem__(self, ids: Sequence[int]) -> LoadedBatch | ZooError:
-        canvas = _canvas(1, len(ids), self.size)
+    def shape(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Of the canvas that `make` needs: [1, N, S, S, 3]."""
+        return 1, len(ids), self.size, self.size, 3
+
+    def make(self, ids: Sequence[int], canvas: Tensor) -> LoadedBatch:
+        """The batch, drawn into `canvas`; where images are left out its end stays empty.
+
+        Raises:
+            DataError: a shard is damaged, or an image that is not left out.
+        """
         out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)
-        try:
-            for id in ids:
-                read = found.read(id)
-                if read is not None:
-                    _place(center(read[1], self.size, self.crop), out[0, len(kept)])
-                    kept.append((id, read[0].label))
-        except ZooError as error:
-            return error
+        for id in ids:
+            read = found.read(id)
+            if read is not None:
+                _place(center(read[1], self.size, self.crop), out[0, len(kept)])
+                kept.append((id, read[0].label))
         damaged = tuple(found.damaged.values())
         if damaged and not (self.skip_damaged and kept):
             first = f"{damaged[0].name}: {damaged[0].reason}"
             more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
-            return DataError(first + more, "Restore the shard, or pack it again.")
+            raise DataError(first + more, "Restore the shard, or pack it again.")
         chosen, labels = np.array(kept, np.int64).T.copy()
-        return _loaded(_channels_last(canvas[:, : len(kept)]), chosen, labels, damaged=damaged)
+        return loaded(canvas[:, : len(kept)], chosen, labels, damaged=damaged)
 
 
 class _Found:
@@ -238,20 +244,6 @@ def _check(sample: Sample) -> None:
         raise ImageError("its bytes are not the ones that were indexed (checksum)")
 
 
-def _canvas(views: int, samples: int, size: int) -> Tensor:
-    """Room for a batch, uint8 [V, N, S, S, 3]; a worker's is shared: it is sent without a copy."""
-    shape = (views, samples, size, size, 3)
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage: Any = torch.UntypedStorage
-    shared = storage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
-
-
-def _channels_last(canvas: Tensor) -> Tensor:
-    return canvas.permute(0, 1, 4, 2, 3)
-
-
 def _place(view: Pixels, slot: Pixels) -> None:
     if view.ndim == 2:
         cv2.cvtColor(view, cv2.COLOR_GRAY2RGB, dst=slot)
@@ -259,13 +251,14 @@ def _place(view: Pixels, slot: Pixels) -> None:
         slot[...] = view
 
 
-def _loaded(
-    pixels: Tensor,
+def loaded(
+    canvas: Tensor,
     ids: NDArray[np.int64],
     labels: NDArray[np.int64],
     epoch: int = 0,
     step: int = 0,
     damaged: tuple[Damage, ...] = (),
 ) -> LoadedBatch:
+    """The batch of a canvas, uint8 [V, N, S, S, 3], that was drawn on."""
     ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
-    return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged)
+    return LoadedBatch(canvas.permute(0, 1, 4, 2, 3), ids_, labels_, epoch, step, damaged)

@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
-import torch
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from simsiam_zoo.errors import DataError
-
-try:  # a third faster than Pillow, with its pixels; torchvision 0.29 says that it will go away
-    from torchvision.io import decode_jpeg as _fast_jpeg
-    from torchvision.io.image import ImageReadMode
-
-    _JPEG_MODES: dict[int, Any] = {1: ImageReadMode.GRAY, 3: ImageReadMode.RGB}  # by components
-    warnings.filterwarnings("ignore", "The image decoding and encoding", DeprecationWarning)
-except ImportError:
-    _JPEG_MODES = {}  # Pillow decodes them all
 
 Pixels = NDArray[np.uint8]
 
@@ -49,6 +39,7 @@ MAX_SCANNED = 1 << 30
 MAX_CHUNKS = 1 << 16
 """Chunks of a PNG."""
 
+_JPEG_SPACES = {1: "GRAY", 3: "RGB"}  # by components
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
 _GRAY, _RGB = 0, 2  # PNG color types
@@ -82,22 +73,20 @@ def to_rgb(image: Pixels) -> Pixels:
 
 
 def _decode_jpeg(data: bytes | memoryview) -> Pixels:
-    """By torchvision's libjpeg-turbo where it is there: it refuses what Pillow refuses."""
+    """By libjpeg-turbo, with its exact inverse DCT and smooth upsampling: Pillow's pixels."""
     frame = _jpeg_frame(data)
     # A marker cannot lie in the compressed pixels, only in a thumbnail's: never too few.
     scans = 1 if frame and frame.single else bytes(data).count(b"\xff\xda")
-    if frame is None or frame.components not in _JPEG_MODES:
-        return _decode_pillow(data, "JPEG", scans)  # it knows more kinds, and what is wrong
-    _check_size(frame.width, frame.height)
-    _check_scans(frame.width, frame.height, scans)
-    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))
-    try:
-        decoded = _fast_jpeg(encoded, _JPEG_MODES[frame.components])
-    except RuntimeError as error:
-        reason = str(error).rpartition(": ")[2].splitlines()[0]
-        raise ImageError(f"the JPEG image is damaged: {reason}") from None
-    pixels: Pixels = decoded.permute(1, 2, 0).numpy()
-    return pixels[:, :, 0] if frame.components == 1 else pixels
+    if frame is not None and frame.components in _JPEG_SPACES:
+        _check_size(frame.width, frame.height)
+        _check_scans(frame.width, frame.height, scans)
+        space = _JPEG_SPACES[frame.components]
+        try:
+            pixels: Pixels = simplejpeg.decode_jpeg(data, space, strict=True)
+        except ValueError:  # at a mere warning too, and at rare samplings: Pillow decides
+            return _decode_pillow(data, "JPEG", scans)
+        return pixels[:, :, 0] if space == "GRAY" else pixels
+    return _decode_pillow(data, "JPEG", scans)  # it knows more kinds, and what is wrong
 
 
 class _Frame(NamedTuple):

@@ -100,7 +100,7 @@ def inspect_shards(
     return {
         "shards": len(shards.shards),
         "samples": total,
-        "bytes": sum(shard.bytes for shard in shards.shards),
+        "bytes": int(shards.shards.bytes.sum()),
         "labelled": int((labels >= 0).sum()),
         "labels": {str(k): int(n) for k, n in zip(known, counts, strict=True)},
         "class_order": None
@@ -139,7 +139,7 @@ def _name(shards: ShardSet, id: int) -> str:
         return shards.name(id)
     except DataError:
         place, row = shards.locate(id)
-        return f"{shards.paths[place]}: sample {row}"
+        return f"{shards.shards[place].path}: sample {row}"
 
 
 def _spread(values: list[int]) -> dict[str, int] | None:

@@ -17,32 +17,35 @@ _OWN_DESCRIPTORS = 192  # open shards, the log, what libraries hold
 _DESCRIPTORS_EACH = 8  # of one worker: pipes, queues, its sentinel
 
 
-def affordable_workers(workers: int, batch_bytes: int, prefetch: int) -> int:
+def affordable_workers(workers: int, batch_bytes: int, prefetch: int, kept: int = 0) -> int:
     """As many of `workers` as fit into free shared memory; a line on stderr where it is fewer.
 
     Args:
         workers: how many are wanted.
         batch_bytes: pixels of one batch of one rank.
         prefetch: batches that each makes ahead.
+        kept: batches beside, of all of them together.
 
     Raises:
         InputError: not one fits, or the process may not open as many files as they need.
     """
     if not workers:
         return 0
-    each = (prefetch + 1) * batch_bytes
+    each, beside = prefetch * batch_bytes, kept * batch_bytes
     free = _free_shared_memory()
-    fitting = workers if free is None else min(workers, free // each)
+    fitting = workers
+    if free is not None and each:
+        fitting = max(0, min(workers, (free - beside) // each))
     if not fitting:
         raise InputError(
-            f"{_SHARED_MEMORY} has {_mib(free or 0)} free, one loader process needs {_mib(each)}"
-            f" ({prefetch + 1} batches)",
+            f"{_SHARED_MEMORY} has {_mib(free or 0)} free, one loader process needs"
+            f" {_mib(each + beside)} ({prefetch + kept} batches)",
             "Give it more (docker run --shm-size), or use data.workers = 0 or a smaller batch.",
         )
     if fitting < workers:
         print(
             f"simsiam-zoo: {fitting} loader processes, not {workers}: {_SHARED_MEMORY} has"
-            f" {_mib(free or 0)} free and each needs {_mib(each)}",
+            f" {_mib(free or 0)} free and they need {_mib(beside)} and each {_mib(each)}",
             file=sys.stderr,
         )
     _allow_descriptors(_OWN_DESCRIPTORS + fitting * (_DESCRIPTORS_EACH + prefetch + 1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
@@ -23,7 +24,8 @@ from simsiam_zoo.data.limits import affordable_workers
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.workers import default_workers, end_with_parent
+from simsiam_zoo.data.slots import Asked, Made, Slots
+from simsiam_zoo.data.workers import Lifeline, default_workers, end_with_parent
 from simsiam_zoo.errors import DataError, ZooError
 
 __all__ = [
@@ -38,6 +40,10 @@ __all__ = [
 
 PREFETCH = 4
 """Batches that each worker makes ahead."""
+
+KEPT = 2
+"""Batches that have room beside those made ahead: the one that the caller has still, and the one
+that it gets now."""
 
 
 class TrainLoader:
@@ -92,7 +98,7 @@ class TrainLoader:
                 died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, KEPT)
         order = follow_plan(
             _Order(self, epoch, step),
             self._batches.shards,
@@ -103,7 +109,7 @@ class TrainLoader:
             self.world,
             in_flight(workers),
         )
-        return _run(self._batches, order, workers, self._pin_memory)
+        return _run(self._batches, order, workers, pixels, self._pin_memory)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self.batches()
@@ -149,9 +155,9 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, KEPT)
         order = follow_ids(self._order, self._batches.shards)
-        return _run(self._batches, order, workers, self._pin_memory)
+        return _run(self._batches, order, workers, pixels, self._pin_memory)
 
 
 def in_flight(workers: int) -> int:
@@ -217,33 +223,40 @@ class _Order:
 
 
 def _run(
-    batches: TrainBatches | EvalBatches, order: Any, workers: int, pin_memory: bool
+    batches: TrainBatches | EvalBatches, order: Any, workers: int, pixels: int, pin_memory: bool
 ) -> Iterator[LoadedBatch]:
+    """The batches of `order`, each of at most `pixels` bytes; the workers start now."""
+    slots, lifeline = None, None
     options: dict[str, Any] = {}
     if workers:
         # A forked child of a threaded parent may hang in torch: workers fork from a clean server.
         context = torch.multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])  # imported once, not by each worker
+        lifeline = Lifeline()
         options = {
             "multiprocessing_context": context,
             "prefetch_factor": PREFETCH,
-            "worker_init_fn": _start_worker,
+            "worker_init_fn": functools.partial(_start_worker, lifeline.end),
         }
+        if len(order):
+            slots = Slots(min(in_flight(workers) + KEPT, len(order)), pixels)
     else:
         cv2.setNumThreads(1)  # its threads cost more than they save on single images
-    loader: DataLoader[LoadedBatch | ZooError] = DataLoader(
-        batches,
+    loader: DataLoader[Any] = DataLoader(
+        Made(batches, slots),
         batch_size=None,
-        sampler=order,
+        sampler=Asked(order, slots),
         generator=torch.Generator(),  # else starting it would draw from the run's own
         num_workers=workers,
         pin_memory=pin_memory,
         **options,
     )
-    return _checked(iter(loader), workers)
+    return _checked(iter(loader), lifeline)
 
 
-def _checked(made: Iterator[LoadedBatch | ZooError], workers: int) -> Iterator[LoadedBatch]:
+def _checked(
+    made: Iterator[LoadedBatch | ZooError], lifeline: Lifeline | None
+) -> Iterator[LoadedBatch]:
     """The batches; errors that came as values are raised. However it ends, the workers do too."""
     try:
         while (batch := next(made, None)) is not None:
@@ -251,13 +264,15 @@ def _checked(made: Iterator[LoadedBatch | ZooError], workers: int) -> Iterator[L
                 raise batch
             yield batch
     except (RuntimeError, EOFError, OSError) as error:
-        if not workers or not _tells_of_death(error):
+        if lifeline is None or not _tells_of_death(error):
             raise
         raise DataError(
             f"a worker process of the loader died ({type(error).__name__}: {error})",
             "It may have run out of memory; use fewer workers, or workers = 0 to see more.",
         ) from error
     finally:
+        if lifeline is not None:
+            lifeline.let_go()
         del made  # a traceback that someone keeps would keep the workers too
 
 
@@ -269,8 +284,10 @@ def _tells_of_death(error: Exception) -> bool:
     return not isinstance(error, RuntimeError) or "exited unexpectedly" in text
 
 
-def _start_worker(_: int) -> None:
+def _start_worker(lifeline: Connection, _: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, a job's scheduler say
         signal.signal(number, signal.SIG_IGN)  # the main process decides when to end
     cv2.setNumThreads(1)
-    end_with_parent()  # torch's own watchdog looks at the parent's id: the forkserver's here
+    end_with_parent(
+        lifeline
+    )  # torch's own watchdog looks at the parent's id: the forkserver's here

@@ -25,7 +25,7 @@ _SHARD_NAME = re.compile(r"[\w][\w.+-]*\.tar\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardInfo:
     """One shard: a file's name without a folder, and what it holds."""
 

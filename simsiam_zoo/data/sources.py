@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from simsiam_zoo.data.manifest import PACKING
 from simsiam_zoo.data.remote.urls import check_url, expand, is_url, redacted
@@ -14,15 +16,7 @@ TRAIN, TEST = ("train",), ("val", "validation", "test")
 """Prefixes of shard names (`train-000000.tar`) by what they are for."""
 
 
-class Named(Protocol):
-    """Whatever has a shard's name."""
-
-    @property
-    def name(self) -> str:
-        """Its name, without a folder."""
-
-
-N = TypeVar("N", bound=Named)
+T = TypeVar("T")
 
 
 def find_shards(source: str) -> tuple[list[Path], list[Path]]:
@@ -35,15 +29,22 @@ def find_shards(source: str) -> tuple[list[Path], list[Path]]:
     Raises:
         InputError: nothing is there, or the source is remote or a command.
     """
+    train, test = locate_shards(source)
+    return [Path(one) for one in train], [Path(one) for one in test]
+
+
+def locate_shards(source: str) -> tuple[list[str], list[str]]:
+    """`find_shards`, as strings: of a hundred thousand paths the objects take much memory."""
     path = _local(source)
+    test: list[str] = []
     if path.is_dir():
         train, test = _in_folder(path)
     elif path.is_file():
-        train, test = [path], []
+        train = [str(path)]
     else:
-        train, test = _matching(source, path), []
-    for folder in {shard.parent for shard in train + test}:
-        _refuse_unfinished(folder)
+        train = _matching(source, path)
+    for folder in {os.path.dirname(shard) for shard in train + test}:
+        _refuse_unfinished(Path(folder))
     return train, test
 
 
@@ -82,41 +83,48 @@ def _refuse_unfinished(folder: Path) -> None:
         )
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    tars = sorted(path for path in folder.iterdir() if path.suffix == ".tar" and path.is_file())
+def _in_folder(folder: Path) -> tuple[list[str], list[str]]:
+    with os.scandir(folder) as entries:
+        tars = sorted(e.name for e in entries if e.name.endswith(".tar") and e.is_file())
     if not tars:
         raise InputError(
             f"{folder} holds no shards: looked for train-*.tar and val-*.tar, then for *.tar"
         )
-    return by_purpose(tars)
+    train, test = by_purpose(tars, str)
+    return [os.path.join(folder, one) for one in train], [os.path.join(folder, one) for one in test]
 
 
-def by_purpose(shards: list[N]) -> tuple[list[N], list[N]]:
+def by_purpose(shards: Sequence[T], name: Callable[[T], str]) -> tuple[list[T], list[T]]:
     """Shards for training and for testing, told apart by their names' prefixes."""
-    train = _with_prefix(shards, TRAIN)
-    test = _with_prefix(shards, TEST)
-    return (train, test) if train else ([one for one in shards if one not in test], test)
+    train = _with_prefix(shards, name, TRAIN)
+    test = _with_prefix(shards, name, TEST)
+    if not train:
+        named = set(map(name, test))
+        train = [one for one in shards if name(one) not in named]
+    return train, test
 
 
-def _with_prefix(shards: list[N], prefixes: tuple[str, ...]) -> list[N]:
+def _with_prefix(
+    shards: Sequence[T], name: Callable[[T], str], prefixes: tuple[str, ...]
+) -> list[T]:
     for prefix in prefixes:
-        found = [one for one in shards if one.name.startswith(f"{prefix}-")]
+        found = [one for one in shards if name(one).startswith(f"{prefix}-")]
         if found:
             return found
     return []
 
 
-def _matching(source: str, path: Path) -> list[Path]:
+def _matching(source: str, path: Path) -> list[str]:
     if "{" in source:
         names = expand(str(path))
-        missing = [name for name in names if not Path(name).is_file()]
+        missing = [name for name in names if not os.path.isfile(name)]
         if missing:
             raise InputError(
                 f"{len(missing)} of the {len(names)} shards that {source} names are missing,"
                 f" the first is {missing[0]}"
             )
-        return [Path(name) for name in names]
-    found = [match for match in map(Path, sorted(glob.glob(str(path)))) if match.is_file()]
+        return names
+    found = [match for match in sorted(glob.glob(str(path))) if os.path.isfile(match)]
     if not found:
         raise InputError(
             f"no data at {source}: no such folder, tar or match of the pattern",

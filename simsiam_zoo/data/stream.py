@@ -13,8 +13,9 @@ from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.keyed import derive_key, keyed_hash
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.remote.urls import check_url, expand, redacted
+from simsiam_zoo.data.shard_table import ShardTable
 from simsiam_zoo.data.shards import Sample, ShardSet
-from simsiam_zoo.data.sources import find_shards, is_remote
+from simsiam_zoo.data.sources import is_remote, locate_shards
 from simsiam_zoo.data.streamed import StreamedSample, read_stream, shown_source
 from simsiam_zoo.errors import DataError, InputError
 
@@ -67,7 +68,7 @@ class StreamSet(ShardSet):
     """
 
     def __init__(self, sources: tuple[str, ...], seed: int = 0) -> None:
-        super().__init__([])
+        super().__init__(ShardTable())
         self.sources, self.seed = sources, seed
         self._stream: Iterator[StreamedSample] | None = None
         self._name = ""
@@ -139,7 +140,7 @@ def open_stream_set(source: str) -> StreamSet:
         InputError: there are none, or the URL is one of a folder, which nobody can list.
     """
     if not is_remote(source):
-        return StreamSet(tuple(str(path) for path in find_shards(source)[0]))
+        return StreamSet(tuple(locate_shards(source)[0]))
     url = check_url(source.strip())
     if not url.endswith(".tar"):
         raise InputError(

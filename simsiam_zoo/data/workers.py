@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
-import multiprocessing.connection
 import os
 import threading
+import weakref
+from multiprocessing.connection import Connection, wait
 
 from simsiam_zoo.runtime.cores import available_cores
 
 MAX_AUTO_WORKERS = 16
+
+GRACE_SECONDS = 1.0
+"""For a worker that is not needed any more to end in good order."""
 
 
 def default_workers(device_type: str) -> int:
@@ -25,17 +30,50 @@ def default_workers(device_type: str) -> int:
     return max(0, min(cores - 1, MAX_AUTO_WORKERS))
 
 
-def end_with_parent() -> None:
+class Lifeline:
+    """Held by the main process while it wants its workers; they end when it lets go.
+
+    A worker that is told to end finishes what it does first. In the middle of a download that may
+    be minutes, for which a main process that wants to exit would wait: workers ignore SIGTERM.
+    """
+
+    def __init__(self) -> None:
+        self.end, self._held = multiprocessing.Pipe(duplex=False)
+        _HELD.add(self)
+
+    def let_go(self) -> None:
+        """Have the workers end within `GRACE_SECONDS`."""
+        self._held.close()
+
+
+_HELD: weakref.WeakSet[Lifeline] = weakref.WeakSet()
+
+
+@atexit.register  # later than multiprocessing did, so it runs before children are waited for
+def _let_go_of_all() -> None:
+    for lifeline in list(_HELD):
+        lifeline.let_go()
+
+
+def end_with_parent(lifeline: Connection | None = None) -> None:
     """Have this worker process end when the main one does, however it ended.
 
     Workers started by a forkserver are not told of that: after a SIGKILL the forkserver and its
     workers would wait for each other for ever.
+
+    Args:
+        lifeline: the `end` of a `Lifeline`: let go, it ends this process too.
     """
-    threading.Thread(target=_wait_for_parent, daemon=True).start()
+    threading.Thread(target=_wait_for_parent, args=(lifeline,), daemon=True).start()
 
 
-def _wait_for_parent() -> None:
+def _wait_for_parent(lifeline: Connection | None) -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    if parent is None:
+        return
+    ends: list[Connection | int] = [parent.sentinel]
+    if lifeline is not None:
+        ends.append(lifeline)
+    if parent.sentinel not in wait(ends):
+        wait([parent.sentinel], GRACE_SECONDS)
+    os._exit(1)

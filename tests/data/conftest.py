@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import webdataset
+from made_images import random_png
+from served import Server, serve
+
+from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.remote import transfer
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +34,49 @@ def write_tar() -> Callable[[Path, Mapping[str, bytes]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 training shards of 4 images and 2 test shards."""
+    folder = tmp_path_factory.mktemp("packed")
+    samples = [PackedSample(f"k{i:02d}", random_png(i, 16), "png", i % 3) for i in range(56)]
+    pack(folder, {"train": samples[:48], "val": samples[48:]}, ("a", "b", "c"), shard_size=4)
+    return folder
+
+
+@pytest.fixture
+def server(packed: Path, tmp_path: Path) -> Iterator[Server]:
+    """Serves a copy of them, without the indexes."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for file in packed.iterdir():
+        if file.suffix != ".npz":
+            (folder / file.name).write_bytes(file.read_bytes())
+    with serve(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for seconds before it tries again."""
+    monkeypatch.setattr(transfer, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(transfer, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(transfer, "ATTEMPTS", 4)
+
+
+@pytest.fixture
+def memory_stays_bounded() -> Iterator[None]:
+    """The peak of this process grows by less than 64 MiB in a test."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():  # no Linux: the rest of each test still counts
+        yield
+        return
+    clear.write_text("5")  # the high-water mark starts here
+    before = peak_kib()
+    yield
+    assert peak_kib() - before < 64 << 10
+
+
+def peak_kib() -> int:
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])

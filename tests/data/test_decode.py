@@ -8,7 +8,7 @@ import pytest
 from made_images import encode
 from PIL import Image
 
-from simsiam_zoo.data.decode import decode, decode_any
+from simsiam_zoo.data.decode import decode, decode_any, to_rgb
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -106,14 +106,57 @@ def test_exif_orientation_is_ignored():
         assert decode(data).shape == RGB.shape
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "quality": 95}])
-def test_a_jpeg_has_the_same_pixels_without_torchvisions_decoder(options, monkeypatch):
-    """torchvision has announced the end of its decoder; then it is Pillow for all."""
-    rng = np.random.default_rng(5)
-    smooth = np.kron(rng.integers(0, 256, (9, 11, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-    for pixels in (smooth, smooth[:, :, 0]):
+SMOOTH = np.asarray(Image.fromarray(RGB).resize((83, 61), Image.BICUBIC))
+
+
+def pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0, "quality": 95},
+        {"subsampling": 1},
+        {"quality": 20},
+        {"keep_rgb": True},
+        {"restart_marker_rows": 1},
+    ],
+)
+def test_a_jpeg_has_pillows_pixels(options):
+    for pixels in (SMOOTH, SMOOTH[:, :, 0]):
         data = encode(pixels, "JPEG", **options)
-        there = decode_any(memoryview(data))
-        with monkeypatch.context() as patch:
-            patch.setattr("simsiam_zoo.data.decode._JPEG_MODES", {})
-            assert np.array_equal(decode_any(memoryview(data)), there)
+        for form in (data, memoryview(data)):
+            decoded = decode_any(form)
+            assert decoded.shape == pixels.shape
+            np.testing.assert_array_equal(to_rgb(decoded), pillow(data))
+
+
+def test_a_jpeg_of_any_sampling_has_pillows_pixels():
+    for factor in ("411", "422", "440"):
+        flag = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{factor}")
+        data = cv2.imencode(".jpg", SMOOTH, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, flag])[1].tobytes()
+        np.testing.assert_array_equal(decode(data), pillow(data))
+    flat = bytearray(encode(np.full((8, 8, 3), 128, np.uint8), "JPEG", subsampling=0))
+    frame = flat.index(b"\xff\xc0")
+    for factors in ((0x22, 0x21, 0x11), (0x21, 0x11, 0x12)):  # of Y, Cb, Cr: as no encoder has it
+        flat[frame + 11], flat[frame + 14], flat[frame + 17] = factors
+        assert (decode(bytes(flat)) == 128).all()
+
+
+def test_a_jpeg_that_is_merely_odd_is_an_image():
+    """Bytes after a scan, as real collections hold them: libjpeg warns, and has every pixel."""
+    data = encode(SMOOTH, "JPEG")
+    odd = data[:-2] + b"\0\0\0" + data[-2:]
+    np.testing.assert_array_equal(decode(odd), decode(data))
+
+
+def test_a_jpeg_in_ycck_becomes_rgb():
+    """As Photoshop writes CMYK: luma and chroma of the inverted colors, and black inverted too."""
+    ycc = np.asarray(Image.fromarray(255 - SMOOTH).convert("YCbCr"))
+    stored = np.dstack([ycc, np.full(ycc.shape[:2], 255, np.uint8)])  # no black
+    data = bytearray(file_of(Image.fromarray(255 - stored, "CMYK"), "JPEG", quality=98))
+    data[data.index(b"Adobe") + 11] = 2  # the transform: YCCK, where Pillow says none
+    assert np.abs(decode(bytes(data)).astype(int) - SMOOTH).mean() < 2

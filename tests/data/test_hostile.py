@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import re
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crafted import member, pax
 from made_images import random_png
 
 from simsiam_zoo.data.index import load_index, printable, scan
@@ -23,52 +22,10 @@ from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError, InputError, ZooError
 
+pytestmark = pytest.mark.usefixtures("memory_stays_bounded")
+
 PNG = random_png(0)
 GIB = 1 << 30
-
-
-@pytest.fixture(autouse=True)
-def memory_stays_bounded() -> Iterator[None]:
-    clear = Path("/proc/self/clear_refs")
-    if not clear.exists():  # no Linux: the rest of each test still counts
-        yield
-        return
-    clear.write_text("5")  # the high-water mark starts here
-    before = peak_kib()
-    yield
-    assert peak_kib() - before < 64 << 10
-
-
-def peak_kib() -> int:
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-def member(
-    name: bytes,
-    content: bytes = b"",
-    kind: bytes = b"0",
-    size: bytes | None = None,
-    link: bytes = b"",
-) -> bytes:
-    """One tar member with any type and any size field, its checksum right."""
-    header = bytearray(512)
-    header[:100] = name.ljust(100, b"\0")
-    header[100:108] = header[108:116] = header[116:124] = b"0000644\0"
-    header[124:136] = size if size is not None else b"%011o\0" % len(content)
-    header[136:148] = b"%011o\0" % 0
-    header[148:156] = b" " * 8
-    header[156:157] = kind
-    header[157:257] = link.ljust(100, b"\0")
-    header[257:265] = b"ustar\00000"
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + content + bytes(-len(content) % 512)
-
-
-def pax(key: bytes, value: bytes, kind: bytes = b"x") -> bytes:
-    body = b" %s=%s\n" % (key, value)
-    length = len(body) + 2
-    length += len(str(length)) - 2
-    return member(b"PaxHeader", str(length).encode() + body, kind)
 
 
 GOOD = member(b"0.png", PNG)

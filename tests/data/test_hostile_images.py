@@ -10,8 +10,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,21 +19,7 @@ from PIL import Image
 from simsiam_zoo.data.decode import MAX_PIXELS, decode
 from simsiam_zoo.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def memory_stays_bounded() -> Iterator[None]:
-    clear = Path("/proc/self/clear_refs")
-    if not clear.exists():  # no Linux: the rest of each test still counts
-        yield
-        return
-    clear.write_text("5")  # the high-water mark starts here
-    before = peak_kib()
-    yield
-    assert peak_kib() - before < 64 << 10
-
-
-def peak_kib() -> int:
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+pytestmark = pytest.mark.usefixtures("memory_stays_bounded")
 
 
 def png(

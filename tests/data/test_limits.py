@@ -15,12 +15,13 @@ MIB = 1 << 20
 
 def test_workers_are_as_many_as_fit_into_shared_memory(monkeypatch, capsys):
     monkeypatch.setattr(limits, "_free_shared_memory", lambda: 64 * MIB)  # docker's default
-    assert affordable_workers(2, 6 * MIB, prefetch=4) == 2
+    assert affordable_workers(2, 7 * MIB, prefetch=4, kept=1) == 2
     assert capsys.readouterr().err == ""
-    assert affordable_workers(8, 4 * MIB, prefetch=4) == 3
+    assert affordable_workers(8, 4 * MIB, prefetch=4, kept=4) == 3
     assert "3 loader processes, not 8" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"64\.0 MiB free, one loader process needs 100\.0 MiB"):
-        affordable_workers(8, 20 * MIB, prefetch=4)
+        affordable_workers(8, 20 * MIB, prefetch=4, kept=1)
+    assert affordable_workers(8, 0, prefetch=4) == 8
     assert affordable_workers(0, 20 * MIB, prefetch=4) == 0
     monkeypatch.setattr(limits, "_free_shared_memory", lambda: None)
     assert affordable_workers(8, 20 * MIB, prefetch=4) == 8

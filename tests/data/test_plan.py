@@ -152,3 +152,23 @@ def test_ranks_that_cannot_share_and_steps_past_the_end_are_refused():
         plan.ids(0, 0, rank=0, world=3)
     with pytest.raises(InputError, match="no step 7"):
         plan.ids(0, plan.steps)
+
+
+def test_the_plan_names_the_shards_of_its_steps() -> None:
+    counts = [5, 0, 7, 3, 3, 9, 1, 4, 6, 2]
+    for lanes, window, world in ((1, 2, 1), (2, 2, 2), (2, 3, 1), (1, 4, 2), (4, 1, 2)):
+        plan = Plan(counts, seed=1, batch=8, lanes=lanes, window=window)
+        shard_of = [i for i, count in enumerate(counts) for _ in range(count)]
+        for rank in range(world):
+            for first in range(3 * plan.steps):
+                for last in range(first, min(first + 3, 3 * plan.steps)):
+                    named = plan.shards(first, last, 3, rank, world)
+                    assert len(set(named)) == len(named)
+                    used = {
+                        shard_of[id]
+                        for at in range(first, last + 1)
+                        for id in plan.ids(*divmod(at, plan.steps), rank, world).tolist()
+                    }
+                    assert used <= set(named)
+            if first == last and window * 2 * lanes < len(counts):
+                assert len(named) <= window * 2 * lanes

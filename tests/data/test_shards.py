@@ -14,6 +14,7 @@ from made_images import encode, random_png
 from PIL import Image
 
 from simsiam_zoo.data import shards as shards_module
+from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet, open_shards
 from simsiam_zoo.errors import DataError, InputError
@@ -279,6 +280,28 @@ def test_a_shard_that_does_not_fit_its_manifest_is_refused(packed):
     shard.write_bytes(shard.read_bytes() + bytes(512))
     with pytest.raises(DataError, match=r"train-000001\.tar has \d+ bytes, its manifest states"):
         open_shards(str(packed))
+
+
+def test_a_shard_that_does_not_fit_the_info_file_beside_it_is_refused(tmp_path, write_tar):
+    path = write_tar(tmp_path / "a.tar", {f"{i}.png": random_png(i) for i in range(3)})
+    write_tar(tmp_path / "b.tar", {"0.png": random_png(0)})  # nothing is stated of it
+    info = tmp_path / "_info.json"
+
+    def state(count: object) -> None:
+        split = {"filenames": ["a.tar"], "shard_lengths": [count]}
+        info.write_text(json.dumps({"splits": {"train": split}}))
+
+    state(3)
+    assert open_shards(str(tmp_path)).train.counts == (3, 1)
+    state(4)
+    with pytest.raises(DataError, match=r"a\.tar holds 3 samples, and .*_info\.json states 4"):
+        open_shards(str(path))
+    state("4")
+    with pytest.raises(DataError, match=r"_info\.json is damaged"):
+        open_shards(str(path))
+    state(4)
+    index_folder([path])  # counts anew, and its manifest holds
+    assert open_shards(str(path)).train.counts == (3,)
 
 
 def test_shards_copied_without_their_indexes_are_indexed(packed):

@@ -8,6 +8,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import webdataset.gopen  # noqa: F401
@@ -16,6 +17,8 @@ from served import Handler, serve
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data import streamed
+from simsiam_zoo.data.decode import decode
+from simsiam_zoo.data.image import View
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.data.remote import transfer
@@ -114,6 +117,31 @@ def test_batches_are_those_of_a_run(packed: Path, workers: int) -> None:
     assert not torch.equal(batches[0].pixels, batches[1].pixels)
     ranks = [plan.ids(e, s, r, 2) for e in range(2) for s in range(3) for r in range(2)]
     assert sorted(i for ids in ranks for i in ids.tolist()) == list(range(48))
+
+
+class Whole:
+    """The image as it is."""
+
+    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
+        return View((0, 0, size[1], size[0]))
+
+
+def test_a_damaged_image_of_a_stream_is_told_and_the_next_one_taken(
+    tmp_path: Path, write_tar
+) -> None:
+    good = {f"{i}.png": random_png(i, 12) for i in range(9)}
+    path = write_tar(tmp_path / "a.tar", {"bad.png": random_png(9, 12)[:-9], **good})
+    loader = TrainLoader(open_stream_set(str(path)), StreamPlan(5, 8), Whole(), 12, epochs=4)
+    batches = list(loader)
+    damaged = [damage for batch in batches for damage in batch.damaged]
+    assert 5 < len(damaged) < 40  # a tenth of what came
+    assert {damage.name for damage in damaged} == {f"{path}: bad"}
+    assert all("cut off" in damage.reason for damage in damaged)
+    images = {decode(image).tobytes() for image in good.values()}
+    for batch in batches:
+        shown = [view.permute(1, 2, 0).numpy().tobytes() for view in batch.views[0]]
+        assert set(shown) <= images
+        assert all(0 <= damage.row < 8 for damage in batch.damaged)
 
 
 def header(name: str, kind: bytes, size: int, content: bytes = b"") -> bytes:

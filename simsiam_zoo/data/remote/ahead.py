@@ -134,7 +134,7 @@ def _sizes(shards: ShardSet | None) -> NDArray[np.int64]:
     """Bytes of the shards that are fetched, the largest first."""
     if shards is None or shards.cache is None:
         return np.empty(0, np.int64)
-    return np.sort(np.array([shard.bytes for shard in shards.shards], np.int64))[::-1]
+    return np.sort(shards.shards.bytes)[::-1]
 
 
 def _up(size: int) -> float:
@@ -189,11 +189,12 @@ class _Ahead:
 
     def _fitting(self, places: list[int]) -> list[int]:
         """As many of them, in their order, as can be pinned at one time."""
-        sizes = [shard.bytes for shard in self._shards.shards]
+        sizes = self._shards.shards.bytes
         room = self._shards.cache.limit if self._shards.cache is not None else 0
-        if room < sum(sizes) + FREE_SHARDS * max(sizes):
-            room -= FREE_SHARDS * max(sizes)
-        ends = itertools.accumulate(sizes[place] for place in places)
+        free = FREE_SHARDS * int(sizes.max())
+        if room < int(sizes.sum()) + free:
+            room -= free
+        ends = itertools.accumulate(sizes[places].tolist())
         return [place for place, end in zip(places, ends, strict=True) if end <= room]
 
     def _drop(self, keep: Sequence[int]) -> None:

@@ -64,7 +64,7 @@ def find_remote(source: str) -> tuple[RemoteSplit, RemoteSplit | None]:
         stated = _read_folder(folder)
         if not stated:
             raise _uncounted(f"{redacted(folder)}/")
-        train, test = by_purpose([stated[name] for name in sorted(stated)])
+        train, test = by_purpose([stated[name] for name in sorted(stated)], lambda one: one.name)
         return _split(train, folder), (_split(test, folder) if test else None)
     urls = expand(url)
     folders = {one.rpartition("/")[0] for one in urls}

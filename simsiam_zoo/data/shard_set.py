@@ -1,0 +1,184 @@
+"""The samples of some shards, read at random: a dense id gives a key, an image and a label."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index
+from simsiam_zoo.data.remote.cache import ShardCache
+from simsiam_zoo.data.shard_table import Shard, ShardTable
+from simsiam_zoo.data.tar import BLOCK, is_member
+from simsiam_zoo.errors import DataError
+
+MAX_CLASSES = 1 << 20
+"""Labels that nobody names are below it: a classifier of more would not fit in memory."""
+
+MAX_OPEN_SHARDS = 64
+"""Shards that one process keeps open (a descriptor and an index each)."""
+
+_READS_PER_SWEEP = 64
+
+
+class Sample(NamedTuple):
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none.
+
+    `check` is the CRC-32 that `image` had when it was indexed; None where the index keeps none.
+    """
+
+    key: str
+    image: memoryview
+    label: int
+    check: int | None = None
+
+
+class ShardSet:
+    """The samples of some shards, 0 to n - 1 in the shards' order (a sample's *dense id*).
+
+    Files are opened when they are first read, in each process of its own: a ShardSet can be sent
+    to workers. Samples are read with `os.pread` at indexed offsets, and the tar header found there
+    must be the one that was indexed. Remote shards are fetched into `cache` when they are opened.
+
+    Attributes:
+        shards: in order.
+        offsets: the dense id of each shard's first sample; one more at the end, n. int64.
+        classes: names of the labels 0, 1, ..., where known.
+        cache: where remote shards are fetched into; None for shards on disk.
+    """
+
+    def __init__(
+        self,
+        shards: ShardTable,
+        classes: tuple[str, ...] | None = None,
+        cache: ShardCache | None = None,
+    ) -> None:
+        self.shards = shards
+        self.classes = classes
+        self.cache = cache
+        self._reads = 0
+        self.offsets = np.concatenate(([0], np.cumsum(shards.samples)))
+        self._open: OrderedDict[int, tuple[int, ShardIndex]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the shards that are open; reading opens them again."""
+        for descriptor, _ in self.__dict__.get("_open", {}).values():
+            os.close(descriptor)
+        self.__dict__.get("_open", {}).clear()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Of each shard."""
+        return tuple(shard.path for shard in self.shards)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Samples of each shard."""
+        return tuple(self.shards.samples.tolist())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        return self.shards.digest()
+
+    def labels(self) -> NDArray[np.int64]:
+        """All labels by dense id [n]; -1 where there is none."""
+        with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
+            parts = list(pool.map(lambda i: self._index(i).labels, range(len(self.shards))))
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def locate(self, id: int) -> tuple[int, int]:
+        """The shard's place and the sample's place in it. Raises IndexError."""
+        if not 0 <= id < len(self):
+            raise IndexError(f"no sample {id} among {len(self)}")
+        shard = int(self.offsets.searchsorted(id, "right")) - 1
+        return shard, id - int(self.offsets[shard])
+
+    def name(self, id: int) -> str:
+        """`shard: key`, as errors call a sample."""
+        shard, i = self.locate(id)
+        return f"{self.shards[shard].where}: {self._opened(shard)[1].key(i)}"
+
+    def read(self, id: int) -> Sample:
+        """One sample.
+
+        Raises:
+            DataError: the shard is not what was indexed, or cannot be read.
+        """
+        shard, i = self.locate(id)
+        self._reads += 1
+        if self._reads % _READS_PER_SWEEP == 0:
+            self._let_go_of_removed()
+        descriptor, index = self._opened(shard)
+        offset, size = int(index.offsets[i]), int(index.sizes[i])
+        if size > MAX_IMAGE_BYTES:
+            raise DataError(f"{self.name(id)}: an image of {size} bytes is refused")
+        try:
+            content = os.pread(descriptor, BLOCK + size, offset)
+        except OSError as error:
+            raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
+        header = content[:BLOCK]
+        found = len(content) == BLOCK + size and crc32(header) == index.checks[i]
+        if not (found and is_member(header, size)):
+            raise DataError(
+                f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
+                "Restore the shard, or start again: a changed shard is indexed anew.",
+            )
+        check = int(index.image_checks[i]) if len(index.image_checks) else None
+        return Sample(index.key(i), memoryview(content)[BLOCK:], int(index.labels[i]), check)
+
+    def _opened(self, place: int) -> tuple[int, ShardIndex]:
+        opened = self._open.get(place)
+        if opened is not None:
+            self._open.move_to_end(place)
+            return opened
+        self._let_go_of_removed()
+        index = self._index(place)
+        self._open[place] = opened = (self._descriptor(self.shards[place]), index)
+        if len(self._open) > MAX_OPEN_SHARDS:
+            os.close(self._open.popitem(last=False)[1][0])
+        return opened
+
+    def _index(self, place: int) -> ShardIndex:
+        shard = self.shards[place]
+        if shard.remote is not None and self.cache is not None and not shard.index.is_file():
+            os.close(self.cache.open(shard.remote))
+        index = load_index(shard.index, shard.bytes)
+        if len(index) != shard.samples:
+            raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
+        classes = MAX_CLASSES if self.classes is None else len(self.classes)
+        if (index.labels >= classes).any():
+            raise DataError(f"{shard.where} has labels over its {classes} classes")
+        return index
+
+    def _descriptor(self, shard: Shard) -> int:
+        if shard.remote is not None and self.cache is not None:
+            return self.cache.open(shard.remote)
+        try:
+            return os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{shard.where} cannot be opened: {error.strerror}") from None
+
+    def _let_go_of_removed(self) -> None:
+        """Close what was removed from the cache: while it is open, its space is not free."""
+        if self.cache is None:
+            return
+        for place, (descriptor, _) in list(self._open.items()):
+            if not os.fstat(descriptor).st_nlink:
+                os.close(descriptor)
+                del self._open[place]

@@ -1,0 +1,27 @@
+"""What the tests of remote shards do with them; the fixtures are in conftest.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
+from simsiam_zoo.data.shards import ShardSet, open_shards
+
+
+def contents(shards: ShardSet) -> list[tuple[str, bytes, int]]:
+    samples = [shards.read(i) for i in range(len(shards))]
+    return [(s.key, bytes(s.image), s.label) for s in samples]
+
+
+def fetch(url: str, path: Path, checksum: bool = True) -> bytes:
+    """The file behind a URL, through the cache; `path` is what it should be."""
+    train = open_shards(str(path.parent)).train
+    place = [shard.name for shard in train.shards].index(path.name)
+    info = train.shards[place]
+    shard = RemoteShard(url, info.bytes, info.samples, info.sha256 if checksum else None)
+    descriptor = ShardCache().open(shard)
+    try:
+        return os.pread(descriptor, info.bytes + 1, 0)
+    finally:
+        os.close(descriptor)
