@@ -78,9 +78,8 @@ def train(
             result: dict[str, Any] = done
             return result
         # A missing package ends the run here.
-        loggers = (
-            distributed.from_main(lambda: Loggers(recipe.loggers(), screen.say)) if main else None
-        )
+        specs = recipe.loggers() if main else []
+        loggers = distributed.together(lambda: Loggers(specs, screen.say))
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
         if recipe.data.stream:
@@ -120,7 +119,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
     agree = distributed.Agreement()
     # It may have been interrupted while it concluded.
     collapsed = distributed.from_main(lambda: watch.stops(record.rows))
-    if collapsed:
+    done = bool(collapsed) or step == setup.steps
+    if done:
         return elapsed
     go_on = f"Go on with: simsiam-zoo train --resume {record.folder}"
     began = time.monotonic() - elapsed
