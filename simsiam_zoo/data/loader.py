@@ -285,9 +285,9 @@ def _tells_of_death(error: Exception) -> bool:
 
 
 def _start_worker(lifeline: Connection, _: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group, a job's scheduler say
-        signal.signal(number, signal.SIG_IGN)  # the main process decides when to end
+    # Sent to the whole group, a job's scheduler say: the main process decides when to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    end_with_parent(
-        lifeline
-    )  # torch's own watchdog looks at the parent's id: the forkserver's here
+    # torch's own watchdog looks at the parent's id, which is the forkserver's here
+    end_with_parent(lifeline)
