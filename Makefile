@@ -15,7 +15,7 @@ demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
 
 test: $(READY)
-	@$(PYTHON) -m pytest
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .
