@@ -82,6 +82,8 @@ class Record:
             return
         lock = {"identity": self.identity, **self.lock}
         try:
+            for left in ("metrics.jsonl", "damaged.jsonl"):  # of a start that came to no checkpoint
+                (self.folder / left).unlink(missing_ok=True)
             atomic_write_text(self.folder / "recipe.toml", self.recipe.to_toml())
             atomic_write_text(self.folder / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:

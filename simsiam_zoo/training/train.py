@@ -256,7 +256,8 @@ def headline(setup: Setup, step: int) -> str:
         words.append(f"{world} processes" + (f", BN over {setup.bn_batch}" * bool(setup.bn_batch)))
     if state := setup.siamese.gradient.per_sample_state():
         size = world * sum(rows.nbytes for rows in state.values())
-        words.append(f"{setup.recipe.gradient.name} keeps {size / 1e9:.3g} GB of the samples")
+        amount = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+        words.append(f"{setup.recipe.gradient.name} keeps {amount} of the samples")
     if step:
         words.append(f"going on from step {step:,}")
     return "; ".join(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import torch
+from torch import Tensor, nn
 
 from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.setup import Setup, build_siamese, to_device, train_loader
@@ -20,7 +21,22 @@ def untrained_network(setup: Setup) -> Siamese:
     """
     untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
     loaded = train_loader(setup, workers=0).batches()
-    views = (to_device(setup, each) for each in itertools.islice(loaded, CALIBRATION_BATCHES))
+    views = (
+        view
+        for each in itertools.islice(loaded, CALIBRATION_BATCHES)
+        for view in to_device(setup, each).views
+    )
     with setup.runtime.autocast():
-        torch.optim.swa_utils.update_bn(views, untrained)
+        torch.optim.swa_utils.update_bn(views, _Encoder(untrained))
     return untrained
+
+
+class _Encoder(nn.Module):
+    """Views to z: the policy is left out, which may want to be prepared, or keep what it sees."""
+
+    def __init__(self, siamese: Siamese) -> None:
+        super().__init__()
+        self.siamese = siamese
+
+    def forward(self, view: Tensor) -> Tensor:
+        return self.siamese.encode(view)

@@ -116,12 +116,16 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
 ) -> None:
     """Also in the middle of an epoch, with dropout-like noise and other worker counts."""
     settings = {"training.checkpoint_steps": 1, "backbone": "resnet10t:drop_path_rate=0.3"}
+    settings |= {"evaluation.protocols": [], "logging.knn_epochs": 0}
     whole, result = run(settings, "whole")
-    for step in (1, 5, 6, 11):
+    for step in range(1, 12):  # of 12: every step between two
         folder = tmp_path / f"cut-{step}"
         stop_after(tiny(settings), folder, step)
         again = train(
-            tiny({**settings, "data.workers": step % 2}), folder, resume=True, screen=Screen()
+            tiny({**settings, "data.workers": int(step == 5)}),
+            folder,
+            resume=True,
+            screen=Screen(),
         )
         assert same(weights(folder), weights(whole)), step
         assert again["figures"] == result["figures"]
@@ -182,6 +186,21 @@ def test_a_killed_process_goes_on_to_the_same_weights(
 
     subprocess.run([*command, "--resume", str(folder), "--quiet"], check=True)
     assert same(weights(folder), weights(whole))
+
+
+@pytest.mark.parametrize("saves", [1, 100])
+def test_processes_that_torchrun_starts_anew_go_on(
+    run: Run, tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: Any, saves: int
+) -> None:
+    """From the last checkpoint, or anew where there is none yet."""
+    settings = {"training.checkpoint_steps": saves}
+    whole, _ = run(settings, "whole")
+    folder = tmp_path / "lost"
+    stop_after(tiny(settings), folder, 4)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    train(tiny(settings), folder, screen=Screen())
+    assert same(weights(folder), weights(whole))
+    assert [row["step"] for row in read_metrics(folder) if "loss" in row] == list(range(1, 13))
 
 
 def test_a_complete_run_is_not_run_again(run: Run) -> None:
