@@ -153,6 +153,11 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
             found = damage.note(step, loaded.damaged)
             step += 1
             watchdog.beat()
+            # One rank's wish is everyone's; among several it is heard a step later.
+            overdue = distributed.rank() == 0 and keeper.overdue()
+            wishes = agree(stop.requested, overdue, found, final=step == setup.steps)
+            stop_now, save_now, damage_found = wishes
+            too_damaged = bool(damage_found) and damage.exchange()
 
             # Only from here on does the device get waited for, and only now and then.
             if meter.is_due(step):
@@ -169,12 +174,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
                     screen.show(row)
                     if watch.is_look(step):
                         collapsed = distributed.from_main(lambda: watch.stops(record.rows))
-            # One rank's wish is everyone's; among several it is heard a step later.
-            overdue = distributed.rank() == 0 and keeper.overdue()
             done = bool(collapsed) or step == setup.steps
-            wishes = agree(stop.requested, overdue, found, final=done)
-            stop_now, save_now, damage_found = wishes
-            too_damaged = bool(damage_found) and damage.exchange()
             if done or stop_now or too_damaged or save_now or keeper.due(step):
                 with meter.paused(), watchdog.paused():
                     again = not (done or stop_now or too_damaged)

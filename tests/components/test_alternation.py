@@ -59,7 +59,8 @@ def train(
         gradients = {f"grad {n}": p.grad.clone() for n, p in siamese.named_parameters()}
         optimizer.step()
         state = {name: value.clone() for name, value in siamese.state_dict().items()}
-        drawn = {"generator": torch.get_rng_state(), "latest": siamese.latest}
+        drawn = {"generator": torch.get_rng_state()}
+        drawn |= {f"z of view {view}": z for view, z in siamese.latest.items()}
         trace.append({"loss": loss.detach(), **gradients, **state, **drawn})
     return trace
 

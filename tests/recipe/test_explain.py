@@ -74,7 +74,7 @@ def test_unknown_names_are_refused_with_the_nearest(settings, fragments):
         ("training.batch_size", 1, ">= 2, not 1"),
         ("training.seed", -1, ">= 0, not -1"),
         ("training.seed", 2**63, f"< {2**63}"),
-        ("training.precision", "fp31", "'auto', 'fp32', 'bf16' or 'fp16', not 'fp31'"),
+        ("training.precision", "fp31", "'auto', 'fp64', 'fp32', 'bf16' or 'fp16', not 'fp31'"),
         ("optim.lr", 0, "> 0, not 0"),
         ("optim.lr", float("nan"), "a finite number, not nan"),
         ("optim.lr", Text("inf"), "a finite number, not inf"),

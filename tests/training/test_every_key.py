@@ -130,23 +130,41 @@ NEEDS: dict[str, dict[str, object]] = {
 }
 
 
-def test_each_key_changes_what_it_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = observe(run, BASE, "plain", monkeypatch)
-    assert plain == observe(run, BASE, "again", monkeypatch)  # else any key would seem to act
-    needing: dict[str, dict[str, Any]] = {}
-    for path, needs in NEEDS.items():
-        if str(needs) not in needing:
-            needing[str(needs)] = observe(run, {**BASE, **needs}, f"base-{path}", monkeypatch)
-    for path, (value, aspect) in CHANGES.items():
-        if path in ELSEWHERE:
-            continue
-        needs = NEEDS.get(path, {})
-        before = needing[str(needs)] if needs else plain
-        changed = {**BASE, **needs, path: SUBSTITUTES.get(path, value)}
-        seen = observe(run, changed, path, monkeypatch)
-        assert seen[aspect] != before[aspect], path
-        if aspect in {"log", "saves", "workers"}:  # operational: the run itself is the same
-            assert seen["weights"] == before["weights"], path
+_seen_before: dict[str, dict[str, Any]] = {}
+
+
+@pytest.fixture
+def before(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """`before(needs)` → what a run shows before the key is changed; each is run once."""
+
+    def look(needs: dict[str, object]) -> dict[str, Any]:
+        if str(needs) not in _seen_before:
+            _seen_before[str(needs)] = observe(run, {**BASE, **needs}, "before", monkeypatch)
+        return _seen_before[str(needs)]
+
+    return look
+
+
+def test_the_same_run_shows_the_same(
+    run: Run, before: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert before({}) == observe(run, BASE, "again", monkeypatch)  # else any key would seem to act
+
+
+@pytest.mark.parametrize("path", sorted(CHANGES.keys() - ELSEWHERE.keys()))
+def test_each_key_changes_what_it_says(
+    run: Run,
+    before: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    value, aspect = CHANGES[path]
+    needs = NEEDS.get(path, {})
+    plain = before(needs)
+    seen = observe(run, {**BASE, **needs, path: SUBSTITUTES.get(path, value)}, "after", monkeypatch)
+    assert seen[aspect] != plain[aspect]
+    if aspect in {"log", "saves", "workers"}:  # operational: the run itself is the same
+        assert seen["weights"] == plain["weights"]
 
 
 def test_the_dataset_and_the_device_are_used(run: Run, tiny: Callable[..., Recipe]) -> None:
