@@ -16,6 +16,7 @@ from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
 TINY: dict[str, object] = {
+    "backbone": "test_resnet",
     "data.image_size": 16,
     "data.workers": 0,
     "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",

@@ -56,7 +56,7 @@ CHANGES: dict[str, tuple[object, str]] = {
     **dict.fromkeys(COMPONENTS, (None, "weights")),  # each by its own substitution, below
 }
 SUBSTITUTES = {
-    "backbone": "resnet10t:drop_path_rate=0.5",
+    "backbone": "test_resnet:drop_path_rate=0.5",
     "projector": "none",
     "predictor": "none",
     "gradient": "none",

@@ -43,7 +43,7 @@ def stopped_at(step: int, recipe: Recipe, folder: Path, monkeypatch: pytest.Monk
 
     class Stopping(Screen):
         def show(self, row: Row) -> None:
-            if row["step"] == step:
+            if row["step"] == step - 1:  # heard after the next step
                 stops[-1].requested = True
 
     with monkeypatch.context() as patch:
@@ -55,7 +55,7 @@ def stopped_at(step: int, recipe: Recipe, folder: Path, monkeypatch: pytest.Monk
 
 def test_alternation_of_one_step_is_simsiam_to_the_bit(run: Run) -> None:
     """With noise in the backbone: the targets draw what the step itself draws."""
-    noisy = {"backbone": "resnet10t:drop_path_rate=0.3"}
+    noisy = {"backbone": "test_resnet:drop_path_rate=0.3"}
     plain, _ = run(noisy, "plain")
     one, _ = run({**noisy, "gradient": "alternation:k=1"}, "one")
     assert same(weights(plain), weights(one))
@@ -82,7 +82,7 @@ def test_a_run_stopped_within_a_block_goes_on_from_its_start(
     saved: int,
 ) -> None:
     """12 steps in blocks of 4."""
-    settings = {"gradient": "alternation:k=4", "backbone": "resnet10t:drop_path_rate=0.3"}
+    settings = {"gradient": "alternation:k=4", "backbone": "test_resnet:drop_path_rate=0.3"}
     whole, _ = run(settings, "whole")
     folder = tmp_path / "cut"
     assert f"saved at step {saved}" in stopped_at(step, tiny(settings), folder, monkeypatch)

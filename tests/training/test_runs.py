@@ -61,7 +61,7 @@ def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., 
     assert Recipe.make(None, folder / "recipe.toml") == tiny()
     lock = tomllib.loads((folder / "lock.toml").read_text())
     assert lock["identity"] == result["identity"] == prepare(tiny()).identity
-    assert lock["parts"]["backbone"]["id"] == "simsiam-zoo/timm:resnet10t"
+    assert lock["parts"]["backbone"]["id"] == "simsiam-zoo/timm:test_resnet"
     with Image.open(folder / "curves.png") as picture:
         assert picture.width > 1000
     steps = [row["step"] for row in read_metrics(folder) if "loss" in row]
@@ -71,8 +71,8 @@ def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., 
 def test_the_backbone_that_is_left_loads_in_timm_and_gives_the_same_features(run: Run) -> None:
     folder, _ = run()
     file = folder / "backbone.safetensors"
-    theirs = timm.create_model("resnet10t", num_classes=0, checkpoint_path=str(file)).eval()
-    ours = timm.create_model("resnet10t", num_classes=0).eval()
+    theirs = timm.create_model("test_resnet", num_classes=0, checkpoint_path=str(file)).eval()
+    ours = timm.create_model("test_resnet", num_classes=0).eval()
     ours.load_state_dict(
         {
             key.removeprefix("backbone."): value
@@ -84,7 +84,7 @@ def test_the_backbone_that_is_left_loads_in_timm_and_gives_the_same_features(run
     assert torch.equal(theirs(x), ours(x))
     with safe_open(file, "pt") as opened:
         assert (
-            "timm.create_model('resnet10t', num_classes=0)"
+            "timm.create_model('test_resnet', num_classes=0)"
             in opened.metadata()["simsiam_zoo.python"]
         )
 
@@ -115,7 +115,7 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
     run: Run, tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     """Also in the middle of an epoch, with dropout-like noise and other worker counts."""
-    settings = {"training.checkpoint_steps": 1, "backbone": "resnet10t:drop_path_rate=0.3"}
+    settings = {"training.checkpoint_steps": 1, "backbone": "test_resnet:drop_path_rate=0.3"}
     settings |= {"evaluation.protocols": [], "logging.knn_epochs": 0}
     whole, result = run(settings, "whole")
     for step in range(1, 12):  # of 12: every step between two
