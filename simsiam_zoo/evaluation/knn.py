@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.protocol import Figure, check_labels, figure
 
 _CHUNK = 1024  # queries at once: bounds the similarity matrix, changes no answer
@@ -26,12 +26,13 @@ class KnnProtocol:
         self.k = k
         self.t = t
 
-    def __call__(self, train: Features, test: Features, classes: int) -> Figure:
-        """Classify `test` by `train`. Raises InputError where labels are missing."""
+    def __call__(self, bench: Bench) -> list[Figure]:
+        """Classify the test images by the training images. Raises InputError without labels."""
+        train, test, classes = bench.train, bench.test, bench.classes
         check_labels(train, test, classes)
         predicted = knn_predict(train.x, train.labels, test.x, classes, self.k, self.t)
         name = f"knn (k={self.k}, t={self.t:g})"
-        return figure(name, self.version, predicted, test.labels, classes)
+        return [figure(name, self.version, predicted, test.labels, classes)]
 
 
 def knn_predict(

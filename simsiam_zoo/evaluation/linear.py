@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.protocol import Figure, check_labels, figure
 
 
@@ -26,8 +26,9 @@ class LogisticProtocol:
         self.c = c
         self.max_iter = max_iter
 
-    def __call__(self, train: Features, test: Features, classes: int) -> Figure:
-        """Fit on `train`, classify `test`. Raises InputError where labels are missing."""
+    def __call__(self, bench: Bench) -> list[Figure]:
+        """Fit on the training images, classify the test images; InputError without labels."""
+        train, test, classes = bench.train, bench.test, bench.classes
         # scikit-learn takes most of a second to import: only runs that use it pay.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -41,11 +42,13 @@ class LogisticProtocol:
             model.fit(scaler.transform(train.x.numpy()), train.labels.numpy())
         predicted = torch.from_numpy(model.predict(scaler.transform(test.x.numpy())))
         iterations = int(model.n_iter_.max())
-        return figure(
-            f"logistic (C={self.c:g})",
-            self.version,
-            predicted.long(),
-            test.labels,
-            classes,
-            {"iterations": iterations, "converged": iterations < self.max_iter},
-        )
+        return [
+            figure(
+                f"logistic (C={self.c:g})",
+                self.version,
+                predicted.long(),
+                test.labels,
+                classes,
+                {"iterations": iterations, "converged": iterations < self.max_iter},
+            )
+        ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
 
 
@@ -36,8 +37,8 @@ class Figure:
 class EvaluationProtocol(Interface):
     """The contract of a component of the kind `protocol`."""
 
-    def __call__(self, train: Features, test: Features, classes: int) -> Figure:
-        """Fit on `train` alone, predict `test`."""
+    def __call__(self, bench: Bench) -> list[Figure]:
+        """Fit on the training images alone, predict the test images; one figure or several."""
         ...
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import (
     Encoder,
     Split,
@@ -141,15 +142,15 @@ def measure(
     # A figure on fewer test images than there are is another figure; a bank may miss one.
     test = features(setup, setup.dataset.test, encoders, screen, "test images", whole=True)
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
+    benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
     figures = [
-        (network, protocol(train.of(network), test.of(network), classes))
+        (network, figure)
         for network in shown
         for protocol in protocols
+        for figure in protocol(benches[network])
     ]
     knn = KnnProtocol()
-    after, before = (
-        knn(train.of(network), test.of(network), classes) for network in (TRAINED, UNTRAINED)
-    )
+    after, before = (knn(benches[network])[0] for network in (TRAINED, UNTRAINED))
     return figures, paired_gain(after.correct, before.correct)
 
 
