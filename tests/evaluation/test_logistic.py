@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.linear import LogisticProtocol
+from simsiam_zoo.evaluation.logistic import LogisticProtocol
 
 
 @pytest.fixture(scope="module")
