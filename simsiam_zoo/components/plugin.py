@@ -277,7 +277,7 @@ def _protocols() -> Iterator[Component]:
         target="simsiam_zoo.evaluation.knn:KnnProtocol",
         summary="Cosine-weighted k nearest neighbours on frozen features",
         params=(
-            Param("k", int, 20, "Neighbours that vote", min=1),
+            Param("k", int, None, "Neighbours that vote (default: 20, and 200)", min=1),
             Param("t", float, 0.1, "Temperature: a vote weighs exp(similarity / t)", min=1e-3),
         ),
         reference="arXiv:1805.01978",

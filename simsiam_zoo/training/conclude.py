@@ -149,7 +149,7 @@ def measure(
         for protocol in protocols
         for figure in protocol(benches[network])
     ]
-    knn = KnnProtocol()
+    knn = KnnProtocol(k=20)
     after, before = (knn(benches[network])[0] for network in (TRAINED, UNTRAINED))
     return figures, paired_gain(after.correct, before.correct)
 

@@ -49,7 +49,7 @@ def look(setup: Setup) -> Row:
     if test is not None and setup.classes is not None:
         queries = extract(_views(setup, "queries", test, evenly(len(test), QUERIES)), backbone)
         bench = Bench(bank.of("backbone"), queries.of("backbone"), setup.classes)
-        (found,) = KnnProtocol()(bench)
+        (found,) = KnnProtocol(k=20)(bench)
         row[f"{found.protocol} {len(queries.labels)} by {len(bank.labels)}"] = found.top1
     return row
 
