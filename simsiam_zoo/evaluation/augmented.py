@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.loader import LoadedBatch, TrainLoader, default_workers, normalize
+from simsiam_zoo.data.loader import LoadedBatch, TrainLoader, normalize
 from simsiam_zoo.data.plan import Plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.evaluation.features import Encoder, Features
-from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
 
 AT_ONCE = 256
-"""Images that are encoded at once, about: a batch of 4096 is made of smaller ones."""
+"""Images that are loaded and encoded at once, about: a batch of 4096 is made of parts."""
 
 MIN_SCALE, FLIP_P = 0.08, 0.5
 """RandomResizedCrop's and RandomHorizontalFlip's own defaults, as in the released code."""
@@ -26,20 +26,22 @@ MIN_SCALE, FLIP_P = 0.08, 0.5
 class AugmentedViews:
     """An `Augmented`: random resized crops, mirrored or not, through a frozen encoder.
 
-    The views of an epoch depend on (seed, epoch, id), and which of them make a batch on the plan:
-    (counts, seed, epoch, batch, lanes, window). The number of ranks slices batches and changes
-    nothing else; nor does the number of workers. Which rank has which images of a batch is left
-    open. As in training, only whole batches are given, and a damaged image is replaced (by an image
-    of the same batch; by which one depends on the number of ranks).
+    The views of an epoch depend on (seed, epoch, id), and which images make a batch on the plan:
+    (counts, seed, epoch, batch, lanes, window). The number of ranks slices the batches and changes
+    nothing else, but for which image of a batch replaces a damaged one; the number of workers
+    changes nothing at all.
 
-    Consecutive epochs, asked for in order, are one pass of the loader's workers. Iterate over an
-    epoch to its end before the next one is asked for.
+    Consecutive epochs, asked for in order and each to its end, are one pass of the workers.
 
     Args:
         encode: a frozen network, normalised views [n, 3, S, S] on the runtime's device → [n, D].
         shards: the labelled training images; a stream, which has no ids, cannot be.
-        recipe: gives the image size, the normalisation, the seed, lanes, window and workers.
-        runtime: gives the device and the images' type.
+        image_size: side S in pixels.
+        mean, std: of each channel, for pixels in 0..1; the network's own.
+        runtime: gives the device and the views' type.
+        seed: of order and views.
+        lanes, window: as for `Plan`. Where a batch is no multiple of the lanes, fewer are taken.
+        workers: as for `TrainLoader`.
         epochs: how far the workers may look ahead; more can be asked for.
     """
 
@@ -47,63 +49,72 @@ class AugmentedViews:
         self,
         encode: Encoder,
         shards: ShardSet,
-        recipe: Recipe,
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
         runtime: Runtime,
+        seed: int = 0,
+        lanes: int = 1,
+        window: int = 16,
+        workers: int = 0,
         epochs: int = 90,
     ) -> None:
-        self.encode, self.shards, self.recipe, self.runtime = encode, shards, recipe, runtime
-        self.epochs = epochs
+        self.encode, self.shards, self.image_size = encode, shards, image_size
+        self.mean, self.std, self.runtime = mean, std, runtime
+        self.seed, self.lanes, self.window = seed, lanes, window
+        self.workers, self.epochs = workers, epochs
         self._loaded: Iterator[LoadedBatch] | None = None
         self._ready_for: tuple[int, int] | None = None  # epoch and batch that `_loaded` is at
 
     def __call__(self, epoch: int, batch: int) -> Iterator[Features]:
-        """This rank's share of every batch of the epoch, [batch / world size, D].
+        """This rank's share of every whole batch of the epoch, [batch / world size, D].
 
         Raises:
             InputError: `batch` cannot be shared by the ranks.
             DataError: a shard is damaged, or all images of a part of a batch.
         """
-        lanes = math.gcd(batch, self.recipe.data.lanes)
-        world = distributed.world_size()
-        part = part_of(batch, lanes, world)
+        part = part_of(batch, math.gcd(batch, self.lanes), distributed.world_size())
         if self._ready_for != (epoch, batch):
-            data, seed = self.recipe.data, self.recipe.training.seed
-            plan = Plan(self.shards.counts, seed, part, lanes, data.window)
-            plan.steps = plan.samples // batch * (batch // part)  # of whole batches, no more
-            self._loaded = self._loader(plan, epoch, world).batches(epoch)
+            self._loaded = self._loader(batch, part, epoch).batches(epoch)
         assert self._loaded is not None
         loaded, self._ready_for = self._loaded, None
         for _ in range(len(self.shards) // batch):
-            yield self._encoded([next(loaded) for _ in range(batch // part)])
+            yield self._encoded(loaded, batch // part)
         if epoch + 1 < self.epochs:
             self._ready_for = epoch + 1, batch
 
-    def _loader(self, plan: Plan, epoch: int, world: int) -> TrainLoader:
-        data, device = self.recipe.data, self.runtime.device.type
+    def _loader(self, batch: int, part: int, epoch: int) -> TrainLoader:
+        lanes = math.gcd(batch, self.lanes)
+        plan = Plan(self.shards.counts, self.seed, part, lanes, self.window)
+        plan.steps = plan.samples // batch * (batch // part)  # the parts of whole batches alone
         return TrainLoader(
             self.shards,
             plan,
             crop_and_flip(),
-            data.image_size,
+            self.image_size,
             views=1,
-            seed=self.recipe.training.seed,
+            seed=self.seed,
             epochs=max(self.epochs, epoch + 1),
-            workers=default_workers(device) if data.workers == "auto" else data.workers,
+            workers=self.workers,
             rank=distributed.rank(),
-            world=world,
-            pin_memory=device == "cuda",
+            world=distributed.world_size(),
+            pin_memory=self.runtime.device.type == "cuda",
         )
 
-    def _encoded(self, parts: list[LoadedBatch]) -> Features:
-        data, runtime = self.recipe.data, self.runtime
-        rows = [
-            self.encode(
-                normalize(part.views[0], data.mean, data.std, runtime.device, runtime.dtype)
-            )
-            for part in parts
-        ]
-        labels = torch.cat([part.labels for part in parts])
-        return Features(torch.cat([row.float().cpu() for row in rows]), labels)
+    def _encoded(self, loaded: Iterator[LoadedBatch], parts: int) -> Features:
+        """Each part is encoded before the next is taken: the loader writes over its pixels."""
+        rows: list[Tensor] = []
+        labels: list[Tensor] = []
+        for _ in range(parts):
+            part = next(loaded)
+            labels.append(part.labels.clone())
+            for images in part.views[0].split(AT_ONCE):
+                view = normalize(
+                    images, self.mean, self.std, self.runtime.device, self.runtime.dtype
+                )
+                rows.append(self.encode(view).float().cpu())
+        return Features(torch.cat(rows), torch.cat(labels))
 
 
 def crop_and_flip() -> SimSiamAugmentation:
@@ -124,12 +135,11 @@ def crop_and_flip() -> SimSiamAugmentation:
 def part_of(batch: int, lanes: int, world: int) -> int:
     """The size of the equal parts that a batch is loaded in, nearest to `AT_ONCE` for each rank.
 
-    Parts of one batch follow each other in every lane, so together they are the batch that one
-    part would be.
+    Parts of one batch follow each other in every lane: together they are what the batch would be.
 
     Args:
         batch: of all ranks; a multiple of `lanes`.
-        lanes, world: a part is a multiple of each, where the batch is.
+        lanes, world: a part is a multiple of both, where the batch is.
     """
     unit = math.lcm(lanes, world)
     sizes = [size for size in range(unit, batch + 1, unit) if batch % size == 0]

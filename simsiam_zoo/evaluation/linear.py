@@ -18,7 +18,7 @@ from simsiam_zoo.evaluation.linear_fit import (
     measure,
     train_together,
 )
-from simsiam_zoo.evaluation.protocol import Figure, check_labels, figure
+from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 
 LRS = "0.003/0.01/0.03/0.1/0.3"
@@ -102,7 +102,7 @@ class LinearProtocol:
             "grid": rows,
         }
         name = f"linear (best of {len(self.grid)}, batch={batch}, epochs={self.epochs})"
-        predicted = ranked(final, bench)[:, 0]
+        predicted = ranked(final, bench)
         return [figure(name, self.version, predicted, bench.test.labels, bench.classes, details)]
 
     def _train(
@@ -127,9 +127,9 @@ def default_batch(n: int) -> int:
 
 
 def ranked(classifiers: Classifiers, bench: Bench) -> Tensor:
-    """The first classifier's best classes [N, up to 5] of the test images, the best first."""
+    """The first classifier's best classes [N, up to `RANKS`] of the test images, the best first."""
     best = [
-        logits[:, 0].sort(dim=1, descending=True, stable=True).indices[:, :5].cpu()
+        logits[:, 0].sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu()
         for logits, _ in in_chunks(classifiers, bench.test)
     ]
     return torch.cat(best)

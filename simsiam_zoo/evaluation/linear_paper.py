@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.bench import Augmented, Bench
-from simsiam_zoo.evaluation.protocol import Figure, check_labels, figure
+from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.lars import Lars
@@ -90,7 +90,7 @@ class LinearPaperProtocol:
             f" batch={batch}, epochs={self.epochs})"
         )
         details = {"steps": training.steps * self.epochs, "last_loss": round(training.loss, 6)}
-        predicted = training.ranked(bench.test.x)[:, 0]
+        predicted = training.ranked(bench.test.x)
         return [figure(name, self.version, predicted, bench.test.labels, bench.classes, details)]
 
 
@@ -132,11 +132,11 @@ class _Training:
             total = torch.zeros((), dtype=torch.float64)
             # There may be one more: damaged images have no centre features, but count there.
             batches = itertools.islice(augmented(epoch, self.batch), self.steps)
-            step = epoch * self.steps
-            for step, features in enumerate(batches, start=step):
-                schedule.apply(self.lars, step)
+            taken = 0
+            for taken, features in enumerate(batches, start=1):
+                schedule.apply(self.lars, epoch * self.steps + taken - 1)
                 total += self._step(features.x, features.labels)
-            assert step + 1 == (epoch + 1) * self.steps, f"epoch {epoch} has too few batches"
+            assert taken == self.steps, f"epoch {epoch} had {taken} batches, not {self.steps}"
             self.loss = float(distributed.mean(total) / self.steps)
             if not all_finite([self.weight, self.bias]):
                 raise InputError(
@@ -162,11 +162,13 @@ class _Training:
 
     @torch.no_grad()
     def ranked(self, x: Tensor) -> Tensor:
-        """The best classes [N, up to 5] of features [N, D], the best first."""
+        """The best classes [N, up to `RANKS`] of features [N, D], the best first."""
         logits = (
             F.linear(part.to(self.weight), self.weight, self.bias) for part in x.split(_CHUNK)
         )
-        best = [z.sort(dim=1, descending=True, stable=True).indices[:, :5].cpu() for z in logits]
+        best = [
+            z.sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu() for z in logits
+        ]
         return torch.cat(best)
 
     @property

@@ -100,7 +100,7 @@ def test_converged_it_is_at_scikit_learns_optimum_with_c_1_by_wd_n(wd):
     x, y = x[:400, ::2], y[:400]
     features = Features(torch.from_numpy(x), torch.from_numpy(y).long())
     trained = train_together(
-        features, torch.arange(400), 10, [Pair(0.15, wd)], epochs=400, batch=200
+        features, torch.arange(400), 10, [Pair(0.5, wd)], epochs=400, batch=200
     )
     scaled = StandardScaler().fit_transform(x)
     model = LogisticRegression(C=1 / (wd * 400), tol=1e-8, max_iter=5000).fit(scaled, y)
