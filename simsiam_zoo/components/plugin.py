@@ -284,8 +284,32 @@ def _protocols() -> Iterator[Component]:
     )
     yield Component(
         "protocol",
+        "linear",
+        target="simsiam_zoo.evaluation.linear:LinearProtocol",
+        summary="Linear classifier by SGD, lr and weight decay chosen on held-out training images",
+        params=(
+            Param("lrs", str, "0.003/0.01/0.03/0.1/0.3", "Base learning rates to choose from"),
+            Param("wds", str, "0/0.0001/0.001/0.01", "Weight decays to choose from"),
+            Param("epochs", int, 50, "Passes over the training features", min=1),
+            Param("batch", int, None, "Images per step (default: about a 32nd of them)", min=1),
+        ),
+    )
+    yield Component(
+        "protocol",
+        "linear-paper",
+        target="simsiam_zoo.evaluation.linear_paper:LinearPaperProtocol",
+        summary="The paper's: 90 epochs of LARS on crops and flips, tested on centre crops",
+        params=(
+            Param("lr", float, 0.1, "Base lr; the paper's text says 0.02, its code 0.1", min=1e-9),
+            Param("epochs", int, 90, "Passes over the training images", min=1),
+            Param("batch", int, 4096, "Images per step; at most the training set", min=1),
+        ),
+        reference=f"{SIMSIAM} section 3",
+    )
+    yield Component(
+        "protocol",
         "logistic",
-        target="simsiam_zoo.evaluation.linear:LogisticProtocol",
+        target="simsiam_zoo.evaluation.logistic:LogisticProtocol",
         summary="L-BFGS logistic regression on standardised frozen features",
         params=(
             Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),

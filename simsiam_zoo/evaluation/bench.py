@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from simsiam_zoo.evaluation.features import Features
 
 Augmented = Callable[[int, int], Iterator[Features]]
@@ -25,6 +27,7 @@ class Bench:
         classes: how many there are.
         augmented: gives an epoch of augmented training views; None where there are no images.
         folder: where a long protocol may keep what it needs to go on after an interruption.
+        device: where a protocol that trains something computes.
     """
 
     train: Features
@@ -32,3 +35,4 @@ class Bench:
     classes: int
     augmented: Augmented | None = None
     folder: Path | None = None
+    device: torch.device | str = "cpu"

@@ -7,7 +7,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.linear import LogisticProtocol
+from simsiam_zoo.evaluation.logistic import LogisticProtocol
 from simsiam_zoo.evaluation.protocol import figure
 
 
