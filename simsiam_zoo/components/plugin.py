@@ -317,6 +317,17 @@ def _protocols() -> Iterator[Component]:
         ),
         reference="sklearn.linear_model.LogisticRegression",
     )
+    yield Component(
+        "protocol",
+        "low-shot",
+        target="simsiam_zoo.evaluation.low_shot:LowShotProtocol",
+        summary="Logistic regression on 1% and on 10% of the labels",
+        params=(
+            Param("seed", int, 0, "Chooses the labelled images", min=0),
+            Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
+        ),
+        reference="sklearn.linear_model.LogisticRegression",
+    )
 
 
 def _loggers() -> Iterator[Component]:

@@ -11,6 +11,7 @@ when it is whole; one whose digests do not fit any more is made again.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -181,7 +182,7 @@ def _write_rows(file: int, ids: NDArray[np.int64], x: NDArray[np.float32], dim: 
         raise AssertionError(f"{len(ids)} images gave features {x.shape}, not of width {dim}")
     breaks = np.flatnonzero(np.diff(ids) != 1) + 1
     starts = [0, *breaks.tolist(), len(ids)]
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in itertools.pairwise(starts):
         if end > begin:
             data = memoryview(x[begin:end]).cast("B")
             at = 4 * dim * int(ids[begin])

@@ -14,7 +14,13 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Watcher, refuse_changed, state_digest
+from simsiam_zoo.evaluation.frozen_pass import (
+    FrozenPass,
+    Silent,
+    Watcher,
+    refuse_changed,
+    state_digest,
+)
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
 from simsiam_zoo.evaluation.subject import Subject
 from simsiam_zoo.recipe.lock import installed_version
@@ -61,7 +67,7 @@ def evaluate(
         subject.store,
         batch,
         workers,
-        watcher or Watcher(),
+        watcher or Silent(),
     )
     train_features, train_entry = frozen.features(dataset.train, "training images", whole=False)
     test_features, test_entry = frozen.features(test, "test images", whole=True)
@@ -69,7 +75,11 @@ def evaluate(
     refuse_infinite(train_features, test_features)
     state = train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}"
     bench = Bench(
-        train_features, test_features, classes, frozen.augmented(dataset.train, training.seed)
+        train_features,
+        test_features,
+        classes,
+        frozen.augmented(dataset.train, training.seed),
+        device=runtime.device,
     )
     figures = measured(recipe.protocols(), bench, state)
     refuse_changed(network, before, subject.name)
@@ -179,12 +189,14 @@ def refuse_infinite(*splits: Features) -> None:
 
 def as_dict(figure: Figure) -> dict[str, Any]:
     """A figure with all that was counted, as a report has it."""
-    confusion = figure.confusion
+    confusion, interval = figure.confusion, figure.interval
     return {
         "protocol": figure.protocol,
         "protocol_version": figure.version,
         "top1": round(figure.top1, 6),
-        "top1_interval": None if figure.interval is None else [round(x, 6) for x in figure.interval],
+        "top1_interval": None
+        if figure.interval is None
+        else [round(x, 6) for x in figure.interval],
         "top5": None if figure.top5 is None else round(figure.top5, 6),
         "test_images": len(figure.correct),
         **figure.details,

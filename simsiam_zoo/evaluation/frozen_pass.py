@@ -7,29 +7,26 @@ features whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.components.augmentations import CifarAugmentation
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, normalize
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, normalize
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import PluginError
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.cache import Entry, Rows, cached
 from simsiam_zoo.evaluation.features import Features, frozen
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
 
 _T = TypeVar("_T")
-
-LINEAR_MIN_SCALE = 0.08
-"""Smallest crop of the augmented views, as a share of the area: torchvision's default."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +45,25 @@ class Transform:
     std: tuple[float, float, float]
 
 
-class Watcher:
-    """Where a pass says how far it is; this one says nothing."""
+class Watcher(Interface):
+    """Where a pass says how far it is."""
 
     def say(self, text: str) -> None:
         """One line that stays."""
 
     def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
         """`items`, of which there are `total`."""
+        ...
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+        """`items`."""
         yield from items
 
 
@@ -81,7 +89,7 @@ class FrozenPass:
     store: Path
     batch: int = 256
     workers: int = 0
-    watcher: Watcher = Watcher()
+    watcher: Watcher = field(default_factory=Silent)
 
     def features(self, shards: ShardSet, what: str, *, whole: bool) -> tuple[Features, Entry]:
         """Features of all images in the order of ids; under torchrun every rank calls it.
@@ -121,50 +129,24 @@ class FrozenPass:
         width = self._width()
         return cached(entry, len(shards), width, rows, self.watcher.say), entry
 
-    def augmented(self, shards: ShardSet, seed: int) -> Callable[[int, int], Iterator[Features]]:
-        """The paper's views for linear classifiers: random resized crops, mirrored half the time.
-
-        Returns:
-            (epoch, batch) → features of this rank's share of each whole batch of the epoch; `batch`
-            counts all ranks' images. Order and views depend on the seed and the epoch alone.
-        """
-        views = CifarAugmentation(
-            min_scale=LINEAR_MIN_SCALE,
-            brightness=0.0,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            jitter_p=0.0,
-            gray_p=0.0,
-            flip_p=0.5,
+    def augmented(self, shards: ShardSet, seed: int) -> AugmentedViews:
+        """Features of augmented views of the training images, as `Bench.augmented` wants them."""
+        return AugmentedViews(
+            frozen(self.network, self.runtime),
+            shards,
+            image_size=self.transform.image_size,
+            mean=self.transform.mean,
+            std=self.transform.std,
+            runtime=self.runtime,
+            seed=seed,
+            workers=self.workers,
         )
 
-        def epoch_of(epoch: int, batch: int) -> Iterator[Features]:
-            loader = TrainLoader(
-                shards,
-                Plan(shards.counts, seed, batch, 1, max(1, len(shards.shards))),
-                views,
-                self.transform.image_size,
-                views=1,
-                seed=seed,
-                epochs=epoch + 1,
-                workers=self.workers,
-                rank=distributed.rank(),
-                world=distributed.world_size(),
-            )
-            for loaded in loader.batches(epoch):
-                yield Features(self._encoded(loaded), loaded.labels.clone())
-
-        return epoch_of
-
     def _encoded(self, loaded: LoadedBatch) -> Tensor:
-        """Features [N, D] float32 on the CPU, `batch` images at a time."""
-        encode, t = frozen(self.network, self.runtime), self.transform
-        parts = []
-        for images in loaded.views[0].split(self.batch):
-            view = normalize(images, t.mean, t.std, self.runtime.device, self.runtime.dtype)
-            parts.append(encode(view).float().cpu())
-        return torch.cat(parts)
+        """Features [N, D] float32 on the CPU."""
+        t = self.transform
+        view = normalize(loaded.views[0], t.mean, t.std, self.runtime.device, self.runtime.dtype)
+        return frozen(self.network, self.runtime)(view).float().cpu()
 
     def _width(self) -> int:
         side = self.transform.image_size

@@ -11,7 +11,7 @@ from torch import Tensor
 from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.logistic_ import LogisticProtocol
+from simsiam_zoo.evaluation.logistic import LogisticProtocol
 from simsiam_zoo.evaluation.protocol import Figure, check_labels
 
 SHARES = (0.01, 0.1)

@@ -1,10 +1,10 @@
 """What is evaluated: a run, a checkpoint of one, or a model of timm's; its network and transform.
 
-    RUN                       a run's folder: its backbone, complete or not
-    RUN/checkpoints/last.pt   one checkpoint of a run
-    RUN/backbone.safetensors  the same as RUN; elsewhere with --preset, which gives the transform
-    timm:NAME                 a model of timm's, with the weights that timm has for it
-    timm:NAME:pretrained=false  at its initialisation
+RUN                       a run's folder: its backbone, complete or not
+RUN/checkpoints/last.pt   one checkpoint of a run
+RUN/backbone.safetensors  the same as RUN; elsewhere with --preset, which gives the transform
+timm:NAME                 a model of timm's, with the weights that timm has for it
+timm:NAME:pretrained=false  at its initialisation
 """
 
 from __future__ import annotations
@@ -149,7 +149,10 @@ def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> Subj
         if config is None:
             raise InputError(f"timm has no transform for {name}", "Say --preset NAME.")
         transform = Transform(
-            int(config.input_size[-1]), float(config.crop_pct), tuple(config.mean), tuple(config.std)
+            int(config.input_size[-1]),
+            float(config.crop_pct),
+            tuple(config.mean),
+            tuple(config.std),
         )
     if wanted == "true" and not (config is not None and config.has_weights):
         raise InputError(
@@ -206,7 +209,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     whole = state.get("siamese")
     if not isinstance(whole, dict):
         raise InputError(
-            f"{path} is no checkpoint of a run of simsiam-zoo", "Those hold the network's five parts."
+            f"{path} is no checkpoint of a run of simsiam-zoo",
+            "Those hold the network's five parts.",
         )
     start = "backbone."
     return {key.removeprefix(start): whole[key] for key in whole if key.startswith(start)}

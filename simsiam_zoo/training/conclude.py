@@ -15,6 +15,7 @@ from simsiam_zoo.evaluation.features import (
     grey_once,
     raw_pixels,
 )
+from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
@@ -138,9 +139,11 @@ def measure(
     if setup.recipe.evaluation.baselines:
         encoders[RAW] = raw_pixels
         shown = [TRAINED, UNTRAINED, RAW]
+    before = state_digest(setup.siamese.backbone)
     train = features(setup, setup.dataset.train, encoders, screen, "training images")
     # A figure on fewer test images than there are is another figure; a bank may miss one.
     test = features(setup, setup.dataset.test, encoders, screen, "test images", whole=True)
+    refuse_changed(setup.siamese.backbone, before, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
     benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
     figures = [
@@ -173,12 +176,15 @@ def features(
 
 
 def as_row(network: str, figure: Figure) -> dict[str, Any]:
-    """A figure as `result.json` has it."""
+    """A figure as `result.json` has it; `simsiam-zoo evaluate` tells more."""
+    interval = figure.interval
     return {
         "network": network,
         "protocol": figure.protocol,
         "protocol_version": figure.version,
         "top1": round(figure.top1, 6),
+        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
+        "top5": None if figure.top5 is None else round(figure.top5, 6),
         "test_images": len(figure.correct),
         **figure.details,
     }
