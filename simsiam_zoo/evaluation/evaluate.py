@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
@@ -179,7 +181,7 @@ def refuse_infinite(*splits: Features) -> None:
         InputError: one is not.
     """
     for split in splits:
-        for rows in split.x.split(4096):
+        for rows in torch.split(split.x, 4096):
             if not bool(rows.isfinite().all()):
                 raise InputError(
                     "the network gives features that are not finite",
@@ -194,9 +196,7 @@ def as_dict(figure: Figure) -> dict[str, Any]:
         "protocol": figure.protocol,
         "protocol_version": figure.version,
         "top1": round(figure.top1, 6),
-        "top1_interval": None
-        if figure.interval is None
-        else [round(x, 6) for x in figure.interval],
+        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
         "top5": None if figure.top5 is None else round(figure.top5, 6),
         "test_images": len(figure.correct),
         **figure.details,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -180,7 +179,7 @@ def state_digest(network: nn.Module) -> str:
     for name, value in sorted(tensors, key=lambda pair: pair[0]):
         plain = value.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().astype(np.uint8, copy=False))
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -72,12 +72,12 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
     found: list[tuple[Tensor, Tensor]] = [
         (chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0, dtype=torch.int64))
-        for chunk in queries.split(_CHUNK)
+        for chunk in torch.split(queries, _CHUNK)
     ]
     for start in range(0, len(bank), rows):
         part = _directions(bank[start : start + rows]).T
         new_ids = torch.arange(start, start + part.shape[1])
-        for place, chunk in enumerate(queries.split(_CHUNK)):
+        for place, chunk in enumerate(torch.split(queries, _CHUNK)):
             # the ids grow from left to right but for those already found, which are put in order
             old, old_ids = found[place]
             similarity = torch.cat((old, chunk @ part), dim=1)
@@ -100,7 +100,9 @@ def vote(similarity: Tensor, labels: Tensor, classes: int, t: float) -> Tensor:
         [Q, R]; R is 5, or the number of classes if that is smaller.
     """
     ranked = []
-    for similar, label in zip(similarity.split(_CHUNK), labels.split(_CHUNK), strict=True):
+    for similar, label in zip(
+        torch.split(similarity, _CHUNK), torch.split(labels, _CHUNK), strict=True
+    ):
         # exp(s / t) overflows for small t; a common factor in each row changes no vote.
         weight = ((similar.double() - similar[:, :1].double()) / t).exp()
         votes = weight.new_zeros(len(similar), classes).scatter_add_(1, label, weight)

@@ -65,7 +65,7 @@ def few(labels: Tensor, share: float, seed: int) -> Tensor:
     """
     key = derive_key(0x4C4F57, seed)  # "LOW"
     chosen = []
-    for label in labels.unique().tolist():
+    for label in np.unique(labels.numpy()).tolist():
         members = np.flatnonzero(labels.numpy() == label)
         count = max(1, int(share * len(members) + 0.5))
         chosen.append(members[keyed_order(members, key)[:count]])

@@ -28,7 +28,7 @@ def top_k_accuracy(ranked: Tensor, labels: Tensor, classes: int, k: int) -> floa
     """
     right = 0.0
     points = torch.arange(k, 0, -1, dtype=torch.float32)
-    for some, truth in zip(ranked.split(_CHUNK), labels.split(_CHUNK), strict=True):
+    for some, truth in zip(torch.split(ranked, _CHUNK), torch.split(labels, _CHUNK), strict=True):
         scores = torch.zeros(len(some), classes)
         scores.scatter_(1, some[:, :k], points.expand(len(some), -1))
         accuracy = multiclass_accuracy(scores, truth, num_classes=classes, average="micro", top_k=k)

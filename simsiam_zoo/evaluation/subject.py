@@ -176,7 +176,7 @@ def _published(name: str, image_size: int, config: Any) -> dict[str, Tensor]:
     """
     import timm
 
-    size = {"img_size": image_size} if config.fixed_input_size else {}
+    size: Any = {"img_size": image_size} if config.fixed_input_size else {}
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0, **size)
     except Exception as error:  # the hub's, the network's and the disk's own
@@ -244,7 +244,7 @@ def _fill(backbone: nn.Module, state: dict[str, Tensor], where: str) -> None:
 
 
 def _ready(backbone: nn.Module) -> nn.Module:
-    return backbone.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return backbone.eval().to(memory_format=torch.channels_last)
 
 
 def _called(part: Resolved) -> str:

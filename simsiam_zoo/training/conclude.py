@@ -139,11 +139,11 @@ def measure(
     if setup.recipe.evaluation.baselines:
         encoders[RAW] = raw_pixels
         shown = [TRAINED, UNTRAINED, RAW]
-    before = state_digest(setup.siamese.backbone)
+    digest = state_digest(setup.siamese.backbone)
     train = features(setup, setup.dataset.train, encoders, screen, "training images")
     # A figure on fewer test images than there are is another figure; a bank may miss one.
     test = features(setup, setup.dataset.test, encoders, screen, "test images", whole=True)
-    refuse_changed(setup.siamese.backbone, before, f"backbone {setup.recipe.backbone.name}")
+    refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
     benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
     figures = [
