@@ -184,7 +184,7 @@ def _write_rows(file: int, ids: NDArray[np.int64], x: NDArray[np.float32], dim: 
     starts = [0, *breaks.tolist(), len(ids)]
     for begin, end in itertools.pairwise(starts):
         if end > begin:
-            data = memoryview(x[begin:end]).cast("B")
+            data = memoryview(x[begin:end].tobytes())
             at = 4 * dim * int(ids[begin])
             while data:  # a write may be cut short
                 done = os.pwrite(file, data, at)

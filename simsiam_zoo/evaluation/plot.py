@@ -79,6 +79,6 @@ def _draw_bars(axes: Any, figure: dict[str, Any], names: list[str]) -> None:
     axes.set_title("accuracy of each class", fontsize=9)
     axes.tick_params(labelsize=7)
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    axes.legend(fontsize=7, loc="lower right")
     if len(names) <= _NAMED:
         axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)

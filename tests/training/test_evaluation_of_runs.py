@@ -152,6 +152,7 @@ def shards(folder: Path, train: list[int], test: list[int] | None) -> dict[str, 
         return [PackedSample(f"{i}", file.getvalue(), "png", x) for i, x in enumerate(labels)]
 
     splits = {"train": samples(train)} | ({} if test is None else {"val": samples(test)})
+    folder.mkdir()
     pack(folder, splits, None)
     return {"dataset": str(folder)}
 
