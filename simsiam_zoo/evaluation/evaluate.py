@@ -100,7 +100,12 @@ def evaluate(
             "classes": classes,
             "class_names": None if dataset.classes is None else list(dataset.classes),
         },
-        "transform": dataclasses.asdict(subject.transform),
+        "transform": {
+            "image_size": subject.transform.image_size,
+            "crop": subject.transform.crop,
+            "mean": list(subject.transform.mean),
+            "std": list(subject.transform.std),
+        },
         "machine": runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
         "figures": [as_dict(figure) for figure in figures],
