@@ -47,3 +47,37 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     rows = [[name, text] for name, text in _FILES.items() if (folder / name).exists()]
     for line in columns(rows, wrap=1):
         print_line(line)
+
+
+def print_report(report: dict[str, Any], path: Path | None) -> None:
+    """Print an evaluation: a line for each figure, with its protocol and version."""
+    data, transform = report["data"], report["transform"]
+    print_line()
+    print_heading(
+        f"{report['network']}, frozen, on {data['test_images']:,} test images of {data['name']}"
+    )
+    rows = [["protocol", "version", "top-1", "95 %", "top-5", "worst class"]]
+    for figure in report["figures"]:
+        interval, top5 = figure["top1_interval"], figure["top5"]
+        known = [share for share in figure["per_class"] if share is not None]
+        rows.append(
+            [
+                figure["protocol"],
+                str(figure["protocol_version"]),
+                f"{100 * figure['top1']:.1f} %",
+                "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
+                "" if top5 is None else f"{100 * top5:.1f} %",
+                f"{100 * min(known):.1f} %" if known else "",
+            ]
+        )
+    for line in columns(rows, wrap=0):
+        print_line(line)
+    print_line(
+        f"  {data['train_images']:,} training images, {data['width']} channels,"
+        f" {transform['image_size']} px, crop {transform['crop']:g},"
+        f" {report['machine']['device']}, {report['machine']['precision']}"
+    )
+    if path is not None:
+        print_line()
+        print_line(f"  {path}  all of this, with each class and the confusion matrix")
+        print_line(f"  {path.with_suffix('.png')}  the same as a picture")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import (
     Encoder,
     Split,
@@ -14,6 +15,7 @@ from simsiam_zoo.evaluation.features import (
     grey_once,
     raw_pixels,
 )
+from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
@@ -137,19 +139,21 @@ def measure(
     if setup.recipe.evaluation.baselines:
         encoders[RAW] = raw_pixels
         shown = [TRAINED, UNTRAINED, RAW]
+    digest = state_digest(setup.siamese.backbone)
     train = features(setup, setup.dataset.train, encoders, screen, "training images")
     # A figure on fewer test images than there are is another figure; a bank may miss one.
     test = features(setup, setup.dataset.test, encoders, screen, "test images", whole=True)
+    refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
+    benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
     figures = [
-        (network, protocol(train.of(network), test.of(network), classes))
+        (network, figure)
         for network in shown
         for protocol in protocols
+        for figure in protocol(benches[network])
     ]
-    knn = KnnProtocol()
-    after, before = (
-        knn(train.of(network), test.of(network), classes) for network in (TRAINED, UNTRAINED)
-    )
+    knn = KnnProtocol(k=20)
+    after, before = (knn(benches[network])[0] for network in (TRAINED, UNTRAINED))
     return figures, paired_gain(after.correct, before.correct)
 
 
@@ -172,12 +176,15 @@ def features(
 
 
 def as_row(network: str, figure: Figure) -> dict[str, Any]:
-    """A figure as `result.json` has it."""
+    """A figure as `result.json` has it; `simsiam-zoo evaluate` tells more."""
+    interval = figure.interval
     return {
         "network": network,
         "protocol": figure.protocol,
         "protocol_version": figure.version,
         "top1": round(figure.top1, 6),
+        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
+        "top5": None if figure.top5 is None else round(figure.top5, 6),
         "test_images": len(figure.correct),
         **figure.details,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import extract, frozen
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
@@ -47,7 +48,8 @@ def look(setup: Setup) -> Row:
     row: Row = {"effective_rank": effective_rank(bank.by_encoder["z"])}
     if test is not None and setup.classes is not None:
         queries = extract(_views(setup, "queries", test, evenly(len(test), QUERIES)), backbone)
-        found = KnnProtocol()(bank.of("backbone"), queries.of("backbone"), setup.classes)
+        bench = Bench(bank.of("backbone"), queries.of("backbone"), setup.classes)
+        (found,) = KnnProtocol(k=20)(bench)
         row[f"{found.protocol} {len(queries.labels)} by {len(bank.labels)}"] = found.top1
     return row
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.evaluation import knn
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.knn import KnnProtocol, knn_predict
+from simsiam_zoo.evaluation.knn import KnnProtocol, knn_predict, nearest, vote
+from simsiam_zoo.evaluation.protocol import Figure
 
 CLASSES = 5
+GOLDEN = [(2, 87), (2, 88)]
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +46,50 @@ def test_it_is_a_weighted_vote_by_cosine(data, k, t):
     assert (predicted == theirs.predict(queries.numpy())).all()
 
 
-def test_chunks_change_no_answer(data, monkeypatch):
+def test_chunks_of_queries_and_of_the_bank_change_no_answer(data, monkeypatch):
     bank, labels, queries = data
-    whole = knn_predict(bank, labels, queries, CLASSES, 20, 0.1)
-    for size in (1, 7, 90):
-        monkeypatch.setattr(knn, "_CHUNK", size)
-        assert torch.equal(knn_predict(bank, labels, queries, CLASSES, 20, 0.1), whole)
+    whole = nearest(bank, queries, 20)
+    predicted = knn_predict(bank, labels, queries, CLASSES, 20, 0.1)
+    for chunk, rows in ((1, 200), (7, 3), (90, 1), (40, 64)):
+        monkeypatch.setattr(knn, "_CHUNK", chunk)
+        monkeypatch.setattr(knn, "_BANK_BYTES", rows * 16 * 8)
+        similarity, ids = nearest(bank, queries, 20)
+        assert torch.equal(ids, whole[1])
+        torch.testing.assert_close(similarity, whole[0], rtol=0, atol=1e-14)
+        assert torch.equal(knn_predict(bank, labels, queries, CLASSES, 20, 0.1), predicted)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 100])
+def test_of_equally_similar_rows_the_lower_ids_are_taken_whatever_the_chunks(monkeypatch, rows):
+    """Integer axes: equal similarities are equal to the bit."""
+    monkeypatch.setattr(knn, "_BANK_BYTES", rows * 4 * 4)
+    axes = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))
+    bank = F.one_hot(axes, 4).float()
+    queries = torch.tensor([[1.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
+    for k in (1, 5, 17, 60):
+        similarity, ids = nearest(bank, queries, k)
+        exact = F.normalize(queries, dim=1) @ bank.T
+        for row in range(4):
+            expected = sorted(range(60), key=lambda i: (-exact[row, i].item(), i))[:k]
+            assert ids[row].tolist() == expected
+            assert torch.equal(similarity[row], exact[row, expected])
+
+
+def test_a_row_that_is_not_finite_is_like_nothing():
+    bank = torch.tensor([[float("nan"), 1.0], [float("inf"), 1.0], [-1.0, 0.0], [1.0, 0.0]])
+    similarity, ids = nearest(bank, torch.tensor([[1.0, 0.0]]), 4)
+    assert ids.tolist() == [[3, 0, 1, 2]]
+    assert similarity.tolist() == [[1.0, 0.0, 0.0, -1.0]]
+
+
+def test_the_bank_may_be_mapped_from_a_file(data, tmp_path):
+    bank, _, queries = (x.float() for x in data)
+    bank.numpy().tofile(tmp_path / "bank")
+    mapped = torch.from_file(str(tmp_path / "bank"), False, bank.numel(), dtype=torch.float32)
+    for there, here in zip(
+        nearest(mapped.view(bank.shape), queries, 9), nearest(bank, queries, 9), strict=True
+    ):
+        assert torch.equal(there, here)
 
 
 def test_more_neighbors_than_there_are_means_all(data):
@@ -74,14 +116,51 @@ def test_a_tie_goes_to_the_lower_class():
     assert knn_predict(bank, labels, torch.eye(2), 4, 4, 0.1).tolist() == [1, 1]
 
 
+def test_classes_are_ranked_by_their_votes():
+    similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+    labels = torch.tensor([[6, 2, 2, 4]])
+    # e^9 against e^8 + e^7, then e^6, then the classes without a vote, the lower first
+    assert vote(similarity, labels, 7, 0.1).tolist() == [[6, 2, 4, 0, 1]]
+    assert vote(similarity, labels, 7, 1.0).tolist() == [[2, 6, 4, 0, 1]]
+    assert vote(similarity, labels % 2, 2, 1.0).tolist() == [[0, 1]]
+
+
 def test_the_figure_names_k_and_t_and_counts_what_is_right(data):
     bank, labels, queries = data
     test_labels = torch.arange(90) % CLASSES
-    figure = KnnProtocol(k=9, t=0.07)(
-        Features(bank.float(), labels), Features(queries.float(), test_labels), CLASSES
-    )
+    bench = Bench(Features(bank.float(), labels), Features(queries.float(), test_labels), CLASSES)
+    (figure,) = KnnProtocol(k=9, t=0.07)(bench)
     right = knn_predict(bank.float(), labels, queries.float(), CLASSES, 9, 0.07) == test_labels
     assert figure.protocol == "knn (k=9, t=0.07)"
+    assert figure.version == 2
     assert torch.equal(figure.correct, right)
     assert figure.top1 == pytest.approx(right.double().mean().item())
-    assert KnnProtocol()(Features(bank.float(), labels), Features(bank.float(), labels), CLASSES)
+
+
+def test_without_k_one_pass_gives_20_and_200_neighbors_or_all_of_a_smaller_bank(data):
+    bank, labels, queries = data
+
+    def figures(n: int, protocol: KnnProtocol) -> list[Figure]:
+        train, test = Features(bank[:n], labels[:n]), Features(queries, torch.arange(90) % CLASSES)
+        return protocol(Bench(train, test, CLASSES))
+
+    both = figures(200, KnnProtocol())
+    assert [f.protocol for f in both] == ["knn (k=20, t=0.1)", "knn (k=200, t=0.1)"]
+    for figure, k in zip(both, (20, 200), strict=True):
+        assert torch.equal(figure.correct, figures(200, KnnProtocol(k=k))[0].correct)
+    assert [f.protocol for f in figures(150, KnnProtocol())] == [
+        "knn (k=20, t=0.1)",
+        "knn (k=150, t=0.1)",
+    ]
+    assert [f.protocol for f in figures(12, KnnProtocol())] == ["knn (k=12, t=0.1)"]
+
+
+def test_golden_figures(data):
+    """Of version 2: another number here is another version."""
+    bank, labels, queries = data
+    centers = torch.randn(CLASSES, 16, generator=torch.Generator().manual_seed(9)).double()
+    test_labels = torch.arange(90) % CLASSES
+    train = Features((bank + 3 * centers[labels]).float(), labels)
+    test = Features((queries / 7 + centers[test_labels]).float(), test_labels)
+    found = KnnProtocol()(Bench(train, test, CLASSES))
+    assert [(f.version, int(f.correct.sum())) for f in found] == GOLDEN

@@ -1,57 +1,227 @@
+"""The grid of linear classifiers against classifiers trained one by one, and scikit-learn's."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
 
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation import linear_fit
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.linear import LogisticProtocol
+from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
+from simsiam_zoo.evaluation.linear_fit import (
+    Classifiers,
+    Pair,
+    Scale,
+    held_out,
+    measure,
+    measure_scale,
+    train_together,
+)
+from simsiam_zoo.evaluation.protocol import Figure
+from simsiam_zoo.runtime.optim import Schedule
+
+CLASSES = 4
+PAIRS = [Pair(0.01, 0.0), Pair(0.3, 0.0), Pair(0.1, 0.05)]
+
+
+def draw(n: int, seed: int, dtype: torch.dtype = torch.float32) -> Features:
+    """Overlapping classes on channels of very different scales and places."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % CLASSES
+    centers = torch.randn(CLASSES, 6, generator=torch.Generator().manual_seed(9), dtype=dtype)
+    x = centers[labels] + torch.randn(n, 6, generator=generator, dtype=dtype)
+    return Features(x * torch.logspace(-3, 3, 6, dtype=dtype) + 50, labels)
 
 
 @pytest.fixture(scope="module")
-def splits() -> tuple[Features, Features]:
-    """Overlapping classes on channels of very different scales; the test split lies elsewhere."""
-    generator = torch.Generator().manual_seed(0)
-    centers = torch.randn(4, 10, generator=generator)
-    scales = torch.logspace(-3, 3, 10)
-
-    def draw(n: int, shift: float) -> Features:
-        labels = torch.randint(0, 4, (n,), generator=generator)
-        x = centers[labels] + torch.randn(n, 10, generator=generator) + shift
-        return Features(x * scales + 5, labels)
-
-    return draw(300, 0.0), draw(200, 0.4)
+def bench() -> Bench:
+    return Bench(draw(240, 0), draw(120, 1), CLASSES)
 
 
-@pytest.mark.parametrize("c", [1.0, 0.01])
-def test_it_is_scikit_learns_logistic_regression_on_standardised_features(splits, c):
-    train, test = splits
-    figure = LogisticProtocol(c=c)(train, test, 4)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
-    theirs.fit(train.x.numpy(), train.labels.numpy())
-    right = theirs.predict(test.x.numpy()) == test.labels.numpy()
-    assert figure.protocol == f"logistic (C={c:g})"
-    assert figure.top1 == pytest.approx(right.mean())
-    assert np.array_equal(figure.correct.numpy(), right)
+@pytest.fixture(scope="module")
+def figure(bench: Bench) -> Figure:
+    return LinearProtocol(epochs=10)(bench)[0]
+
+
+def one_by_torch(features: Features, pair: Pair, orders: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The same classifier by torch's own SGD and autograd, on standardised features."""
+    x = torch.from_numpy(StandardScaler().fit_transform(features.x.numpy()))
+    head = nn.Linear(x.shape[1], CLASSES).double()
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    decayed = {"params": [head.weight], "weight_decay": pair.wd}
+    sgd = torch.optim.SGD([decayed, {"params": [head.bias]}], lr=pair.lr, momentum=0.9)
+    schedule = Schedule(len(orders))
+    for step, rows in enumerate(orders):
+        for group in sgd.param_groups:
+            group["lr"] = pair.lr * schedule.factor("cosine", step)
+        sgd.zero_grad()
+        F.cross_entropy(head(x[rows]), features.labels[rows]).backward()
+        sgd.step()
+    return head.weight.detach().T, head.bias.detach()
+
+
+@pytest.mark.parametrize("limits", [{}, {"_WEIGHTS": 6 * CLASSES, "_LOGITS": 100, "_ROWS": 7}])
+def test_each_of_those_trained_together_is_the_one_that_torch_trains_alone(limits, monkeypatch):
+    """In chunks of rows and groups of classifiers too."""
+    for name, value in limits.items():
+        monkeypatch.setattr(linear_fit, name, value)
+    features, seen = draw(50, 0, torch.float64), []
+    read = linear_fit.read
+    monkeypatch.setattr(
+        linear_fit, "read", lambda f, rows, *rest: seen.append(rows) or read(f, rows, *rest)
+    )
+    trained = train_together(features, torch.arange(50), CLASSES, PAIRS, epochs=4, batch=16)
+    groups = len(PAIRS) if limits else 1
+    orders = seen[: len(seen) // groups]
+    assert [len(rows) for rows in orders[:4]] == [16, 16, 16, 2]
+    assert torch.cat(orders[:4]).sort().values.tolist() == list(range(50))
+    assert torch.cat(orders[:4]).tolist() != torch.cat(orders[4:8]).tolist()
+    for at, pair in enumerate(PAIRS):
+        weight, bias = one_by_torch(features, pair, orders)
+        torch.testing.assert_close(trained.weight[:, at], weight, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(trained.bias[at], bias, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("wd", [1e-3, 1e-2])
+def test_converged_it_is_at_scikit_learns_optimum_with_c_1_by_wd_n(wd):
+    x, y = load_digits(return_X_y=True)
+    x, y = x[:400, ::2], y[:400]
+    features = Features(torch.from_numpy(x), torch.from_numpy(y).long())
+    trained = train_together(
+        features, torch.arange(400), 10, [Pair(0.5, wd)], epochs=400, batch=200
+    )
+    scaled = StandardScaler().fit_transform(x)
+    model = LogisticRegression(C=1 / (wd * 400), tol=1e-8, max_iter=5000).fit(scaled, y)
+
+    def objective(probabilities: np.ndarray, weight: np.ndarray) -> float:
+        return log_loss(y, probabilities) + wd / 2 * float((weight**2).sum())
+
+    ours = objective(
+        trained.logits(features.x)[:, 0].softmax(1).numpy(), trained.weight[:, 0].numpy()
+    )
+    best = objective(model.predict_proba(scaled), model.coef_)
+    start = np.log(10)
+    assert best - 1e-9 < ours < best + 1e-3
+    assert best < start - 1  # there was a way to go
+
+
+def test_the_mean_and_the_std_are_scikit_learns(monkeypatch):
+    monkeypatch.setattr(linear_fit, "_ROWS", 7)
+    x = draw(60, 0).x
+    x[:, 2] = 0.1  # constant, and not exactly so in binary
+    rows = torch.arange(0, 60, 2)
+    scale = measure_scale(x, rows)
+    theirs = StandardScaler().fit(x[rows].double().numpy())
+    np.testing.assert_allclose(scale.mean.numpy(), theirs.mean_, rtol=1e-12)
+    np.testing.assert_allclose(scale.std.numpy(), theirs.scale_, rtol=1e-9)
+    assert scale.std[2] == 1
+
+
+def test_accuracies_and_losses_are_each_classifiers_own(monkeypatch):
+    monkeypatch.setattr(linear_fit, "_ROWS", 7)
+    features = draw(40, 0, torch.float64)
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.randn(6, 3, CLASSES, generator=generator, dtype=torch.float64)
+    bias = torch.randn(3, CLASSES, generator=generator, dtype=torch.float64)
+    bias[2, 1] = torch.nan
+    scale = measure_scale(features.x, torch.arange(40))
+    top1, loss = measure(Classifiers(weight, bias, scale), features, torch.arange(5, 38))
+    x, y = scale(features.x)[5:38], features.labels[5:38]
+    for at in range(2):
+        logits = x @ weight[:, at] + bias[at]
+        assert top1[at].item() == pytest.approx((logits.argmax(1) == y).double().mean().item())
+        assert loss[at].item() == pytest.approx(F.cross_entropy(logits, y).item())
+    assert (top1[2], loss[2]) == (0, torch.inf)
+
+
+def test_a_tenth_of_each_class_is_held_out_but_never_all_of_it():
+    labels = torch.tensor([0] * 100 + [1] * 14 + [2] * 3 + [3] + [5] * 2)[torch.randperm(120)]
+    fit, held = held_out(labels, 0.1, seed=0)
+    assert torch.cat([fit, held]).sort().values.tolist() == list(range(120))
+    assert labels[held].bincount().tolist() == [10, 1, 1, 0, 0, 1]
+    again, other = held_out(labels, 0.1, seed=0)[1], held_out(labels, 0.1, seed=1)[1]
+    assert torch.equal(again, held)
+    assert not torch.equal(other, held)
+
+
+def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(bench, figure):
+    """As composed by hand of what the tests above hold."""
+    protocol = LinearProtocol(epochs=10)
+    fit, held = held_out(bench.train.labels, 0.1, 0)
+    pairs = [Pair(lr * 64 / 256, wd) for lr, wd in protocol.grid]
+    settings = {"epochs": 10, "batch": 64}
+    top1, loss = measure(train_together(bench.train, fit, 4, pairs, **settings), bench.train, held)
+    best = max(range(20), key=lambda at: (top1[at], -loss[at]))
+    final = train_together(bench.train, torch.arange(240), 4, [pairs[best]], **settings)
+    right = final.logits(bench.test.x)[:, 0].argmax(1) == bench.test.labels
+    assert torch.equal(figure.correct, right)
     assert 0.5 < figure.top1 < 1  # neither chance nor trivial
-    assert figure.details["converged"] is True
+    assert figure.protocol == "linear (best of 20, batch=64, epochs=10)"
+    assert (figure.details["lr"], figure.details["wd"]) == protocol.grid[best]
+    grid = figure.details["grid"]
+    assert [(row["lr"], row["wd"]) for row in grid] == protocol.grid
+    assert [row["top1"] for row in grid] == pytest.approx(top1.tolist(), abs=1e-6)
+    assert len(set(top1.tolist())) > 1
 
 
-def test_it_fits_on_the_training_split_alone_and_says_when_it_stopped_early(splits):
-    train, test = splits
-    whole = LogisticProtocol()(train, test, 4)
-    part = Features(test.x[:50], test.labels[:50])
-    assert torch.equal(LogisticProtocol()(train, part, 4).correct, whole.correct[:50])
-    short = LogisticProtocol(max_iter=1)(train, test, 4)
-    assert short.details == {"iterations": 1, "converged": False}
+def test_the_test_images_choose_nothing(bench, figure):
+    relabelled = Features(bench.test.x, (bench.test.labels + 1) % CLASSES)
+    other = LinearProtocol(epochs=10)(Bench(bench.train, relabelled, CLASSES))[0]
+    assert other.details == figure.details
+    assert other.top1 < 0.3
 
 
-def test_classes_that_the_training_split_lacks_are_simply_never_predicted(splits):
-    train, test = splits
-    few = train.labels < 2
-    figure = LogisticProtocol()(Features(train.x[few], train.labels[few]), test, 4)
-    assert not figure.correct[test.labels >= 2].any()
-    assert figure.correct[test.labels < 2].float().mean() > 0.7
+def test_it_is_the_same_to_the_bit_again_and_from_a_memory_map(bench, figure, tmp_path: Path):
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=tuple(bench.train.x.shape))
+    mapped[:] = bench.train.x.numpy()
+    train = Features(torch.from_numpy(mapped), bench.train.labels)
+    again = LinearProtocol(epochs=10)(Bench(train, bench.test, CLASSES))[0]
+    assert again.details == figure.details
+    assert torch.equal(again.correct, figure.correct)
+
+
+def test_a_classifier_that_diverges_is_never_chosen_and_harms_no_other(bench):
+    both = LinearProtocol(lrs="1e30/0.1", wds="0.01", epochs=5)(bench)[0]
+    alone = LinearProtocol(lrs="0.1", wds="0.01", epochs=5)(bench)[0]
+    assert torch.equal(both.correct, alone.correct)
+    wild, tame = both.details["grid"]
+    assert wild == {"lr": 1e30, "wd": 0.01, "top1": 0.0, "loss": None}
+    assert [tame] == alone.details["grid"]
+    with pytest.raises(InputError, match="every linear classifier of the grid diverged"):
+        LinearProtocol(lrs="1e30", wds="0.01", epochs=5)(bench)
+
+
+def test_what_cannot_be_is_refused(bench):
+    for settings, words in (
+        ({"lrs": "0.1,0.2"}, "lrs is a list of numbers"),
+        ({"lrs": "0/0.1"}, "a learning rate of 0"),
+        ({"wds": "-1"}, "wds is a list of numbers, none negative"),
+        ({"wds": ""}, "linear:wds=0.01/0.1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            LinearProtocol(**settings)
+    one_each = Features(bench.train.x[:4], bench.train.labels[:4])
+    with pytest.raises(InputError, match="no class has two of the 4 training images"):
+        LinearProtocol()(Bench(one_each, bench.test, CLASSES))
+
+
+def test_the_batch_grows_with_the_training_set():
+    sizes = (100, 4_000, 60_000, 1_281_167)
+    assert [default_batch(n) for n in sizes] == [64, 64, 1024, 4096]
+
+
+def test_the_scale_of_a_float64_measurement_works_on_float32():
+    scale = Scale(torch.ones(3, dtype=torch.float64), torch.full((3,), 2.0, dtype=torch.float64))
+    assert scale(torch.full((2, 3), 5.0)).tolist() == [[2.0] * 3] * 2

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.linear import LogisticProtocol
+from simsiam_zoo.evaluation.logistic import LogisticProtocol
 from simsiam_zoo.evaluation.protocol import figure
 
 
@@ -27,7 +28,7 @@ def features(*labels: int) -> Features:
 )
 def test_what_cannot_be_measured_is_refused(protocol, train, test, words):
     with pytest.raises(InputError, match=words):
-        protocol(train, test, 3)
+        protocol(Bench(train, test, 3))
 
 
 def test_the_figure_is_the_share_of_images_and_not_of_classes():

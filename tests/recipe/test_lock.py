@@ -202,7 +202,7 @@ def test_the_lock_names_every_part_by_its_supplier():
 @pytest.mark.parametrize(
     ("written", "means"),
     [
-        ({"evaluation.protocols": ["knn"]}, {"evaluation.protocols": ["simsiam-zoo/knn:k=20"]}),
+        ({"evaluation.protocols": ["knn"]}, {"evaluation.protocols": ["simsiam-zoo/knn:t=0.1"]}),
         (
             {"evaluation.protocols": ["knn:k=5,t=0.2"]},
             {"evaluation.protocols": ["knn:t=0.2,k=5"]},

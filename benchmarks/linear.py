@@ -1,0 +1,142 @@
+"""The grid of linear classifiers: trained together against one after another, and in epochs.
+
+    python benchmarks/linear.py [grid|epoch] [--images N] [--width D] [--classes C] [--epochs E]
+                                [--blocks B] [--threads T]
+
+grid   the protocol `linear`'s grid of 20 (lr, wd) by `train_together` in one pass, against the same
+       function called with each pair alone. Same features, orders and steps; that both give the same
+       classifiers is checked first. Goal: 3 x.
+epoch  the whole protocol (the grid, the held-out choice, the training anew and the test), as a
+       share of the time of one training epoch of `mnist-5k`. The epoch's time is that of its bare
+       steps on resident batches of noise: some are timed, and it is as many as an epoch has.
+
+Features are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10, as `mnist-5k`'s
+are. The two sides of `grid` take turns; the ratio is the median over B blocks. Times are wall clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
+from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.optim import REFERENCE_BATCH
+from simsiam_zoo.siamese import Batch
+from simsiam_zoo.training.setup import prepare
+
+STEPS = 4
+"""Training steps that are timed, after one that warms up."""
+
+
+def features(images: int, width: int, classes: int, seed: int) -> Features:
+    """Classes that overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % classes
+    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(9))
+    x = torch.randn(images, width, generator=generator).add_(0.2 * centres[labels])
+    return Features(x, labels)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def compare_grid(options: argparse.Namespace) -> None:
+    """Together against one after another."""
+    train = features(options.images, options.width, options.classes, 0)
+    batch = default_batch(options.images)
+    grid = LinearProtocol().grid
+    pairs = [Pair(lr * batch / REFERENCE_BATCH, wd) for lr, wd in grid]
+    rows = torch.arange(options.images)
+
+    def run(chosen: Sequence[Pair]) -> Classifiers:
+        return train_together(
+            train, rows, options.classes, chosen, epochs=options.epochs, batch=batch
+        )
+
+    together, alone = run(pairs), [run([pair]) for pair in pairs[:2]]
+    for at, each in enumerate(alone):
+        torch.testing.assert_close(together.weight[:, at], each.weight[:, 0], rtol=1e-3, atol=1e-5)
+    ours, theirs = [], []
+    for _ in range(options.blocks):
+        ours.append(seconds(lambda: run(pairs)))
+        theirs.append(seconds(lambda: [run([pair]) for pair in pairs]))
+    ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+    print(
+        f"grid: {len(pairs)} classifiers, {options.images} x {options.width},"
+        f" {options.classes} classes, batch {batch}, {options.epochs} epochs:"
+        f" together {statistics.median(ours):.2f} s,"
+        f" one after another {statistics.median(theirs):.2f} s,"
+        f" {ratio:.1f} x (goal >= 3)",
+        flush=True,
+    )
+
+
+def compare_epoch(options: argparse.Namespace) -> None:
+    """The protocol against a training epoch."""
+    size = options.images, options.width, options.classes
+    bench = Bench(features(*size, 0), features(*size, 1), options.classes)
+    protocol = LinearProtocol(epochs=options.epochs)
+    took = seconds(lambda: protocol(bench))
+    epoch = epoch_seconds(options.threads)
+    print(
+        f"epoch: the whole protocol {took:.2f} s, one training epoch of mnist-5k {epoch:.2f} s"
+        f" ({STEPS} steps timed): {took / epoch:.2f} of it",
+        flush=True,
+    )
+
+
+def epoch_seconds(threads: int) -> float:
+    """As many bare steps of `mnist-5k` as its epoch has, by the time of a few."""
+    setup = prepare(Recipe.make("mnist-5k", settings={"training.threads": threads}))
+    side, batch = setup.recipe.data.image_size, setup.recipe.training.batch_size
+    noise = torch.randn(2, batch, 3, side, side, device=setup.runtime.device)
+    ready = Batch([x.contiguous(memory_format=torch.channels_last) for x in noise.unbind()])
+    setup.schedule.apply(setup.optimizer, 0)
+
+    def step() -> None:
+        with setup.runtime.autocast():
+            loss = setup.siamese(ready)
+        setup.optimizer.zero_grad(set_to_none=True)
+        setup.scaler.scale(loss).backward()
+        setup.scaler.step(setup.optimizer)
+        setup.scaler.update()
+        loss.item()  # waits for the device
+
+    step()
+    return seconds(lambda: [step() for _ in range(STEPS)]) / STEPS * setup.plan.steps
+
+
+PARTS = {"grid": compare_grid, "epoch": compare_epoch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Linear classifiers, as ratios in the same run.")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="only this one; by default both")
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=50, help="of the classifiers")
+    parser.add_argument("--blocks", type=int, default=3, help="of each side")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; by default all cores")
+    options = parser.parse_args()
+    runtime = open_runtime("cpu", "auto", options.threads).describe()
+    print(", ".join(f"{key} {value}" for key, value in runtime.items()))
+    for name, part in PARTS.items():
+        if options.part in (None, name):
+            part(options)
+
+
+if __name__ == "__main__":
+    main()

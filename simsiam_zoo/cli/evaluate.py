@@ -1,0 +1,115 @@
+"""`simsiam-zoo evaluate`: figures of a run's, a checkpoint's or timm's features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+
+
+@click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
+@click.argument("source", metavar="RUN|CHECKPOINT|timm:NAME")
+@click.option(
+    "--data",
+    metavar="NAME|PATH|URL",
+    shell_complete=complete_component("dataset"),
+    help="A dataset's name, or shards (default: the run's own).",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    metavar="SPEC",
+    multiple=True,
+    shell_complete=complete_component("protocol"),
+    help="What to measure by (default: the recipe's); may be repeated.",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_component("preset"),
+    help="Transform and data for a source that is no run.",
+)
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Images at once, of each process.",
+)
+@click.option("--out", metavar="FILE", help="Where the report goes (default: RUN/evaluations/).")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def evaluate(
+    source: str,
+    data: str | None,
+    protocols: tuple[str, ...],
+    preset: str | None,
+    device: str | None,
+    precision: str | None,
+    batch_size: int,
+    out: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Take features of a frozen network once, and measure them by every protocol.
+
+    The features are kept beside the run (or in the user's cache) for the next evaluation. Nothing
+    that the training wrote is changed.
+
+    \b
+    Examples:
+      simsiam-zoo evaluate RUN
+      simsiam-zoo evaluate RUN --protocol knn --protocol low-shot
+      simsiam-zoo evaluate RUN --data SHARDS --protocol knn:k=20
+      simsiam-zoo evaluate timm:resnet18 --data mnist-5k
+    """
+    from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+    from simsiam_zoo.recipe.layers import Text, dataset_spec
+
+    settings: dict[str, object] = {}
+    if data is not None:
+        settings["dataset"] = dataset_spec(data)
+    if protocols:
+        settings["evaluation.protocols"] = list(protocols)
+    if device is not None:
+        settings["training.device"] = Text(device)
+    if precision is not None:
+        settings["training.precision"] = Text(precision)
+    recipe, run = read_recipe(source, preset, settings)
+
+    from simsiam_zoo.cli.result import print_report
+    from simsiam_zoo.evaluation.evaluate import evaluate as measure
+    from simsiam_zoo.evaluation.evaluate import new_report_path, write_report
+    from simsiam_zoo.evaluation.plot import draw_report
+    from simsiam_zoo.runtime import distributed
+    from simsiam_zoo.training.screen import Screen, default_screen
+
+    with distributed.joined():
+        subject = distributed.together(lambda: open_subject(source, recipe, run, preset))
+        main = distributed.rank() == 0
+        with default_screen(quiet) if main else Screen() as screen:
+            report = measure(subject, batch=batch_size, watcher=screen)
+        if not main:
+            return
+        path = _path(out, run, new_report_path)
+        if path is not None:
+            write_report(report, path)
+            draw_report(report, path.with_suffix(".png"))
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        print_report(report, path)
+
+
+def _path(out: str | None, run: Path | None, new_path: Any) -> Path | None:
+    """Where the report goes; None: nowhere, it is only shown."""
+    if out is not None:
+        return Path(out)
+    return None if run is None else new_path(run)

@@ -1,0 +1,226 @@
+"""One evaluation: every protocol on one frozen network, and the report on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam_zoo.catalog import Resolved
+from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.frozen_pass import (
+    FrozenPass,
+    Silent,
+    Watcher,
+    refuse_changed,
+    state_digest,
+)
+from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
+from simsiam_zoo.evaluation.subject import Subject
+from simsiam_zoo.recipe.lock import installed_version
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.folders import atomic_write_text
+
+FORMAT = 1
+_SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
+
+
+def evaluate(
+    subject: Subject, *, batch: int = 256, watcher: Watcher | None = None
+) -> dict[str, Any]:
+    """Take features once, and every figure of them. Under torchrun every rank calls it.
+
+    Args:
+        subject: the network; its recipe says on which data, by which protocols, and where.
+        batch: images at once, of each process.
+        watcher: told how far it is.
+
+    Returns:
+        The report, plain values; what is in it is in docs/evaluation.md.
+
+    Raises:
+        InputError: the data cannot be measured on, or the device cannot do what is asked.
+        DataError: images are damaged.
+        PluginError: a component cannot be used, or the network changed under evaluation.
+    """
+    began, recipe = time.monotonic(), subject.recipe
+    training = recipe.training
+    precision = subject.precision or training.precision
+    runtime = open_runtime(training.device, precision, training.threads)
+    dataset: Dataset = recipe.part("dataset").create(stream=False)
+    classes, test = distributed.together(lambda: check_data(dataset))
+    network = subject.backbone.to(runtime.device, runtime.dtype)
+    before = state_digest(network)
+    workers = 0 if recipe.data.workers == "auto" else recipe.data.workers
+    frozen = FrozenPass(
+        network,
+        subject.name,
+        subject.transform,
+        runtime,
+        subject.store,
+        batch,
+        workers,
+        watcher or Silent(),
+    )
+    train_features, train_entry = frozen.features(dataset.train, "training images", whole=False)
+    test_features, test_entry = frozen.features(test, "test images", whole=True)
+    passed = time.monotonic() - began
+    refuse_infinite(train_features, test_features)
+    state = train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}"
+    bench = Bench(
+        train_features,
+        test_features,
+        classes,
+        frozen.augmented(dataset.train, training.seed),
+        device=runtime.device,
+    )
+    figures = measured(recipe.protocols(), bench, state)
+    refuse_changed(network, before, subject.name)
+    return {
+        "format": FORMAT,
+        "source": subject.source,
+        "network": subject.name,
+        "weights": before,
+        "data": {
+            "name": recipe.dataset.name,
+            "train": dataset.train.digest,
+            "test": test.digest,
+            "train_images": len(train_features.labels),
+            "test_images": len(test_features.labels),
+            "width": train_features.x.shape[1],
+            "classes": classes,
+            "class_names": None if dataset.classes is None else list(dataset.classes),
+        },
+        "transform": {
+            "image_size": subject.transform.image_size,
+            "crop": subject.transform.crop,
+            "mean": list(subject.transform.mean),
+            "std": list(subject.transform.std),
+        },
+        "machine": runtime.describe() | {"world_size": distributed.world_size()},
+        "software": {name: installed_version(name) for name in _SOFTWARE},
+        "figures": [as_dict(figure) for figure in figures],
+        "seconds": {
+            "features": round(passed, 1),
+            "protocols": round(time.monotonic() - began - passed, 1),
+        },
+    }
+
+
+def measured(protocols: Sequence[Resolved], bench: Bench, state: Path) -> list[Figure]:
+    """Every protocol's figures; each has a folder of its own below `state` for what it keeps.
+
+    A protocol that works on all ranks says so (`collective`); others are for the first one.
+    """
+    figures: list[Figure] = []
+    for resolved in protocols:
+        protocol: EvaluationProtocol = resolved.create()
+        given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
+        name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
+        own = dataclasses.replace(bench, folder=state / name)
+        if getattr(protocol, "collective", False):
+            figures += protocol(own)
+        else:
+            figures += distributed.from_main(lambda call=protocol, own=own: call(own))  # type: ignore[misc]
+    return figures
+
+
+def check_data(dataset: Dataset) -> tuple[int, ShardSet]:
+    """The number of classes, and the test images, where both splits can be measured on.
+
+    Raises:
+        InputError: there are no test images, some image has no label, there is one class only, or
+            the classes of the test images are not those of the training images.
+    """
+    if dataset.test is None:
+        raise InputError(
+            "there are no test images, so nothing can be measured",
+            "Say --data with shards that hold val-*.tar, or set dataset.test in the recipe.",
+        )
+    labels = {"training": dataset.train.labels(), "test": dataset.test.labels()}
+    for name, split in labels.items():
+        if missing := int((split < 0).sum()):
+            raise InputError(
+                f"{missing:,} of the {len(split):,} {name} images have no label, so nothing can be"
+                " measured",
+                "Give labelled data with --data.",
+            )
+    train_names, test_names = dataset.train.classes, dataset.test.classes
+    if train_names and test_names and train_names != test_names:
+        raise InputError(
+            f"the training images have {len(train_names)} classes and the test images"
+            f" {len(test_names)}, and they are not the same",
+            "Pack both splits with one list of classes.",
+        )
+    highest = {name: int(split.max()) for name, split in labels.items()}
+    if highest["test"] > highest["training"]:
+        raise InputError(
+            f"the test images have labels up to {highest['test']}, the training images up to"
+            f" {highest['training']}: what is there to be learned is not what is asked",
+            "Give training and test images of the same classes.",
+        )
+    if len(set(labels["training"].tolist())) < 2:
+        raise InputError("the training images are all of one class, so nothing can be measured")
+    classes = len(dataset.classes or ()) or 1 + max(highest.values())
+    if max(highest.values()) >= classes:
+        raise InputError(
+            f"an image has label {max(highest.values())}, of {classes} classes",
+            "Labels count from 0; pack the data again.",
+        )
+    return classes, dataset.test
+
+
+def refuse_infinite(*splits: Features) -> None:
+    """Stop where a feature is not finite, before it makes figures.
+
+    Raises:
+        InputError: one is not.
+    """
+    for split in splits:
+        for rows in torch.split(split.x, 4096):
+            if not bool(rows.isfinite().all()):
+                raise InputError(
+                    "the network gives features that are not finite",
+                    "If its weights are, --precision fp32 may help.",
+                )
+
+
+def as_dict(figure: Figure) -> dict[str, Any]:
+    """A figure with all that was counted, as a report has it."""
+    confusion, interval = figure.confusion, figure.interval
+    return {
+        "protocol": figure.protocol,
+        "protocol_version": figure.version,
+        "top1": round(figure.top1, 6),
+        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
+        "top5": None if figure.top5 is None else round(figure.top5, 6),
+        "test_images": len(figure.correct),
+        **figure.details,
+        "per_class": [None if x is None else round(x, 6) for x in figure.per_class],
+        "confusion": None if confusion is None else confusion.tolist(),
+    }
+
+
+def new_report_path(run: Path) -> Path:
+    """`RUN/evaluations/<n>.json`, n one more than the highest that is there."""
+    folder = run / "evaluations"
+    numbers = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
+    return folder / f"{1 + max(numbers, default=0)}.json"
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Write the report. Raises InputError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(path, json.dumps(report, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None

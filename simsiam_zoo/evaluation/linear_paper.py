@@ -1,0 +1,234 @@
+"""The paper's linear evaluation: LARS on features of augmented views (arXiv:2011.10566, sec. 3)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.evaluation.bench import Augmented, Bench
+from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.lars import Lars
+from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Schedule, all_finite
+
+PAPER_LR, CODE_LR = 0.02, 0.1
+"""Base lr of the paper's text and of its released code."""
+
+MOMENTUM, TRUST = 0.9, 0.001
+SAVE_SECONDS = 60.0
+"""A checkpoint is written at the end of an epoch if the last one is at least as old."""
+
+_INIT_STD = 0.01  # as in the released code
+_SEED = 0
+_CHUNK = 4096
+_SAMPLES = 64  # centre features that a checkpoint is recognised by
+
+
+class LinearPaperProtocol:
+    """A linear classifier on augmented views, 90 epochs of LARS; the centre views are the test.
+
+    Views: RandomResizedCrop and flip (`evaluation.augmented`). Batch 4096 (at most the training
+    set), lr = base x batch / 256, cosine, momentum 0.9, no weight decay, trust coefficient 0.001
+    for weights and bias, nothing clipped. Features as they are, not standardised; weights drawn
+    from N(0, 0.01^2), bias 0. The paper's text says base lr 0.02, its released code 0.1; both are
+    in the figure's name, after the one that was used.
+
+    LARS is `runtime.lars`: arXiv:1708.03888's, with the lr inside of the momentum (v ← m v + lr g).
+    The released code uses apex's LARC around torch's SGD, with the lr outside (w ← w - lr v): the
+    same for a lr that stands still, so that over a cosine of many steps they differ little.
+
+    Under torchrun every rank has to call it, and all return the same figure: each takes its share
+    of every batch, and gradients are averaged. With a `bench.folder` it goes on after an
+    interruption from the last epoch that was saved, to the same bits.
+
+    Args:
+        lr: the base lr.
+        epochs: passes over the training images.
+        batch: images of all ranks for each step; at most all of the training set.
+    """
+
+    version = 1
+    collective = True  # every rank calls it
+
+    def __init__(self, *, lr: float = CODE_LR, epochs: int = 90, batch: int = 4096) -> None:
+        self.lr, self.epochs, self.batch = lr, epochs, batch
+
+    def __call__(self, bench: Bench) -> list[Figure]:
+        """Train on augmented views, classify the centre views of the test images.
+
+        Raises:
+            InputError: there are no labels or no images to augment, the batch cannot be shared by
+                the ranks, the folder holds a checkpoint of other features, or it diverged.
+            DataError: its checkpoints are damaged.
+        """
+        check_labels(bench.train, bench.test, bench.classes)
+        if bench.augmented is None:
+            raise InputError(
+                "linear-paper trains on augmented views, and here are only features",
+                "Evaluate a run or a network together with its images, or use the protocol linear.",
+            )
+        batch = min(self.batch, len(bench.train.labels))
+        if batch % (world := distributed.world_size()):
+            raise InputError(
+                f"linear-paper: a batch of {batch} cannot be shared by {world} ranks equally",
+                f"Say linear-paper:batch={batch - batch % world}, or use another number of ranks.",
+            )
+        training = _Training(self, bench, batch)
+        training.run(bench.augmented)
+        name = (
+            f"linear-paper (lr={self.lr:g}; paper {PAPER_LR:g}, its code {CODE_LR:g};"
+            f" batch={batch}, epochs={self.epochs})"
+        )
+        details = {"steps": training.steps * self.epochs, "last_loss": round(training.loss, 6)}
+        predicted = training.ranked(bench.test.x)
+        return [figure(name, self.version, predicted, bench.test.labels, bench.classes, details)]
+
+
+class _Training:
+    """A classifier on its way through the epochs."""
+
+    def __init__(self, protocol: LinearPaperProtocol, bench: Bench, batch: int) -> None:
+        self.bench, self.batch, self.epochs = bench, batch, protocol.epochs
+        self.steps = len(bench.train.labels) // batch  # of an epoch: whole batches only
+        width = bench.train.x.shape[1]
+        generator = torch.Generator().manual_seed(_SEED)
+        weight = torch.randn(bench.classes, width, generator=generator) * _INIT_STD
+        self.weight = nn.Parameter(weight.to(bench.device))
+        self.bias = nn.Parameter(torch.zeros(bench.classes, device=bench.device))
+        peak = protocol.lr * batch / REFERENCE_BATCH
+        group = {"params": [self.weight, self.bias], "peak_lr": peak, "schedule": "cosine"}
+        self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST)
+        self.loss = float("nan")
+        self.identity = {
+            "protocol": "linear-paper",
+            "version": protocol.version,
+            "lr": protocol.lr,
+            "epochs": protocol.epochs,
+            "batch": batch,
+            "classes": bench.classes,
+            "width": width,
+            "labels": _digest(bench.train.labels),
+        }
+        # Features that were extracted anew may differ by rounding: they are compared, not hashed.
+        rows = np.linspace(0, len(bench.train.labels) - 1, _SAMPLES).round().astype(np.int64)
+        self.samples = bench.train.x[torch.from_numpy(np.unique(rows))].float()
+
+    def run(self, augmented: Augmented) -> None:
+        """Every epoch that is left, from the last checkpoint on."""
+        schedule = Schedule(self.epochs * self.steps)
+        begun = self._load()
+        saved = time.monotonic()
+        for epoch in range(begun, self.epochs):
+            total = torch.zeros((), dtype=torch.float64)
+            # There may be one more: damaged images have no centre features, but count there.
+            batches = itertools.islice(augmented(epoch, self.batch), self.steps)
+            taken = 0
+            for taken, features in enumerate(batches, start=1):
+                schedule.apply(self.lars, epoch * self.steps + taken - 1)
+                total += self._step(features.x, features.labels)
+            assert taken == self.steps, f"epoch {epoch} had {taken} batches, not {self.steps}"
+            self.loss = float(distributed.mean(total) / self.steps)
+            if not all_finite([self.weight, self.bias]):
+                raise InputError(
+                    f"linear-paper diverged in epoch {epoch + 1} of {self.epochs}",
+                    f"The base lr may be too high: linear-paper:lr={PAPER_LR}",
+                )
+            if epoch + 1 == self.epochs or time.monotonic() - saved >= SAVE_SECONDS:
+                self._save(epoch + 1)
+                saved = time.monotonic()
+
+    def _step(self, x: Tensor, labels: Tensor) -> Tensor:
+        """One step on this rank's share of a batch; the share's loss, on the CPU."""
+        x, labels = x.to(self.weight), labels.to(self.bench.device)
+        loss = F.cross_entropy(F.linear(x, self.weight, self.bias), labels)
+        for parameter, gradient in zip(
+            (self.weight, self.bias),
+            torch.autograd.grad(loss, (self.weight, self.bias)),
+            strict=True,
+        ):
+            parameter.grad = distributed.mean(gradient)
+        self.lars.step()
+        return loss.detach().double().cpu()
+
+    @torch.no_grad()
+    def ranked(self, x: Tensor) -> Tensor:
+        """The best classes [N, up to `RANKS`] of features [N, D], the best first."""
+        logits = (
+            F.linear(part.to(self.weight), self.weight, self.bias) for part in x.split(_CHUNK)
+        )
+        best = [
+            z.sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu() for z in logits
+        ]
+        return torch.cat(best)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Of this very protocol's checkpoints: with another lr it has another one."""
+        name = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
+        return None if self.bench.folder is None else self.bench.folder / f"linear-paper-{name}"
+
+    def _save(self, epochs_done: int) -> None:
+        folder = self._folder
+        if folder is None:
+            return
+        state = {
+            "identity": self.identity,
+            "samples": self.samples,
+            "weight": self.weight.detach().cpu(),
+            "bias": self.bias.detach().cpu(),
+            "optimizer": self.lars.state_dict(),
+            "epochs": epochs_done,
+            "loss": self.loss,
+        }
+        distributed.together(
+            lambda: save_checkpoint(folder, epochs_done, state) if distributed.rank() == 0 else None
+        )
+
+    def _load(self) -> int:
+        """Take the last checkpoint's state, on every rank; the number of epochs that it has."""
+        state = distributed.from_main(self._read)
+        if state is None:
+            return 0
+        with torch.no_grad():
+            self.weight.copy_(state["weight"])
+            self.bias.copy_(state["bias"])
+        self.lars.load_state_dict(state["optimizer"])
+        self.loss = float(state["loss"])
+        return int(state["epochs"])
+
+    def _read(self) -> dict[str, Any] | None:
+        folder = self._folder
+        if folder is None or not list(folder.glob("step-*.pt")):
+            return None
+        state, path, _ = load_last(folder)
+        if set(state) != _KEYS:
+            raise DataError(
+                f"the checkpoint {path} is not one of linear-paper",
+                f"Remove {folder} to start again.",
+            )
+        same = state["identity"] == self.identity and state["samples"].shape == self.samples.shape
+        near = {"rtol": 0.01, "atol": 0.01 * float(self.samples.abs().mean())}
+        if not (same and torch.allclose(state["samples"], self.samples, **near)):
+            raise InputError(
+                f"the checkpoint {path} is of linear-paper on another network's features",
+                f"Remove {folder} to start again.",
+            )
+        return state
+
+
+_KEYS = {"identity", "samples", "weight", "bias", "optimizer", "epochs", "loss"}
+
+
+def _digest(labels: Tensor) -> str:
+    return hashlib.sha256(labels.numpy().tobytes()).hexdigest()

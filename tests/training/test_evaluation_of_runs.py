@@ -1,0 +1,203 @@
+"""`simsiam-zoo evaluate` on runs: what the training found, from features taken once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation import frozen_pass
+from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
+from simsiam_zoo.evaluation.plot import draw_report
+from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+from simsiam_zoo.training.run import train
+
+
+def report_of(source: str, settings: dict[str, object] | None = None, preset=None) -> Any:
+    recipe, run = read_recipe(source, preset, settings or {})
+    return evaluate(open_subject(source, recipe, run, preset))
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(digit_shards, tmp_path_factory) -> Path:
+    from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.training.screen import Screen
+
+    settings: dict[str, object] = {
+        "dataset": str(digit_shards),
+        "data.image_size": 16,
+        "data.workers": 0,
+        "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
+        "predictor": "mlp:hidden_dim=8",
+        "training.batch_size": 16,
+        "training.epochs": 1,
+        "training.threads": 1,
+        "training.precision": "fp32",
+        "evaluation.rank_samples": 48,
+        "evaluation.baselines": False,
+    }
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(Recipe.make("digits", None, settings), folder, screen=Screen())
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+
+
+def test_it_finds_what_the_training_found_and_changes_nothing_that_was_there(run):
+    before = files(run)
+    report = report_of(str(run))
+    keys = ("protocol", "protocol_version", "top1", "top1_interval", "top5", "test_images")
+    found = [{key: figure[key] for key in keys} for figure in report["figures"]]
+    stated = json.loads((run / "result.json").read_text())["figures"]
+    assert found == [{key: figure[key] for key in keys} for figure in stated]
+    assert len(found) == 3  # knn twice, logistic
+    after = files(run)
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"features"}
+
+
+def test_the_checkpoint_and_the_exported_backbone_are_the_same_network(run):
+    whole = report_of(str(run))
+    for source in ("checkpoints/last.pt", "backbone.safetensors"):
+        other = report_of(str(run / source))
+        assert other["weights"] == whole["weights"]
+        assert other["figures"] == whole["figures"]
+
+
+def test_a_report_counts_every_image_once(run, tmp_path):
+    report = report_of(str(run), {"evaluation.protocols": ["knn:k=3"]})
+    (figure,) = report["figures"]
+    confusion = figure["confusion"]
+    assert sum(map(sum, confusion)) == 64 == report["data"]["test_images"]
+    assert sum(confusion[i][i] for i in range(10)) / 64 == pytest.approx(figure["top1"], abs=1e-6)
+    assert figure["per_class"][3] == pytest.approx(confusion[3][3] / sum(confusion[3]), abs=1e-6)
+    path = new_report_path(run)
+    write_report(report, path)
+    assert json.loads(path.read_text()) == report
+    assert (path.name, new_report_path(run).name) == ("1.json", "2.json")
+    draw_report(report, tmp_path / "evaluation.png")
+    with Image.open(tmp_path / "evaluation.png") as picture:
+        assert picture.width > 800
+
+
+def counted(monkeypatch) -> list[str]:
+    """Which passes read images from now on."""
+    read: list[str] = []
+    real = frozen_pass.EvalLoader.__iter__
+
+    def iterate(self):
+        read.append("pass")
+        return real(self)
+
+    monkeypatch.setattr(frozen_pass.EvalLoader, "__iter__", iterate)
+    return read
+
+
+def test_features_are_taken_once_and_a_damaged_or_half_written_file_again(run, monkeypatch):
+    first = report_of(str(run))["figures"]
+    read = counted(monkeypatch)
+    assert report_of(str(run), {"evaluation.protocols": ["knn"]})["figures"] == first[:2]
+    assert not read  # also where other protocols are asked for
+    entries = sorted((run / "features").glob("*/x.f32"))
+    assert len(entries) == 2
+    with entries[0].open("r+b") as file:  # one bit
+        file.seek(100)
+        byte = file.read(1)[0]
+        file.seek(100)
+        file.write(bytes([byte ^ 1]))
+    assert report_of(str(run))["figures"] == first
+    assert len(read) == 1
+    entries[1].write_bytes(entries[1].read_bytes()[:-4])
+    assert report_of(str(run))["figures"] == first
+    assert len(read) == 2
+    (entries[0].parent / "meta.json").unlink()
+    assert report_of(str(run))["figures"] == first
+    assert len(read) == 3
+    assert not list((run / "features").glob(".*.tmp"))
+
+
+def test_another_transform_or_arithmetic_is_another_key(run, monkeypatch):
+    report_of(str(run))
+    read = counted(monkeypatch)
+    for settings in ({"evaluation.crop": 0.8}, {"training.precision": "fp64"}):
+        report_of(str(run), {**settings, "evaluation.protocols": ["knn"]})
+    assert len(read) == 4
+
+
+def shards(folder: Path, train: list[int], test: list[int] | None) -> dict[str, object]:
+    from io import BytesIO
+
+    file = BytesIO()
+    Image.new("L", (8, 8), 99).save(file, "PNG")
+
+    def samples(labels: list[int]) -> list[PackedSample]:
+        return [PackedSample(f"{i}", file.getvalue(), "png", x) for i, x in enumerate(labels)]
+
+    splits = {"train": samples(train)} | ({} if test is None else {"val": samples(test)})
+    folder.mkdir()
+    pack(folder, splits, None)
+    return {"dataset": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        ([0, 1, 0], None, "there are no test images"),
+        ([0, -1, 1], [0, 1], "1 of the 3 training images have no label"),
+        ([0, 1, 1], [-1, -1], "2 of the 2 test images have no label"),
+        ([2, 2, 2], [2, 2], "all of one class"),
+        ([0, 1, 1], [0, 3], "labels up to 3, the training images up to 1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_a_feature_is_taken(
+    run, tmp_path, monkeypatch, train, test, words
+):
+    read = counted(monkeypatch)
+    with pytest.raises(InputError, match=words):
+        report_of(str(run), shards(tmp_path / "shards", train, test))
+    assert not read
+
+
+def test_a_model_of_timms_at_random_needs_data_and_says_what_it_is(
+    digit_shards, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path))
+    source = "timm:test_resnet:pretrained=false"
+    with pytest.raises(InputError, match="--data"):
+        read_recipe(source, None, {})
+    settings = {"dataset": str(digit_shards), "evaluation.protocols": ["knn:k=5"]}
+    report = report_of(source, {**settings, "training.threads": 1}, "digits")
+    assert report["network"] == "timm:test_resnet at random"
+    assert report["transform"]["image_size"] == 24
+    assert list((tmp_path / "features").glob("*/x.f32"))
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nowhere", "no run, checkpoint or model"),
+        ("timm:resnet999", "resnet"),
+        ("timm:resnet18:k=1", "pretrained"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(source, words):
+    with pytest.raises(InputError, match=words):
+        report_of(source, {"dataset": "digits"})
