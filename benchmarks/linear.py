@@ -3,15 +3,15 @@
     python benchmarks/linear.py [grid|epoch] [--images N] [--width D] [--classes C] [--epochs E]
                                 [--blocks B] [--threads T]
 
-grid   the protocol `linear`'s grid of 20 (lr, wd) by `train_together` in one pass, against the same
-       function called with each pair alone. Same features, orders and steps; that both give the same
-       classifiers is checked first. Goal: 3 x.
-epoch  the whole protocol (the grid, the held-out choice, the training anew and the test), as a
-       share of the time of one training epoch of `mnist-5k`. The epoch's time is that of its bare
-       steps on resident batches of noise: some are timed, and it is as many as an epoch has.
+grid   the protocol `linear`'s grid of 20 (lr, wd) by `train_together` in one pass, against the
+       same function called with each pair alone. Same features, orders and steps; that both give
+       the same classifiers is checked first. E (5) epochs. Goal: 3 x.
+epoch  the whole protocol (50 epochs of the grid, the held-out choice, the training anew and the
+       test), as a share of the time of one training epoch of `mnist-5k`. The epoch's time is that
+       of its bare steps on resident batches of noise: a few are timed, for as many as it has.
 
-Features are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10, as `mnist-5k`'s
-are. The two sides of `grid` take turns; the ratio is the median over B blocks. Times are wall clock.
+Features are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10, as those of
+`mnist-5k`. The two sides of `grid` take turns; the ratio is the median over B blocks. Wall clock.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def compare_epoch(options: argparse.Namespace) -> None:
     """The protocol against a training epoch."""
     size = options.images, options.width, options.classes
     bench = Bench(features(*size, 0), features(*size, 1), options.classes)
-    protocol = LinearProtocol(epochs=options.epochs)
+    protocol = LinearProtocol()
     took = seconds(lambda: protocol(bench))
     epoch = epoch_seconds(options.threads)
     print(
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=50, help="of the classifiers")
+    parser.add_argument("--epochs", type=int, default=5, help="of `grid`")
     parser.add_argument("--blocks", type=int, default=3, help="of each side")
     parser.add_argument("--threads", type=int, default=0, help="of torch; by default all cores")
     options = parser.parse_args()

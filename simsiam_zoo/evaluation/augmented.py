@@ -109,7 +109,7 @@ class AugmentedViews:
         for _ in range(parts):
             part = next(loaded)
             labels.append(part.labels.clone())
-            for images in part.views[0].split(AT_ONCE):
+            for images in torch.split(part.views[0], AT_ONCE):
                 view = normalize(
                     images, self.mean, self.std, self.runtime.device, self.runtime.dtype
                 )

@@ -80,7 +80,7 @@ def measure_scale(x: Tensor, rows: Tensor) -> Scale:
     """Mean and (biased) std of some rows of x [N, D], in one pass, a chunk at a time."""
     count, mean = 0, torch.zeros(x.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(mean)
-    for chosen in rows.split(_ROWS):
+    for chosen in torch.split(rows, _ROWS):
         chunk = x[chosen].double()
         n, own = len(chunk), chunk.mean(dim=0)
         away = own - mean  # the parts are merged as in Chan, Golub and LeVeque 1979
@@ -179,7 +179,8 @@ class _Training:
         self.weight_gradient.zero_()
         self.bias_gradient.zero_()
         rows = max(1, _LOGITS // len(self.bias))
-        for part, truth in zip(self.scale(x).split(rows), labels.split(rows), strict=True):
+        parts = torch.split(self.scale(x), rows)
+        for part, truth in zip(parts, torch.split(labels, rows), strict=True):
             logits = torch.addmm(self.bias, part, self.weight)
             error = logits.view(len(part), -1, self.classes).softmax(dim=2)
             error[torch.arange(len(part), device=error.device), :, truth] -= 1
@@ -210,7 +211,8 @@ def in_chunks(
     weight = classifiers.weight
     if rows is None:
         rows = torch.arange(len(features.labels))
-    for chosen in rows.split(max(1, min(_ROWS, _LOGITS // classifiers.bias.numel()))):
+    at_once = max(1, min(_ROWS, _LOGITS // classifiers.bias.numel()))
+    for chosen in torch.split(rows, at_once):
         x, labels = read(features, chosen, weight.dtype, weight.device)
         yield classifiers.logits(x), labels
 

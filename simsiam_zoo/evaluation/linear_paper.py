@@ -165,7 +165,8 @@ class _Training:
     def ranked(self, x: Tensor) -> Tensor:
         """The best classes [N, up to `RANKS`] of features [N, D], the best first."""
         logits = (
-            F.linear(part.to(self.weight), self.weight, self.bias) for part in x.split(_CHUNK)
+            F.linear(part.to(self.weight), self.weight, self.bias)
+            for part in torch.split(x, _CHUNK)
         )
         best = [
             z.sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu() for z in logits
@@ -218,8 +219,8 @@ class _Training:
                 f"Remove {folder} to start again.",
             )
         same = state["identity"] == self.identity and state["samples"].shape == self.samples.shape
-        near = {"rtol": 0.01, "atol": 0.01 * float(self.samples.abs().mean())}
-        if not (same and torch.allclose(state["samples"], self.samples, **near)):
+        near = 0.01 * float(self.samples.abs().mean())
+        if not (same and torch.allclose(state["samples"], self.samples, 0.01, near)):
             raise InputError(
                 f"the checkpoint {path} is of linear-paper on another network's features",
                 f"Remove {folder} to start again.",

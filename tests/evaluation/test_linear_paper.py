@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation import linear_paper
-from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.bench import Augmented, Bench
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.linear_paper import LinearPaperProtocol
 from simsiam_zoo.runtime.checkpoint import load_last
@@ -47,7 +47,7 @@ class Views:
             yield Features(views.x[rows], views.labels[rows])
 
 
-def bench(views: Views | None, folder: Path | None = None) -> Bench:
+def bench(views: Augmented | None, folder: Path | None = None) -> Bench:
     return Bench(draw(TRAIN, 0), draw(60, 1), CLASSES, views, folder)
 
 
@@ -209,5 +209,10 @@ def test_what_cannot_be_is_refused(monkeypatch):
         LinearPaperProtocol()(bench(Views()))
     assert "linear-paper:batch=48" in str(error.value)
     monkeypatch.undo()
+
+    def infinite(epoch: int, batch: int) -> Iterator[Features]:
+        for features in Views()(epoch, batch):
+            yield Features(features.x * torch.inf, features.labels)
+
     with pytest.raises(InputError, match="diverged in epoch 1 of 2"):
-        LinearPaperProtocol(lr=1e42, epochs=2)(bench(Views()))
+        LinearPaperProtocol(epochs=2, batch=16)(bench(infinite))
