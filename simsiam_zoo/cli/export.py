@@ -18,7 +18,10 @@ _FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
 )
 @click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
 @click.option(
-    "--license", "licence", metavar="ID", help="Of the weights, for the hub's model card: cc-by-4.0."
+    "--license",
+    "licence",
+    metavar="ID",
+    help="Of the weights, for the hub's model card: cc-by-4.0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(run: str, to: str, out: str | None, licence: str | None, as_json: bool) -> None:

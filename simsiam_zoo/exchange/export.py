@@ -61,7 +61,9 @@ FORMATS: dict[str, tuple[str, Callable[[Source, Path], Code]]] = {
 """What `to` may be: the name of what is written, and what writes it."""
 
 
-def export(run: Run, to: str, out: Path | str | None = None, licence: str | None = None) -> Exported:
+def export(
+    run: Run, to: str, out: Path | str | None = None, licence: str | None = None
+) -> Exported:
     """Write a run's backbone for another library, and prove that it gives the same features there.
 
     Args:

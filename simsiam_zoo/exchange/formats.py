@@ -95,7 +95,9 @@ def timm_code(made: TimmRecipe, file: str = "") -> Code:
         weights = str(path / file) if file else str(path)
         kwargs = "".join(f", {key}={value!r}" for key, value in made.kwargs.items())
         if not made.changes:
-            create = f"timm.create_model({made.name!r}, num_classes=0{kwargs}, checkpoint_path=file)"
+            create = (
+                f"timm.create_model({made.name!r}, num_classes=0{kwargs}, checkpoint_path=file)"
+            )
             body = ["import timm", f"file = {weights!r}", f"model = {create}"]
         else:
             body = [made.code, f"timm.models.load_checkpoint(model, {weights!r})"]

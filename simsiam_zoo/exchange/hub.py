@@ -44,7 +44,7 @@ def timm_config(source: Source, made: TimmRecipe) -> dict[str, Any]:
     The images are described as training saw them, so that timm's transforms do the same.
     """
     data, backbone = source.recipe.data, source.backbone
-    known = timm.get_pretrained_cfg(made.name)
+    known: Any = timm.get_pretrained_cfg(made.name)
     own = known.to_dict() if known is not None else {}
     return {
         "architecture": made.name,

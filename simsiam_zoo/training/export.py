@@ -75,10 +75,11 @@ def backbone_metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dic
 
 def _left_out(made: TimmRecipe, backbone: nn.Module) -> list[str]:
     """The keys that timm's whole model has beyond the backbone's."""
+    kwargs: dict[str, Any] = dict(made.kwargs)
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):  # without memory; a few models compute while they are built
-                whole: Any = timm.create_model(made.name, **made.kwargs)
+                whole: Any = timm.create_model(made.name, **kwargs)
         except (RuntimeError, NotImplementedError):
-            whole = timm.create_model(made.name, **made.kwargs)
+            whole = timm.create_model(made.name, **kwargs)
     return sorted(whole.state_dict().keys() - backbone.state_dict().keys())
