@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import tomli_w
@@ -15,11 +17,13 @@ import torch
 import torchvision
 from click.testing import CliRunner
 from made_weights import images, stir
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.import_ import import_ as command
+from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.exchange.importing import import_checkpoint
 from simsiam_zoo.training.screen import Screen
@@ -125,16 +129,24 @@ def test_the_folder_says_where_its_weights_are_from(released, tmp_path) -> None:
 
 
 def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
-    file = tmp_path / "recipe.toml"
-    evaluation = {"protocols": ["knn"], "baselines": False, "rank_samples": 48}
-    file.write_text(tomli_w.dumps({"preset": "digits", "evaluation": evaluation}))
-    few = {"training.batch_size": 256, "training.epochs": 1, "data.workers": 0}
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(24):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file, "PNG")
+        samples.append(PackedSample(f"{i:04d}", file.getvalue(), "png", i % 2))
+    pack(tmp_path / "data", {"train": samples[:16], "val": samples[16:]}, ("a", "b"), shard_size=8)
+    recipe = tmp_path / "recipe.toml"
+    evaluation = {"protocols": ["knn:k=3"], "baselines": False, "rank_samples": 8}
+    recipe.write_text(tomli_w.dumps({"preset": "digits", "evaluation": evaluation}))
+    few: dict[str, object] = {"training.batch_size": 8, "training.epochs": 1, "data.workers": 0}
+    few |= {"data.image_size": 16, "dataset": str(tmp_path / "data")}
     out = tmp_path / "run"
-    done = import_checkpoint(released, out, file=file, settings={**SMALL, **few})
+    done = import_checkpoint(released, out, file=recipe, settings={**SMALL, **few})
     assert done.resumable
     start = done.run.model.state_dict()
     result = train(done.run.recipe, out, resume=True, screen=Screen())
-    assert result["steps"] == 1347 // 256
+    assert result["steps"] == 2
     assert result["identity"] == done.run.lock["identity"]
     after = zoo.load(out)
     assert "imported" in after.lock
