@@ -5,8 +5,9 @@
     run = zoo.train(zoo.Recipe.make("digits"))
     run.verdict, run.figures, run.backbone
 
-What trains (`Recipe`, `Run`, `build`, `train`, `load`) is imported when it is first used; what a
-plugin needs (`Component`, `Family`, `Param`, `hookimpl`) is light and here at once.
+What trains (`Recipe`, `Run`, `build`, `train`, `load`, `load_backbone`) is imported when it is
+first used; what a plugin needs (`Component`, `Family`, `Param`, `hookimpl`) is light and here at
+once.
 """
 
 from importlib import import_module
@@ -16,6 +17,7 @@ from simsiam_zoo.catalog.component import Component, Family, Param
 from simsiam_zoo.catalog.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from simsiam_zoo.exchange.backbone import load_backbone
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.training.run import Run, build, load, train
 
@@ -28,11 +30,13 @@ __all__ = [
     "build",
     "hookimpl",
     "load",
+    "load_backbone",
     "train",
 ]
 
 _HEAVY = {
     "Recipe": "simsiam_zoo.recipe",
+    "load_backbone": "simsiam_zoo.exchange.backbone",
     **dict.fromkeys(("Run", "build", "load", "train"), "simsiam_zoo.training.run"),
 }
 

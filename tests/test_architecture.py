@@ -19,6 +19,7 @@ FLOORS = (
     ("cli",),
     ("testing",),
     ("studies",),
+    ("exchange",),
     ("training",),
     ("evaluation",),
     ("components",),
@@ -80,6 +81,8 @@ def test_the_rule_itself():
     assert may_import("recipe", "catalog")
     assert not may_import("catalog", "recipe")
     assert not may_import("catalog", "data")
+    assert may_import("exchange", "training")
+    assert not may_import("training", "exchange")  # a run knows nothing of where it may travel
     assert not may_import("siamese", "components")
     assert not may_import("errors", "__init__")  # through the public names, anything could get in
 

@@ -1,30 +1,85 @@
-"""`backbone.safetensors`: the trained backbone, as timm loads it."""
+"""`backbone.safetensors`: the trained backbone, as timm loads it, and what it takes to rebuild it.
+
+The file's metadata are texts; what is no plain word is JSON:
+
+    simsiam_zoo.backbone   the component's id
+    simsiam_zoo.params     its parameters
+    simsiam_zoo.data       image_size, mean and std of the images that it was trained on
+    simsiam_zoo.identity   of the run
+    simsiam_zoo.python     Python that makes the module, of timm alone, to be read by people
+    simsiam_zoo.timm       timm's name and arguments, and how timm's module was changed
+    simsiam_zoo.left_out   keys of timm's whole model that are not here: its classifier, VGG's fc
+                           layers (`pre_logits`)
+
+The last three are there for timm's models only.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import timm
+import torch
 from safetensors.torch import save
+from torch import Tensor, nn
 
-from simsiam_zoo.components.backbones import timm_recipe
+from simsiam_zoo.components.backbones import TimmRecipe, timm_recipe
+from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write
 from simsiam_zoo.training.setup import Setup
 
 
 def save_backbone(setup: Setup, path: Path) -> None:
-    """Write the backbone's weights under the keys that its library knows them by.
+    """Write the weights of a run's backbone under the keys that its library knows them by."""
+    write_backbone(setup.siamese.backbone, setup.recipe, setup.identity, path)
 
-    The file's metadata says what it is: the component, the run's identity and, for timm's models,
-    the Python that makes the module which these weights fit.
+
+def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Path) -> None:
+    """Write a backbone's weights with the metadata that rebuild it (see the module).
+
+    Raises:
+        OSError: the disk is full, say.
     """
-    backbone = setup.siamese.backbone
-    state = {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    metadata = backbone_metadata(backbone, recipe, identity)
+    with atomic_write(path) as file:
+        file.write(save(plain_state(backbone), metadata))
+
+
+def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, contiguous and of no module any more."""
+    return {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+
+
+def backbone_metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dict[str, str]:
+    """What the file says of its weights."""
+    part, data = recipe.part("backbone"), recipe.data
+    images = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
     metadata = {
         "format": "pt",
-        "simsiam_zoo.backbone": setup.recipe.part("backbone").id,
-        "simsiam_zoo.identity": setup.identity,
+        "simsiam_zoo.backbone": part.id,
+        "simsiam_zoo.params": json.dumps(dict(part.params)),
+        "simsiam_zoo.data": json.dumps(images),
+        "simsiam_zoo.identity": identity,
     }
     if (made := timm_recipe(backbone)) is not None:
-        metadata["simsiam_zoo.python"] = made.code
-    with atomic_write(path) as file:
-        file.write(save(state, metadata))
+        of_timm = {"name": made.name, "kwargs": made.kwargs, "changes": made.changes}
+        metadata |= {
+            "simsiam_zoo.python": made.code,
+            "simsiam_zoo.timm": json.dumps(of_timm),
+            "simsiam_zoo.left_out": json.dumps(_left_out(made, backbone)),
+        }
+    return metadata
+
+
+def _left_out(made: TimmRecipe, backbone: nn.Module) -> list[str]:
+    """The keys that timm's whole model has beyond the backbone's."""
+    kwargs: dict[str, Any] = dict(made.kwargs)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):  # without memory; a few models compute while they are built
+                whole: Any = timm.create_model(made.name, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            whole = timm.create_model(made.name, **kwargs)
+    return sorted(whole.state_dict().keys() - backbone.state_dict().keys())

@@ -72,7 +72,7 @@ def train(
         main = distributed.rank() == 0
         screen = (screen or default_screen()) if main else Screen()
         out = Path(distributed.from_main(lambda: str(out)))
-        before, done = distributed.from_main(lambda: look_into(out, resume))
+        before, done = distributed.from_main(lambda: look_into(out, resume, recipe))
         if done is not None:
             screen.say(f"{out} is complete already")
             result: dict[str, Any] = done
@@ -189,7 +189,9 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
     return time.monotonic() - began
 
 
-def look_into(out: Path, resume: bool) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def look_into(
+    out: Path, resume: bool, recipe: Recipe
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The lock of the run to go on with, and its result if it is complete; else None.
 
     Processes that torchrun started anew go on with what they began.
@@ -200,10 +202,24 @@ def look_into(out: Path, resume: bool) -> tuple[dict[str, Any] | None, dict[str,
     again = distributed.restarts() > 0 and (out / "recipe.toml").exists()
     if not resume and not again:
         refuse_occupied(out)
+        refuse_without_weights(recipe)
         return None, None
     if again and not resume and not (out / "checkpoints" / "last.pt").exists():
         return None, None  # it had not come to a checkpoint
     return read_lock(out), read_result(out)
+
+
+def refuse_without_weights(recipe: Recipe) -> None:
+    """Stop a new run of a recipe that starts from imported weights: it would start from others.
+
+    Raises:
+        InputError: it is such a recipe.
+    """
+    if recipe.training.init:
+        raise InputError(
+            "the recipe starts from imported weights (training.init), and a new run has none",
+            "Import them with this recipe, then go on with: simsiam-zoo train --resume RUN",
+        )
 
 
 def refuse_differing(setup: Setup) -> None:

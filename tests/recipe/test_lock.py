@@ -39,6 +39,7 @@ ALTERNATIVES: dict[str, Any] = {
     "training.epochs": 3,
     "training.batch_size": 128,
     "training.seed": 3,
+    "training.init": "0123456789abcdef",
     "training.precision": "fp32",
     "training.device": "cpu",
     "training.compile": True,

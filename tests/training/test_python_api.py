@@ -18,7 +18,18 @@ from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.setup import prepare
 
-PUBLIC = {"Component", "Family", "Param", "hookimpl", "Recipe", "Run", "build", "load", "train"}
+PUBLIC = {
+    "Component",
+    "Family",
+    "Param",
+    "hookimpl",
+    "Recipe",
+    "Run",
+    "build",
+    "load",
+    "load_backbone",
+    "train",
+}
 
 
 @pytest.fixture

@@ -1,0 +1,67 @@
+"""`simsiam-zoo export`: a run's backbone for other libraries."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from simsiam_zoo.cli.text import print_heading, print_line
+
+_FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
+
+
+@click.command(name="export", short_help="The backbone for timm, torchvision, ONNX, ...")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "--to", type=click.Choice(_FORMATS), required=True, help="What it is to be loaded by."
+)
+@click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
+@click.option(
+    "--license",
+    "licence",
+    metavar="ID",
+    help="Of the weights, for the hub's model card: cc-by-4.0.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def export(run: str, to: str, out: str | None, licence: str | None, as_json: bool) -> None:
+    """Write the backbone of RUN for another library, and check it there.
+
+    What was written is loaded again as its users will, and compared with the run's own backbone on
+    random images; if its features differ, nothing is left behind. The Python that loads it is
+    printed.
+
+    \b
+    timm, torchvision  weights for the other library's own model of that name
+    safetensors        weights and what rebuilds the backbone, simsiam_zoo.load_backbone
+    onnx, pt2          the computation itself, for batches of any size
+    hub                a folder for the Hugging Face Hub, with a model card
+
+    \b
+    Examples:
+      simsiam-zoo export runs/mnist-5k-seed0 --to timm
+      simsiam-zoo export runs/mnist-5k-seed0 --to hub --license cc-by-4.0
+    """
+    from simsiam_zoo.exchange.export import export as write
+    from simsiam_zoo.training.run import load
+
+    done = write(load(run), to, out, licence)
+    if as_json:
+        report = {
+            "path": str(done.path),
+            "to": to,
+            "max_abs_difference": done.difference,
+            "max_abs_feature": done.largest,
+            "python": done.code,
+        }
+        click.echo(json.dumps(report, indent=2))
+        return
+    print_heading(str(done.path))
+    print_line(
+        f"  loaded again, its features differ from the run's by {done.difference:.2g} at most"
+        f" (the largest is {done.largest:.2g})"
+    )
+    print_line()
+    print_heading("Python, for images [N, 3, H, W]")
+    for line in done.code.splitlines():
+        print_line(f"  {line}")

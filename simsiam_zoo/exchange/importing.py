@@ -1,0 +1,182 @@
+"""`simsiam-zoo import`: a run's folder around weights that were trained elsewhere.
+
+    recipe.toml  lock.toml  checkpoints/step-00000000.pt  backbone.safetensors
+
+There is no result.json: nothing was measured here yet. The lock has a table `imported` that says
+where the weights are from, and the recipe's `training.init` is their digest, so that a run which
+goes on from them has another identity than one from random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam_zoo.components.backbones import timm_recipe
+from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.exchange.layouts import Weights, file_digest, fit, read_weights
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.runtime.checkpoint import save_checkpoint
+from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.training.export import write_backbone
+from simsiam_zoo.training.record import Record, disk_trouble, refuse_occupied
+from simsiam_zoo.training.run import Run, build
+from simsiam_zoo.training.saving import Keeper, NotFiniteError
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import Setup, prepare
+
+PRESET = "imagenet"
+"""What published weights were most often trained by."""
+
+UNKNOWN = "unknown"
+"""The data's digest, where the recipe's data is not at hand."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A run that was made of a checkpoint.
+
+    Attributes:
+        run: the run.
+        layout: `simsiam` or `backbone`.
+        parts: which of its parts have the checkpoint's weights; the others are at their start.
+        resumable: whether `train --resume` can go on with it: its data was at hand.
+    """
+
+    run: Run
+    layout: str
+    parts: tuple[str, ...]
+    resumable: bool
+
+
+def import_checkpoint(
+    checkpoint: Path | str,
+    out: Path | str,
+    *,
+    backbone: str | None = None,
+    preset: str | None = None,
+    file: Path | str | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> Imported:
+    """Make a run's folder of SimSiam's original checkpoints, or of a timm or torchvision backbone.
+
+    Args:
+        checkpoint: the file; see `layouts.py` for what is understood.
+        out: the run's folder, new or empty.
+        backbone: which one it is, where the file does not say.
+        preset, file, settings: the recipe, as for `Recipe.make`: what the weights were trained by,
+            or what to go on with. By default the preset `imagenet`. The parts that the file holds
+            are as it says.
+
+    Raises:
+        InputError: `out` is taken, the file has no layout that is known, or its weights do not
+            fit the architecture.
+        PluginError: a part cannot be created.
+        DataError: the file is damaged, or holds more than tensors and plain values.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    refuse_occupied(out)
+    weights = read_weights(checkpoint)
+    digest = file_digest(checkpoint)
+    recipe = _recipe(weights, digest, checkpoint, backbone, preset, file, dict(settings or {}))
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            setup = prepare(recipe) if _at_hand(recipe) else None
+            siamese = build(recipe) if setup is None else setup.siamese
+            _fill(siamese, weights, checkpoint)
+            imported = {
+                "source": checkpoint.name,
+                "sha256": digest,
+                "layout": weights.layout,
+                "arch": weights.arch or recipe.backbone.name,
+                "parts": [*weights.parts],
+            }
+            _write(out, recipe, setup, siamese, imported)
+    finally:
+        torch.set_num_threads(threads)
+    return Imported(Run(out, recipe), weights.layout, tuple(weights.parts), setup is not None)
+
+
+def _recipe(
+    weights: Weights,
+    digest: str,
+    checkpoint: Path,
+    backbone: str | None,
+    preset: str | None,
+    file: Path | str | None,
+    settings: dict[str, object],
+) -> Recipe:
+    """The recipe with the parts that the file holds.
+
+    Raises:
+        InputError: the architecture is not known, or the user and the file contradict each other.
+    """
+    if backbone and weights.arch and backbone != weights.arch:
+        raise InputError(
+            f"{checkpoint} says that its arch is {weights.arch!r}, and --backbone says {backbone!r}"
+        )
+    name = backbone or weights.arch
+    if name is None:
+        raise InputError(
+            f"{checkpoint} does not say which architecture its weights are of",
+            "Say --backbone with timm's name for it, say --backbone resnet50.",
+        )
+    stated = {"backbone": name, **weights.settings, "training.init": digest[:16]}
+    given = {key.partition(".")[0]: key for key in settings}
+    for key in stated:
+        if (part := key.partition(".")[0]) != "training" and part in given:
+            raise InputError(f"{given[part]} cannot be set: the {part} is as {checkpoint} has it")
+    base = preset if preset is not None or file is not None else PRESET
+    return Recipe.make(base, file, {**settings, **stated})
+
+
+def _at_hand(recipe: Recipe) -> bool:
+    try:
+        recipe.part("dataset").create(stream=recipe.data.stream)
+    except InputError:
+        return False
+    return True
+
+
+def _fill(siamese: Siamese, weights: Weights, checkpoint: Path) -> None:
+    for part, state in weights.parts.items():
+        module = siamese.get_submodule(part)
+        headless = part == "backbone"
+        if headless and timm_recipe(module) is None:
+            raise PluginError("only timm's backbones can be imported: others' keys are not known")
+        own = module.state_dict()
+        module.load_state_dict(fit(state, own, part, checkpoint, headless))
+
+
+def _write(
+    out: Path, recipe: Recipe, setup: Setup | None, siamese: Siamese, imported: dict[str, Any]
+) -> None:
+    """Write the folder: the checkpoint of step 0, from which `train --resume` goes on."""
+    lock = _unresumable_lock(recipe) if setup is None else setup.lock
+    name = identity(lock)
+    record = Record(out, recipe, {**lock, "imported": imported}, name)
+    with disk_trouble(out), record:
+        record.start()
+        if setup is None:
+            plain = {"identity": name, "step": 0, "elapsed": 0.0, "siamese": siamese.state_dict()}
+            save_checkpoint(record.checkpoints, 0, plain)
+        else:
+            try:
+                Keeper(setup, record, Screen()).save(0, 0.0, done=True, again=False)
+            except NotFiniteError:
+                raise InputError("the weights to import are not finite") from None
+        write_backbone(siamese.backbone, recipe, name, out / "backbone.safetensors")
+
+
+def _unresumable_lock(recipe: Recipe) -> dict[str, Any]:
+    training = recipe.training
+    runtime = open_runtime(training.device, training.precision, training.threads)
+    machine = {"compile": training.compile, "world_size": 1, "bn_batch": training.batch_size}
+    return make_lock(recipe, UNKNOWN, runtime.describe() | machine)
