@@ -19,6 +19,7 @@ FLOORS = (
     ("cli",),
     ("testing",),
     ("studies",),
+    ("seeing",),
     ("training",),
     ("evaluation",),
     ("components",),
