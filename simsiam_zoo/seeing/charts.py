@@ -76,7 +76,8 @@ def draw_charts(rows: Sequence[Row]) -> list[Chart]:
     """A chart for everything that these rows of `metrics.jsonl` hold."""
     last = max(rows, key=lambda row: row["step"], default=None)
     per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
-    return [draw(panel, rows, per_epoch) for panel in panels(rows) if panel.keys]
+    epochs = last["step"] / per_epoch if last else 1.0
+    return [draw(panel, rows, per_epoch, epochs) for panel in panels(rows) if panel.keys]
 
 
 def panels(rows: Iterable[Row]) -> list[Panel]:
@@ -99,7 +100,7 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
     ]
 
 
-def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float) -> Chart:
+def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float, epochs: float) -> Chart:
     """Scale a panel's metrics to pixels. Values that are no finite numbers are left out."""
     found = [
         [
@@ -111,7 +112,7 @@ def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float) -> Chart:
     ]
     lines = [(key, thin(values)) for key, values in zip(panel.keys, found, strict=True) if values]
     every = [point for _, values in lines for point in values]
-    epochs = max((x for x, _ in every), default=1.0) or 1.0
+    epochs = epochs or 1.0
     ys = [y for _, y in every] + [y for y in (panel.floor, panel.ceiling) if y is not None]
     ticks = _ticks(ys, panel.log)
     low, high = (_scale(min(*ys, *ticks), panel.log), _scale(max(*ys, *ticks), panel.log))

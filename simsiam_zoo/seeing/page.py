@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -24,7 +25,8 @@ from simsiam_zoo.training.run import Run
 COLORS, SHAPES = 7, 5
 """A class's colour is its number modulo 7, its shape modulo 5: 35 classes look different."""
 
-_MAP_SIDE, _MAP_MARGIN = 600, 14
+_PAIRS = 8
+_MAP_WIDTH, _MAP_MARGIN = 600, 14
 
 
 def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
@@ -61,10 +63,11 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
         charts=charts,
         sight=sight,
         dots=_dots(sight.map) if sight else [],
-        map_side=_MAP_SIDE,
+        map_size=_map_size(sight.map) if sight else (0, 0),
         colors=COLORS,
         shapes=SHAPES,
         matrix=_matrix(sight) if sight else [],
+        pairs=_pairs(sight) if sight else [],
         knn=f"knn (k={K}, t={T:g})",
         neighbors=NEIGHBORS,
         files=_files(run),
@@ -105,7 +108,7 @@ def _evidence(run: Run) -> list[tuple[str, str]]:
     if (value := found.get("last_loss")) is not None:
         rows.append(("loss", f"{value:.3f}"))
     if (gain := found.get("knn_gain_interval")) is not None:
-        mean, low, high = (f"{100 * float(part):+.1f}" for part in gain)
+        low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
         rows.append(("kNN over untrained", f"{mean} points ({low} to {high})"))
     return rows
 
@@ -139,10 +142,17 @@ def _dots(map: Map) -> list[dict[str, Any]]:
     ]
 
 
+def _map_size(map: Map) -> tuple[int, int]:
+    """Width and height in pixels: as flat as the points are, but never a strip."""
+    tall = float(np.ptp(map.points[:, 1])) if len(map.points) else 1.0
+    return _MAP_WIDTH, round(_MAP_WIDTH * min(1.0, max(0.5, tall + 0.02)))
+
+
 def _pixels(map: Map) -> list[tuple[float, float]]:
-    room = _MAP_SIDE - 2 * _MAP_MARGIN
+    room = _MAP_WIDTH - 2 * _MAP_MARGIN
+    middle = _map_size(map)[1] / 2
     return [
-        (round(_MAP_MARGIN + x * room, 1), round(_MAP_SIDE - _MAP_MARGIN - y * room, 1))
+        (round(_MAP_MARGIN + x * room, 1), round(middle - (y - 0.5) * room, 1))
         for x, y in map.points.tolist()
     ]
 
@@ -164,6 +174,20 @@ def _matrix(sight: Sight) -> list[dict[str, Any]]:
         name = sight.classes[label]
         rows.append({"name": name, "cells": cells, "elsewhere": elsewhere, "recall": recall})
     return rows
+
+
+def _pairs(sight: Sight) -> list[tuple[str, str, int]]:
+    """The most frequent confusions among the classes shown: (class, taken for, images)."""
+    if sight.confusion is None or sight.classes is None:
+        return []
+    found = [
+        (n, row, column)
+        for row, counts in zip(sight.confusion.classes, sight.confusion.counts, strict=True)
+        for column, n in zip(sight.confusion.classes, counts, strict=True)
+        if n and row != column
+    ]
+    worst = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:_PAIRS]
+    return [(sight.classes[row], sight.classes[column], n) for n, row, column in worst]
 
 
 def _files(run: Run) -> list[tuple[str, str]]:
