@@ -19,7 +19,7 @@ from simsiam_zoo.evaluation.features import Encoder, extract, frozen
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import dataset_spec
 from simsiam_zoo.runtime.device import Runtime, open_runtime
-from simsiam_zoo.siamese import Batch
+from simsiam_zoo.siamese import Batch, Siamese
 from simsiam_zoo.training.run import Run
 
 Output = Literal["backbone", "z", "p"]
@@ -180,8 +180,7 @@ def _runtime(recipe: Recipe, device: str | None) -> Runtime:
 
 
 def _call(module: nn.Module, of: Output) -> Encoder:
-    if of == "backbone":
+    if not isinstance(module, Siamese):
         return module
-    encode: Encoder = module.encode
-    predict: Encoder = module.predict
-    return encode if of == "z" else lambda x: predict(encode(x))
+    siamese = module
+    return siamese.encode if of == "z" else lambda x: siamese.predict(siamese.encode(x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def choose(method: Method) -> Method:
     return ("umap" if installed else "tsne") if method == "auto" else method
 
 
-def lay_out(x: NDArray[np.float32], method: Method) -> tuple[NDArray[np.float64], str]:
+def lay_out(x: NDArray[np.floating[Any]], method: Method) -> tuple[NDArray[np.float64], str]:
     """Put features [N, D] on a plane, by their directions: as cosine kNN sees them.
 
     The seed is fixed: the same features give the same map on the same machine.
@@ -54,7 +54,7 @@ def lay_out(x: NDArray[np.float32], method: Method) -> tuple[NDArray[np.float64]
     return _fit(laid), TITLES[method]
 
 
-def _umap(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def _umap(x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     from umap import UMAP
 
     neighbors = min(15, len(x) - 1)
@@ -62,7 +62,7 @@ def _umap(x: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(model.fit_transform(x), np.float64)
 
 
-def _tsne(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def _tsne(x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -73,7 +73,7 @@ def _tsne(x: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(model.fit_transform(x), np.float64)
 
 
-def _pca(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def _pca(x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     from sklearn.decomposition import PCA
 
     out = np.zeros((len(x), 2))

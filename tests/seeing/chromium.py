@@ -43,8 +43,11 @@ class Chromium:
         self._in, theirs_out = os.pipe()
 
         # Chromium reads commands from descriptor 3 and writes answers to 4.
-        high = [os.dup2(fd, 100 + i, inheritable=True) for i, fd in enumerate((theirs_in, theirs_out))]
-        os.close(theirs_in), os.close(theirs_out)
+        high = [
+            os.dup2(fd, 100 + i, inheritable=True) for i, fd in enumerate((theirs_in, theirs_out))
+        ]
+        os.close(theirs_in)
+        os.close(theirs_out)
         command = 'exec 3<&100 4>&101 100<&- 101>&-; exec "$@"'
         self._process = subprocess.Popen(
             ["bash", "-c", command, "-", PROGRAM, *_FLAGS, f"--user-data-dir={profile}"],
@@ -68,7 +71,8 @@ class Chromium:
             self.call("Browser.close")
         finally:
             self._process.wait(timeout=30)
-            os.close(self._in), os.close(self._out)
+            os.close(self._in)
+            os.close(self._out)
 
     def tab(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the tab."""
@@ -105,8 +109,9 @@ class Chromium:
             self.events.append(self._read())
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        found = self.tab("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression in the page; of a promise, what it comes to."""
+        options = {"returnByValue": True, "awaitPromise": True}
+        found = self.tab("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 

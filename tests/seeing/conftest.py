@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chromium import PROGRAM, Chromium
+from hostile_names import HOSTILE
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -14,20 +15,6 @@ from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
-
-HOSTILE = (
-    "<script>document.title='owned'</script>",
-    "</script><script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "'\"><svg onload=document.title='owned'>",
-    "{{ 7 * 7 }}",
-    "<!--",
-    "&lt;b&gt;",
-    "http://example.com/x.png",
-    "\u202eright to left",
-    "a" * 60,
-)
-"""Names of the ten digits, as a shard's manifest may state them."""
 
 SETTINGS: dict[str, object] = {
     "data.image_size": 16,

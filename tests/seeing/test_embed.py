@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from simsiam_zoo.cli import root
+from simsiam_zoo.data.image import center, decode
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.seeing import files
@@ -32,7 +36,9 @@ def test_features_are_those_that_the_plain_modules_give_the_image_files(seen_run
 
     run = load(seen_run)
     pixels = torch.from_numpy(by_hand(run)).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(t).view(1, 3, 1, 1) for t in (run.recipe.data.mean, run.recipe.data.std))
+    mean, std = (
+        torch.tensor(t).view(1, 3, 1, 1) for t in (run.recipe.data.mean, run.recipe.data.std)
+    )
     model = run.model
     with torch.no_grad():
         expected = model.backbone(((pixels / 255 - mean) / std).float())
@@ -40,26 +46,20 @@ def test_features_are_those_that_the_plain_modules_give_the_image_files(seen_run
             expected = model.projector(expected)
         if of == "p":
             expected = model.predictor(expected)
-    torch.testing.assert_close(
-        torch.from_numpy(found["features"]), expected, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(torch.from_numpy(found["features"]), expected, rtol=1e-4, atol=1e-4)
 
 
 def by_hand(run):
-    from PIL import Image
+    """Evaluation's views of the test images, [N, S, S, 3], once Pillow's agree with them.
 
+    Pillow rounds in fixed point when it enlarges: they may be one level apart.
+    """
     test, size = run.recipe.part("dataset").create().test, run.recipe.data.image_size
-    images = []
-    for id in range(len(test)):
-        import io
-
-        image = Image.open(io.BytesIO(bytes(test.read(id).image))).convert("RGB")
-        images.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)))
-    # Pillow rounds in fixed point when it enlarges: within a level of what evaluation sees
-    from simsiam_zoo.data.image import center, decode
-
-    ours = np.stack([center(decode(test.read(id).image), size) for id in range(len(test))])
-    assert np.abs(ours.astype(int) - np.stack(images)).max() <= 1
+    files = [bytes(test.read(id).image) for id in range(len(test))]
+    images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+    pillow = [np.asarray(i.resize((size, size), Image.Resampling.BILINEAR), int) for i in images]
+    ours = np.stack([center(decode(file), size) for file in files])
+    assert np.abs(ours - np.stack(pillow)).max() <= 1
     return ours
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_refused_before_a_file_is_there(
 
 
 def test_parquet_without_pyarrow_names_the_extra(seen_run, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PluginError, match=r"simsiam-zoo\[parquet\]") as told:
         zoo("embed", seen_run, "--out", tmp_path / "features.parquet")
     assert told.value.exit_code == 3
