@@ -20,6 +20,7 @@ FLOORS = (
     ("testing",),
     ("studies",),
     ("exchange",),
+    ("seeing",),
     ("training",),
     ("evaluation",),
     ("components",),

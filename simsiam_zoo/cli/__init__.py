@@ -31,6 +31,8 @@ PROGRAM = "simsiam-zoo"
 COMMANDS = {
     "train": ("simsiam_zoo.cli.train:train", "Train a network, evaluate it, give a verdict."),
     "evaluate": ("simsiam_zoo.cli.evaluate:evaluate", "Measure frozen features by protocols."),
+    "look": ("simsiam_zoo.cli.look:look", "Show a run as one page that opens offline."),
+    "embed": ("simsiam_zoo.cli.embed:embed", "Write a run's features of every image to a file."),
     "pack": ("simsiam_zoo.cli.pack:pack", "Turn a data set on disk into shards."),
     "index": ("simsiam_zoo.cli.index:index", "Count and index shards of other makers."),
     "inspect": ("simsiam_zoo.cli.inspect:inspect", "What is in shards, and what is wrong there."),

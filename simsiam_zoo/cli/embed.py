@@ -1,0 +1,106 @@
+"""`simsiam-zoo embed`: a run's features of every image, in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.errors import InputError
+
+
+@click.command(short_help="Write a run's features of every image to a file.")
+@click.argument("run")
+@click.option(
+    "--data",
+    metavar="NAME|PATH|URL",
+    shell_complete=complete_component("dataset"),
+    help="Shards or a dataset's name (default: the run's own data).",
+)
+@click.option("--out", metavar="FILE", required=True, help="A file .npz or .parquet.")
+@click.option(
+    "--of",
+    type=click.Choice(["backbone", "z", "p"]),
+    default="backbone",
+    help="The backbone's output (default), the projector's z or the predictor's p.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["all", "train", "test"]),
+    default="all",
+    help="Which images (default: all).",
+)
+@click.option("--skip-damaged", is_flag=True, help="Leave damaged images out; default: stop.")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def embed(
+    run: str,
+    data: str | None,
+    out: str,
+    of: Any,
+    split: str,
+    skip_damaged: bool,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compute the features that RUN's frozen network gives every image, and write them down.
+
+    RUN is the folder of a run. The file holds features, labels (-1 for none), ids, keys, shards and
+    class names, and what they were computed with. Images need no labels.
+
+    \b
+    Examples:
+      simsiam-zoo embed runs/digits-seed0 --out features.npz
+      simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
+    """
+    from simsiam_zoo.cli.progress import Progress
+    from simsiam_zoo.seeing.embedding import Network, open_data
+    from simsiam_zoo.seeing.files import check_out, make_table, write_table
+    from simsiam_zoo.training.run import load
+
+    path = Path(out)
+    check_out(path)
+    found = load(run)
+    network = Network(found, of, device)
+    dataset = open_data(found, data)
+    wanted = {"train": dataset.train, "test": dataset.test}
+    sets = {n: s for n, s in wanted.items() if s is not None and split in ("all", n)}
+    if not sets:
+        raise InputError(f"there are no {split} images in this data", "Leave out --split.")
+    parts: list[Any] = []
+    before = 0
+    with Progress(sum(map(len, sets.values())), quiet) as progress:
+        for name, shards in sets.items():
+
+            def shown(done: int, before: int = before) -> None:
+                progress.show(before + done)
+
+            embedding = network.embed(shards, skip_damaged=skip_damaged, shown=shown)
+            parts.append((name, shards, embedding))
+            before += len(shards)
+    metadata = {
+        "run": found.lock.get("identity"),
+        "of": of,
+        "backbone": found.recipe.part("backbone").id,
+        "weights_sha256": network.digest,
+        "transform": network.transform(),
+        "data": {name: shards.digest for name, shards in sets.items()},
+    }
+    table = make_table(parts, dataset.classes, metadata)
+    write_table(path, table)
+    damaged = [name for _, _, embedding in parts for name in embedding.damaged]
+    images = {name: len(embedding.ids) for name, _, embedding in parts}
+    width = table.features.shape[1]
+    if as_json:
+        summary = {"file": str(path), "images": images, "width": width, "damaged": damaged}
+        click.echo(json.dumps(summary | metadata, indent=2))
+        return
+    counts = " and ".join(f"{count:,} {name}" for name, count in images.items())
+    click.echo(f"{path}: {of} features of {counts} images, {width:,} numbers each")
+    for name in damaged:
+        click.echo(f"left out, damaged: {name}", err=True)

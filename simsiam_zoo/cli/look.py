@@ -1,0 +1,100 @@
+"""`simsiam-zoo look`: a run as one page that opens offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.errors import InputError, ZooError
+
+
+@click.command(short_help="Show a run as one page that opens offline.")
+@click.argument("run")
+@click.option("--out", metavar="FILE", help="The page (default: look.html in RUN).")
+@click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--data",
+    metavar="NAME|PATH|URL",
+    shell_complete=complete_component("dataset"),
+    help="Shards or a dataset's name (default: the run's own data).",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=10),
+    default=10_000,
+    metavar="N",
+    help="Most images of each split that are looked at (default: 10,000).",
+)
+@click.option(
+    "--map",
+    "method",
+    type=click.Choice(["auto", "umap", "tsne", "pca"]),
+    default="auto",
+    help="How features are laid out (default: umap if it is installed, else tsne).",
+)
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def look(
+    run: str,
+    out: str | None,
+    opened: bool,
+    data: str | None,
+    images: int,
+    method: Any,
+    device: str | None,
+    quiet: bool,
+) -> None:
+    """Put a run on one HTML page: curves, a map of features, neighbours, confusions, the recipe.
+
+    RUN is the folder of a run, complete or not. The page holds its images and fetches nothing: it
+    opens offline and can be passed on as one file.
+
+    \b
+    Examples:
+      simsiam-zoo look runs/digits-seed0
+      simsiam-zoo look runs/digits-seed0 --out digits.html --open
+    """
+    from simsiam_zoo.runtime.folders import atomic_write_text
+    from simsiam_zoo.seeing.layout import choose
+    from simsiam_zoo.seeing.page import render
+    from simsiam_zoo.training.run import load
+
+    found = load(run)
+    path = Path(out) if out else found.folder / "look.html"
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
+    choose(method)  # a missing package is told before the work, not after it
+    sight, notes = None, []
+    try:
+        sight = _see(found, data, device, images, method, quiet)
+    except ZooError as error:
+        if data is not None or device is not None:
+            raise
+        notes.append(f"The images could not be looked at: {error.what}")
+        click.echo(f"without images: {error}", err=True)
+    page = render(found, sight, notes)
+    try:
+        atomic_write_text(path, page)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(f"{path}: {len(page.encode()) / 1e6:.1f} MB, opens offline")
+    if opened:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _see(
+    run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
+) -> Any:
+    from simsiam_zoo.cli.progress import Progress
+    from simsiam_zoo.seeing.embedding import Network, open_data
+    from simsiam_zoo.seeing.sight import images_looked_at, see
+
+    network = Network(run, "backbone", device)
+    dataset = open_data(run, data)
+    with Progress(images_looked_at(dataset, images), quiet) as progress:
+        return see(network, dataset, most=images, method=method, shown=progress.show)

@@ -1,0 +1,215 @@
+"""A run as one HTML page that opens offline: everything is inside it, and nothing may be fetched.
+
+Class names, recipe strings and paths come from files that nobody vouches for. They are escaped by
+the template engine; were one not, the page's policy would still run no script and load no style but
+the two whose hashes it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.seeing.charts import Chart, draw_charts, hover
+from simsiam_zoo.seeing.sight import NEIGHBORS, K, Map, Sight, T
+from simsiam_zoo.training.run import Run
+
+COLORS, SHAPES = 7, 5
+"""A class's colour is its number modulo 7, its shape modulo 5: 35 classes look different."""
+
+_PAIRS = 8
+_MAP_WIDTH, _MAP_MARGIN = 600, 14
+
+
+def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
+    """The page.
+
+    Args:
+        run: complete or not.
+        sight: what was seen of its images; None where nothing could be.
+        notes: what is missing and why.
+
+    Raises:
+        DataError: a file of the run is damaged.
+    """
+    charts = draw_charts(run.metrics)
+    css, js = _text("page.css"), _text("page.js")
+    environment = Environment(
+        loader=PackageLoader("simsiam_zoo.seeing", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html")
+    return template.render(
+        policy=policy(css, js),
+        css=Markup(css),
+        js=Markup(js),
+        title=run.folder.resolve().name,
+        run=run,
+        parts=[(kind, _call(run, kind)) for kind in PARTS],
+        evidence=_evidence(run),
+        figures=_figures(run),
+        notes=notes,
+        charts=charts,
+        sight=sight,
+        dots=_dots(sight.map) if sight else [],
+        map_size=_map_size(sight.map) if sight else (0, 0),
+        colors=COLORS,
+        shapes=SHAPES,
+        matrix=_matrix(sight) if sight else [],
+        pairs=_pairs(sight) if sight else [],
+        knn=f"knn (k={K}, t={T:g})",
+        neighbors=NEIGHBORS,
+        files=_files(run),
+        data=_data(charts, sight),
+    )
+
+
+def policy(css: str, js: str) -> str:
+    """The content security policy: this style, this script, images from the page itself."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return (resources.files("simsiam_zoo.seeing") / "template" / name).read_text("utf-8")
+
+
+def _call(run: Run, kind: str) -> str:
+    part = getattr(run.recipe, kind)
+    words = ", ".join(f"{key}={value}" for key, value in part.params.items() if value is not None)
+    return f"{part.name} ({words})" if words else str(part.name)
+
+
+def _evidence(run: Run) -> list[tuple[str, str]]:
+    """What the verdict rests on, as (what, value)."""
+    found = (run.result or {}).get("evidence") or {}
+    rows = []
+    if (value := found.get("std_sqrt_d")) is not None:
+        rows.append(("std × √d", f"{value:.2f}"))
+    if (value := found.get("effective_rank")) is not None:
+        rows.append(("effective rank", f"{value:.1f} of {found.get('effective_rank_limit')}"))
+    if (value := found.get("last_loss")) is not None:
+        rows.append(("loss", f"{value:.3f}"))
+    if (gain := found.get("knn_gain_interval")) is not None:
+        low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
+        rows.append(("kNN over untrained", f"{mean} points ({low} to {high})"))
+    return rows
+
+
+def _figures(run: Run) -> dict[str, Any]:
+    """The figures as a table: protocols across, networks down."""
+    columns = list(dict.fromkeys(_protocol(f) for f in run.figures))
+    networks = list(dict.fromkeys(f["network"] for f in run.figures))
+    found = {(f["network"], _protocol(f)): f["top1"] for f in run.figures}
+    rows = [(network, [found.get((network, c)) for c in columns]) for network in networks]
+    return {"columns": columns, "rows": rows}
+
+
+def _protocol(figure: dict[str, Any]) -> tuple[str, int | None, int]:
+    return figure["protocol"], figure.get("protocol_version"), figure["test_images"]
+
+
+def _dots(map: Map) -> list[dict[str, Any]]:
+    """The map's points by class, so that one class can be picked out."""
+    groups: dict[int, list[tuple[float, float, int]]] = {}
+    for place, (label, (x, y)) in enumerate(zip(map.labels, _pixels(map), strict=True)):
+        groups.setdefault(label, []).append((x, y, place))
+    return [
+        {
+            "label": label,
+            "color": max(label, 0) % COLORS,
+            "shape": max(label, 0) % SHAPES,
+            "points": groups[label],
+        }
+        for label in sorted(groups)
+    ]
+
+
+def _map_size(map: Map) -> tuple[int, int]:
+    """Width and height in pixels: as flat as the points are, but never a strip."""
+    tall = float(np.ptp(map.points[:, 1])) if len(map.points) else 1.0
+    return _MAP_WIDTH, round(_MAP_WIDTH * min(1.0, max(0.5, tall + 0.02)))
+
+
+def _pixels(map: Map) -> list[tuple[float, float]]:
+    room = _MAP_WIDTH - 2 * _MAP_MARGIN
+    middle = _map_size(map)[1] / 2
+    return [
+        (round(_MAP_MARGIN + x * room, 1), round(middle - (y - 0.5) * room, 1))
+        for x, y in map.points.tolist()
+    ]
+
+
+def _matrix(sight: Sight) -> list[dict[str, Any]]:
+    """Rows of the confusion matrix: name, cells (count, shade 0 to 9, right), elsewhere, recall."""
+    if sight.confusion is None or sight.classes is None:
+        return []
+    rows = []
+    for place, label in enumerate(sight.confusion.classes):
+        counts = sight.confusion.counts[place]
+        elsewhere = sight.confusion.elsewhere[place]
+        total = sum(counts) + elsewhere
+        cells = [
+            {"count": n, "shade": -(-9 * n // total) if total else 0, "right": at == place}
+            for at, n in enumerate(counts)
+        ]
+        recall = counts[place] / total if total else None
+        name = sight.classes[label]
+        rows.append({"name": name, "cells": cells, "elsewhere": elsewhere, "recall": recall})
+    return rows
+
+
+def _pairs(sight: Sight) -> list[tuple[str, str, int]]:
+    """The most frequent confusions among the classes shown: (class, taken for, images)."""
+    if sight.confusion is None or sight.classes is None:
+        return []
+    found = [
+        (n, row, column)
+        for row, counts in zip(sight.confusion.classes, sight.confusion.counts, strict=True)
+        for column, n in zip(sight.confusion.classes, counts, strict=True)
+        if n and row != column
+    ]
+    worst = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:_PAIRS]
+    return [(sight.classes[row], sight.classes[column], n) for n, row, column in worst]
+
+
+def _files(run: Run) -> list[tuple[str, str]]:
+    names = ("recipe.toml", "lock.toml")
+    paths = [run.folder / name for name in names]
+    return [(p.name, p.read_text("utf-8", "replace")) for p in paths if p.is_file()]
+
+
+def _data(charts: Sequence[Chart], sight: Sight | None) -> dict[str, Any]:
+    """What the script reads."""
+    if sight is None:
+        return {"charts": hover(charts), "map": None}
+    names = sight.classes
+    return {
+        "charts": hover(charts),
+        "map": {
+            "points": _pixels(sight.map),
+            "labels": sight.map.labels,
+            "names": names,
+            "sprite": sight.map.thumbnails.uri,
+            "tile": sight.map.thumbnails.tile,
+            "columns": sight.map.thumbnails.columns,
+            "rows": sight.map.thumbnails.rows,
+        },
+    }

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import base64
+import io
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.manifold import trustworthiness
+from sklearn.neighbors import NearestNeighbors
+
+from simsiam_zoo.errors import PluginError
+from simsiam_zoo.seeing.charts import Chart, draw_charts, hover, thin
+from simsiam_zoo.seeing.layout import choose, lay_out
+from simsiam_zoo.seeing.neighbors import confuse, nearest
+from simsiam_zoo.seeing.pictures import data_uri
+
+
+def groups(per: int = 20) -> np.ndarray:
+    """Three directions in 30 dimensions, with noise around each."""
+    draw = np.random.default_rng(0)
+    centers = np.repeat(np.eye(30)[:3], per, axis=0)
+    return (centers + 0.05 * draw.standard_normal(centers.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["tsne", "pca", "umap"])
+def test_a_map_keeps_neighbours_and_repeats(method):
+    if method == "umap" and find_spec("umap") is None:
+        pytest.skip("extra: umap")
+    x = groups()
+    points, _ = lay_out(x, method)
+    assert trustworthiness(x, points, n_neighbors=5, metric="cosine") > 0.75
+    nearest_two = NearestNeighbors(n_neighbors=6).fit(points).kneighbors(return_distance=False)
+    assert (nearest_two // 20 == np.arange(60)[:, None] // 20).mean() > 0.95
+    np.testing.assert_array_equal(points, lay_out(x, method)[0])
+    assert points.min() >= 0
+    assert points.max() <= 1
+
+
+@pytest.mark.parametrize("x", [np.zeros((40, 8)), np.ones((40, 8)), np.eye(3), np.ones((1, 4))])
+def test_a_collapsed_or_tiny_set_has_a_map_too(x):
+    points, name = lay_out(x.astype(np.float32), "tsne")
+    assert points.shape == (len(x), 2)
+    assert np.isfinite(points).all()
+    assert name == "PCA"
+
+
+def test_umap_is_taken_where_it_is_and_named_where_it_is_not(monkeypatch):
+    monkeypatch.setattr("simsiam_zoo.seeing.layout.find_spec", lambda name: None)
+    assert choose("auto") == "tsne"
+    with pytest.raises(PluginError, match=r"simsiam-zoo\[umap\]"):
+        choose("umap")
+    monkeypatch.setattr("simsiam_zoo.seeing.layout.find_spec", lambda name: name)
+    assert choose("auto") == "umap"
+
+
+def test_neighbours_are_scikit_learns():
+    draw = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(50, 7, generator=draw), torch.randn(9, 7, generator=draw)
+    model = NearestNeighbors(n_neighbors=8, metric="cosine", algorithm="brute").fit(bank)
+    distance, places = model.kneighbors(queries)
+    found = nearest(bank, queries, 8)
+    assert found.places == places.tolist()
+    np.testing.assert_allclose(found.similarity, 1 - distance, atol=1e-6)
+
+
+def test_an_image_is_not_its_own_neighbour():
+    bank = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert nearest(bank, bank[[4]], 1).places == [[4]]
+    found = nearest(bank, bank[[4]], 8, own=[4])
+    assert sorted(found.places[0]) == [0, 1, 2, 3, 5]
+
+
+def test_of_many_classes_those_with_most_errors_are_shown():
+    labels = torch.arange(100).repeat(3)
+    predicted = labels.clone()
+    predicted[:10] = 99  # ten classes lose an image to one
+    found = confuse(predicted, labels, 100)
+    assert set(range(10)) | {99} <= set(found.classes)
+    assert len(found.classes) == 20
+    assert found.top1 == pytest.approx(290 / 300)
+    row = found.counts[found.classes.index(0)]
+    assert (row[found.classes.index(0)], row[found.classes.index(99)]) == (2, 1)
+    assert sum(map(sum, found.counts)) + sum(found.elsewhere) == 60
+
+
+def test_a_chart_puts_values_where_its_axis_says():
+    rows = [
+        {"step": 10 * i, "epoch": i, "loss": -i / 4, "gradient_norm": 10.0**i} for i in (1, 2, 4)
+    ]
+    loss, norm = draw_charts(rows)
+    for chart, scale in ((loss, lambda y: y), (norm, np.log10)):
+        (low, least), (high, most) = chart.y_ticks[0], chart.y_ticks[-1]
+        share = (scale(float(most)) - scale(float(least))) / (high - low)
+        for _, y, _, value in chart.lines[0].points:
+            assert scale(float(least)) + (y - low) * share == pytest.approx(scale(value), abs=0.02)
+    xs = [point[0] for point in loss.lines[0].points]
+    assert xs[-1] == Chart.right
+    assert (xs[1] - Chart.left) * 2 == pytest.approx(xs[2] - Chart.left, abs=0.2)
+    assert "loss from -0.25 to -1" in loss.summary.lower()
+
+
+def test_what_is_no_number_is_no_point():
+    rows = [{"step": s, "epoch": 1, "loss": v} for s, v in enumerate([1.0, "<b>", None, 2.0], 1)]
+    (chart,) = draw_charts(rows)
+    assert [p["points"][0][3] for p in hover([chart])[0]["lines"]] == [1.0]
+    assert [point[3] for point in chart.lines[0].points] == [1.0, 2.0]
+    assert draw_charts([]) == []
+
+
+def test_a_long_run_keeps_its_peaks_and_its_ends():
+    values = [(float(i), 0.0) for i in range(10_000)]
+    values[4321] = (4321.0, 7.0)
+    values[9876] = (9876.0, -7.0)
+    kept = thin(values)
+    assert len(kept) < 450
+    assert {values[0], values[4321], values[9876], values[-1]} <= set(kept)
+    assert kept == sorted(kept)
+
+
+def test_an_image_survives_its_data_uri():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[2:5, 3] = 255
+    kind, _, content = data_uri(pixels).partition(";base64,")
+    assert kind in {"data:image/png", "data:image/webp"}
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"), int)
+    assert np.abs(shown - pixels).max() < 40
