@@ -33,7 +33,7 @@ def export(run: str, to: str, out: str | None, licence: str | None, as_json: boo
 
     \b
     timm, torchvision  weights for the other library's own model of that name
-    safetensors        weights and what rebuilds the backbone, simsiam_zoo.load_backbone
+    safetensors        weights for simsiam_zoo.load_backbone
     onnx, pt2          the computation itself, for batches of any size
     hub                a folder for the Hugging Face Hub, with a model card
 

@@ -135,12 +135,13 @@ def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file, "PNG")
         samples.append(PackedSample(f"{i:04d}", file.getvalue(), "png", i % 2))
+    (tmp_path / "data").mkdir()
     pack(tmp_path / "data", {"train": samples[:16], "val": samples[16:]}, ("a", "b"), shard_size=8)
     recipe = tmp_path / "recipe.toml"
     evaluation = {"protocols": ["knn:k=3"], "baselines": False, "rank_samples": 8}
     recipe.write_text(tomli_w.dumps({"preset": "digits", "evaluation": evaluation}))
     few: dict[str, object] = {"training.batch_size": 8, "training.epochs": 1, "data.workers": 0}
-    few |= {"data.image_size": 16, "dataset": str(tmp_path / "data")}
+    few |= {"data.image_size": 16, "dataset": str(tmp_path / "data"), "optim.lr": 0.01}
     out = tmp_path / "run"
     done = import_checkpoint(released, out, file=recipe, settings={**SMALL, **few})
     assert done.resumable
