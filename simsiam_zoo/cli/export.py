@@ -14,7 +14,11 @@ _FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
 @click.command(name="export", short_help="The backbone for timm, torchvision, ONNX, ...")
 @click.argument("run", metavar="RUN")
 @click.option(
-    "--to", type=click.Choice(_FORMATS), required=True, help="What it is to be loaded by."
+    "--to",
+    metavar="FORMAT",
+    type=click.Choice(_FORMATS),
+    required=True,
+    help="What it is to be loaded by.",
 )
 @click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
 @click.option(
