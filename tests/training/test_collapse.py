@@ -18,6 +18,7 @@ from simsiam_zoo.training.setup import prepare
 Run = Callable[..., tuple[Path, dict[str, Any]]]
 
 COLLAPSING: dict[str, object] = {
+    "backbone": "resnet10t",
     "training.stop_on_collapse": True,
     "training.epochs": 10,
     "gradient": "none",
