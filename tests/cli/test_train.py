@@ -12,7 +12,8 @@ import pytest
 from simsiam_zoo.recipe import Recipe
 
 TINY = [
-    *("--preset", "digits", "--epochs", "1", "--batch-size", "256", "--seed", "3"),
+    *("--preset", "digits", "--backbone", "test_resnet"),
+    *("--epochs", "1", "--batch-size", "256", "--seed", "3"),
     *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),
     *("--set", "data.image_size=16", "--set", "data.workers=0", "--set", "training.threads=1"),
     *("--set", "evaluation.rank_samples=64", "--set", "evaluation.baselines=false"),
