@@ -269,7 +269,9 @@ def headline(setup: Setup, step: int) -> str:
         f"{runtime.device}, {runtime.precision}",
     ]
     if world > 1:
-        words.append(f"{world} processes" + (f", BN over {setup.bn_batch}" * bool(setup.bn_batch)))
+        words.append(f"{world} processes")
+        if 0 < setup.bn_batch < training.batch_size:
+            words.append(f"BN not synchronised: over {setup.bn_batch} images on each")
     if state := setup.siamese.gradient.per_sample_state():
         size = world * sum(rows.nbytes for rows in state.values())
         amount = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
