@@ -1,11 +1,15 @@
 """Speed of training: our step against a plain one, a run against its step, the whole pipeline.
 
-    python benchmarks/step.py [step|trainer|pipeline] [--seconds S] [--blocks N] [--threads T]
+    python benchmarks/step.py [PART] [--seconds S] [--blocks N] [--threads T]
+
+PART is one of these; by default all.
 
 step      ours (the recipe's precision, channels last, fused optimiser) against the paper's
           algorithm written plainly: torchvision's network, fp32, contiguous, torch's default SGD.
           Same parameters, batch, threads and machine; both on resident, normalised batches.
           Goal: 2 x where the CPU multiplies bf16.
+products  the step of `mnist-5k` with its one-output convolutions as matrix products, against the
+          same step with torch's convolutions.
 trainer   a run of `mnist-5k` on resident data against its bare step: what the loop, the meter and
           the log cost. Looks of the monitor and checkpoints are left out. Goal: 1.05 x its time.
 pipeline  the same run from shards, the loader's processes included, as a share of the bare step's
@@ -23,6 +27,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,6 +42,7 @@ from simsiam_zoo.data.loader import LoadedBatch, TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.one_output_conv import OneOutputConv2d
 from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
@@ -177,6 +183,28 @@ def compare_steps(seconds: float, blocks: int, threads: int) -> None:
         )
 
 
+def compare_products(seconds: float, blocks: int, threads: int) -> None:
+    print("products: one-output convolutions as products, as convolutions, ratio")
+    setup = prepare(mnist(threads))
+    setup.schedule.apply(setup.optimizer, 0)
+    ready = to_device(setup, next(loader_of(setup)))
+    swapped = [m for m in setup.siamese.modules() if type(m) is OneOutputConv2d]
+
+    def step_with(kind: type[nn.Conv2d]) -> None:
+        for module in swapped:
+            module.__class__ = kind
+        bare_step(setup, ready)
+
+    batch = setup.recipe.training.batch_size
+    sides = [partial(step_with, kind) for kind in (OneOutputConv2d, nn.Conv2d)]
+    turns = [(step, steps_in(setup, step, seconds)) for step in sides]
+    taken: list[list[Block]] = [[], []]
+    for _ in range(blocks):
+        for found, (step, steps) in zip(taken, turns, strict=True):
+            found.append(timed(setup, step, steps, batch))
+    report(f"mnist-5k, batch {batch}, {setup.runtime.precision}", *taken, "")
+
+
 def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -290,7 +318,12 @@ def compare_pipeline(seconds: float, blocks: int, threads: int) -> None:
     )
 
 
-PARTS = {"step": compare_steps, "trainer": compare_trainer, "pipeline": compare_pipeline}
+PARTS = {
+    "step": compare_steps,
+    "products": compare_products,
+    "trainer": compare_trainer,
+    "pipeline": compare_pipeline,
+}
 
 
 def main() -> None:

@@ -148,7 +148,7 @@ class TrainBatches:
                 # batch already, is not seen twice in the same view.
                 view = self.augmentation.sample(draws.at(epoch, id, v), v, extent)
                 if self._apply is None:
-                    _place(render(image, view, self.size), out[v, row])
+                    _place(render(image, view, self.size, out[v, row]), out[v, row])
                 else:
                     _place(self._apply(to_rgb(image), view, self.size), out[v, row])
         return loaded(canvas, shown, labels, epoch, step, found.replaced)
@@ -247,7 +247,7 @@ def _check(sample: Sample) -> None:
 def _place(view: Pixels, slot: Pixels) -> None:
     if view.ndim == 2:
         cv2.cvtColor(view, cv2.COLOR_GRAY2RGB, dst=slot)
-    else:
+    elif not np.may_share_memory(view, slot):
         slot[...] = view
 
 

@@ -50,24 +50,27 @@ class View:
     solarize: int | None = None
 
 
-def render(image: Pixels, view: View, size: int) -> Pixels:
+def render(image: Pixels, view: View, size: int, slot: Pixels | None = None) -> Pixels:
     """Render one view.
 
     Args:
         image: [H, W, 3], or [H, W] for grey.
         view: what to do.
         size: side of the view in pixels.
+        slot: [size, size, 3], where the view may be written; it saves a copy of crops of RGB images
+            that nothing follows, and else is left alone.
 
     Returns:
-        [size, size, 3], or [size, size] for a grey image.
+        [size, size, 3], or [size, size] for a grey image; `slot` itself where it was used.
     """
+    last = slot if image.ndim == 3 and not _has_colour_or_blur(view) else None
     if view.rotation or view.shear:
         out = _affine_crop(image, view, size)
     else:
         left, top, right, bottom = view.box
-        out = resize(image[top:bottom, left:right], size, size)
+        out = resize(image[top:bottom, left:right], size, size, None if view.flip else last)
     if view.flip:
-        out = cast(Pixels, cv2.flip(out, 1))
+        out = cast(Pixels, cv2.flip(out, 1, dst=last))
     for operation, amount in view.jitter:
         out = _JITTER[operation](out, amount)
     if view.gray and out.ndim == 3:
@@ -80,6 +83,10 @@ def render(image: Pixels, view: View, size: int) -> Pixels:
     if view.solarize is not None:
         out = np.where(out >= view.solarize, 255 - out, out)
     return out
+
+
+def _has_colour_or_blur(view: View) -> bool:
+    return bool(view.jitter or view.gray or view.blur or view.solarize is not None)
 
 
 def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
@@ -100,15 +107,19 @@ def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     return out[top : top + size, left : left + size]
 
 
-def resize(image: Pixels, height: int, width: int) -> Pixels:
-    """Bilinear resize with antialiasing: within one level of Pillow's (two in rare pixels)."""
+def resize(image: Pixels, height: int, width: int, slot: Pixels | None = None) -> Pixels:
+    """Bilinear resize with antialiasing: within one level of Pillow's (two in rare pixels).
+
+    It is written to `slot`, [height, width, 3], where one is given and there is work to do.
+    """
     if image.shape[:2] == (height, width):
         return image
     if image.shape[0] <= height and image.shape[1] <= width:  # nothing to antialias
-        return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+        flag = cv2.INTER_LINEAR
+        return cast(Pixels, cv2.resize(image, (width, height), dst=slot, interpolation=flag))
     # torch has Pillow's filter in SIMD code for uint8. Given where to write, it writes channels
     # last; functional.interpolate takes twice the time: it writes planes, to be interleaved again.
-    out: Pixels = np.empty((height, width, *image.shape[2:]), np.uint8)
+    out = np.empty((height, width, *image.shape[2:]), np.uint8) if slot is None else slot
     torch.ops.aten._upsample_bilinear2d_aa.out(
         _planes(image), [height, width], False, out=_planes(out)
     )

@@ -36,6 +36,7 @@ from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
 from simsiam_zoo.runtime.compile import compile_in_place
 from simsiam_zoo.runtime.device import Runtime, open_runtime
+from simsiam_zoo.runtime.one_output_conv import as_products
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
 
@@ -182,6 +183,8 @@ def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
         steps=recipe.training.epochs * plan.steps,
     )
     siamese.to(memory_format=torch.channels_last)
+    if runtime.device.type == "cpu":
+        as_products(siamese)
     return siamese.to(runtime.device, runtime.dtype)
 
 
