@@ -28,6 +28,7 @@ def zoo_components() -> Iterator[Component | Family]:
     yield from _datasets()
     yield from _protocols()
     yield from _loggers()
+    yield from _launchers()
     yield from _presets()
     yield from _studies()
 
@@ -347,6 +348,15 @@ def _loggers() -> Iterator[Component]:
         target=f"{_HERE}.loggers:CsvLogger",
         summary="One table, a column for each figure, for spreadsheets and data frames",
         params=(Param("path", str, "metrics.csv", where, operational=True),),
+    )
+
+
+def _launchers() -> Iterator[Component]:
+    yield Component(
+        "launcher",
+        "local",
+        target="simsiam_zoo.studies.local:LocalLauncher",
+        summary="Processes on this machine; whole GPUs, handed out among the jobs",
     )
 
 
