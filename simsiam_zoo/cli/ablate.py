@@ -122,12 +122,12 @@ def _run(
     quiet: bool,
 ) -> None:
     from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.studies.launcher import Resources
+    from simsiam_zoo.studies.launcher import Resources, create_launcher
     from simsiam_zoo.studies.progress import default_view
     from simsiam_zoo.studies.publish import publish
     from simsiam_zoo.studies.running import run_study
 
-    starter = catalog().resolve("launcher", launcher).create()
+    starter = create_launcher(catalog().resolve("launcher", launcher))
     if not quiet:
         _say_warnings(plan)
     try:
