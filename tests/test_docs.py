@@ -39,7 +39,7 @@ def keys_table() -> str:
 
 def parts_table() -> str:
     text = []
-    for kind in (*PARTS, "augmentation", "dataset", "protocol", "logger"):
+    for kind in (*PARTS, "augmentation", "dataset", "protocol", "logger", "launcher"):
         text.append(f"## {kind}\n")
         for entry in catalog().entries(kind):
             component = entry.component

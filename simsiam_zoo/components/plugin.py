@@ -28,7 +28,9 @@ def zoo_components() -> Iterator[Component | Family]:
     yield from _datasets()
     yield from _protocols()
     yield from _loggers()
+    yield from _launchers()
     yield from _presets()
+    yield from _studies()
 
 
 def _backbones() -> Iterator[Component | Family]:
@@ -349,6 +351,15 @@ def _loggers() -> Iterator[Component]:
     )
 
 
+def _launchers() -> Iterator[Component]:
+    yield Component(
+        "launcher",
+        "local",
+        target="simsiam_zoo.studies.local:LocalLauncher",
+        summary="Processes on this machine; whole GPUs, handed out among the jobs",
+    )
+
+
 def _presets() -> Iterator[Component]:
     package = "simsiam_zoo.recipe.presets"
     for name, summary in (
@@ -358,3 +369,21 @@ def _presets() -> Iterator[Component]:
         ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),
     ):
         yield Component("preset", name, f"{package}:{name}.toml", summary, reference=SIMSIAM)
+
+
+def _studies() -> Iterator[Component]:
+    package = "simsiam_zoo.studies.presets"
+    for name, where, summary in (
+        ("five-parts", "", "Each of the five parts removed or replaced, and the batch"),
+        ("stop-gradient", " figure 2", "With the stop-gradient and without"),
+        ("predictor", " table 1", "No predictor, a fixed random one, its lr decayed or constant"),
+        ("batch-size", " table 2", "64 to 4096 images a step"),
+        ("head-bn", " table 3", "Which layers of projector and predictor have BN"),
+        ("similarity", " section 4.5", "Cross-entropy in place of the cosine"),
+        ("symmetrization", " section 4.6", "One side, or one side with two pairs an image"),
+        ("alternation", " section 5.2", "Targets computed for 1, 10, 100 steps, for an epoch"),
+        ("moving-average", " section 5.2", "A moving average of outputs in place of the predictor"),
+        ("width", " appendix B", "An output of 256 to 2048 channels"),
+    ):
+        target = f"{package}:{name}.toml"
+        yield Component("study", name, target, summary, reference=f"{SIMSIAM}{where}")

@@ -1,1 +1,1 @@
-"""Ablations: a study file in, trained arms, evaluations, verdicts and a report out."""
+"""Ablations: a base recipe and its substitutions, trained, judged and compared. No torch here."""
