@@ -38,6 +38,18 @@ def warnings(study: View) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
+def not_run(study: View) -> list[tuple[str, list[str]]]:
+    """Why what was not run, once: (why, the runs). Failed runs, which are shown, are left out."""
+    labels = {arm.name: arm.label for arm in study.arms}
+    failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
+    found: dict[str, list[str]] = {}
+    for arm, seed, why in study.not_run:
+        if (arm, seed) not in failed:
+            name = quoted(labels.get(arm, arm))
+            found.setdefault(why, []).append(name if seed is None else f"{name} seed {seed}")
+    return list(found.items())
+
+
 def notes(study: View) -> list[str]:
     """The study's notes; with one seed, one of them says so."""
     found = list(dict.fromkeys(study.notes))
@@ -117,16 +129,16 @@ def _differences(study: View) -> list[str]:
             open_.append(quoted(arm.label))
     told = []
     if apart:
-        told.append(f"Apart from the base by more than its seeds explain: {listing(apart)}.")
+        told.append(f"Different from the base (95 % interval over seeds without 0): {listing(apart, 6)}.")
     if open_:
-        told.append(f"Not told apart from the base by these seeds: {listing(open_)}.")
+        told.append(f"Not told apart from the base by these seeds: {listing(open_, 6)}.")
     return told
 
 
 def baselines(arm: Arm, metric: str) -> dict[str, float]:
     """Mean over seeds of what networks that were not trained reach."""
     shares: dict[str, list[float]] = {}
-    for run in arm.runs:
+    for run in arm.shown_runs:
         for network, by_metric in run.baselines.items():
             if metric in by_metric:
                 shares.setdefault(network, []).append(by_metric[metric])

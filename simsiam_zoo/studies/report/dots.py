@@ -85,7 +85,7 @@ def dot_plots(study: View) -> list[DotPlot]:
 
 
 def _plot(study: View, metric: str) -> DotPlot:
-    rows = [_row(study, arm, metric) for arm in study.arms]
+    rows = [_row(arm, metric) for arm in study.arms]
     shares = [share for row in rows for share in _extent(row)]
     low, high = min(shares, default=0.0), max(shares, default=1.0)
     room = 0.04 * ((high - low) or 1.0)
@@ -95,19 +95,18 @@ def _plot(study: View, metric: str) -> DotPlot:
     return DotPlot(metric, rows, low, high, ticks, base)
 
 
-def _row(study: View, arm: Arm, metric: str) -> Dot:
+def _row(arm: Arm, metric: str) -> Dot:
     figure = arm.metrics.get(metric)
-    known = [(run.top1[metric], run.verdict) for run in arm.runs if metric in run.top1]
-    same = study.base if arm.same_as is not None and study.base is not None else arm
+    known = [(run.top1[metric], run.verdict) for run in arm.shown_runs if metric in run.top1]
     if figure is None:
-        return Dot(arm, None, mark(arm), None, known, baselines(same, metric), _why(arm))
+        return Dot(arm, None, mark(arm), None, known, baselines(arm, metric), _why(arm))
     return Dot(
         arm,
         figure.mean,
         mark(arm),
         _bar(arm, metric),
         known if len(known) > 1 else [],
-        baselines(same, metric),
+        baselines(arm, metric),
         percent(figure.mean)
         if figure.std is None
         else f"{spread(figure.mean, figure.std, 1, 100)}{NARROW}%",
@@ -118,7 +117,7 @@ def _bar(arm: Arm, metric: str) -> Bar | None:
     figure = arm.metrics[metric]
     if figure.std is not None:
         return Bar(figure.mean - figure.std, figure.mean + figure.std, "seeds")
-    alone = [run.intervals[metric] for run in arm.runs if metric in run.intervals]
+    alone = [run.intervals[metric] for run in arm.shown_runs if metric in run.intervals]
     return Bar(*alone[0], "images") if len(alone) == 1 else None
 
 
@@ -131,5 +130,5 @@ def _extent(row: Dot) -> list[float]:
 def _why(arm: Arm) -> str:
     states = arm.states
     if not states:
-        return "no figure"
+        return "not run"
     return ", ".join(states if len(states) == 1 else (f"{n} {s}" for s, n in states.items()))

@@ -38,8 +38,12 @@ def render_markdown(study: View, plots: Sequence[str]) -> str:
     return "\n\n".join([*blocks, *_provenance(study)]) + "\n"
 
 
-def escape(value: str) -> str:
+def escape(value: str, begins: bool = True) -> str:
     """Text that stays text in a paragraph, a list or a table's cell.
+
+    Args:
+        value: on one line or several, which become one.
+        begins: whether it may stand at a line's or an item's beginning.
 
     Entities are used where a backslash would not do in a table, and for what GitHub makes more of
     (`@name`, `$`). Addresses do not become links.
@@ -49,6 +53,8 @@ def escape(value: str) -> str:
     value = re.sub(r"(?i)\b(https?|ftp|mailto|xmpp)(:)", r"\1&#58;", value)
     value = re.sub(r"(?i)\bwww\.", "www&#46;", value)
     value = re.sub(r"(?<=\s)#(?=#*$)", r"\#", value)  # it would close a heading
+    if not begins:
+        return value
     return _START.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", value)
 
 
@@ -60,10 +66,9 @@ def fenced(value: str) -> str:
 
 
 _READING = (
-    "Mean ± standard deviation over seeds. From base: difference in points, paired by seed, with its"
-    " 95 % t-interval; the interval covers the choice of seeds only, not that of the test images."
-    " Paper: the figure that the paper gives for such an arm, of its own data, network and"
-    " protocol."
+    "Mean ± standard deviation over seeds. From base: difference in points, paired by seed, and its"
+    " 95 % t-interval, which covers the choice of seeds, not that of test images."
+    " Paper: what the paper states of such an arm, with its own data, network and protocol."
 )
 
 
@@ -100,7 +105,8 @@ def _table(heads: list[str], columns: list[rows.Column], table: list[list[rows.C
 
 
 def _cell(cell: rows.Cell) -> str:
-    return escape(cell.text) + (f"<br><sub>{escape(cell.note)}</sub>" if cell.note else "")
+    note = f"<br><sub>{escape(cell.note, begins=False)}</sub>" if cell.note else ""
+    return escape(cell.text, begins=False) + note
 
 
 def _differences(study: View) -> list[str]:
@@ -124,8 +130,7 @@ def _failed(study: View) -> list[str]:
 
 def _not_run(study: View) -> list[str]:
     lines = [
-        f"**{escape(arm)}{'' if seed is None else f', seed {seed}'}:** {escape(why)}"
-        for arm, seed, why in study.not_run
+        f"**{escape(', '.join(runs))}:** {escape(why)}" for why, runs in answer.not_run(study)
     ]
     lines += [
         f"{escape(folder)} is stale: the study has no such arm any more, and nothing above is from"

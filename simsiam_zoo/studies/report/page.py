@@ -63,6 +63,7 @@ def render(study: View, curves: Mapping[str, list[Curve]]) -> str:
         differing=[arm for arm in study.arms if arm.differences],
         unfolded=sum(len(arm.differences) for arm in study.arms) <= _OPEN,
         failed=[(arm, run) for arm, run in study.runs if run.error],
+        not_run=answer.not_run(study),
         time=wall_time(study),
         palette=COLORS * DASHES,
         known_mark=known_mark,

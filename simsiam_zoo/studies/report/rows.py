@@ -132,7 +132,9 @@ def mark(arm: Arm) -> str | None:
 
 
 def _seeds(arm: Arm) -> Cell:
-    if arm.same_as is not None and not arm.is_base:
+    if not arm.shown_runs:
+        return Cell(MISSING, "not run")
+    if arm.same_as is not None:
         return Cell(f"{arm.done} of {arm.asked}", f"same as {arm.same_as}", arm.done)
     others = [f"{n} {state}" for state, n in arm.states.items() if state != DONE]
     return Cell(f"{arm.done} of {arm.asked}", ", ".join(others), arm.done)

@@ -3,7 +3,7 @@
 | column | |
 | --- | --- |
 | `arm`, `label`, `part`, `is_base` | of the arm |
-| `same_as` | `base` where the arm equals the base: its rows repeat the base's figures |
+| `same_as` | the arm that this one equals, or `base`: its rows repeat that one's figures |
 | `substitution` | JSON: recipe path to value |
 | `seed`, `state`, `exit_code` | of the run |
 | `verdict`, `expect`, `as_expected` | the run's verdict, those expected of the arm, the arm's outcome |
@@ -34,7 +34,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 def results_csv(study: View) -> str:
     """The whole file; figures are written so that they read back as the very same numbers."""
-    rows = [_row(study, arm, run) for arm in study.arms for run in _runs(study, arm)]
+    rows = [_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([_safe(name) for name in _names(study)])
@@ -55,12 +55,6 @@ def _names(study: View) -> list[str]:
         *("std_sqrt_d", "effective_rank", "loss"),
         *("steps", "seconds", "identity", "folder", "reason", "error"),
     ]
-
-
-def _runs(study: View, arm: Arm) -> list[ArmRun]:
-    if arm.same_as is not None and not arm.is_base and study.base is not None:
-        return study.base.runs
-    return arm.runs
 
 
 def _row(study: View, arm: Arm, run: ArmRun) -> dict[str, Value]:

@@ -67,7 +67,13 @@ class ArmRun:
 
 @dataclass(frozen=True)
 class Arm:
-    """What was substituted, and what came of it."""
+    """What was substituted, and what came of it.
+
+    Args:
+        same_as: label of the arm that it equals, or `base`: that is run in its place.
+        runs: its own.
+        shown_runs: those whose figures it has: its own, or those of the arm that it equals.
+    """
 
     number: int
     name: str
@@ -81,6 +87,7 @@ class Arm:
     paper: float | None
     warnings: list[str]
     runs: list[ArmRun]
+    shown_runs: list[ArmRun]
     done: int
     asked: int
     metrics: dict[str, Figure]
@@ -153,13 +160,11 @@ class View:
 def view(results: dict[str, Any]) -> View:
     """Read the results of a study; unknown keys are left alone, missing figures are None."""
     arms = [_arm(number, entries(arm)) for number, arm in enumerate(items(results.get("arms")))]
-    base = next((arm for arm in arms if arm.is_base), None)
-    if base is not None:
-        arms = [_as_base(arm, base) for arm in arms]
+    arms = [_with_figures(arm, _original(arm, arms)) for arm in arms]
     asked = [line(metric) for metric in items(results.get("metrics"))]
     return View(
         title=line(results.get("title") or results.get("study") or "Study"),
-        description=clean(results.get("description") or "").strip(),
+        description=_paragraphs(results.get("description")),
         study=line(results.get("study") or ""),
         preset=line(results.get("preset") or ""),
         seeds=[seed for seed in items(results.get("seeds")) if isinstance(seed, int)],
@@ -209,6 +214,7 @@ def _arm(number: int, arm: dict[str, Any]) -> Arm:
         paper=finite(arm.get("paper")),
         warnings=[line(warning) for warning in items(arm.get("warnings"))],
         runs=runs,
+        shown_runs=runs,
         done=_first(_whole(summary.get("done")), sum(run.state == DONE for run in runs)),
         asked=_first(_whole(summary.get("asked")), len(runs)),
         metrics=_by_name(summary.get("metrics"), _figure),
@@ -222,22 +228,34 @@ def _arm(number: int, arm: dict[str, Any]) -> Arm:
     )
 
 
-def _as_base(arm: Arm, base: Arm) -> Arm:
-    """An arm that equals the base has the base's figures, and no difference from it."""
-    if arm.is_base or arm.same_as is None:
+def _original(arm: Arm, arms: list[Arm]) -> Arm:
+    """The arm that this one equals; itself, as a rule."""
+    same = (other for other in arms if other.name == arm.same_as or _both_base(arm, other))
+    return arm if arm.same_as is None else next(same, arm)
+
+
+def _both_base(arm: Arm, other: Arm) -> bool:
+    return arm.same_as == "base" and other.is_base
+
+
+def _with_figures(arm: Arm, original: Arm) -> Arm:
+    """An arm that equals another one is not run: it has the figures of that one's runs."""
+    if original is arm:
         return arm
     return replace(
         arm,
+        same_as="base" if original.is_base else original.label,
         runs=[],
-        done=base.done,
-        asked=base.asked,
-        metrics=base.metrics,
-        difference={},
-        std_sqrt_d=base.std_sqrt_d,
-        effective_rank=base.effective_rank,
-        loss=base.loss,
-        verdicts=base.verdicts,
-        verdict=base.verdict,
+        shown_runs=original.runs,
+        done=original.done,
+        asked=original.asked,
+        metrics=original.metrics,
+        difference={} if original.is_base else original.difference,
+        std_sqrt_d=original.std_sqrt_d,
+        effective_rank=original.effective_rank,
+        loss=original.loss,
+        verdicts=original.verdicts,
+        verdict=original.verdict,
     )
 
 
@@ -319,6 +337,11 @@ def _provenance(found: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         rows = [(line(key), line(compact(each))) for key, each in pairs if each is not None]
         groups.append((line(name), rows))
     return [group for group in groups if group[1]]
+
+
+def _paragraphs(value: Any) -> str:
+    found = [line(part) for part in clean(value or "").split("\n\n")]
+    return "\n\n".join(part for part in found if part)
 
 
 def _pair(value: Any) -> tuple[float, float] | None:
