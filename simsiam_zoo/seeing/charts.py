@@ -140,9 +140,7 @@ def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float, epochs: floa
     )
 
 
-def thin(
-    points: list[tuple[float, float]], buckets: int = _BUCKETS
-) -> list[tuple[float, float]]:
+def thin(points: list[tuple[float, float]], buckets: int = _BUCKETS) -> list[tuple[float, float]]:
     """At most 2 x `buckets` of the points: a long run's peaks are kept, and its ends."""
     if len(points) <= 2 * buckets:
         return points

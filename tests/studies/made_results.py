@@ -172,10 +172,14 @@ def _write_curve(folder: Path, run: dict[str, Any], epochs: int) -> None:
         epoch, whole = divmod(step, STEPS_PER_EPOCH)
         if step == 1 or step % 10 == 0:
             fall = 1 - math.exp(-done * (40 if collapsed else 12))
-            std = 1 - 0.14 * fall if collapsed else 1 - 0.25 * math.exp(-(((done - 0.05) * 30) ** 2))
+            std = (
+                1 - 0.14 * fall if collapsed else 1 - 0.25 * math.exp(-(((done - 0.05) * 30) ** 2))
+            )
             noise = draw.gauss(0, 0.012)
             loss = -(0.985 if collapsed else 0.94) * fall + noise
-            lines.append({"step": step, "epoch": epoch, "loss": loss, "std_sqrt_d": std + noise / 3})
+            lines.append(
+                {"step": step, "epoch": epoch, "loss": loss, "std_sqrt_d": std + noise / 3}
+            )
         if whole == 0:
             knn = end - (end - 0.8) * math.exp(-done * 5) + draw.gauss(0, 0.006)
             lines.append({"step": step, "epoch": epoch, f"{KNN} 512 by 1024": knn})

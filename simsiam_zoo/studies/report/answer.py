@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from simsiam_zoo.studies.report.text import NARROW, between, count, listing, percent, points, quoted, spread
+from simsiam_zoo.studies.report.text import (
+    NARROW,
+    between,
+    count,
+    listing,
+    percent,
+    points,
+    quoted,
+    spread,
+)
 from simsiam_zoo.studies.report.view import DONE, FAILED, RUNNING, Arm, View
 
 _BAD = ("collapsed", "diverged")
@@ -129,7 +138,9 @@ def _differences(study: View) -> list[str]:
             open_.append(quoted(arm.label))
     told = []
     if apart:
-        told.append(f"Different from the base (95 % interval over seeds without 0): {listing(apart, 6)}.")
+        told.append(
+            f"Different from the base (95 % interval over seeds without 0): {listing(apart, 6)}."
+        )
     if open_:
         told.append(f"Not told apart from the base by these seeds: {listing(open_, 6)}.")
     return told

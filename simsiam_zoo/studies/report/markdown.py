@@ -86,7 +86,9 @@ def _top(study: View) -> list[str]:
     found += [told] if told else []
     notes = [escape(note) for note in answer.notes(study)]
     for warning, arms in answer.warnings(study):
-        notes.append(f"**{escape(text.listing([text.quoted(arm) for arm in arms]))}:** {escape(warning)}")
+        notes.append(
+            f"**{escape(text.listing([text.quoted(arm) for arm in arms]))}:** {escape(warning)}"
+        )
     return [*found, *([_list(notes)] if notes else [])]
 
 
@@ -129,9 +131,7 @@ def _failed(study: View) -> list[str]:
 
 
 def _not_run(study: View) -> list[str]:
-    lines = [
-        f"**{escape(', '.join(runs))}:** {escape(why)}" for why, runs in answer.not_run(study)
-    ]
+    lines = [f"**{escape(', '.join(runs))}:** {escape(why)}" for why, runs in answer.not_run(study)]
     lines += [
         f"{escape(folder)} is stale: the study has no such arm any more, and nothing above is from"
         " there."

@@ -48,7 +48,10 @@ def render(study: View, curves: Mapping[str, list[Curve]]) -> str:
         progress=answer.progress(study),
         answer=answer.answer(study),
         notes=answer.notes(study),
-        warnings=[(warning, text.listing([text.quoted(arm) for arm in arms])) for warning, arms in answer.warnings(study)],
+        warnings=[
+            (warning, text.listing([text.quoted(arm) for arm in arms]))
+            for warning, arms in answer.warnings(study)
+        ],
         columns=rows.arm_columns(study),
         groups=_groups(rows.arm_columns(study)),
         table=list(zip(study.arms, rows.arm_rows(study), strict=True)),

@@ -108,7 +108,11 @@ def _draw(study: View, key: str, curves: list[Curve], last: float) -> Chart:
         note(key, curves),
         traces,
         [(at_x(x), f"{x:g}") for x in find_ticks([0.0, last]) if x <= last],
-        [(at_y(y), f"{y:.4g}".replace("-", "−")) for y in find_ticks([low, high]) if low <= y <= high],
+        [
+            (at_y(y), f"{y:.4g}".replace("-", "−"))
+            for y in find_ticks([low, high])
+            if low <= y <= high
+        ],
         (0.0, last),
         (low, high),
         leaves,

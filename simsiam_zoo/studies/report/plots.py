@@ -156,11 +156,12 @@ def _panels(study: View, curves: Mapping[str, list[Curve]], keys: list[Key]) -> 
     grid = figure.subplots(1, len(shown), squeeze=False)[0]
     looks = {key.arm: _line(key.style) for key in keys}
     for axes, (key, own) in zip(grid, shown.items(), strict=True):
+        faint = 0.6 if len(own) <= 60 else 0.25
         for curve, points in zip(own, thinned(own), strict=True):
             alone = sum(each.arm == curve.arm for each in own) == 1
             thin = curve.seed is not None and not alone
             marker = "o" if len(points) == 1 else ""
-            wide = {"lw": 0.7, "alpha": 0.6} if thin else {"lw": 1.6}
+            wide = {"lw": 0.7, "alpha": faint} if thin else {"lw": 1.6}
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, **wide, **looks[curve.arm])
         low, high, _ = limits(study, key, own)
         axes.set_ylim(low, high)

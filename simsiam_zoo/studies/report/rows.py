@@ -57,7 +57,7 @@ def arm_columns(study: View) -> list[Column]:
     ]
     for metric in study.metrics:
         group, note = metric, _measured(study, metric)
-        columns.append(Column("Top-1, %", group, note))
+        columns.append(Column("Top‑1, %", group, note))
         columns.append(Column("From base", group, note))
     return [
         *columns,
