@@ -4,10 +4,11 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chromium import PROGRAM, Chromium
 from hatchling.builders.wheel import WheelBuilder
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -62,3 +63,12 @@ def zoo(install_plugins: Callable[..., dict[str, str]], tmp_path: Path) -> Zoo:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One Chromium for all tests: it takes seconds to start."""
+    if PROGRAM is None:
+        pytest.skip("needs Chromium")
+    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started

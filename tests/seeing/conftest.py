@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import PROGRAM, Chromium
 from hostile_names import HOSTILE
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -77,12 +75,3 @@ def damaged(tmp_path: Path) -> Path:
     bad = PackedSample("bad", b"\x89PNG\r\n\x1a\n and no more", "png", 1)
     pack(folder, {"train": [*digits(5), bad]}, None)
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """One Chromium for all tests: it takes seconds to start."""
-    if PROGRAM is None:
-        pytest.skip("needs Chromium")
-    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
-        yield started

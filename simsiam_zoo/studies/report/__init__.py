@@ -1,11 +1,5 @@
-"""The report of a study."""
+"""A study's report: one page, one text, one table and its plots, from the results and the runs."""
 
-from __future__ import annotations
+from simsiam_zoo.studies.report.write import write_report
 
-from pathlib import Path
-from typing import Any
-
-
-def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Nothing yet."""
-    return []
+__all__ = ["write_report"]
