@@ -122,10 +122,11 @@ def test_the_examples_of_show_hold(kind, name, capsys):
     shown = json.loads(capsys.readouterr().out)
     known = catalog()
     expected = known.resolve(kind, name)
-    if kind == "launcher":  # it has no place in a recipe
-        assert shown["example"] is None
-        return
     *_, spec = shlex.split(shown["example"]["command"])
+    if kind in ("launcher", "study"):  # they have no place in a recipe
+        assert shown["example"]["toml"] is None
+        assert known.resolve(kind, spec) == expected
+        return
     table = tomllib.loads(shown["example"]["toml"])
     if kind == "protocol":
         specs = tomllib.loads(spec)["evaluation"]["protocols"]
