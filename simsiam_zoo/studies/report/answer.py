@@ -78,7 +78,7 @@ def _expectations(study: View) -> str:
     text = f"Of {count(len(stated), 'arm')} with an expectation, {len(met)} came out as expected"
     if missed:
         cases = [
-            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm) or 'no verdict'})"
+            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm)})"
             for arm in missed
         ]
         text += f" and {len(missed)} did not: {listing(cases)}"

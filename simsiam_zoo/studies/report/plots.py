@@ -33,7 +33,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 _BASELINES = ("v", "|", "s")
 _WIDE = 8.0  # inches; with 200 dots each, 1,600 pixels
-_TEXT = {"parse_math": False}  # a dollar sign in a name is a dollar sign
+_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign in a name is a dollar sign
 
 
 def draw_plots(study: View, curves: Mapping[str, list[Curve]], folder: Path) -> list[Path]:
@@ -81,9 +81,9 @@ def _dots(study: View) -> Any:
         axes.axvline(plot.base, color=_INK, lw=1, ls=(0, (4, 3)), zorder=1)
     axes.set_xlim(plot.low, plot.high)
     axes.set_ylim(rows - 0.5, -0.5)
-    labels = axes.set_yticks(range(rows), [_short(row.arm.label, 42) for row in plot.rows], **_TEXT)
-    for label, row in zip(labels and axes.get_yticklabels(), plot.rows, strict=True):
-        label.set_fontweight("bold" if row.arm.is_base else "normal")
+    axes.set_yticks(range(rows), [_short(row.arm.label, 42) for row in plot.rows], **_TEXT)
+    for label, row in zip(axes.yaxis.get_majorticklabels(), plot.rows, strict=True):
+        label.set(fontweight="bold" if row.arm.is_base else "normal")
     values = axes.secondary_yaxis("right")
     values.set_yticks(range(rows), [row.text for row in plot.rows], fontsize=9, **_TEXT)
     for each in (axes, values):
