@@ -138,9 +138,8 @@ def _run(run: dict[str, Any]) -> ArmRun:
 
 def _metrics(arms: list[Arm], asked: list[str]) -> list[str]:
     """Figures in the order in which the study asks for their protocols."""
-    known = dict.fromkeys(
-        key for arm in arms for found in (arm.metrics, *(r.top1 for r in arm.runs)) for key in found
-    )
+    own = (key for arm in arms for run in arm.runs for key in run.top1)
+    known = dict.fromkeys([*(key for arm in arms for key in arm.metrics), *own])
 
     def place(key: str) -> int:
         name = key.partition(" ")[0]
