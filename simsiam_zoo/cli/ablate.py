@@ -122,12 +122,12 @@ def _run(
     quiet: bool,
 ) -> None:
     from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.studies.launcher import Resources
+    from simsiam_zoo.studies.launcher import Resources, create_launcher
     from simsiam_zoo.studies.progress import default_view
     from simsiam_zoo.studies.publish import publish
     from simsiam_zoo.studies.running import run_study
 
-    starter = catalog().resolve("launcher", launcher).create()
+    starter = create_launcher(catalog().resolve("launcher", launcher))
     if not quiet:
         _say_warnings(plan)
     try:
@@ -172,7 +172,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for arm in results["arms"]:
         summary = arm["summary"]
         figures = [_figure(summary["metrics"].get(name)) for name in metrics]
-        verdict = summary["verdict"] or ("not run" if not arm["runs"] else "-")
+        verdict = _verdicts(summary) or ("not run" if not arm["runs"] else "-")
         if arm["same_as"]:
             verdict = f"= {arm['same_as']}"
         expected = {True: "as expected", False: "not as expected", None: ""}
@@ -209,6 +209,14 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     ]
     for line in columns([row for row in files if (folder / row[0]).exists()], wrap=1):
         print_line(line)
+
+
+def _verdicts(summary: dict[str, Any]) -> str:
+    """The verdict of all seeds; where they differ, each with its number of seeds."""
+    found = summary["verdicts"]
+    if len(found) < 2:
+        return "".join(found)
+    return ", ".join(f"{count} {verdict}" for verdict, count in found.items())
 
 
 def _figure(summary: dict[str, Any] | None) -> str:

@@ -95,7 +95,7 @@ def _arm(
     first = recipes[study.seeds[0]]
     digest = _digest(first, study)
     same = next((arm for arm in others or () if arm.key.endswith(f"-{digest}")), None)
-    base = (others or [None])[0]
+    base = others[0] if others else None
     return Arm(
         name=name,
         label=label,

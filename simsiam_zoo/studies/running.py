@@ -56,7 +56,7 @@ def run_study(
     jobs: int,
     resources: Resources,
     view: View,
-    changed: Callable[[], None] = lambda: None,
+    changed: Callable[[], object] = lambda: None,
 ) -> list[tuple[Job, int]]:
     """Run what is not complete, `jobs` at a time; a job's failure is a result and stops no other.
 

@@ -65,6 +65,11 @@ class Ablation(_Strict):
     def _listed(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else (value,)
 
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _by_path(cls, value: Any) -> Any:
+        return flat(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
         stated = [bool(self.part), bool(self.set), bool(self.grid)]
