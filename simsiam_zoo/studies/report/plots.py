@@ -12,7 +12,15 @@ from simsiam_zoo.studies.report.curves import Curve
 from simsiam_zoo.studies.report.dots import Dot, DotPlot, dot_plots
 from simsiam_zoo.studies.report.page import COLORS, DASHES, Key, figure_2, known_mark, pair_keys
 from simsiam_zoo.studies.report.page import styles as arm_styles
-from simsiam_zoo.studies.report.panels import TITLES, last_epoch, limits, note, thinned
+from simsiam_zoo.studies.report.panels import (
+    SCALES,
+    TITLES,
+    last_epoch,
+    limits,
+    note,
+    thinned,
+    ticks_within,
+)
 from simsiam_zoo.studies.report.text import tick
 from simsiam_zoo.studies.report.view import View
 
@@ -165,6 +173,8 @@ def _panels(study: View, curves: Mapping[str, list[Curve]], keys: list[Key]) -> 
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, **wide, **looks[curve.arm])
         low, high, _ = limits(study, key, own)
         axes.set_ylim(low, high)
+        ticks = ticks_within(low, high)
+        axes.set_yticks(ticks, [f"{SCALES[key] * y:.4g}".replace("-", "−") for y in ticks])
         axes.set_xlim(0, last_epoch(shown))
         axes.set_title(TITLES[key][0], fontsize=9.5, loc="left", pad=16 if note(key, own) else 6)
         small = {"fontsize": 7, "color": _SOFT, "transform": axes.transAxes}
