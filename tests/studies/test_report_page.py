@@ -139,7 +139,7 @@ def test_a_collapsed_arm_has_a_shape_and_a_colour_of_its_own(opened):
 def test_gradient_studies_have_the_papers_figure(opened):
     browser, _ = opened
     titles = "[...document.querySelectorAll('#figure-2 figcaption b')].map(e => e.textContent)"
-    assert browser.evaluate(titles) == ["Loss", "std of z/|z| × √d", "kNN top-1 on the way"]
+    assert browser.evaluate(titles) == ["Loss", "std of z/|z| × √d", "kNN top-1 on the way, %"]
     keys = "[...document.querySelectorAll('#figure-2 .legend li')].map(e => e.textContent)"
     assert browser.evaluate(keys) == ["gradient: stop-gradient (base)", "gradient: none"]
 

@@ -15,9 +15,9 @@ from markdown_it import MarkdownIt
 
 from simsiam_zoo.studies.report.answer import answer, not_run, notes, progress, warnings
 from simsiam_zoo.studies.report.markdown import escape, fenced, render_markdown
+from simsiam_zoo.studies.report.reading import view
 from simsiam_zoo.studies.report.rows import arm_columns, arm_rows, run_rows
 from simsiam_zoo.studies.report.table import results_csv
-from simsiam_zoo.studies.report.view import view
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -14,6 +14,7 @@ from simsiam_zoo.studies.report.text import (
 )
 from simsiam_zoo.studies.report.view import DONE, FAILED, RUNNING, Arm, View
 
+NO = "no verdict"
 _BAD = ("collapsed", "diverged")
 
 
@@ -78,7 +79,7 @@ def _expectations(study: View) -> str:
     text = f"Of {count(len(stated), 'arm')} with an expectation, {len(met)} came out as expected"
     if missed:
         cases = [
-            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm) or 'no verdict'})"
+            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm) or NO})"
             for arm in missed
         ]
         text += f" and {len(missed)} did not: {listing(cases)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.studies.report.text import finite
+from simsiam_zoo.studies.report.text import finite, line
 from simsiam_zoo.studies.report.view import View, run_folder
 
 Point = tuple[float, float]
@@ -100,7 +100,7 @@ def _curve(
         return None
     values = ((row["step"] / per_epoch, finite(row.get(key))) for row in rows)
     points = [(epoch, value) for epoch, value in values if value is not None]
-    return Curve(arm, seed, points, per_epoch, key) if points else None
+    return Curve(arm, seed, points, per_epoch, line(key)) if points else None
 
 
 def _mean(own: list[Curve]) -> Curve | None:

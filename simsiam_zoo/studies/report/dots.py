@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simsiam_zoo.seeing.charts import find_ticks
 from simsiam_zoo.studies.report.answer import baselines
+from simsiam_zoo.studies.report.panels import ticks_within
 from simsiam_zoo.studies.report.rows import mark
 from simsiam_zoo.studies.report.text import NARROW, percent, spread
 from simsiam_zoo.studies.report.view import Arm, View
@@ -90,7 +90,7 @@ def _plot(study: View, metric: str) -> DotPlot:
     low, high = min(shares, default=0.0), max(shares, default=1.0)
     room = 0.04 * ((high - low) or 1.0)
     low, high = low - room, high + room
-    ticks = [tick for tick in find_ticks([low, high]) if low <= tick <= high]
+    ticks = ticks_within(low, high)
     base = next((row.mean for row in rows if row.arm.is_base), None)
     return DotPlot(metric, rows, low, high, ticks, base)
 

@@ -23,7 +23,7 @@ def render_markdown(study: View, plots: Sequence[str]) -> str:
     """The text.
 
     Args:
-        study: as `view` reads it.
+        study: as `reading.view` gives it.
         plots: names of the files in `plots/`.
     """
     blocks = [f"# {escape(study.title)}", *_asked(study), *_top(study)]

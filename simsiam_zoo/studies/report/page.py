@@ -12,7 +12,7 @@ from simsiam_zoo.studies.report import answer, rows, text
 from simsiam_zoo.studies.report.curves import Curve
 from simsiam_zoo.studies.report.dots import dot_plots
 from simsiam_zoo.studies.report.panels import Chart, Trace, draw
-from simsiam_zoo.studies.report.view import Arm, View
+from simsiam_zoo.studies.report.view import View
 
 COLORS, DASHES = 6, 4
 """An arm's line has one of 6 colours and one of 4 dashes; the base is in the text's colour."""
@@ -36,7 +36,7 @@ def render(study: View, curves: Mapping[str, list[Curve]]) -> str:
     """The page.
 
     Args:
-        study: as `view` reads it.
+        study: as `reading.view` gives it.
         curves: of its runs, by what is shown.
     """
     drawn = sorted({curve.arm for each in curves.values() for curve in each})
@@ -132,8 +132,3 @@ def _groups(columns: list[rows.Column]) -> list[dict[str, Any]]:
             head = {"group": column.group, "note": column.note, "span": 1}
             found.append(head | {"column": column, "at": at})
     return found
-
-
-def arms_by_number(study: View) -> dict[int, Arm]:
-    """To look an arm up."""
-    return {arm.number: arm for arm in study.arms}

@@ -18,8 +18,11 @@ _POINTS = 30_000
 TITLES = {
     LOSS: ("Loss", "what is minimised"),
     STD: ("std of z/|z| × √d", "1: scattered on the sphere, 0: collapsed"),
-    KNN: ("kNN top-1 on the way", ""),
+    KNN: ("kNN top-1 on the way, %", ""),
 }
+
+SCALES = {LOSS: 1.0, STD: 1.0, KNN: 100.0}
+"""kNN is told in per cent, as it is in the tables."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def limits(study: View, key: str, curves: list[Curve]) -> tuple[float, float, bo
     return low - room, high + room, leaves
 
 
+def ticks_within(low: float, high: float) -> list[float]:
+    """Round numbers on an axis."""
+    return [tick for tick in find_ticks([low, high]) if low <= tick <= high]
+
+
 def note(key: str, curves: list[Curve]) -> str:
     """How to read a panel; of kNN, its settings."""
     return curves[0].key if key == KNN else TITLES[key][1]
@@ -88,7 +96,7 @@ def thinned(curves: list[Curve]) -> list[list[Point]]:
 
 def _draw(study: View, key: str, curves: list[Curve], last: float) -> Chart:
     low, high, leaves = limits(study, key, curves)
-    span = high - low
+    span, scale = high - low, SCALES[key]
 
     def at_x(epoch: float) -> float:
         return round(_LEFT + epoch / last * (WIDTH - _RIGHT - _LEFT), 1)
@@ -108,12 +116,8 @@ def _draw(study: View, key: str, curves: list[Curve], last: float) -> Chart:
         note(key, curves),
         traces,
         [(at_x(x), f"{x:g}") for x in find_ticks([0.0, last]) if x <= last],
-        [
-            (at_y(y), f"{y:.4g}".replace("-", "−"))
-            for y in find_ticks([low, high])
-            if low <= y <= high
-        ],
+        [(at_y(y), f"{scale * y:.4g}".replace("-", "−")) for y in ticks_within(low, high)],
         (0.0, last),
-        (low, high),
+        (scale * low, scale * high),
         leaves,
     )

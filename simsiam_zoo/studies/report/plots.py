@@ -12,7 +12,15 @@ from simsiam_zoo.studies.report.curves import Curve
 from simsiam_zoo.studies.report.dots import Dot, DotPlot, dot_plots
 from simsiam_zoo.studies.report.page import COLORS, DASHES, Key, figure_2, known_mark, pair_keys
 from simsiam_zoo.studies.report.page import styles as arm_styles
-from simsiam_zoo.studies.report.panels import TITLES, last_epoch, limits, note, thinned
+from simsiam_zoo.studies.report.panels import (
+    SCALES,
+    TITLES,
+    last_epoch,
+    limits,
+    note,
+    thinned,
+    ticks_within,
+)
 from simsiam_zoo.studies.report.text import tick
 from simsiam_zoo.studies.report.view import View
 
@@ -33,7 +41,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 _BASELINES = ("v", "|", "s")
 _WIDE = 8.0  # inches; with 200 dots each, 1,600 pixels
-_TEXT = {"parse_math": False}  # a dollar sign in a name is a dollar sign
+_TEXT: dict[str, Any] = {"parse_math": False}  # a dollar sign in a name is a dollar sign
 
 
 def draw_plots(study: View, curves: Mapping[str, list[Curve]], folder: Path) -> list[Path]:
@@ -81,9 +89,9 @@ def _dots(study: View) -> Any:
         axes.axvline(plot.base, color=_INK, lw=1, ls=(0, (4, 3)), zorder=1)
     axes.set_xlim(plot.low, plot.high)
     axes.set_ylim(rows - 0.5, -0.5)
-    labels = axes.set_yticks(range(rows), [_short(row.arm.label, 42) for row in plot.rows], **_TEXT)
-    for label, row in zip(labels and axes.get_yticklabels(), plot.rows, strict=True):
-        label.set_fontweight("bold" if row.arm.is_base else "normal")
+    axes.set_yticks(range(rows), [_short(row.arm.label, 42) for row in plot.rows], **_TEXT)
+    for label, row in zip(axes.yaxis.get_majorticklabels(), plot.rows, strict=True):
+        label.set(fontweight="bold" if row.arm.is_base else "normal")
     values = axes.secondary_yaxis("right")
     values.set_yticks(range(rows), [row.text for row in plot.rows], fontsize=9, **_TEXT)
     for each in (axes, values):
@@ -165,6 +173,8 @@ def _panels(study: View, curves: Mapping[str, list[Curve]], keys: list[Key]) -> 
             axes.plot(*zip(*points, strict=True), marker=marker, ms=3, **wide, **looks[curve.arm])
         low, high, _ = limits(study, key, own)
         axes.set_ylim(low, high)
+        ticks = ticks_within(low, high)
+        axes.set_yticks(ticks, [f"{SCALES[key] * y:.4g}".replace("-", "−") for y in ticks])
         axes.set_xlim(0, last_epoch(shown))
         axes.set_title(TITLES[key][0], fontsize=9.5, loc="left", pad=16 if note(key, own) else 6)
         small = {"fontsize": 7, "color": _SOFT, "transform": axes.transAxes}

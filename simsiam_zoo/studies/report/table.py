@@ -6,11 +6,11 @@
 | `same_as` | the arm that this one equals, or `base`: its rows repeat that one's figures |
 | `substitution` | JSON: recipe path to value |
 | `seed`, `state`, `exit_code` | of the run |
-| `verdict`, `expect`, `as_expected` | the run's verdict, those expected of the arm, the arm's outcome |
+| `verdict`, `expect`, `as_expected` | the run's; those expected of the arm; its outcome |
 | `paper` | top-1 in per cent, as the paper states it |
-| `top1 PROTOCOL`, `test_images PROTOCOL` | share of the trained network, 0 to 1; of how many images |
+| `top1 PROTOCOL`, `test_images PROTOCOL` | share, 0 to 1; of how many images |
 | `NETWORK top1 PROTOCOL` | the same of the untrained network and of raw pixels |
-| `std_sqrt_d`, `effective_rank`, `loss` | of the embeddings at the end; the loss of the last tenth |
+| `std_sqrt_d`, `effective_rank`, `loss` | of the embeddings at the end; of the last steps |
 | `steps`, `seconds`, `identity`, `folder` | of the run |
 | `reason`, `error` | what decided the verdict; how the run failed |
 

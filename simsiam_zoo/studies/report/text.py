@@ -49,7 +49,11 @@ def finite(value: object) -> float | None:
     """The number, or None where it is none or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:

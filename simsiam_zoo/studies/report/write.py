@@ -8,8 +8,8 @@ from typing import Any
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.report.curves import read_curves
+from simsiam_zoo.studies.report.reading import view
 from simsiam_zoo.studies.report.table import results_csv
-from simsiam_zoo.studies.report.view import view
 
 
 def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
