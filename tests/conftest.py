@@ -13,6 +13,9 @@ from hatchling.builders.wheel import WheelBuilder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
+# These tests are about the built-in components, whatever else is installed beside them.
+os.environ["SIMSIAM_ZOO_PLUGINS"] = ""
+
 
 @pytest.fixture(scope="session")
 def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
@@ -34,11 +37,11 @@ def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., d
 
     def install(*names: str) -> dict[str, str]:
         env = dict(os.environ)
-        for variable in ("SIMSIAM_ZOO_PLUGINS", "COLUMNS", "NO_COLOR"):
+        for variable in ("COLUMNS", "NO_COLOR"):
             env.pop(variable, None)
         paths = [*(str(installed(name)) for name in names), env.get("PYTHONPATH")]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        return env | {"OMP_NUM_THREADS": "1"}
+        return env | {"OMP_NUM_THREADS": "1", "SIMSIAM_ZOO_PLUGINS": ",".join(names)}
 
     return install
 
