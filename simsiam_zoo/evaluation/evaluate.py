@@ -217,6 +217,19 @@ def new_report_path(run: Path) -> Path:
     return folder / f"{1 + max(numbers, default=0)}.json"
 
 
+def check_out(path: Path) -> None:
+    """Refuse a report's path that cannot be one, before any work is done.
+
+    Raises:
+        InputError: it does not end in `.json` (the picture goes beside it), or its folder is
+            missing.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"--out {path}: a report is written as .json")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
+
+
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report. Raises InputError where it cannot be written."""
     try:
