@@ -8,7 +8,9 @@ from chromium import PROGRAM, Chromium
 from hostile_names import HOSTILE
 from tiny_runs import digits, pack_digits, tiny_recipe
 
+from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
@@ -21,11 +23,25 @@ def hostile_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def seen_run(hostile_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a complete run on them; nobody may write there."""
+    """The folder of a complete run on them; nothing that is there may be changed."""
     folder = tmp_path_factory.mktemp("runs") / "seen"
     recipe = tiny_recipe(hostile_shards, {"evaluation.protocols": ("knn",)})
     train(recipe, folder, screen=Screen())
     return folder
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A row for each pass over images that is made from now on."""
+    made: list[str] = []
+    real = frozen_pass.EvalLoader.__iter__
+
+    def iterate(self: frozen_pass.EvalLoader) -> Iterator[LoadedBatch]:
+        made.append("pass")
+        return real(self)
+
+    monkeypatch.setattr(frozen_pass.EvalLoader, "__iter__", iterate)
+    return made
 
 
 @pytest.fixture
