@@ -27,6 +27,7 @@ def tiny() -> Callable[..., Recipe]:
             "logging.knn_epochs": 0,
             "evaluation.protocols": [],
             "evaluation.rank_samples": 48,
+            "evaluation.baselines": False,
         }
         return Recipe.make("digits", None, {**small, **settings})
 
