@@ -17,6 +17,7 @@ from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
 from simsiam_zoo.evaluation.plot import draw_report
 from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+from simsiam_zoo.training.run import train
 
 
 def report_of(source: str, settings: dict[str, object] | None = None, preset=None) -> Any:
