@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from simsiam_zoo_byol.augmentation import ByolAugmentation
-from simsiam_zoo_byol.heads import ByolPredictor, ByolProjector
 from torch import nn
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data.image import View, render
+from simsiam_zoo_byol.augmentation import ByolAugmentation
+from simsiam_zoo_byol.heads import ByolPredictor, ByolProjector
 
 DRAWS = 3000
 

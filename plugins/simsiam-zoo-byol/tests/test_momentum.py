@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from simsiam_zoo_byol.momentum import Momentum
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
@@ -16,6 +15,7 @@ from simsiam_zoo.components.losses import MseLoss
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.optim import Group, make_optimizer
 from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo_byol.momentum import Momentum
 
 N, DIM, STEPS = 6, 4, 7
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 
 import torch
-from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 from torch import nn
 
 from simsiam_zoo.components.gradients import NoStopGradient, StopGradient
 from simsiam_zoo.components.predictors import NoPredictor
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 ROWS = 8
 """Of the global batch."""

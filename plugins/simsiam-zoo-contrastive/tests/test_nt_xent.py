@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 from torch import Tensor, nn
 
 from simsiam_zoo.components.gradients import NoStopGradient, StopGradient
 from simsiam_zoo.components.predictors import NoPredictor
 from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 N, DIM = 6, 5
 

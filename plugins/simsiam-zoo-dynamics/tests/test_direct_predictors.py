@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from simsiam_zoo_dynamics.direct import DirectCopy, DirectPred, DirectSet
 from torch import Tensor, nn
 
 from simsiam_zoo.components.gradients import StopGradient
 from simsiam_zoo.components.losses import CosineLoss
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo_dynamics.direct import DirectCopy, DirectPred, DirectSet
 
 N, DIM, STEPS = 9, 5, 6
 

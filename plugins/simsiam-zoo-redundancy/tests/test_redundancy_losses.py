@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from simsiam_zoo_redundancy.barlow_twins import BarlowTwinsLoss
-from simsiam_zoo_redundancy.vicreg import VicRegLoss
 from torch import Tensor, nn
 
 from simsiam_zoo.components.gradients import NoStopGradient
 from simsiam_zoo.components.predictors import NoPredictor
 from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo_redundancy.barlow_twins import BarlowTwinsLoss
+from simsiam_zoo_redundancy.vicreg import VicRegLoss
 
 N, DIM = 7, 4
 LOSSES = [BarlowTwinsLoss(), BarlowTwinsLoss(lambd=0.3, scale=0.01), VicRegLoss()]
