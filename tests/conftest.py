@@ -13,6 +13,9 @@ from hatchling.builders.wheel import WheelBuilder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
+# These tests are about the built-in components, whatever else is installed beside them.
+os.environ["SIMSIAM_ZOO_PLUGINS"] = ""
+
 
 @pytest.fixture(scope="session")
 def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
@@ -34,11 +37,11 @@ def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., d
 
     def install(*names: str) -> dict[str, str]:
         env = dict(os.environ)
-        for variable in ("SIMSIAM_ZOO_PLUGINS", "COLUMNS", "NO_COLOR"):
+        for variable in ("COLUMNS", "NO_COLOR"):
             env.pop(variable, None)
         paths = [*(str(installed(name)) for name in names), env.get("PYTHONPATH")]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        return env | {"OMP_NUM_THREADS": "1"}
+        return env | {"OMP_NUM_THREADS": "1", "SIMSIAM_ZOO_PLUGINS": ",".join(names)}
 
     return install
 
@@ -72,3 +75,23 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
         pytest.skip("needs Chromium")
     with Chromium(tmp_path_factory.mktemp("chromium")) as started:
         yield started
+
+
+def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 digits to train on in 3 shards, 64 to test on, labelled."""
+    from tiny_runs import pack_digits
+
+    return pack_digits(tmp_path_factory.mktemp("digit-shards"), tuple("0123456789"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete run on them; nobody may write there."""
+    from tiny_runs import tiny_recipe
+
+    from simsiam_zoo.training.screen import Screen
+    from simsiam_zoo.training.train import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(tiny_recipe(digit_shards), folder, screen=Screen())
+    return folder

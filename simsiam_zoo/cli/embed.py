@@ -58,31 +58,25 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
-    from simsiam_zoo.cli.progress import Progress
     from simsiam_zoo.seeing.embedding import Network, open_data
     from simsiam_zoo.seeing.files import check_out, make_table, write_table
     from simsiam_zoo.training.run import load
+    from simsiam_zoo.training.screen import default_screen
 
     path = Path(out)
     check_out(path)
     found = load(run)
-    network = Network(found, of, device)
     dataset = open_data(found, data)
     wanted = {"train": dataset.train, "test": dataset.test}
     sets = {n: s for n, s in wanted.items() if s is not None and split in ("all", n)}
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")
-    parts: list[Any] = []
-    before = 0
-    with Progress(sum(map(len, sets.values())), quiet) as progress:
-        for name, shards in sets.items():
-
-            def shown(done: int, before: int = before) -> None:
-                progress.show(before + done)
-
-            embedding = network.embed(shards, skip_damaged=skip_damaged, shown=shown)
-            parts.append((name, shards, embedding))
-            before += len(shards)
+    with default_screen(quiet) as screen:
+        network = Network(found, of, device, screen)
+        parts = [
+            (name, s, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
+            for name, s in sets.items()
+        ]
     metadata = {
         "run": found.lock.get("identity"),
         "of": of,

@@ -43,7 +43,7 @@ from simsiam_zoo.cli.complete import complete_component
     metavar="N",
     help="Images at once, of each process.",
 )
-@click.option("--out", metavar="FILE", help="Where the report goes (default: RUN/evaluations/).")
+@click.option("--out", metavar="FILE", help="The report, .json (default: in RUN/evaluations/).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def evaluate(
@@ -77,7 +77,7 @@ def evaluate(
     if data is not None:
         settings["dataset"] = dataset_spec(data)
     if protocols:
-        settings["evaluation.protocols"] = list(protocols)
+        settings["evaluation.protocols"] = list(dict.fromkeys(protocols))
     if device is not None:
         settings["training.device"] = Text(device)
     if precision is not None:
@@ -85,12 +85,14 @@ def evaluate(
     recipe, run = read_recipe(source, preset, settings)
 
     from simsiam_zoo.cli.result import print_report
+    from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
-    from simsiam_zoo.evaluation.evaluate import new_report_path, write_report
     from simsiam_zoo.evaluation.plot import draw_report
     from simsiam_zoo.runtime import distributed
     from simsiam_zoo.training.screen import Screen, default_screen
 
+    if out is not None:
+        check_out(Path(out))
     with distributed.joined():
         subject = distributed.together(lambda: open_subject(source, recipe, run, preset))
         main = distributed.rank() == 0

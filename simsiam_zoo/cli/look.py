@@ -90,11 +90,10 @@ def look(
 def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
-    from simsiam_zoo.cli.progress import Progress
     from simsiam_zoo.seeing.embedding import Network, open_data
-    from simsiam_zoo.seeing.sight import images_looked_at, see
+    from simsiam_zoo.seeing.sight import see
+    from simsiam_zoo.training.screen import default_screen
 
-    network = Network(run, "backbone", device)
-    dataset = open_data(run, data)
-    with Progress(images_looked_at(dataset, images), quiet) as progress:
-        return see(network, dataset, most=images, method=method, shown=progress.show)
+    with default_screen(quiet) as screen:
+        network = Network(run, "backbone", device, screen)
+        return see(network, open_data(run, data), most=images, method=method)

@@ -281,6 +281,7 @@ def _protocols() -> Iterator[Component]:
         params=(
             Param("k", int, None, "Neighbours that vote (default: 20, and 200)", min=1),
             Param("t", float, 0.1, "Temperature: a vote weighs exp(similarity / t)", min=1e-3),
+            Param("search", str, "torch", "Finds the same neighbours", choices=("torch", "faiss")),
         ),
         reference="arXiv:1805.01978",
     )

@@ -2,7 +2,8 @@
 
     FOLDER/<key>/x.f32        the features, float32, row after row in the order of ids
     FOLDER/<key>/labels.i64   their labels
-    FOLDER/<key>/meta.json    what they are features of, their shape, a digest of each file
+    FOLDER/<key>/meta.json    what they are features of, their shape, the ids that have none, and
+                              a digest of each file
 
 The key is a hash of what they are features of. A folder is filled under another name and renamed
 when it is whole; one whose digests do not fit any more is made again.
@@ -32,7 +33,7 @@ from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 
 Rows = Iterable[tuple[NDArray[np.int64], Tensor, Tensor]]
 """(ids [n], features [n, D], labels [n]) of one batch after another, the ids of each growing."""
@@ -62,10 +63,12 @@ class Entry:
         return self.folder / self.key
 
     def read(self) -> Features | None:
-        """The features, mapped into memory; None where they are not there, or not whole."""
+        """The features, mapped into memory; None where they are not there, or damaged."""
         try:
             meta = json.loads((self.path / "meta.json").read_text("utf-8"))
             rows, dim, digests = int(meta["rows"]), int(meta["dim"]), dict(meta["sha256"])
+            if rows + len(meta["missing"]) != int(meta["samples"]):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         sizes = {"x.f32": 4 * rows * dim, "labels.i64": 8 * rows}
@@ -75,7 +78,19 @@ class Entry:
                 return None
             if _sha256(file) != digests.get(name):
                 return None
-        return self._mapped(rows, dim)
+        return self.mapped()
+
+    def mapped(self) -> Features:
+        """The features of an entry that is known to be whole, mapped into memory."""
+        meta = json.loads((self.path / "meta.json").read_text("utf-8"))
+        x = torch.from_file(
+            str(self.path / "x.f32"), False, meta["rows"] * meta["dim"], dtype=torch.float32
+        )
+        labels = torch.from_numpy(np.fromfile(self.path / "labels.i64", np.int64))
+        there = np.ones(meta["samples"], np.bool_)
+        there[meta["missing"]] = False
+        ids = torch.from_numpy(np.flatnonzero(there))
+        return Features(x.view(meta["rows"], meta["dim"]), labels, ids)
 
     def make(self, samples: int, dim: int, rows: Rows) -> Features:
         """Write the features. Every rank calls it, with its own share of the rows.
@@ -100,7 +115,7 @@ class Entry:
         finally:
             if distributed.rank() == 0:
                 shutil.rmtree(beside, ignore_errors=True)
-        return self._mapped(int(there.sum()), dim)
+        return self.mapped()
 
     def _begin(self, samples: int, dim: int) -> str:
         beside = self.folder / f".{self.key}.{secrets.token_hex(4)}.tmp"
@@ -140,6 +155,8 @@ class Entry:
             meta = {
                 "format": FORMAT,
                 "facts": self.facts,
+                "samples": len(there),
+                "missing": np.flatnonzero(~there).tolist(),
                 "rows": int(there.sum()),
                 "dim": dim,
                 "sha256": {name: _sha256(beside / name) for name in ("x.f32", "labels.i64")},
@@ -149,29 +166,31 @@ class Entry:
             beside.rename(self.path)
             sync_folder(self.folder)
 
-    def _mapped(self, rows: int, dim: int) -> Features:
-        x = torch.from_file(str(self.path / "x.f32"), False, rows * dim, dtype=torch.float32)
-        labels = torch.from_numpy(np.fromfile(self.path / "labels.i64", np.int64))
-        return Features(x.view(rows, dim), labels)
-
 
 def cached(
-    entry: Entry, samples: int, dim: int, rows: Callable[[], Rows], say: Callable[[str], None]
+    entry: Entry,
+    samples: int,
+    dim: int,
+    rows: Callable[[], Rows],
+    say: Callable[[str], None],
+    *,
+    whole: bool = False,
 ) -> Features:
-    """The features of `entry`, from disk where they are whole, else taken now and kept there.
+    """The features of `entry`, from disk where they are good, else taken now and kept there.
 
-    Every rank calls it. `rows` and `say` as for `Entry.make` and for one line of text.
+    Every rank calls it. `samples`, `dim` and `rows` as for `Entry.make`; `say` takes one line of
+    text. Where `whole`, features that some id has none of are not good.
     """
-    if distributed.from_main(lambda: _whole(entry, say)):
-        found = distributed.together(entry.read)
-        if found is not None:
-            return found
+    if distributed.from_main(lambda: usable(entry, samples if whole else 0, say)):
+        return distributed.together(entry.mapped)
     return entry.make(samples, dim, rows())
 
 
-def _whole(entry: Entry, say: Callable[[str], None]) -> bool:
-    if entry.read() is not None:
-        return True
+def usable(entry: Entry, fewest: int, say: Callable[[str], None] = lambda text: None) -> bool:
+    """Whether so many features are there, undamaged; what is damaged is said."""
+    found = entry.read()
+    if found is not None:
+        return len(found.labels) >= fewest
     if entry.path.exists():
         say(f"the features in {entry.path} are damaged; they are taken again")
     return False

@@ -16,18 +16,11 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.frozen_pass import (
-    FrozenPass,
-    Silent,
-    Watcher,
-    refuse_changed,
-    state_digest,
-)
+from simsiam_zoo.evaluation.frozen_pass import Watcher, refuse_changed, state_digest
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.subject import Subject
 from simsiam_zoo.recipe.lock import installed_version
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import atomic_write_text
 
 FORMAT = 1
@@ -53,38 +46,25 @@ def evaluate(
         PluginError: a component cannot be used, or the network changed under evaluation.
     """
     began, recipe = time.monotonic(), subject.recipe
-    training = recipe.training
-    precision = subject.precision or training.precision
-    runtime = open_runtime(training.device, precision, training.threads)
+    protocols = [(resolved, resolved.create()) for resolved in recipe.protocols()]
     dataset: Dataset = recipe.part("dataset").create(stream=False)
-    classes, test = distributed.together(lambda: check_data(dataset))
-    network = subject.backbone.to(runtime.device, runtime.dtype)
-    before = state_digest(network)
-    workers = 0 if recipe.data.workers == "auto" else recipe.data.workers
-    frozen = FrozenPass(
-        network,
-        subject.name,
-        subject.transform,
-        runtime,
-        subject.store,
-        batch,
-        workers,
-        watcher or Silent(),
-    )
-    train_features, train_entry = frozen.features(dataset.train, "training images", whole=False)
-    test_features, test_entry = frozen.features(test, "test images", whole=True)
+    classes, test_images = distributed.together(lambda: check_data(dataset))
+    frozen = subject.frozen_pass(batch, watcher)
+    before = state_digest(frozen.network)
+    train, train_entry = frozen.features(dataset.train, "training images", whole=False)
+    test, test_entry = frozen.features(test_images, "test images", whole=True)
+    refuse_infinite(train, test)
     passed = time.monotonic() - began
-    refuse_infinite(train_features, test_features)
-    state = train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}"
     bench = Bench(
-        train_features,
-        test_features,
+        train,
+        test,
         classes,
-        frozen.augmented(dataset.train, training.seed),
-        device=runtime.device,
+        frozen.augmented(dataset.train, recipe.training.seed),
+        folder=train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}",
+        device=frozen.runtime.device,
     )
-    figures = measured(recipe.protocols(), bench, state)
-    refuse_changed(network, before, subject.name)
+    figures = measured(protocols, bench)
+    refuse_changed(frozen.network, before, subject.name)
     return {
         "format": FORMAT,
         "source": subject.source,
@@ -93,20 +73,15 @@ def evaluate(
         "data": {
             "name": recipe.dataset.name,
             "train": dataset.train.digest,
-            "test": test.digest,
-            "train_images": len(train_features.labels),
-            "test_images": len(test_features.labels),
-            "width": train_features.x.shape[1],
+            "test": test_images.digest,
+            "train_images": len(train.labels),
+            "test_images": len(test.labels),
+            "width": train.x.shape[1],
             "classes": classes,
             "class_names": None if dataset.classes is None else list(dataset.classes),
         },
-        "transform": {
-            "image_size": subject.transform.image_size,
-            "crop": subject.transform.crop,
-            "mean": list(subject.transform.mean),
-            "std": list(subject.transform.std),
-        },
-        "machine": runtime.describe() | {"world_size": distributed.world_size()},
+        "transform": frozen.transform.describe(),
+        "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
         "figures": [as_dict(figure) for figure in figures],
         "seconds": {
@@ -116,17 +91,18 @@ def evaluate(
     }
 
 
-def measured(protocols: Sequence[Resolved], bench: Bench, state: Path) -> list[Figure]:
-    """Every protocol's figures; each has a folder of its own below `state` for what it keeps.
+def measured(
+    protocols: Sequence[tuple[Resolved, EvaluationProtocol]], bench: Bench
+) -> list[Figure]:
+    """Every protocol's figures; each keeps what it wants to keep in a folder of its own.
 
     A protocol that works on all ranks says so (`collective`); others are for the first one.
     """
     figures: list[Figure] = []
-    for resolved in protocols:
-        protocol: EvaluationProtocol = resolved.create()
+    for resolved, protocol in protocols:
         given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
         name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
-        own = dataclasses.replace(bench, folder=state / name)
+        own = dataclasses.replace(bench, folder=None if not bench.folder else bench.folder / name)
         if is_collective(protocol):
             figures += protocol(own)
         else:
@@ -215,6 +191,19 @@ def new_report_path(run: Path) -> Path:
     folder = run / "evaluations"
     numbers = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
     return folder / f"{1 + max(numbers, default=0)}.json"
+
+
+def check_out(path: Path) -> None:
+    """Refuse a report's path that cannot be one, before any work is done.
+
+    Raises:
+        InputError: it does not end in `.json` (the picture goes beside it), or its folder is
+            missing.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"--out {path}: a report is written as .json")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:

@@ -25,10 +25,12 @@ class Features:
     Args:
         x: [N, D] float32, on the CPU.
         labels: [N] int64.
+        ids: dense ids of the images, [N] int64, growing; None where nobody asked for them.
     """
 
     x: Tensor
     labels: Tensor
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, normalize
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.cache import Entry, Rows, cached
+from simsiam_zoo.evaluation.cache import Entry, Rows, cached, usable
 from simsiam_zoo.evaluation.features import Features, frozen
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
@@ -42,6 +44,10 @@ class Transform:
     crop: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
 
 
 class Watcher(Interface):
@@ -90,16 +96,20 @@ class FrozenPass:
     workers: int = 0
     watcher: Watcher = field(default_factory=Silent)
 
-    def features(self, shards: ShardSet, what: str, *, whole: bool) -> tuple[Features, Entry]:
-        """Features of all images in the order of ids; under torchrun every rank calls it.
+    def features(
+        self, shards: ShardSet, what: str, *, whole: bool, ids: NDArray[np.int64] | None = None
+    ) -> tuple[Features, Entry]:
+        """Features of images in the order of ids; under torchrun every rank calls it.
 
         Args:
             shards: the images.
             what: they are called, where progress is shown.
             whole: a damaged image is an error; else it is left out.
+            ids: of these images alone, growing; None for all. Where the features of all are kept
+                they are taken from there.
 
         Returns:
-            The features, mapped into memory, and their place on disk.
+            The features, mapped into memory, with their ids; and their place on disk.
 
         Raises:
             DataError: images are damaged.
@@ -108,12 +118,19 @@ class FrozenPass:
                 [N, D].
         """
         before = state_digest(self.network)
-        entry = Entry(self.store, self._facts(shards, before, whole))
+        facts = self._facts(shards, before)
+        entry, chosen = Entry(self.store, facts), np.arange(len(shards))
+        if ids is not None and len(ids) < len(shards):
+            if distributed.from_main(lambda: usable(entry, len(shards) if whole else 1)):
+                return _only(entry.mapped(), ids), entry
+            entry = Entry(self.store, facts | {"ids": hashlib.sha256(ids.tobytes()).hexdigest()})
+            chosen = ids
         loader = EvalLoader(
             shards,
             self.transform.image_size,
             batch=self.batch,
             crop=self.transform.crop,
+            ids=chosen,
             skip_damaged=not whole,
             workers=self.workers,
             rank=distributed.rank(),
@@ -122,11 +139,13 @@ class FrozenPass:
 
         def rows() -> Rows:
             for loaded in self.watcher.follow(loader, len(loader), f"features of {what}"):
-                yield loaded.ids.numpy(), self._encoded(loaded), loaded.labels
+                places = np.searchsorted(chosen, loaded.ids.numpy())
+                yield places, self._encoded(loaded), loaded.labels
             refuse_changed(self.network, before, self.name)
 
-        width = self._width()
-        return cached(entry, len(shards), width, rows, self.watcher.say), entry
+        found = cached(entry, len(chosen), self._width(), rows, self.watcher.say, whole=whole)
+        assert found.ids is not None  # of the places in `chosen`
+        return replace(found, ids=torch.from_numpy(chosen)[found.ids]), entry
 
     def augmented(self, shards: ShardSet, seed: int) -> AugmentedViews:
         """Features of augmented views of the training images, as `Bench.augmented` wants them."""
@@ -155,18 +174,24 @@ class FrozenPass:
             raise PluginError(f"{self.name} gives features {tuple(shape)} of an image, not [1, D]")
         return int(shape[1])
 
-    def _facts(self, shards: ShardSet, weights: str, whole: bool) -> dict[str, Any]:
+    def _facts(self, shards: ShardSet, weights: str) -> dict[str, Any]:
         return {
             "network": self.name,
             "weights": weights,
             "data": shards.digest,
-            "whole": whole,
             "transform": asdict(self.transform),
             "precision": self.runtime.precision,
             "device": self.runtime.device.type,
             "batch": self.batch,
             "torch": torch.__version__,
         }
+
+
+def _only(features: Features, ids: NDArray[np.int64]) -> Features:
+    """Those of some images, as far as there are any."""
+    assert features.ids is not None
+    rows = torch.from_numpy(np.flatnonzero(np.isin(features.ids.numpy(), ids)))
+    return Features(features.x[rows], features.labels[rows], features.ids[rows])
 
 
 def state_digest(network: nn.Module) -> str:

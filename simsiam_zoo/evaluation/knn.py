@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,26 +18,41 @@ _CHUNK = 1024  # queries at once: bounds the similarity matrix, changes no answe
 _BANK_BYTES = 2**26  # of the bank at once: 8,192 features of width 2,048
 
 
+Search = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""(queries [Q, D], part [n, D], k <= n) → the k largest inner products [Q, k] and their rows of the
+part [Q, k], which grow from left to right; of equal products those with lower rows are taken."""
+
+
 class KnnProtocol:
     """The k most similar training images vote for their class with weight exp(similarity / t).
 
     Args:
         k: how many vote, at most all of the training set; None gives a figure for each of `KS`.
         t: temperature.
+        search: `torch`, or `faiss` for large sets. The answers are the same, so that the figure
+            does not say which; but for similarities that differ by rounding alone.
+
+    Raises:
+        PluginError: FAISS is asked for and not installed.
     """
 
     version = 2
 
-    def __init__(self, *, k: int | None = None, t: float = 0.1) -> None:
+    def __init__(self, *, k: int | None = None, t: float = 0.1, search: str = "torch") -> None:
         self.ks = KS if k is None else (k,)
         self.t = t
+        self.search: Search = search_by_torch
+        if search == "faiss":
+            from simsiam_zoo.evaluation.faiss_search import FaissSearch
+
+            self.search = FaissSearch()
 
     def __call__(self, bench: Bench) -> list[Figure]:
         """Classify the test images by the training images. Raises InputError without labels."""
         train, test, classes = bench.train, bench.test, bench.classes
         check_labels(train, test, classes)
         ks = list(dict.fromkeys(min(k, len(train.x)) for k in self.ks))
-        similarity, ids = nearest(train.x, test.x, max(ks))
+        similarity, ids = nearest(train.x, test.x, max(ks), self.search)
         figures = []
         for k in ks:
             ranked = vote(similarity[:, :k], train.labels[ids[:, :k]], classes, self.t)
@@ -52,7 +69,9 @@ def knn_predict(
     return vote(similarity, bank_labels[ids], classes, t)[:, 0]
 
 
-def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(
+    bank: Tensor, queries: Tensor, k: int, search: Search | None = None
+) -> tuple[Tensor, Tensor]:
     """The k most similar rows of the bank for each query, by cosine.
 
     Of rows that are equally similar those with the lower id are taken. A row that is not finite has
@@ -64,10 +83,12 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         bank: [N, D]; may be memory-mapped.
         queries: [Q, D].
         k: at most N.
+        search: of a chunk of the bank; by default `search_by_torch`.
 
     Returns:
         Similarities [Q, k], the largest first (of equal ones the lower id), and ids [Q, k].
     """
+    search = search or search_by_torch
     queries = _directions(queries)
     rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
     found: list[tuple[Tensor, Tensor]] = [
@@ -75,17 +96,28 @@ def nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for chunk in torch.split(queries, _CHUNK)
     ]
     for start in range(0, len(bank), rows):
-        part = _directions(bank[start : start + rows]).T
-        new_ids = torch.arange(start, start + part.shape[1])
-        for place, chunk in enumerate(torch.split(queries, _CHUNK)):
-            # the ids grow from left to right but for those already found, which are put in order
-            old, old_ids = found[place]
-            similarity = torch.cat((old, chunk @ part), dim=1)
-            ids = torch.cat((old_ids, new_ids.expand(len(chunk), -1)), dim=1)
+        part = _directions(bank[start : start + rows])
+        new = search(queries, part, min(k, len(part)))
+        for place, news in enumerate(zip(*(torch.split(x, _CHUNK) for x in new), strict=True)):
+            # the ids grow from left to right: those already found are lower than the part's
+            similarity = torch.cat((found[place][0], news[0]), dim=1)
+            ids = torch.cat((found[place][1], start + news[1]), dim=1)
             columns = _largest(similarity, min(k, similarity.shape[1]))
             found[place] = similarity.gather(1, columns), ids.gather(1, columns)
     ordered = [_in_order(*pair) for pair in found]
     return torch.cat([s for s, _ in ordered]), torch.cat([i for _, i in ordered])
+
+
+def search_by_torch(queries: Tensor, part: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """A `Search` that computes all products, of some queries at a time, and keeps the largest."""
+    products = queries.new_empty(len(queries), k)
+    rows = torch.empty(len(queries), k, dtype=torch.int64)
+    for start in range(0, len(queries), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        of_all = queries[some] @ part.T
+        rows[some] = _largest(of_all, k)
+        products[some] = of_all.gather(1, rows[some])
+    return products, rows
 
 
 def vote(similarity: Tensor, labels: Tensor, classes: int, t: float) -> Tensor:

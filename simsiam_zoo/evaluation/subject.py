@@ -9,6 +9,7 @@ timm:NAME:pretrained=false  at its initialisation
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
 from simsiam_zoo.components.backbones import timm_backbone
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.frozen_pass import Transform
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Silent, Transform, Watcher
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
+from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import cache_dir
 
 LIBRARY = "timm:"
@@ -55,8 +57,35 @@ class Subject:
 
     @property
     def store(self) -> Path:
-        """Where its features are kept: beside the run, or in the user's cache."""
-        return (self.run or cache_dir()) / "features"
+        """Where its features are kept: beside the run if that can be, else in the user's cache."""
+        if self.run is None or not os.access(self.run, os.W_OK):
+            return cache_dir() / "features"
+        return self.run / "features"
+
+    def frozen_pass(self, batch: int = 256, watcher: Watcher | None = None) -> FrozenPass:
+        """The network on its device, to be looked at and not changed.
+
+        Args:
+            batch: images at once, of each process.
+            watcher: told how far a pass is.
+
+        Raises:
+            InputError: the device cannot do what is asked.
+        """
+        training, data = self.recipe.training, self.recipe.data
+        runtime = open_runtime(
+            training.device, self.precision or training.precision, training.threads
+        )
+        return FrozenPass(
+            self.backbone.to(runtime.device, runtime.dtype),
+            self.name,
+            self.transform,
+            runtime,
+            self.store,
+            batch,
+            0 if data.workers == "auto" else data.workers,
+            watcher or Silent(),
+        )
 
 
 def read_recipe(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from simsiam_zoo.evaluation.metrics import confusion_matrix
 
 _MOST_CLASSES = 20
 """A matrix of more has cells that nobody can read: the classes with most errors are shown."""
@@ -35,33 +34,21 @@ class Confusion:
     total: int
 
 
-def nearest(bank: Tensor, queries: Tensor, k: int, own: Sequence[int] | None = None) -> Neighbors:
-    """The k rows of the bank [N, D] with the largest cosine similarity to each query [Q, D].
+def without_own(ids: Tensor, own: Tensor) -> Tensor:
+    """Columns [Q, k] of the neighbours that remain where each query is in the bank itself.
 
     Args:
-        bank, queries: features.
-        k: at most all of the bank.
-        own: of each query, the row of the bank that it is itself, which is left out.
+        ids: rows of the bank [Q, k + 1], the most similar first.
+        own: the query's own row [Q]; where it is not among them, the last is dropped.
     """
-    similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
-    if own is not None:
-        similarity[torch.arange(len(queries)), torch.tensor(own)] = -torch.inf
-    most = len(bank) - (own is not None)
-    values, places = similarity.topk(min(k, most), dim=1)
-    return Neighbors(places.tolist(), values.tolist())
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """Of each query, places in the bank and cosine similarities, the most similar first."""
-
-    places: list[list[int]]
-    similarity: list[list[float]]
+    others = ids != own[:, None]
+    others[others.all(dim=1), -1] = False
+    return others.nonzero()[:, 1].view(len(ids), ids.shape[1] - 1)
 
 
 def confuse(predicted: Tensor, labels: Tensor, classes: int) -> Confusion:
     """Count predicted classes [Q] against labels [Q]; of many classes the worst are shown."""
-    matrix = multiclass_confusion_matrix(predicted, labels, num_classes=classes)
+    matrix = confusion_matrix(predicted, labels, classes)
     right = matrix.diagonal()
     shown = torch.arange(classes)
     if classes > _MOST_CLASSES:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.evaluation.knn import knn_predict
+from simsiam_zoo.evaluation.knn import nearest, vote
 from simsiam_zoo.seeing.embedding import Embedding, Network
 from simsiam_zoo.seeing.layout import Method, lay_out
-from simsiam_zoo.seeing.neighbors import Confusion, confuse, nearest
+from simsiam_zoo.seeing.neighbors import Confusion, confuse, without_own
 from simsiam_zoo.seeing.pictures import Sprite, picture, sprite
 from simsiam_zoo.training.setup import evenly
 
@@ -81,52 +82,36 @@ class Sight:
     confusion: Confusion | None
 
 
-def see(
-    network: Network,
-    dataset: Dataset,
-    *,
-    most: int,
-    method: Method = "auto",
-    shown: Callable[[int], None] = lambda done: None,
-) -> Sight:
+def see(network: Network, dataset: Dataset, *, most: int, method: Method = "auto") -> Sight:
     """Look at the test images among the training images; at training images without the former.
 
     Args:
         network, dataset: the run's.
         most: images of each split that are looked at, evenly spaced.
         method: of the map.
-        shown: told how many images are done.
 
     Raises:
         DataError: a shard cannot be read. Damaged images are left out.
+        InputError: the features cannot be written.
         PluginError: the method is not installed.
     """
-    train, test = dataset.train, dataset.test
-    bank = network.embed(train, evenly(len(train), most), skip_damaged=True, shown=shown)
-    if test is None:
-        queries, query_set = bank, train
-    else:
-        before = len(bank.ids) + len(bank.damaged)
-        queries = network.embed(
-            test,
-            evenly(len(test), most),
-            skip_damaged=True,
-            shown=lambda done: shown(before + done),
-        )
-        query_set = test
+    train, test = dataset.train, dataset.test or dataset.train
+    bank = _embed(network, train, most, "training images")
+    queries = bank if test is train else _embed(network, test, most, "test images")
     classes = _class_names(dataset.classes, bank, queries)
+    near = _neighbors(bank, queries)
     predicted = None
-    if classes is not None and test is not None:
-        predicted = knn_predict(bank.x, bank.labels, queries.x, len(classes), K, T)
-    curator = _Curator(network, bank, train, queries, query_set, classes)
+    if classes is not None and test is not train:
+        predicted = vote(near.similarity, bank.labels[near.rows], len(classes), T)[:, 0]
+    curator = _Curator(network.recipe.evaluation.crop, bank, train, queries, test, near, classes)
     wrong = [] if predicted is None else torch.nonzero(predicted != queries.labels)[:, 0].tolist()
     return Sight(
-        split="training" if test is None else "test",
+        split="training" if test is train else "test",
         bank=(len(bank.ids), len(train)),
-        queries=(len(queries.ids), len(query_set)),
-        damaged=len(bank.damaged) + (len(queries.damaged) if test is not None else 0),
+        queries=(len(queries.ids), len(test)),
+        damaged=len({*bank.damaged, *queries.damaged}),
         classes=classes,
-        map=_map(network, queries, query_set, method),
+        map=_map(network, queries, test, method),
         sampled=curator.galleries(evenly(len(queries.ids), _SAMPLED).tolist()),
         wrong=curator.galleries([wrong[i] for i in evenly(len(wrong), _WRONG)] if wrong else []),
         confusion=None
@@ -135,9 +120,25 @@ def see(
     )
 
 
-def images_looked_at(dataset: Dataset, most: int) -> int:
-    """How many `see` will tell of."""
-    return sum(min(len(s), most) for s in (dataset.train, dataset.test) if s is not None)
+def _embed(network: Network, shards: ShardSet, most: int, what: str) -> Embedding:
+    return network.embed(shards, evenly(len(shards), most), what=what, skip_damaged=True)
+
+
+@dataclass(frozen=True)
+class _Neighbors:
+    """Of each query the most similar rows of the bank [Q, K], and their cosine similarities."""
+
+    similarity: Tensor
+    rows: Tensor
+
+
+def _neighbors(bank: Embedding, queries: Embedding) -> _Neighbors:
+    own = int(queries is bank)  # of an image that is its own neighbour there is one more
+    similarity, rows = nearest(bank.x, queries.x, min(K + own, len(bank.x)))
+    if own:
+        columns = without_own(rows, torch.arange(len(rows)))
+        similarity, rows = similarity.gather(1, columns), rows.gather(1, columns)
+    return _Neighbors(similarity, rows)
 
 
 def _class_names(
@@ -160,37 +161,31 @@ def _map(network: Network, queries: Embedding, shards: ShardSet, method: Method)
 
 @dataclass(frozen=True)
 class _Curator:
-    network: Network
+    """Makes galleries. `near` is of the queries, by place."""
+
+    crop: float
     bank: Embedding
     bank_set: ShardSet
     queries: Embedding
     query_set: ShardSet
+    near: _Neighbors
     classes: list[str] | None
 
     def galleries(self, places: Sequence[int]) -> list[Gallery]:
         """Of the queries at these places."""
-        if not places:
-            return []
-        own = places if self.queries is self.bank else None
-        found = nearest(self.bank.x, self.queries.x[list(places)], NEIGHBORS, own)
-        return [
-            self._gallery(place, near, similarity)
-            for place, near, similarity in zip(places, found.places, found.similarity, strict=True)
-        ]
+        return [self._gallery(place) for place in places]
 
-    def _gallery(self, place: int, near: Sequence[int], similarity: Sequence[float]) -> Gallery:
+    def _gallery(self, place: int) -> Gallery:
         label = int(self.queries.labels[place])
-        query = self._picture(self.query_set, int(self.queries.ids[place]))
+        query = picture(self.query_set, int(self.queries.ids[place]), self.crop)
+        rows = self.near.rows[place, :NEIGHBORS].tolist()
         neighbors = []
-        for row, value in zip(near, similarity, strict=True):
+        for row, value in zip(rows, self.near.similarity[place].tolist(), strict=False):
             theirs = int(self.bank.labels[row])
             right = None if self.classes is None else theirs == label
-            uri = self._picture(self.bank_set, int(self.bank.ids[row]))
+            uri = picture(self.bank_set, int(self.bank.ids[row]), self.crop)
             neighbors.append(Shown(uri, self._name(theirs), value, right))
         return Gallery(Shown(query, self._name(label)), neighbors)
-
-    def _picture(self, shards: ShardSet, id: int) -> str:
-        return picture(shards, id, self.network.recipe.evaluation.crop)
 
     def _name(self, label: int) -> str:
         return "" if self.classes is None else self.classes[label]

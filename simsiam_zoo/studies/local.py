@@ -146,9 +146,7 @@ class LocalLauncher:
             self._free = list(self._gpus)
         if asked > len(self._gpus):
             there = len(self._gpus)
-            raise LaunchError(
-                f"a job asks for {asked:g} GPUs, more than the {there} there are here"
-            )
+            raise LaunchError(f"a job asks for {asked:g} GPUs, more than the {there} there are")
         return int(asked)
 
 

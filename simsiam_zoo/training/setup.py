@@ -97,6 +97,8 @@ def prepare(recipe: Recipe) -> Setup:
     workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
     limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
+    for protocol in recipe.protocols():
+        protocol.create()  # what it lacks is told now, not after the training
     siamese = build_siamese(recipe, plan, runtime)
     if data.stream and siamese.gradient.needs_ids:
         raise InputError(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import PluginError
-from simsiam_zoo.evaluation.cache import Entry
+from simsiam_zoo.evaluation.cache import Entry, cached
 from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 
 
@@ -43,6 +43,21 @@ def test_images_that_are_left_out_leave_no_gap(tmp_path):
     found = Entry(tmp_path, {}).make(9, 3, [rows([1, 2, 5]), rows([6, 8])])
     assert found.x[:, 0].tolist() == [1, 2, 5, 6, 8]
     assert found.labels.tolist() == [10, 20, 50, 60, 80]
+    assert found.ids.tolist() == [1, 2, 5, 6, 8]
+    assert Entry(tmp_path, {}).read().ids.tolist() == [1, 2, 5, 6, 8]
+
+
+def test_where_all_are_wanted_a_pass_that_left_some_out_is_made_again(tmp_path):
+    def take(ids: list[int], whole: bool):
+        return cached(Entry(tmp_path, {}), 3, 3, lambda: [rows(ids)], print, whole=whole)
+
+    for ids, whole, there in (
+        ([0, 2], False, [0, 2]),
+        ([0, 1, 2], False, [0, 2]),  # found on disk
+        ([0, 1, 2], True, [0, 1, 2]),
+        ([0, 2], False, [0, 1, 2]),
+    ):
+        assert take(ids, whole).ids.tolist() == there
 
 
 def test_a_pass_that_fails_leaves_nothing(tmp_path):

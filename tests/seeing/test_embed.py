@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from simsiam_zoo.data.image import center, decode
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.seeing import files
-from simsiam_zoo.seeing.embedding import Network, open_data, weights_digest
+from simsiam_zoo.seeing.embedding import Network, open_data
 from simsiam_zoo.seeing.files import make_table, write_table
 from simsiam_zoo.training.run import load
 
@@ -153,24 +155,57 @@ def test_parquet_holds_the_same_as_npz(seen_run, tmp_path):
     assert metadata["of"] == "backbone"
 
 
-def test_the_digest_tells_weights_apart_and_depends_on_nothing_else():
-    def network(seed):
-        torch.manual_seed(seed)
-        return {"backbone": torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))}
-
-    one, same, other = network(0), network(0), network(1)
-    assert weights_digest(one) == weights_digest(same) != weights_digest(other)
-    same["backbone"][1].running_mean[0] += 1e-7
-    assert weights_digest(one) != weights_digest(same)
-
-
-def test_embedding_leaves_the_run_as_it_was(seen_run, tmp_path):
+def test_embedding_leaves_the_run_as_it_was_and_takes_features_once(seen_run, tmp_path, reads):
     def content():
         return {p: p.read_bytes() for p in seen_run.rglob("*") if p.is_file()}
 
     before = content()
-    zoo("embed", seen_run, "--out", tmp_path / "features.npz", "--quiet")
-    assert content() == before
+    zoo("embed", seen_run, "--out", tmp_path / "features.npz", "--of", "z")
+    after = content()
+    assert {path: after[path] for path in before} == before
+    assert {path.relative_to(seen_run).parts[0] for path in after.keys() - before.keys()} <= {
+        "features"
+    }
+    reads.clear()
+    zoo("embed", seen_run, "--out", tmp_path / "again.npz", "--of", "z")
+    assert not reads
+    first, again = (np.load(tmp_path / f"{name}.npz") for name in ("features", "again"))
+    assert all((first[name] == again[name]).all() for name in first.files)
+
+
+def test_features_that_an_evaluation_took_are_not_taken_again(seen_run, tmp_path, reads):
+    run = shutil.copytree(seen_run, tmp_path / "run", symlinks=True)
+    shutil.rmtree(run / "features", ignore_errors=True)
+    zoo("evaluate", run, "--protocol", "knn:k=5")
+    assert len(reads) == 2
+    zoo("embed", run, "--out", tmp_path / "features.npz")
+    zoo("look", run, "--images", "40")  # some of them
+    assert len(reads) == 2
+
+
+def test_of_a_run_that_cannot_be_written_features_are_kept_elsewhere(
+    seen_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("simsiam_zoo.evaluation.subject.os.access", lambda path, mode: False)
+    zoo("embed", seen_run, "--out", tmp_path / "features.npz")
+    assert len(list((tmp_path / "cache").glob("features/*/x.f32"))) == 2
+
+
+def test_some_images_are_those_of_all(seen_run, tmp_path):
+    """Whether or not the features of all are there."""
+    run = Path(shutil.copytree(seen_run, tmp_path / "run", symlinks=True))
+    shutil.rmtree(run / "features", ignore_errors=True)
+    train = open_data(load(run)).train
+    ids = np.array([3, 17, 40, 95])
+    alone = Network(load(run)).embed(train, ids)
+    whole = Network(load(run)).embed(train)
+    among = Network(load(run)).embed(train, ids)
+    assert alone.ids.tolist() == among.ids.tolist() == ids.tolist()
+    assert torch.equal(among.x, whole.x[torch.from_numpy(ids)])
+    assert torch.equal(among.labels, whole.labels[torch.from_numpy(ids)])
+    assert torch.equal(alone.labels, among.labels)
+    torch.testing.assert_close(alone.x, among.x)  # other batches add in another order
 
 
 def test_a_folder_with_training_images_alone_has_no_test_split(seen_run, unlabelled, tmp_path):

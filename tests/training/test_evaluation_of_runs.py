@@ -33,32 +33,9 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def trained(digit_shards, tmp_path_factory) -> Path:
-    from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.training.screen import Screen
-
-    settings: dict[str, object] = {
-        "dataset": str(digit_shards),
-        "data.image_size": 16,
-        "data.workers": 0,
-        "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
-        "predictor": "mlp:hidden_dim=8",
-        "training.batch_size": 16,
-        "training.epochs": 1,
-        "training.threads": 1,
-        "training.precision": "fp32",
-        "evaluation.rank_samples": 48,
-        "evaluation.baselines": False,
-    }
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(Recipe.make("digits", None, settings), folder, screen=Screen())
-    return folder
-
-
 @pytest.fixture
-def run(trained, tmp_path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
+def run(tiny_run, tmp_path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run", symlinks=True))
 
 
 def test_it_finds_what_the_training_found_and_changes_nothing_that_was_there(run):
