@@ -77,6 +77,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
         yield started
 
 
+@pytest.fixture(scope="session")
 def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 digits to train on in 3 shards, 64 to test on, labelled."""
     from tiny_runs import pack_digits
