@@ -145,10 +145,11 @@ def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--target", str(target), str(package)], check=True)
 
-    shown = zoo("show", "projector", "leaky", PYTHONPATH=str(target))
+    leaky = {"PYTHONPATH": str(target), "SIMSIAM_ZOO_PLUGINS": "leaky-zoo"}
+    shown = zoo("show", "projector", "leaky", **leaky)
     assert "leaky-zoo 0.1.0" in shown.stdout
     small = ["--preset", "digits", "--epochs", "1", "--set", "training.threads=1", "--out", "run"]
-    done = zoo("train", *small, "--projector", "leaky:slope=0.2", PYTHONPATH=str(target))
+    done = zoo("train", *small, "--projector", "leaky:slope=0.2", **leaky)
     assert done.returncode == 0, done.stderr
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "run" / "lock.toml").read_text()
 
