@@ -1,7 +1,7 @@
 """Evaluation: memory of kNN against features on disk, speed of the frozen pass.
 
     python benchmarks/evaluation.py [knn|features] [--bank N] [--queries Q] [--width D]
-                                    [--images I] [--threads T]
+                                    [--images I] [--threads T] [--search torch|faiss]
 
 knn       Q (2,000) queries against N (200,000) synthetic features of width D (2,048) on disk, read
           in chunks by a process of its own; its peak resident set is printed. Goal: 2 GB.
@@ -34,7 +34,7 @@ def write_bank(path: Path, rows: int, width: int) -> None:
             rng.standard_normal((n, width), np.float32).tofile(file)
 
 
-def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> None:
+def knn_alone(path: str, search: str, rows: int, queries: int, width: int, threads: int) -> None:
     """What the process of its own does: prints JSON."""
     import torch
 
@@ -46,36 +46,39 @@ def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> N
     bank = torch.from_file(path, False, rows * width, dtype=torch.float32).view(rows, width)
     generator = torch.Generator().manual_seed(1)
     asked = torch.randint(0, rows, (queries,), generator=generator)
-    x = bank[asked] + 0.1 * torch.randn(queries, width, generator=generator)
+    found = [np.fromfile(path, np.float32, width, offset=4 * width * id) for id in asked.tolist()]
+    x = torch.from_numpy(np.stack(found)) + 0.1 * torch.randn(queries, width, generator=generator)
     labels = torch.arange(rows) % 1000
+    train, test = Features(bank, labels, file=Path(path)), Features(x, labels[asked])
+    protocol = KnnProtocol(t=0.02, search=search)
     before = peak()
     began = time.perf_counter()
-    figures = KnnProtocol(t=0.02)(Bench(Features(bank, labels), Features(x, labels[asked]), 1000))
-    found = {"seconds": time.perf_counter() - began, "before": before, "peak": peak()}
-    print(json.dumps(found | {"top1": {f.protocol: f.top1 for f in figures}}))
+    figures = protocol(Bench(train, test, 1000))
+    measured = {"seconds": time.perf_counter() - began, "before": before, "peak": peak()}
+    print(json.dumps(measured | {"top1": {f.protocol: f.top1 for f in figures}}))
 
 
 def peak() -> float:
-    """Peak resident set of this process in GB; pages of mapped files count while they are in."""
+    """Peak resident set of this process in GB; mapped pages of files count as well."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def benchmark_knn(rows: int, queries: int, width: int, threads: int) -> None:
+def benchmark_knn(rows: int, queries: int, width: int, threads: int, search: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.f32"
         write_bank(path, rows, width)
         size = path.stat().st_size / 1e9
         sizes = [str(x) for x in (rows, queries, width, threads)]
         done = subprocess.run(
-            [sys.executable, __file__, "--alone", str(path), *sizes],
+            [sys.executable, __file__, "--alone", str(path), search, *sizes],
             check=True,
             capture_output=True,
             text=True,
         )
     found = json.loads(done.stdout)
     print(
-        f"knn: {queries:,} queries by {rows:,} features of width {width:,}, {size:.2f} GB on disk:"
-        f" {found['seconds']:.1f} s, peak {found['peak']:.2f} GB resident"
+        f"knn by {search}: {queries:,} queries by {rows:,} features of width {width:,},"
+        f" {size:.2f} GB on disk: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB resident"
         f" ({found['before']:.2f} before), goal {GOAL:.2f};"
         f" top-1 {', '.join(f'{k} {v:.3f}' for k, v in found['top1'].items())}"
     )
@@ -121,8 +124,8 @@ def benchmark_features(images: int, threads: int) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--alone"]:
-        path, *sizes = sys.argv[2:]
-        knn_alone(path, *map(int, sizes))
+        path, search, *sizes = sys.argv[2:]
+        knn_alone(path, search, *map(int, sizes))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("knn", "features"))
@@ -131,9 +134,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2_048)
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--search", choices=("torch", "faiss"), default="torch", help="of knn")
     given = parser.parse_args()
     if given.what in (None, "knn"):
-        benchmark_knn(given.bank, given.queries, given.width, given.threads)
+        benchmark_knn(given.bank, given.queries, given.width, given.threads, given.search)
     if given.what in (None, "features"):
         benchmark_features(given.images, given.threads)
 

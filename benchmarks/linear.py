@@ -6,11 +6,12 @@
 grid   the protocol `linear`'s grid of 20 (lr, wd) by `train_together` in one pass, against the
        same function called with each pair alone. Same features, orders and steps; that both give
        the same classifiers is checked first. E (5) epochs. Goal: 3 x.
-epoch  the whole protocol (50 epochs of the grid, the held-out choice, the training anew and the
-       test), as a share of the time of one training epoch of `mnist-5k`. The epoch's time is that
-       of its bare steps on resident batches of noise: a few are timed, for as many as it has.
+epoch  the frozen pass over the images of `mnist-5k` (features/s), and on these features the whole
+       protocol (50 epochs of the grid, the held-out choice, the training anew and the test), each
+       as a share of the time of one training epoch. The epoch's time is that of its bare steps on
+       resident batches of noise: a few are timed, for as many as it has.
 
-Features are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10, as those of
+The features of `grid` are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10, as those of
 `mnist-5k`. The two sides of `grid` take turns; the ratio is the median over B blocks. Wall clock.
 """
 
@@ -18,20 +19,23 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
 from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 from simsiam_zoo.siamese import Batch
-from simsiam_zoo.training.setup import prepare
+from simsiam_zoo.training.setup import Setup, prepare
 
 STEPS = 4
 """Training steps that are timed, after one that warms up."""
@@ -84,22 +88,32 @@ def compare_grid(options: argparse.Namespace) -> None:
 
 
 def compare_epoch(options: argparse.Namespace) -> None:
-    """The protocol against a training epoch."""
-    size = options.images, options.width, options.classes
-    bench = Bench(features(*size, 0), features(*size, 1), options.classes)
-    protocol = LinearProtocol()
-    took = seconds(lambda: protocol(bench))
-    epoch = epoch_seconds(options.threads)
+    """The frozen pass and the protocol against a training epoch."""
+    setup = prepare(Recipe.make("mnist-5k", settings={"training.threads": options.threads}))
+    data = setup.recipe.data
+    transform = Transform(data.image_size, setup.recipe.evaluation.crop, data.mean, data.std)
+    with tempfile.TemporaryDirectory() as folder:
+        name, network = setup.recipe.backbone.name, setup.siamese.backbone
+        frozen = FrozenPass(network, name, transform, setup.runtime, Path(folder))
+        splits: list[Features] = []
+        sets = [each for each in (setup.dataset.train, setup.dataset.test) if each is not None]
+        passed = seconds(
+            lambda: splits.extend(frozen.features(each, "images", whole=True)[0] for each in sets)
+        )
+        took = seconds(lambda: LinearProtocol()(Bench(splits[0], splits[1], setup.classes or 0)))
+    epoch = epoch_seconds(setup)
+    images = sum(len(split.labels) for split in splits)
     print(
-        f"epoch: the whole protocol {took:.2f} s, one training epoch of mnist-5k {epoch:.2f} s"
-        f" ({STEPS} steps timed): {took / epoch:.2f} of it",
+        f"epoch: mnist-5k, {name}: {images:,} images at {images / passed:,.0f} features/s,"
+        f" {passed:.1f} s; the whole protocol {took:.1f} s; one training epoch {epoch:.1f} s"
+        f" ({STEPS} steps timed): the pass {passed / epoch:.2f} of it,"
+        f" the protocol {took / epoch:.2f} of it, together {(passed + took) / epoch:.2f}",
         flush=True,
     )
 
 
-def epoch_seconds(threads: int) -> float:
-    """As many bare steps of `mnist-5k` as its epoch has, by the time of a few."""
-    setup = prepare(Recipe.make("mnist-5k", settings={"training.threads": threads}))
+def epoch_seconds(setup: Setup) -> float:
+    """As many bare steps as the run's epoch has, by the time of a few."""
     side, batch = setup.recipe.data.image_size, setup.recipe.training.batch_size
     noise = torch.randn(2, batch, 3, side, side, device=setup.runtime.device)
     ready = Batch([x.contiguous(memory_format=torch.channels_last) for x in noise.unbind()])

@@ -83,14 +83,13 @@ class Entry:
     def mapped(self) -> Features:
         """The features of an entry that is known to be whole, mapped into memory."""
         meta = json.loads((self.path / "meta.json").read_text("utf-8"))
-        x = torch.from_file(
-            str(self.path / "x.f32"), False, meta["rows"] * meta["dim"], dtype=torch.float32
-        )
+        file = self.path / "x.f32"
+        x = torch.from_file(str(file), False, meta["rows"] * meta["dim"], dtype=torch.float32)
         labels = torch.from_numpy(np.fromfile(self.path / "labels.i64", np.int64))
         there = np.ones(meta["samples"], np.bool_)
         there[meta["missing"]] = False
         ids = torch.from_numpy(np.flatnonzero(there))
-        return Features(x.view(meta["rows"], meta["dim"]), labels, ids)
+        return Features(x.view(meta["rows"], meta["dim"]), labels, ids, file)
 
     def make(self, samples: int, dim: int, rows: Rows) -> Features:
         """Write the features. Every rank calls it, with its own share of the rows.

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
@@ -162,7 +160,7 @@ def refuse_infinite(*splits: Features) -> None:
         InputError: one is not.
     """
     for split in splits:
-        for rows in torch.split(split.x, 4096):
+        for rows in split.chunks(4096):
             if not bool(rows.isfinite().all()):
                 raise InputError(
                     "the network gives features that are not finite",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,11 +28,28 @@ class Features:
         x: [N, D] float32, on the CPU.
         labels: [N] int64.
         ids: dense ids of the images, [N] int64, growing; None where nobody asked for them.
+        file: that x is mapped from, float32 row after row; None where x lies in memory.
     """
 
     x: Tensor
     labels: Tensor
     ids: Tensor | None = None
+    file: Path | None = None
+
+    def chunks(self, rows: int) -> Iterator[Tensor]:
+        """x, so many rows at a time, the last chunk maybe smaller.
+
+        A file is read and not mapped: pages that were mapped count as this process's memory until
+        the system wants them back, and would add up to all of the file.
+        """
+        if self.file is None:
+            yield from torch.split(self.x, rows)
+            return
+        width = self.x.shape[1]
+        with self.file.open("rb") as file:
+            for start in range(0, len(self.x), rows):
+                count = min(rows, len(self.x) - start) * width
+                yield torch.from_numpy(np.fromfile(file, np.float32, count)).view(-1, width)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
 
 KS = (20, 200)
@@ -52,7 +53,7 @@ class KnnProtocol:
         train, test, classes = bench.train, bench.test, bench.classes
         check_labels(train, test, classes)
         ks = list(dict.fromkeys(min(k, len(train.x)) for k in self.ks))
-        similarity, ids = nearest(train.x, test.x, max(ks), self.search)
+        similarity, ids = nearest(train, test.x, max(ks), self.search)
         figures = []
         for k in ks:
             ranked = vote(similarity[:, :k], train.labels[ids[:, :k]], classes, self.t)
@@ -70,7 +71,7 @@ def knn_predict(
 
 
 def nearest(
-    bank: Tensor, queries: Tensor, k: int, search: Search | None = None
+    bank: Features | Tensor, queries: Tensor, k: int, search: Search | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k most similar rows of the bank for each query, by cosine.
 
@@ -80,7 +81,7 @@ def nearest(
     Memory: the queries and their neighbours, and one chunk of the bank, which is read once.
 
     Args:
-        bank: [N, D]; may be memory-mapped.
+        bank: [N, D]; features that lie in a file are read from there.
         queries: [Q, D].
         k: at most N.
         search: of a chunk of the bank; by default `search_by_torch`.
@@ -90,18 +91,20 @@ def nearest(
     """
     search = search or search_by_torch
     queries = _directions(queries)
-    rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
+    if isinstance(bank, Tensor):
+        bank = Features(bank, torch.empty(0))
+    rows = max(1, _BANK_BYTES // (bank.x.shape[1] * bank.x.element_size()))
     found: list[tuple[Tensor, Tensor]] = [
         (chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0, dtype=torch.int64))
         for chunk in torch.split(queries, _CHUNK)
     ]
-    for start in range(0, len(bank), rows):
-        part = _directions(bank[start : start + rows])
+    for number, chunk_of_bank in enumerate(bank.chunks(rows)):
+        part = _directions(chunk_of_bank)
         new = search(queries, part, min(k, len(part)))
         for place, news in enumerate(zip(*(torch.split(x, _CHUNK) for x in new), strict=True)):
             # the ids grow from left to right: those already found are lower than the part's
             similarity = torch.cat((found[place][0], news[0]), dim=1)
-            ids = torch.cat((found[place][1], start + news[1]), dim=1)
+            ids = torch.cat((found[place][1], number * rows + news[1]), dim=1)
             columns = _largest(similarity, min(k, similarity.shape[1]))
             found[place] = similarity.gather(1, columns), ids.gather(1, columns)
     ordered = [_in_order(*pair) for pair in found]

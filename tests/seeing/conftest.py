@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile_names import HOSTILE
+from PIL import Image
 from tiny_runs import digits, pack_digits, tiny_recipe
 
 from simsiam_zoo.data.loader import LoadedBatch
@@ -59,4 +62,24 @@ def damaged(tmp_path: Path) -> Path:
     folder.mkdir()
     bad = PackedSample("bad", b"\x89PNG\r\n\x1a\n and no more", "png", 1)
     pack(folder, {"train": [*digits(5), bad]}, None)
+    return folder
+
+
+@pytest.fixture
+def many_classes(tmp_path: Path) -> Path:
+    """Photographs of 500 x 375 pixels: one of each of 200 classes to test on, 40 to train on."""
+    photos = []
+    for seed in range(3):
+        coarse = np.random.default_rng(seed).integers(0, 256, (8, 10, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(file, "JPEG")
+        photos.append(file.getvalue())
+
+    def samples(count: int) -> list[PackedSample]:
+        return [PackedSample(f"{i}", photos[i * i % 3], "jpg", i) for i in range(count)]
+
+    folder = tmp_path / "many"
+    folder.mkdir()
+    names = tuple(f"West Highland white terrier, or another dog, number {i}" for i in range(200))
+    pack(folder, {"train": samples(40), "val": samples(200)}, names)
     return folder

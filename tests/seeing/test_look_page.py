@@ -194,3 +194,28 @@ def test_a_run_that_is_not_complete_shows_what_is_there(browser, seen_run, tmp_p
     assert "could not be looked at" in text
     assert browser.evaluate("document.querySelectorAll('.chart').length") > 3
     assert browser.evaluate("document.querySelector('.cloud')") is None
+
+
+def test_many_classes_with_long_names_and_large_images_stay_readable(
+    browser, seen_run, many_classes, tmp_path
+):
+    out = tmp_path / "look.html"
+    look(seen_run, "--data", many_classes, "--out", out, "--map", "pca")
+    assert out.stat().st_size < 3_000_000
+    for width in (1280, 390):
+        browser.open(out.as_uri(), width)
+        assert browser.trouble() == []
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        count = "document.querySelectorAll({}).length"
+        assert browser.evaluate(count.format("'.matrix tbody tr'")) == 20
+        assert browser.evaluate(count.format("'.legend li'")) == 200
+        sizes = """(query, side) => Math.max(...[...document.querySelectorAll(query)].map(
+            (e) => e.getBoundingClientRect()[side]))"""
+        assert browser.evaluate(f"({sizes})('.matrix tbody tr', 'height')") < 50
+        assert browser.evaluate(f"({sizes})('.matrix thead tr', 'height')") < 220
+        assert browser.evaluate(f"({sizes})('.matrix tbody th', 'width')") < 0.35 * width
+        assert browser.evaluate(f"({sizes})('.legend', 'height')") < 450
+    thumbnails = "Math.max(...[...document.images].map((i) => i.naturalWidth))"
+    assert browser.evaluate(thumbnails) <= 96
+    full = "document.querySelector('.matrix tbody th').title"
+    assert browser.evaluate(full).startswith("West Highland white terrier, or another dog, number")
