@@ -46,13 +46,13 @@ def zoo_components() -> Iterator[Component]:
             "preset",
             name,
             target=f"{_HERE}:{name}.toml",
-            summary=f"{what}'s ImageNet settings, 1,000 epochs at batch 2048",
+            summary=f"The ImageNet settings of {what}, 1,000 epochs at batch 2048",
             reference=reference,
         )
         yield Component(
             "preset",
             f"{name}-mnist-5k",
             target=f"{_HERE}:{name}-mnist-5k.toml",
-            summary=f"The preset mnist-5k with {what}'s loss, predictor and gradient policy",
+            summary=f"The preset mnist-5k with the loss, predictor and gradient policy of {what}",
             reference=reference,
         )

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from simsiam_zoo import Recipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _with_the_package_it_depends_on() -> Iterator[None]:
+    """Its presets have the augmentation of simsiam-zoo-byol."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMSIAM_ZOO_PLUGINS", "simsiam-zoo-redundancy,simsiam-zoo-byol")
+        yield
 
 
 @pytest.fixture
