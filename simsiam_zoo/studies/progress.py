@@ -134,7 +134,7 @@ def table(state: State, height: int) -> Group:
         drawn.add_row(*_cells(job, latest, outcome(job, code), ""))
     for job in running:
         latest = newest(job)
-        drawn.add_row(*_cells(job, latest, "", latest.left or ""), style="cyan")
+        drawn.add_row(*_cells(job, latest, latest.doing, latest.left or ""), style="cyan")
     for job in waiting:
         drawn.add_row(Text(job.label), str(job.seed), style="dim")
     total = len(state.ended) + len(running) + len(state.waiting)
@@ -178,15 +178,17 @@ class Latest:
         knn = next((value for key, value in values.items() if key.startswith("knn")), None)
         if knn is not None:
             self.figures["kNN"] = f"{100 * knn:.1f}"
-        speed = values.get("images_per_second")
-        if speed and job.steps is not None:
-            seconds = (job.steps - values["step"]) * job.recipe.training.batch_size / speed
-            self.left = _duration(seconds)
+        speed, step = values.get("images_per_second"), values.get("step", 0)
+        self.doing = "training" if values else "starting"
+        if job.steps is not None and step >= job.steps:
+            self.doing = "evaluating"
+        elif speed and job.steps is not None:
+            self.left = _duration((job.steps - step) * job.recipe.training.batch_size / speed)
 
     def words(self) -> list[str]:
         """For a plain line."""
         words = [f"{key} {value}" for key, value in self.figures.items()]
-        return [*words, f"{self.left} left"] if self.left else words or ["starting"]
+        return [*words, f"{self.left} left" if self.left else self.doing]
 
 
 def newest(job: Job) -> Latest:
