@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ray_jobs import ended, log_of, sh
+from ray_jobs import SAVING, log_of, said
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import PluginError
+from simsiam_zoo.studies.launcher import create_launcher
+
+CALLER = """
+import sys, time
+from pathlib import Path
+import ray
+from simsiam_zoo.catalog import catalog
 from simsiam_zoo.studies.launcher import Resources, create_launcher
+
+def ended(job):
+    while (code := launcher.poll(job)) is None:
+        try:
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            launcher.cancel(job)
+    return code
+
+launcher = create_launcher(catalog().resolve("launcher", "ray:address=local,cpus=2"))
+print(ray.cluster_resources()["CPU"])
+script = 'pwd; echo "$FLAVOUR, $OMP_NUM_THREADS" >&2; exit 7'
+first = launcher.submit(["sh", "-c", script], Path("first"), Resources(cpus=2))
+print(ended(first), launcher.poll(first))
+second = launcher.submit([sys.executable, "-c", sys.argv[1]], Path("second"), Resources())
+print(ended(second))
+launcher.close()
+print(ray.is_initialized())
+"""
 
 
 def test_listing_the_launcher_does_not_import_ray() -> None:
@@ -20,24 +48,25 @@ def test_listing_the_launcher_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_study_uses_a_cluster_of_its_own_and_stops_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FLAVOUR", "salt & $HOME")
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    (tmp_path / "log.txt").write_text("from before\n")
-    launcher = create_launcher(catalog().resolve("launcher", "ray:address=local,cpus=2"))
-    assert ray.cluster_resources()["CPU"] == 2
-    script = 'pwd; echo "$FLAVOUR, $OMP_NUM_THREADS" >&2; exit 7'
-    job = launcher.submit(sh(script), Path("."), Resources(cpus=2))
-    assert ended(launcher, job) == 7
-    assert launcher.poll(job) == 7
-    assert log_of(tmp_path) == f"from before\n{tmp_path}\nsalt & $HOME, 2\n"
-    launcher.close()  # type: ignore[attr-defined]
-    assert not ray.is_initialized()
+def test_a_study_uses_a_cluster_of_its_own_and_ctrl_c_asks_each_run_once(tmp_path: Path) -> None:
+    """The caller leads the group in the foreground, which the cluster's processes are in too."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first" / "log.txt").write_text("from before\n")
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER, SAVING],
+        cwd=tmp_path,
+        env=os.environ | {"FLAVOUR": "salt & $HOME", "OMP_NUM_THREADS": "64"},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said(tmp_path / "second", "ready")
+    os.killpg(caller.pid, signal.SIGINT)
+    printed, _ = caller.communicate(timeout=60)
+    assert printed.split() == ["2.0", "7", "7", "75", "False"]
+    assert log_of(tmp_path / "first") == f"from before\n{tmp_path}\nsalt & $HOME, 2\n"
+    assert log_of(tmp_path / "second") == "ready\nSIGTERM\n"
 
 
 def test_a_cluster_that_is_not_there_is_told() -> None:

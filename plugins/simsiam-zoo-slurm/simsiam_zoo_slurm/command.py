@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from simsiam_zoo.studies.launcher import LOG
@@ -21,6 +23,7 @@ def run(
     cwd: str,
     variables: Mapping[str, str],
     stop: str,
+    grace: float,
     every: float,
 ) -> int:
     """Run the command to its end, and pass on the request to stop, once.
@@ -32,6 +35,7 @@ def run(
         variables: what its environment has besides that of the job.
         stop: a file whose presence asks to stop. Not `scancel`: depending on the cluster it signals
             this process or the command as well, and a run that gets two signals does not save.
+        grace: seconds from the request to stop to the kill.
         every: seconds between two looks for that file, and for signals.
 
     Returns:
@@ -55,11 +59,14 @@ def run(
             env=os.environ | variables,
             process_group=0,
         )
-    asked = False
+    asked_at: float | None = None
     while True:
         try:
             return process.wait(every)
         except subprocess.TimeoutExpired:
-            if not asked and (signals or Path(stop).exists()):
+            if asked_at is None and (signals or Path(stop).exists()):
+                asked_at = time.monotonic()
                 process.terminate()
-                asked = True
+            if asked_at is not None and time.monotonic() - asked_at > grace:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)

@@ -8,9 +8,10 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,7 @@ class _Job:
     job: Any
     folder: Path
     stop: Path
-    asked_at: float | None = None
-    killed: bool = False
+    asked: bool = False
     lost_at: float | None = None
     exit_code: int | None = None
 
@@ -48,7 +48,7 @@ class SlurmLauncher:
         hours: the time limit; a run is asked to stop three minutes before.
         memory: of a run, in GB; None is the site's default.
         options: other options of sbatch, as `KEY=VALUE` separated by spaces; `KEY` alone is a flag.
-        grace: seconds from the request to stop to `scancel`.
+        grace: seconds from the request to stop to the kill.
         cluster: `slurm`, or `local` for processes on this machine by submitit's local executor,
             which counts no resources: to try out what will run on the cluster.
 
@@ -101,15 +101,17 @@ class SlurmLauncher:
         try:
             executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=self._cluster)
             executor.update_parameters(**self._parameters, **self._of_job(folder, resources))
-            job = executor.submit(
-                run,
-                list(argv),
-                str(folder),
-                os.getcwd(),
-                thread_variables(resources.cpus),
-                str(stop),
-                1.0 if self._is_slurm else 0.1,
-            )
+            with _deaf_to_ctrl_c():
+                job = executor.submit(
+                    run,
+                    list(argv),
+                    str(folder),
+                    os.getcwd(),
+                    thread_variables(resources.cpus),
+                    str(stop),
+                    self._grace,
+                    every=1.0 if self._is_slurm else 0.1,
+                )
         except (OSError, submitit.core.utils.FailedJobError, subprocess.SubprocessError) as error:
             reason = " ".join(str(error).split())
             raise LaunchError(f"{argv[0]} cannot be submitted: {reason}") from error
@@ -129,9 +131,9 @@ class SlurmLauncher:
     def cancel(self, job: str) -> None:
         """See `Launcher.cancel`; a command that still runs after the time of grace is killed."""
         found = self._find(job)
-        if found.asked_at is not None or self.poll(job) is not None:
+        if found.asked or self.poll(job) is not None:
             return
-        found.asked_at = time.monotonic()
+        found.asked = True
         found.stop.touch()
         if self._is_slurm:  # only if it waits in the queue
             command = ["scancel", "--state=PENDING", found.job.job_id]
@@ -155,25 +157,14 @@ class SlurmLauncher:
         return given
 
     def _exit_code(self, job: _Job) -> int | None:
+        ended = job.job.done()  # before the look for its result, which it leaves first
         if job.job.paths.result_pickle.exists():
             try:
                 return int(job.job.result())
             except submitit.core.utils.FailedJobError as error:
                 _note(job.folder, f"Slurm's job could not start the command: {error}")
                 return 126
-        if job.job.done():
-            return self._lost(job)
-        late = job.asked_at is not None and time.monotonic() - job.asked_at > self._grace
-        if late and not job.killed:
-            job.killed = True
-            self._kill(job)
-        return None
-
-    def _kill(self, job: _Job) -> None:
-        if self._is_slurm:
-            subprocess.run(["scancel", job.job.job_id], check=False, capture_output=True)
-        else:
-            job.job.cancel()  # its process ends, and the tether tells the command
+        return self._lost(job) if ended else None
 
     def _lost(self, job: _Job) -> int | None:
         """The exit code of a job that has ended without a result; None while one may yet come."""
@@ -181,7 +172,7 @@ class SlurmLauncher:
         job.lost_at = job.lost_at or now
         if now - job.lost_at < self._patience:
             return None
-        if job.asked_at is not None:
+        if job.asked:
             return -signal.SIGTERM
         _note(job.folder, f"Slurm ended job {job.job.job_id} (state: {job.job.state})")
         return -signal.SIGKILL
@@ -204,6 +195,19 @@ def _sbatch_parameters(partition: str | None, account: str | None, options: str)
         "slurm_additional_parameters": additional,
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in here does not hear Ctrl-C in the terminal: the caller passes it on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _note(folder: Path, text: str) -> None:

@@ -36,7 +36,23 @@ SUPERVISOR = """
 import sys
 from simsiam_zoo_slurm.command import run
 argv = [sys.executable, "-c", sys.argv[1]]
-sys.exit(run(argv, sys.argv[2], sys.argv[2], {}, sys.argv[2] + "/stop", 0.1))
+sys.exit(run(argv, sys.argv[2], sys.argv[2], {}, sys.argv[2] + "/stop", 30.0, 0.1))
+"""
+
+
+CALLER = """
+import sys, time
+from pathlib import Path
+from simsiam_zoo.studies.launcher import Resources
+from simsiam_zoo_slurm.launcher import SlurmLauncher
+launcher = SlurmLauncher(cluster="local")
+job = launcher.submit([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]), Resources())
+while (code := launcher.poll(job)) is None:
+    try:
+        time.sleep(0.01)
+    except KeyboardInterrupt:
+        launcher.cancel(job)
+sys.exit(code)
 """
 
 
@@ -112,18 +128,26 @@ def test_cancel_asks_once(launcher: Any, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".stop*"))
 
 
-def test_a_command_that_does_not_stop_is_killed(tmp_path: Path) -> None:
-    launcher = SlurmLauncher(cluster="local", grace=0.1)
-    # of two signals it minds the second one: the executor's process is gone, and the tether pulls
-    stubborn = "trap 'trap \"exit 1\" TERM' TERM; echo $$; while true; do sleep 0.05; done"
+def test_a_command_that_does_not_stop_is_killed_with_its_children(tmp_path: Path) -> None:
+    launcher = SlurmLauncher(cluster="local", grace=0.2)
+    stubborn = 'trap "" TERM; sleep 61 & echo $!; while true; do sleep 0.05; done'
     job = launcher.submit(sh(stubborn), tmp_path, Resources())
-    command = int(said(tmp_path, "\n"))
+    child = int(said(tmp_path, "\n"))
     launcher.cancel(job)
-    assert ended(launcher, job) == -signal.SIGTERM
+    assert ended(launcher, job) == -9
     end = time.monotonic() + 20
-    while Path(f"/proc/{command}").exists() and time.monotonic() < end:
+    while Path(f"/proc/{child}").exists() and time.monotonic() < end:
         time.sleep(0.02)
-    assert not Path(f"/proc/{command}").exists()
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_ctrl_c_reaches_a_command_through_the_caller_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CALLER, SAVING, str(tmp_path)]
+    caller = subprocess.Popen(command, start_new_session=True)
+    said(tmp_path, "ready")
+    os.killpg(caller.pid, signal.SIGINT)  # as the terminal does
+    assert caller.wait(30) == 75
+    assert log_of(tmp_path) == "ready\nSIGTERM\n"
 
 
 def test_a_job_that_vanishes_ends_as_killed(launcher: Any, tmp_path: Path) -> None:
@@ -203,16 +227,13 @@ def test_what_is_asked_for_is_in_the_batch_file(slurm: Path, tmp_path: Path) -> 
 
 
 def test_a_job_in_the_queue_is_taken_from_it(slurm: Path, tmp_path: Path) -> None:
-    launcher = SlurmLauncher(grace=0.0)
+    launcher = SlurmLauncher()
     job = launcher.submit(sh(""), tmp_path, Resources())
     assert launcher.poll(job) is None
     launcher.cancel(job)
     launcher.cancel(job)
     assert (slurm / "cancelled").read_text() == "--state=PENDING 42\n"
     assert len(list(tmp_path.glob(".stop*"))) == 1  # should it begin just now
-    launcher.poll(job)
-    launcher.poll(job)
-    assert (slurm / "cancelled").read_text() == "--state=PENDING 42\n42\n"
 
 
 def test_a_submission_that_slurm_refuses_is_told(slurm: Path, tmp_path: Path) -> None:
