@@ -6,6 +6,9 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# The packages that come with simsiam-zoo and are installed on their own.
+PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+EDITABLE := -e '.[dev]' $(PLUGINS:%=-e ./%)
 # The demo's folder is new each time, so that it never lands on another run.
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
@@ -26,13 +29,13 @@ bench: $(READY)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
 
 # Made again only when what is to be installed changes. uv where it is, else venv and pip.
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing $(VENV) && \
-	  uv pip install --quiet --python $(PYTHON) -e '.[dev]'; \
+	  uv pip install --quiet --python $(PYTHON) $(EDITABLE); \
 	else \
 	  $${PYTHON3:-python3} -m venv $(VENV) && \
-	  $(PYTHON) -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check $(EDITABLE); \
 	fi
 	@touch $@
 

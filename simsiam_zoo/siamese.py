@@ -224,9 +224,21 @@ def build(
     siamese = Siamese(
         backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
     ).train()
+    set_up(parts, siamese)
+    return siamese
+
+
+def set_up(parts: Parts, siamese: Siamese) -> None:
+    """Let each part prepare itself for the weights that the others have (`setup`).
+
+    `build` does it. Whoever then loads the weights that a new run is to start from does it again: a
+    part may have copied those that were there before.
+
+    Raises:
+        PluginError: a part failed; the text names it.
+    """
     for kind in PARTS:
         _set_up(getattr(parts, kind), siamese)
-    return siamese
 
 
 def _two_images(size: int) -> Tensor:

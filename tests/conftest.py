@@ -4,13 +4,17 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from chromium import PROGRAM, Chromium
 from hatchling.builders.wheel import WheelBuilder
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+# These tests are about the built-in components, whatever else is installed beside them.
+os.environ["SIMSIAM_ZOO_PLUGINS"] = ""
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +37,11 @@ def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., d
 
     def install(*names: str) -> dict[str, str]:
         env = dict(os.environ)
-        for variable in ("SIMSIAM_ZOO_PLUGINS", "COLUMNS", "NO_COLOR"):
+        for variable in ("COLUMNS", "NO_COLOR"):
             env.pop(variable, None)
         paths = [*(str(installed(name)) for name in names), env.get("PYTHONPATH")]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        return env | {"OMP_NUM_THREADS": "1"}
+        return env | {"OMP_NUM_THREADS": "1", "SIMSIAM_ZOO_PLUGINS": ",".join(names)}
 
     return install
 
@@ -62,6 +66,15 @@ def zoo(install_plugins: Callable[..., dict[str, str]], tmp_path: Path) -> Zoo:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One Chromium for all tests: it takes seconds to start."""
+    if PROGRAM is None:
+        pytest.skip("needs Chromium")
+    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -185,9 +185,8 @@ class Catalog:
         return [*filter(None, [near]), *(f"{rest} is a {other}." for other in others)]
 
 
-@functools.cache
 def catalog() -> Catalog:
-    """The catalogue of what is installed, made once per process.
+    """The catalogue of what is installed, made once per process and selection of plugins.
 
     Each broken plugin is told on stderr, in one line.
 
@@ -195,7 +194,11 @@ def catalog() -> Catalog:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
             known.
     """
-    only = selection()
+    return _catalog(selection())
+
+
+@functools.cache
+def _catalog(only: frozenset[str] | None) -> Catalog:
     plugins = discover(only)
     installed = {plugin.distribution for plugin in plugins}
     if HOST not in installed:

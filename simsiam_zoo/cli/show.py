@@ -83,8 +83,8 @@ def _param_facts(param: Param) -> Facts:
     }
 
 
-def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str] | None:
-    """The component on a command line and in a recipe; None for a kind that has no place there."""
+def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str | None]:
+    """The component on a command line and in a recipe, where it has a place there."""
     values = {param.name: _example_value(param) for param in params}
     given = {key: value for key, value in values.items() if value is not None}
     texts = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in given.items()]
@@ -99,8 +99,11 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str] 
             "command": f"simsiam-zoo train --log {shlex.quote(spec)}",
             "toml": tomli_w.dumps({"logging": {"loggers": [spec]}}),
         }
-    if kind not in _FLAGS:
-        return None
+    if kind == "study":
+        return {"command": f"simsiam-zoo ablate {shlex.quote(name)}", "toml": None}
+    if kind == "launcher":
+        command = f"simsiam-zoo ablate five-parts --launcher {shlex.quote(spec)}"
+        return {"command": command, "toml": None}
     table = name if kind == "preset" else {"name": name, **given}
     return {
         "command": f"simsiam-zoo train {_FLAGS[kind]} {shlex.quote(spec)}",
@@ -129,10 +132,10 @@ def _print(facts: Facts) -> None:
         print_line()
         print_heading("parameters (name, default, meaning)")
         _print_columns([_param_row(param) for param in facts["params"]], wrap=2)
-    if facts["example"] is not None:
-        print_line()
-        print_heading("example")
-        print_line(f"  {facts['example']['command']}")
+    print_line()
+    print_heading("example")
+    print_line(f"  {facts['example']['command']}")
+    if facts["example"]["toml"]:
         print_line()
         for line in facts["example"]["toml"].splitlines():
             print_line(f"  {line}")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from simsiam_zoo.catalog.component import Component, Family, Param
 from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.components.around import SIMSIAM, around_the_parts
 from simsiam_zoo.components.timm_names import timm_names
 
-SIMSIAM = "arXiv:2011.10566"
 _HERE = "simsiam_zoo.components"
 
 
@@ -26,9 +26,7 @@ def zoo_components() -> Iterator[Component | Family]:
     yield from _losses()
     yield from _augmentations()
     yield from _datasets()
-    yield from _protocols()
-    yield from _loggers()
-    yield from _presets()
+    yield from around_the_parts()
 
 
 def _backbones() -> Iterator[Component | Family]:
@@ -268,94 +266,3 @@ def _datasets() -> Iterator[Component]:
             ),
         ),
     )
-
-
-def _protocols() -> Iterator[Component]:
-    yield Component(
-        "protocol",
-        "knn",
-        target="simsiam_zoo.evaluation.knn:KnnProtocol",
-        summary="Cosine-weighted k nearest neighbours on frozen features",
-        params=(
-            Param("k", int, None, "Neighbours that vote (default: 20, and 200)", min=1),
-            Param("t", float, 0.1, "Temperature: a vote weighs exp(similarity / t)", min=1e-3),
-            Param("search", str, "torch", "Finds the same neighbours", choices=("torch", "faiss")),
-        ),
-        reference="arXiv:1805.01978",
-    )
-    yield Component(
-        "protocol",
-        "linear",
-        target="simsiam_zoo.evaluation.linear:LinearProtocol",
-        summary="Linear classifier by SGD, lr and weight decay chosen on held-out training images",
-        params=(
-            Param("lrs", str, "0.003/0.01/0.03/0.1/0.3", "Base learning rates to choose from"),
-            Param("wds", str, "0/0.0001/0.001/0.01", "Weight decays to choose from"),
-            Param("epochs", int, 50, "Passes over the training features", min=1),
-            Param("batch", int, None, "Images per step (default: about a 32nd of them)", min=1),
-        ),
-    )
-    yield Component(
-        "protocol",
-        "linear-paper",
-        target="simsiam_zoo.evaluation.linear_paper:LinearPaperProtocol",
-        summary="The paper's: 90 epochs of LARS on crops and flips, tested on centre crops",
-        params=(
-            Param("lr", float, 0.1, "Base lr; the paper's text says 0.02, its code 0.1", min=1e-9),
-            Param("epochs", int, 90, "Passes over the training images", min=1),
-            Param("batch", int, 4096, "Images per step; at most the training set", min=1),
-        ),
-        reference=f"{SIMSIAM} section 3",
-    )
-    yield Component(
-        "protocol",
-        "logistic",
-        target="simsiam_zoo.evaluation.logistic:LogisticProtocol",
-        summary="L-BFGS logistic regression on standardised frozen features",
-        params=(
-            Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
-            Param("max_iter", int, 500, "Most L-BFGS iterations", min=1),
-        ),
-        reference="sklearn.linear_model.LogisticRegression",
-    )
-    yield Component(
-        "protocol",
-        "low-shot",
-        target="simsiam_zoo.evaluation.low_shot:LowShotProtocol",
-        summary="Logistic regression on 1% and on 10% of the labels",
-        params=(
-            Param("seed", int, 0, "Chooses the labelled images", min=0),
-            Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
-        ),
-        reference="sklearn.linear_model.LogisticRegression",
-    )
-
-
-def _loggers() -> Iterator[Component]:
-    where = "Where it is written; relative to the run's folder"
-    yield Component(
-        "logger",
-        "tensorboard",
-        target=f"{_HERE}.loggers:TensorBoardLogger",
-        summary="Event files for TensorBoard; needs simsiam-zoo[tensorboard]",
-        params=(Param("path", str, "tensorboard", where, operational=True),),
-        reference="https://www.tensorflow.org/tensorboard",
-    )
-    yield Component(
-        "logger",
-        "csv",
-        target=f"{_HERE}.loggers:CsvLogger",
-        summary="One table, a column for each figure, for spreadsheets and data frames",
-        params=(Param("path", str, "metrics.csv", where, operational=True),),
-    )
-
-
-def _presets() -> Iterator[Component]:
-    package = "simsiam_zoo.recipe.presets"
-    for name, summary in (
-        ("mnist-5k", "5,000 MNIST images, ResNet-10-T: two minutes on two cores"),
-        ("digits", "scikit-learn's 8x8 digits: seconds, for tours and tests"),
-        ("cifar10", "The paper's CIFAR-10 settings (appendix D), 800 epochs"),
-        ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),
-    ):
-        yield Component("preset", name, f"{package}:{name}.toml", summary, reference=SIMSIAM)

@@ -15,7 +15,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.frozen_pass import Watcher, refuse_changed, state_digest
-from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
+from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.subject import Subject
 from simsiam_zoo.recipe.lock import installed_version
 from simsiam_zoo.runtime import distributed
@@ -101,7 +101,7 @@ def measured(
         given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
         name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
         own = dataclasses.replace(bench, folder=None if not bench.folder else bench.folder / name)
-        if getattr(protocol, "collective", False):
+        if is_collective(protocol):
             figures += protocol(own)
         else:
             figures += distributed.from_main(lambda call=protocol, own=own: call(own))  # type: ignore[misc]

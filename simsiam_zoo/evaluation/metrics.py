@@ -5,10 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-)
 
 RESAMPLES = 1000
 """Bootstrap resamples of the test images."""
@@ -26,6 +22,8 @@ def top_k_accuracy(ranked: Tensor, labels: Tensor, classes: int, k: int) -> floa
         classes: how many there are; more than k.
         k: how many may be guessed.
     """
+    from torchmetrics.functional.classification import multiclass_accuracy  # a second to import
+
     right = 0.0
     points = torch.arange(k, 0, -1, dtype=torch.float32)
     for some, truth in zip(torch.split(ranked, _CHUNK), torch.split(labels, _CHUNK), strict=True):
@@ -38,6 +36,8 @@ def top_k_accuracy(ranked: Tensor, labels: Tensor, classes: int, k: int) -> floa
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Counts [classes, classes] int64: row the label, column the prediction."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     matrix: Tensor = multiclass_confusion_matrix(predicted, labels, num_classes=classes)
     return matrix
 

@@ -56,11 +56,20 @@ class Figure:
 
 
 class EvaluationProtocol(Interface):
-    """The contract of a component of the kind `protocol`."""
+    """The contract of a component of the kind `protocol`.
+
+    One that trains on augmented views for many epochs, on all ranks, says `collective = True`:
+    every rank calls it, and of a run's end only the trained network is measured by it.
+    """
 
     def __call__(self, bench: Bench) -> list[Figure]:
         """Fit on the training images alone, predict the test images; one figure or several."""
         ...
+
+
+def is_collective(protocol: EvaluationProtocol) -> bool:
+    """Whether every rank has to call the protocol."""
+    return bool(getattr(protocol, "collective", False))
 
 
 def check_labels(train: Features, test: Features, classes: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.components.backbones import timm_recipe
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.exchange.layouts import Weights, file_digest, fit, read_weights
@@ -23,7 +24,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
-from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.siamese import Parts, Siamese, set_up
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.record import Record, disk_trouble, refuse_occupied
 from simsiam_zoo.training.run import Run, build
@@ -91,6 +92,7 @@ def import_checkpoint(
             setup = prepare(recipe) if _at_hand(recipe) else None
             siamese = build(recipe) if setup is None else setup.siamese
             _fill(siamese, weights, checkpoint)
+            set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
             imported = {
                 "source": checkpoint.name,
                 "sha256": digest,

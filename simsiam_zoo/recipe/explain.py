@@ -27,14 +27,19 @@ _WANTED = {
 """Pydantic's type of error → what the value has to be, in the words of `Param.describe`."""
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
-    """One InputError for the first thing that is wrong."""
+def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
+    """One InputError for the first thing that is wrong; `where` names what is no recipe."""
+    found = _explained(error, model, where or "a recipe")
+    return InputError(f"{where}: {found.what}", found.hint) if where else found
+
+
+def _explained(error: ValidationError, model: type[BaseModel], whole: str) -> InputError:
     findings = error.errors(include_url=False)
     finding = findings[0]
     path = _as_written(finding["loc"])
     dotted, value, kind = ".".join(path), finding["input"], finding["type"]
     if kind == "extra_forbidden":
-        return _unknown_key(path, model)
+        return _unknown_key(path, model, whole)
     if kind in {"missing", "too_long"}:  # only lists of a fixed length can be so
         end = -1 if kind == "missing" else len(path)
         count = "few" if kind == "missing" else "many"
@@ -53,9 +58,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> InputError:
     return InputError(f"{dotted} is {' or '.join(dict.fromkeys(wanted))}, not {shown}")
 
 
-def _unknown_key(path: list[str], model: type[BaseModel]) -> InputError:
+def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputError:
     section, key = ".".join(path[:-1]), path[-1]
-    where = f"[{section}] has no key" if section else "a recipe has no key"
+    where = f"[{section}] has no key" if section else f"{whole} has no key"
     keys = list(_table_at(model, path[:-1]).model_fields)
     elsewhere = [dotted for dotted in _dotted(model) if dotted.rpartition(".")[2] == key]
     if elsewhere:  # `epochs` for `training.epochs`

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from simsiam_zoo.training.record import Row
+if TYPE_CHECKING:  # it brings torch
+    from simsiam_zoo.training.record import Row
 
 WIDTH, HEIGHT = 320, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
@@ -114,7 +115,7 @@ def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float, epochs: floa
     every = [point for _, values in lines for point in values]
     epochs = epochs or 1.0
     ys = [y for _, y in every] + [y for y in (panel.floor, panel.ceiling) if y is not None]
-    ticks = _ticks(ys, panel.log)
+    ticks = find_ticks(ys, panel.log)
     low, high = (_scale(min(*ys, *ticks), panel.log), _scale(max(*ys, *ticks), panel.log))
 
     def at_x(x: float) -> float:
@@ -134,16 +135,16 @@ def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float, epochs: floa
             )
             for key, values in lines
         ],
-        [(at_x(x), f"{x:g}") for x in _ticks([0.0, epochs], False) if x <= epochs],
+        [(at_x(x), f"{x:g}") for x in find_ticks([0.0, epochs], False) if x <= epochs],
         [(at_y(y), f"{y:.6g}") for y in ticks],
     )
 
 
-def thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most 2 x 200 of the points: a long run's peaks are kept, and its ends."""
-    if len(points) <= 2 * _BUCKETS:
+def thin(points: list[tuple[float, float]], buckets: int = _BUCKETS) -> list[tuple[float, float]]:
+    """At most 2 x `buckets` of the points: a long run's peaks are kept, and its ends."""
+    if len(points) <= 2 * buckets:
         return points
-    size = -(-len(points) // (_BUCKETS - 1))
+    size = -(-len(points) // (buckets - 1))
     kept = [points[0]]
     for start in range(0, len(points), size):
         bucket = points[start : start + size]
@@ -160,7 +161,8 @@ def hover(charts: Sequence[Chart]) -> list[dict[str, Any]]:
     ]
 
 
-def _ticks(values: Sequence[float], log: bool) -> list[float]:
+def find_ticks(values: Sequence[float], log: bool = False) -> list[float]:
+    """Round numbers about the values; those at the ends may lie outside."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     low, high = min(values), max(values)

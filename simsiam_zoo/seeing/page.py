@@ -1,24 +1,15 @@
-"""A run as one HTML page that opens offline: everything is inside it, and nothing may be fetched.
-
-Class names, recipe strings and paths come from files that nobody vouches for. They are escaped by
-the template engine; were one not, the page's policy would still run no script and load no style but
-the two whose hashes it names.
-"""
+"""A run as one HTML page that opens offline."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.seeing.charts import Chart, draw_charts, hover
+from simsiam_zoo.seeing.offline import render_offline
 from simsiam_zoo.seeing.sight import NEIGHBORS, K, Map, Sight, T
 from simsiam_zoo.training.run import Run
 
@@ -41,19 +32,9 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
         DataError: a file of the run is damaged.
     """
     charts = draw_charts(run.metrics)
-    css, js = _text("page.css"), _text("page.js")
-    environment = Environment(
-        loader=PackageLoader("simsiam_zoo.seeing", "template"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("page.html")
-    return template.render(
-        policy=policy(css, js),
-        css=Markup(css),
-        js=Markup(js),
+    return render_offline(
+        "simsiam_zoo.seeing",
+        "page",
         title=run.folder.resolve().name,
         run=run,
         parts=[(kind, _call(run, kind)) for kind in PARTS],
@@ -73,22 +54,6 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
         files=_files(run),
         data=_data(charts, sight),
     )
-
-
-def policy(css: str, js: str) -> str:
-    """The content security policy: this style, this script, images from the page itself."""
-    return (
-        f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(name: str) -> str:
-    return (resources.files("simsiam_zoo.seeing") / "template" / name).read_text("utf-8")
 
 
 def _call(run: Run, kind: str) -> str:

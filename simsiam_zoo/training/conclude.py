@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
 from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import (
     Encoder,
@@ -17,7 +19,7 @@ from simsiam_zoo.evaluation.features import (
 )
 from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure
+from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
 from simsiam_zoo.siamese import Siamese, parameter_counts
 from simsiam_zoo.training.collapse import CollapseWatch
@@ -146,15 +148,39 @@ def measure(
     refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
     benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
+    benches[TRAINED] = dataclasses.replace(
+        benches[TRAINED],
+        augmented=augmented_views(setup, encoders[TRAINED]),
+        device=setup.runtime.device,
+    )
     figures = [
         (network, figure)
         for network in shown
         for protocol in protocols
+        if network == TRAINED or not is_collective(protocol)  # those train for many epochs
         for figure in protocol(benches[network])
     ]
     knn = KnnProtocol(k=20)
     after, before = (knn(benches[network])[0] for network in (TRAINED, UNTRAINED))
     return figures, paired_gain(after.correct, before.correct)
+
+
+def augmented_views(setup: Setup, encode: Encoder) -> AugmentedViews | None:
+    """Features of augmented training views; None of a stream, whose images have no ids."""
+    data = setup.recipe.data
+    if data.stream:
+        return None
+    return AugmentedViews(
+        encode,
+        setup.dataset.train,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        runtime=setup.runtime,
+        seed=setup.recipe.training.seed,
+        lanes=data.lanes,
+        window=data.window,
+    )
 
 
 def features(

@@ -14,6 +14,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, InputError, PluginError, StoppedError
+from simsiam_zoo.evaluation.protocol import is_collective
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.recipe.locked import refuse_other_run
@@ -80,6 +81,7 @@ def train(
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, screen.say))
+        distributed.together(lambda: refuse_collective(recipe))
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
         if recipe.data.stream:
@@ -220,6 +222,23 @@ def refuse_without_weights(recipe: Recipe) -> None:
             "the recipe starts from imported weights (training.init), and a new run has none",
             "Import them with this recipe, then go on with: simsiam-zoo train --resume RUN",
         )
+
+
+def refuse_collective(recipe: Recipe) -> None:
+    """Among several processes, stop at a protocol that needs them all: one of them concludes.
+
+    Raises:
+        InputError: the recipe has one.
+    """
+    if not distributed.is_distributed():
+        return
+    for protocol in recipe.protocols():
+        if is_collective(protocol.create()):
+            raise InputError(
+                f"{protocol.name} works on all processes, and the first one alone ends a run",
+                "Leave it out of evaluation.protocols, and measure by it afterwards: torchrun ..."
+                f" -m simsiam_zoo evaluate RUN --protocol {protocol.name}",
+            )
 
 
 def refuse_differing(setup: Setup) -> None:

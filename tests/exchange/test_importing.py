@@ -23,9 +23,11 @@ from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.import_ import import_ as command
+from simsiam_zoo.components.gradients import StopGradient
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.exchange.importing import import_checkpoint
+from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
@@ -126,6 +128,20 @@ def test_the_folder_says_where_its_weights_are_from(released, tmp_path) -> None:
     assert run.recipe.predictor.params["hidden_dim"] == 6
     assert run.result is None
     assert torch.equal(run.backbone.conv1.weight, run.model.backbone.conv1.weight)
+
+
+def test_parts_are_set_up_with_the_imported_weights(
+    original, released, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that copies the encoder, say, must not keep the weights that it replaced."""
+    seen: list[Tensor] = []
+
+    def setup(self: StopGradient, siamese: Siamese) -> None:
+        seen.append(siamese.backbone.conv1.weight.detach().clone())
+
+    monkeypatch.setattr(StopGradient, "setup", setup, raising=False)
+    import_checkpoint(released, tmp_path / "run", settings=SMALL)
+    assert torch.equal(seen[-1], original.encoder.conv1.weight)
 
 
 def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import PROGRAM, Chromium
 from hostile_names import HOSTILE
 from PIL import Image
 from tiny_runs import digits, pack_digits, tiny_recipe
@@ -84,12 +83,3 @@ def many_classes(tmp_path: Path) -> Path:
     names = tuple(f"West Highland white terrier, or another dog, number {i}" for i in range(200))
     pack(folder, {"train": samples(40), "val": samples(200)}, names)
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """One Chromium for all tests: it takes seconds to start."""
-    if PROGRAM is None:
-        pytest.skip("needs Chromium")
-    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
-        yield started

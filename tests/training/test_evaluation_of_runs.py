@@ -17,6 +17,7 @@ from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
 from simsiam_zoo.evaluation.plot import draw_report
 from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+from simsiam_zoo.training.run import train
 
 
 def report_of(source: str, settings: dict[str, object] | None = None, preset=None) -> Any:
@@ -177,3 +178,11 @@ def test_a_model_of_timms_at_random_needs_data_and_says_what_it_is(
 def test_a_source_that_is_none_is_refused(source, words):
     with pytest.raises(InputError, match=words):
         report_of(source, {"dataset": "digits"})
+
+
+def test_a_run_may_end_with_the_papers_linear_evaluation(tiny, tmp_path) -> None:
+    """Of the trained network alone: the baselines would take as long again, each."""
+    protocols = ["knn:k=5", "linear-paper:epochs=2"]
+    result = train(tiny({"evaluation.protocols": protocols}), tmp_path / "run", quiet=True)
+    measured = {figure["network"] for figure in result.figures if "linear" in figure["protocol"]}
+    assert measured == {"trained network"}

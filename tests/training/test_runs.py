@@ -184,7 +184,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(
         assert "Traceback" not in err
     assert not (folder / "result.json").exists()
 
-    subprocess.run([*command, "--resume", str(folder), "--quiet"], check=True)
+    train(tiny(settings), folder, resume=True, screen=Screen())
     assert same(weights(folder), weights(whole))
 
 

@@ -1,0 +1,1 @@
+"""BYOL as a substitution in SimSiam: a target network that follows the online one slowly."""

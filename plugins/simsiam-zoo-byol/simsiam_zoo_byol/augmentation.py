@@ -1,0 +1,67 @@
+"""BYOL's augmentation: the two views are not drawn alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from numpy.random import Generator
+
+from simsiam_zoo.components.augmentations import SimSiamAugmentation
+from simsiam_zoo.data.image import View
+
+_THRESHOLD = 128
+"""Solarisation inverts levels from a half up: x ↦ 1 - x where x >= 0.5."""
+
+
+class ByolAugmentation(SimSiamAugmentation):
+    """Crop, flip, colour jitter, grey, and by view blur and solarisation (arXiv:2006.07733 B).
+
+    Of two pairs of views the first and third are drawn as first views. Distributions and order are
+    the paper's, sizes are not: sigma is in pixels of the view, 0.1 to 2.
+
+    Args:
+        min_scale: smallest crop as a share of the image's area.
+        brightness, contrast, saturation, hue: strengths of the jitter.
+        jitter_p, gray_p, flip_p: shares of views that get each operation.
+        blur_p1, blur_p2, solarize_p1, solarize_p2: shares of first and of second views.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_scale: float = 0.08,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        jitter_p: float = 0.8,
+        gray_p: float = 0.2,
+        flip_p: float = 0.5,
+        blur_p1: float = 1.0,
+        blur_p2: float = 0.1,
+        solarize_p1: float = 0.0,
+        solarize_p2: float = 0.2,
+    ) -> None:
+        super().__init__(
+            min_scale=min_scale,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            jitter_p=jitter_p,
+            gray_p=gray_p,
+            flip_p=flip_p,
+            blur_p=1.0,  # a sigma is drawn for every view; which are blurred is decided below
+        )
+        self.of_view = ((blur_p1, solarize_p1), (blur_p2, solarize_p2))
+
+    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> View:
+        """Draw one view of an image of `size` (height, width)."""
+        drawn = super().sample(generator, view, size)
+        blur_p, solarize_p = self.of_view[view % 2]
+        blur, solarize = generator.random(2).tolist()
+        return replace(
+            drawn,
+            blur=drawn.blur if blur < blur_p else 0.0,
+            solarize=_THRESHOLD if solarize < solarize_p else None,
+        )

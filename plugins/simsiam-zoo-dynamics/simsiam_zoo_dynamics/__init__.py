@@ -1,0 +1,1 @@
+"""Predictors that follow the correlation of z, and a stop-gradient that follows distances."""

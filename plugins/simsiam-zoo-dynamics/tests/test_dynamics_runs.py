@@ -1,0 +1,84 @@
+"""The parts in real runs of a few steps, and what the package says that it supplies."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import simsiam_zoo as zoo
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.training.screen import Screen
+
+DISTRIBUTION = "simsiam-zoo-dynamics"
+
+
+class Cut(Exception):
+    pass
+
+
+class CutAt(Screen):
+    """Ends the process's work after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def show(self, row: dict[str, float]) -> None:
+        if row["step"] == self.step:
+            raise Cut
+
+
+@pytest.mark.parametrize("predictor", ["directset:alpha=0.3,every=3", "directcopy"])
+def test_set_predictors_train(
+    tiny: Callable[..., zoo.Recipe], tmp_path: Path, predictor: str
+) -> None:
+    run = zoo.train(tiny(predictor=predictor), tmp_path / "run", quiet=True)
+    losses = [row["loss"] for row in run.metrics if "loss" in row]
+    assert len(losses) == 8
+    assert all(-1 <= loss < 0 for loss in losses)
+    assert int(run.model.predictor.updates) == 8
+
+
+def test_a_run_of_both_kinds_goes_on_to_the_bit_after_a_kill(
+    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny(predictor="directpred:every=2", gradient="guided-stop-gradient")
+    whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
+    with pytest.raises(Cut):
+        zoo.train(recipe, tmp_path / "cut", screen=CutAt(7))
+    cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
+    states = [run.model.state_dict() for run in (whole, cut)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert all(math.isfinite(row["loss"]) for row in whole.metrics if "loss" in row)
+    weight = states[0]["predictor.weight"]
+    assert not torch.equal(weight, torch.eye(len(weight)))
+
+
+def test_the_list_of_names_leaves_torch_out() -> None:
+    code = (
+        "import sys, simsiam_zoo_dynamics.plugin as p; list(p.zoo_components());"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_parameters_are_those_of_the_bodies() -> None:
+    mine = [entry for entry in catalog().entries() if entry.distribution == DISTRIBUTION]
+    assert {(entry.kind, entry.name) for entry in mine} == {
+        ("predictor", "directpred"),
+        ("predictor", "directset"),
+        ("predictor", "directcopy"),
+        ("gradient", "guided-stop-gradient"),
+    }
+    for entry in mine:
+        declared = inspect.signature(entry.component.load()).parameters.values()
+        own = [p for p in declared if p.kind is p.KEYWORD_ONLY and p.name != "dim"]
+        defaults = {p.name: p.default for p in own}
+        assert defaults == {param.name: param.default for param in entry.component.params}

@@ -1,0 +1,114 @@
+"""Both methods in real runs of a few steps, and what the package says that it supplies."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import simsiam_zoo as zoo
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.training.screen import Screen
+
+DISTRIBUTION = "simsiam-zoo-redundancy"
+PARTS = {
+    "projector": "mlp:layers=2,hidden_dim=32,out_dim=32,norm=hidden",
+    "predictor": "none",
+    "gradient": "none:sides=one",
+}
+LOSSES = {
+    "barlow-twins": "barlow-twins:scale=0.05",
+    "vicreg": "vicreg:invariance=1,variance=1,covariance=0.04",
+}
+
+
+class Cut(Exception):
+    pass
+
+
+class CutAt(Screen):
+    """Ends the process's work after a step, as a kill would."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def show(self, row: dict[str, float]) -> None:
+        if row["step"] == self.step:
+            raise Cut
+
+
+def losses(run: zoo.Run) -> list[float]:
+    return [row["loss"] for row in run.metrics if "loss" in row]
+
+
+def test_barlow_twins_descends(tiny: Callable[..., zoo.Recipe], tmp_path: Path) -> None:
+    run = zoo.train(tiny(**PARTS, loss=LOSSES["barlow-twins"]), tmp_path / "run", quiet=True)
+    assert len(losses(run)) == 8
+    assert 0 < losses(run)[-1] < losses(run)[0]
+
+
+def test_vicreg_descends_and_goes_on_to_the_bit_after_a_kill(
+    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+) -> None:
+    recipe = tiny(**PARTS, loss=LOSSES["vicreg"])
+    whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
+    assert 0 < losses(whole)[-1] < losses(whole)[0]
+    with pytest.raises(Cut):
+        zoo.train(recipe, tmp_path / "cut", screen=CutAt(6))
+    cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
+    states = (run.model.state_dict() for run in (whole, cut))
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+def test_the_list_of_names_leaves_torch_out() -> None:
+    code = (
+        "import sys, simsiam_zoo_redundancy.plugin as p; list(p.zoo_components());"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_parameters_are_those_of_the_bodies() -> None:
+    mine = [entry for entry in catalog().entries() if entry.distribution == DISTRIBUTION]
+    presets = {f"{name}{end}" for name in LOSSES for end in ("", "-mnist-5k")}
+    assert {(entry.kind, entry.name) for entry in mine} == {
+        *(("loss", name) for name in LOSSES),
+        *(("preset", name) for name in presets),
+    }
+    for entry in mine:
+        if entry.kind == "loss":
+            declared = inspect.signature(entry.component.load()).parameters
+            stated = {param.name: param.default for param in entry.component.params}
+            assert {name: declared[name].default for name in declared} == stated
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_presets_are_the_papers(name: str) -> None:
+    paper = zoo.Recipe.make(name, None, {"dataset.path": "."})
+    projector = (paper.projector.layers, paper.projector.hidden_dim, paper.projector.out_dim)
+    assert projector == (3, 8192, 8192)
+    assert (paper.optim.name, paper.optim.lr, paper.training.batch_size) == ("lars", 0.2, 2048)
+    assert paper.augmentation.name == "byol"
+    small, plain = zoo.Recipe.make(f"{name}-mnist-5k"), zoo.Recipe.make("mnist-5k")
+    for recipe in (paper, small):
+        parts = (recipe.loss.name, recipe.predictor.name, recipe.gradient.name)
+        assert parts == (name, "none", "none")
+        assert (recipe.projector.norm, recipe.gradient.sides) == ("hidden", "one")
+    same = ("backbone", "augmentation", "dataset", "data", "training", "optim")
+    assert all(getattr(small, key) == getattr(plain, key) for key in same)
+    if name == "vicreg":
+        loss = paper.loss
+        assert (loss.invariance, loss.variance, loss.covariance, loss.gamma) == (25, 25, 1, 1)
+        ratios = [
+            getattr(small.loss, key) / getattr(loss, key)
+            for key in ("invariance", "variance", "covariance")
+        ]
+        assert ratios == pytest.approx([0.04] * 3)
+    else:
+        assert (paper.loss.lambd, paper.loss.scale) == (0.0051, 1.0)

@@ -1,0 +1,160 @@
+"""One run of a study in a process of its own: `python -m simsiam_zoo.studies.job FOLDER`.
+
+It trains what the folder's recipe says, or goes on with it, or finds it done; then it measures by
+the study's protocols that the run itself was not measured by. How it ended is in `status.json`,
+whoever started it; the exit code is the command line's.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from simsiam_zoo.errors import DivergedError, InputError, StoppedError, ZooError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.folders import atomic_write_text
+
+_PATIENCE = 5.0  # seconds
+
+BUSY = 76
+"""Exit code of a job whose folder another process holds."""
+
+
+def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
+    """What a launcher is given to run."""
+    return [sys.executable, "-m", "simsiam_zoo.studies.job", str(folder.resolve()), *metrics]
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process is at work in the folder."""
+    if not (folder / "lock").exists():
+        return False
+    try:
+        with FileLock(folder / "lock").acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder, which can only be read
+        return False
+
+
+def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
+    """Whether the folder's run is trained, judged and measured by `metrics`; all else runs again.
+
+    A run that diverged is complete: that is its result.
+    """
+    status = read_status(folder)
+    if status is None or status.get("error") is not None:
+        return False
+    if status.get("exit_code") == DivergedError.exit_code:
+        return True
+    wanted = _still_wanted(folder, metrics)
+    return status.get("exit_code") == 0 and (not wanted or _measured(folder) == wanted)
+
+
+def note_end(folder: Path, code: int) -> None:
+    """Write down how a process ended that could not do so itself: killed, most often."""
+    if read_status(folder) is None and code not in (0, BUSY, StoppedError.exit_code):
+        killed = f"its process was killed by signal {-code}" if code < 0 else ""
+        error = killed or f"its process ended with exit code {code}"
+        status = {"exit_code": code, "error": f"{error}; log.txt has what it printed"}
+        atomic_write_text(folder / "status.json", json.dumps(status) + "\n")
+
+
+def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
+    """Do it, write down how it ended, and return the exit code."""
+    try:
+        # Whoever asks whether the folder is held holds it for a moment.
+        with FileLock(folder / "lock").acquire(timeout=_PATIENCE):
+            code, error = _guarded(folder, metrics)
+            status = {"exit_code": code, "error": error}
+            atomic_write_text(folder / "status.json", json.dumps(status) + "\n")
+            return code
+    except Timeout:
+        print(f"another process is at work in {folder}", file=sys.stderr)
+        return BUSY
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """How the folder's last process ended; None where it did not say."""
+    with suppress(OSError, ValueError):
+        status = json.loads((folder / "status.json").read_text("utf-8"))
+        return status if isinstance(status, dict) else None
+    return None
+
+
+def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
+    try:
+        (folder / "status.json").unlink(missing_ok=True)
+        _train(folder)
+        _measure(folder, metrics)
+    except DivergedError:
+        return DivergedError.exit_code, None  # that is a result
+    except ZooError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {error}"
+    return 0, None
+
+
+def _train(folder: Path) -> None:
+    from simsiam_zoo.training.record import read_result
+    from simsiam_zoo.training.run import train
+    from simsiam_zoo.training.screen import PlainScreen
+
+    run = folder / "run"
+    if read_result(run) is not None:
+        return
+    resume = (run / "checkpoints" / "last.pt").exists()
+    if not resume and run.exists():  # it had not come to a checkpoint
+        shutil.rmtree(run)
+    recipe = Recipe.of_run(folder / "recipe.toml")
+    train(recipe, run, resume=resume, screen=PlainScreen())
+
+
+def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
+    """The study's figures into `figures.json`: of the protocols that the run did not end with."""
+    from simsiam_zoo.evaluation.evaluate import evaluate, write_report
+    from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+
+    run = str(folder / "run")
+    wanted = _still_wanted(folder, metrics)
+    if not wanted or _measured(folder) == wanted:
+        return
+    recipe, place = read_recipe(run, None, {"evaluation.protocols": wanted})
+    report = evaluate(open_subject(run, recipe, place, None))
+    write_report({"protocols": wanted, **report}, folder / "figures.json")
+
+
+def _still_wanted(folder: Path, metrics: tuple[str, ...]) -> list[str]:
+    """The protocols among `metrics` that the run does not end with."""
+    have = Recipe.of_run(folder / "recipe.toml").evaluation.protocols
+    return [metric for metric in metrics if metric not in have]
+
+
+def _measured(folder: Path) -> list[str] | None:
+    with suppress(OSError, ValueError, KeyError):
+        return list(json.loads((folder / "figures.json").read_text("utf-8"))["protocols"])
+    return None
+
+
+def main(words: list[str]) -> int:
+    """FOLDER [PROTOCOL...]; the exit code."""
+    if not words or not Path(words[0]).is_dir():
+        error = InputError("a study's job is given its folder", "`simsiam-zoo ablate` does that.")
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    return run_job(Path(words[0]), tuple(words[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,230 @@
+"""A study's plan: every arm and every run of it, written down before the first one starts.
+
+    STUDY/
+      study.json              the plan: all that the results need besides the runs' own folders
+      jobs/<arm>-<digest>/seed<k>/
+          recipe.toml         what to run
+          log.txt             what its process printed
+          status.json         how its process ended
+          lock                held by the process that runs it
+          run/                an ordinary run
+
+The digest is of all that decides the figures, so that an arm which was changed runs anew beside
+what it was, and one that was not is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.shards import Dataset
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.studies.arms import Arm, make_arms
+from simsiam_zoo.studies.study import Study
+
+FORMAT = 1
+FILE = "study.json"
+FEW_STEPS = 10
+"""Steps an epoch below which a batch is as good as the whole data set, which the plan says."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm with one seed: one process, one run."""
+
+    arm: str
+    label: str
+    seed: int
+    folder: Path
+    recipe: Recipe
+    steps: int | None
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / "run"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study comes to on this preset, with the data that is at hand.
+
+    Attributes:
+        name: of the study.
+        study: as it was read.
+        arms: the base first.
+        steps: by arm: steps an epoch, and in all; None where the data is not at hand.
+        warnings: by arm, what to know before reading its figures.
+        not_run: by arm, why it cannot be run at all.
+        command: what was asked for, on a command line.
+    """
+
+    name: str
+    study: Study
+    arms: list[Arm]
+    steps: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    def jobs(self, folder: Path) -> Iterator[Job]:
+        """Every run, seed by seed, so that an interrupted study has all arms with some seeds."""
+        for seed in self.study.seeds:
+            for arm in self.arms:
+                if arm.same_as is None and arm.name not in self.not_run:
+                    steps = self.steps.get(arm.name)
+                    yield Job(
+                        arm.name,
+                        arm.label,
+                        seed,
+                        job_folder(folder, arm.key, seed),
+                        arm.recipes[seed],
+                        None if steps is None else steps[1],
+                    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for `study.json`."""
+        study = self.study
+        return {
+            "format": FORMAT,
+            "title": study.title or self.name,
+            "description": study.description.strip(),
+            "study": self.name,
+            "preset": study.preset,
+            "metrics": list(study.metrics),
+            "seeds": list(study.seeds),
+            "threads": study.threads,
+            "command": self.command,
+            "arms": [
+                {
+                    "name": arm.name,
+                    "label": arm.label,
+                    "part": arm.part,
+                    "is_base": arm.is_base,
+                    "same_as": arm.same_as,
+                    "substitution": dict(arm.substitution),
+                    "differences": [list(each) for each in arm.differences],
+                    "expect": list(arm.expect) or None,
+                    "paper": arm.paper,
+                    "warnings": self.warnings.get(arm.name, []),
+                    "not_run": self.not_run.get(arm.name),
+                    "key": arm.key,
+                }
+                for arm in self.arms
+            ],
+        }
+
+
+def job_folder(study: Path, key: str, seed: int) -> Path:
+    """Where one arm with one seed is."""
+    return study / "jobs" / key / f"seed{seed}"
+
+
+def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
+    """The plan of a study: every recipe valid, and sized where the data is at hand.
+
+    Raises:
+        InputError: a name or a value of an arm is wrong, or the base cannot be run.
+        PluginError: a component cannot be used.
+    """
+    arms = make_arms(study)
+    plan = StudyPlan(name, study, arms, command=command)
+    for arm in arms:
+        if arm.same_as is not None:
+            continue
+        if arm.skip:
+            plan.not_run[arm.name] = arm.skip
+            continue
+        recipe = arm.recipes[study.seeds[0]]
+        try:
+            samples, steps = _sizes(recipe)
+        except _TooFewError as error:
+            if arm.is_base:
+                raise InputError(f"the study's base: {error.what}", error.hint) from None
+            plan.not_run[arm.name] = error.what
+            continue
+        if steps is None:
+            plan.steps[arm.name] = None
+            continue
+        plan.steps[arm.name] = steps, steps * recipe.training.epochs
+        if steps < FEW_STEPS:
+            images = "a stream" if samples is None else f"{samples:,} images"
+            plan.warnings[arm.name] = [
+                f"batch {recipe.training.batch_size} on {images}: {steps}"
+                f" step{'s' if steps > 1 else ''} an epoch, {steps * recipe.training.epochs} in all"
+            ]
+    return plan
+
+
+class _TooFewError(InputError):
+    """There are too few images for the batch."""
+
+
+def _sizes(recipe: Recipe) -> tuple[int | None, int | None]:
+    """(samples, steps an epoch); None for what is not known without the data."""
+    data, training = recipe.data, recipe.training
+    if data.stream:
+        return None, data.steps_per_epoch or None
+    try:
+        dataset: Dataset = recipe.part("dataset").create()
+    except InputError:
+        return None, None
+    try:
+        plan = Plan(
+            dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window
+        )
+    except InputError as error:
+        raise _TooFewError(error.what, error.hint) from None
+    return plan.samples, plan.steps
+
+
+def write_plan(plan: StudyPlan, folder: Path) -> None:
+    """Write the plan into the study's folder.
+
+    Raises:
+        InputError: the folder cannot be written, or holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder", "Give the study another --out.")
+    other = folder.is_dir() and not (folder / FILE).exists()
+    if other and any(entry.name != "lock" for entry in folder.iterdir()):
+        raise InputError(
+            f"{folder} holds something that is no study", "Give the study another --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(plan.to_dict(), indent=1, default=str)
+        atomic_write_text(folder / FILE, text + "\n")
+        for job in plan.jobs(folder):
+            job.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(job.folder / "recipe.toml", job.recipe.to_toml())
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written: {error.strerror}", "Give the study another --out."
+        ) from None
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The plan in a study's folder, as plain values.
+
+    Raises:
+        InputError: there is no study.
+        DataError: the file is damaged, or of another version.
+    """
+    path = folder / FILE
+    try:
+        plan = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no study in {folder}", f"It would hold a {FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(plan, dict) or plan.get("format") != FORMAT or "arms" not in plan:
+        raise DataError(f"{path} is no plan that this version reads")
+    return plan

@@ -1,0 +1,164 @@
+"""What a study found, in a few sentences made of its figures and of nothing else."""
+
+from __future__ import annotations
+
+from simsiam_zoo.studies.report.text import (
+    NARROW,
+    between,
+    count,
+    listing,
+    percent,
+    points,
+    quoted,
+    spread,
+)
+from simsiam_zoo.studies.report.view import DONE, FAILED, RUNNING, Arm, View
+
+NO = "no verdict"
+_BAD = ("collapsed", "diverged")
+
+
+def answer(study: View) -> list[str]:
+    """The sentences: what came out as expected, what collapsed, the base, the differences."""
+    told = [_expectations(study), *_fallen(study), *_failed(study), _base(study)]
+    told += _differences(study)
+    return [sentence for sentence in told if sentence]
+
+
+def progress(study: View) -> str | None:
+    """What is not done yet; None where every run has come to an end."""
+    states = [run.state for _, run in study.runs]
+    done, running = states.count(DONE), states.count(RUNNING)
+    if all(state in (DONE, FAILED) for state in states):
+        return None
+    verb = "is" if done == 1 else "are"
+    text = f"Not complete: {done} of {count(len(states), 'run')} {verb} done"
+    others = {state: states.count(state) for state in dict.fromkeys(states) if state != DONE}
+    if running:
+        text += ", and the figures will change"
+    return f"{text} ({', '.join(f'{n} {state}' for state, n in others.items())})."
+
+
+def warnings(study: View) -> list[tuple[str, list[str]]]:
+    """Each arm's warnings, once: (warning, labels of the arms it holds for)."""
+    found: dict[str, list[str]] = {}
+    for arm in study.arms:
+        for warning in dict.fromkeys(arm.warnings):
+            found.setdefault(warning, []).append(arm.label)
+    return list(found.items())
+
+
+def not_run(study: View) -> list[tuple[str, list[str]]]:
+    """Why what was not run, once: (why, the runs). Failed runs, which are shown, are left out."""
+    labels = {arm.name: arm.label for arm in study.arms}
+    failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
+    found: dict[str, list[str]] = {}
+    for arm, seed, why in study.not_run:
+        if (arm, seed) not in failed:
+            name = quoted(labels.get(arm, arm))
+            found.setdefault(why, []).append(name if seed is None else f"{name} seed {seed}")
+    return list(found.items())
+
+
+def notes(study: View) -> list[str]:
+    """The study's notes; with one seed, one of them says so."""
+    found = list(dict.fromkeys(study.notes))
+    told = any("one seed" in note.lower() for note in found)
+    if len(study.seeds) == 1 and not told:
+        found.insert(0, f"One seed ({study.seeds[0]}): no interval over seeds can be given.")
+    return found
+
+
+def _expectations(study: View) -> str:
+    stated = [arm for arm in study.arms if arm.expect]
+    if not stated:
+        return ""
+    met = [arm for arm in stated if arm.as_expected is True]
+    missed = [arm for arm in stated if arm.as_expected is False]
+    open_ = len(stated) - len(met) - len(missed)
+    text = f"Of {count(len(stated), 'arm')} with an expectation, {len(met)} came out as expected"
+    if missed:
+        cases = [
+            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm) or NO})"
+            for arm in missed
+        ]
+        text += f" and {len(missed)} did not: {listing(cases)}"
+    if open_:
+        text += f"; {open_} {'has' if open_ == 1 else 'have'} no verdict yet"
+    return text + "."
+
+
+def _fallen(study: View) -> list[str]:
+    told = []
+    for verdict in _BAD:
+        fallen = [arm for arm in study.arms if arm.verdicts.get(verdict)]
+        if fallen:
+            told.append(f"{verdict.capitalize()}: {listing([_case(a, verdict) for a in fallen])}.")
+    judged = any(arm.verdicts for arm in study.arms)
+    if judged and not told:
+        told.append("No arm collapsed or diverged.")
+    return told
+
+
+def _case(arm: Arm, verdict: str) -> str:
+    runs, total = arm.verdicts[verdict], sum(arm.verdicts.values())
+    name = quoted(arm.label)
+    return name if runs == total else f"{name} ({runs} of {count(total, 'seed')})"
+
+
+def _failed(study: View) -> list[str]:
+    failed = [quoted(a.label) for a in study.arms if any(run.state == FAILED for run in a.runs)]
+    return [f"Failed: {listing(failed)}; the log's end stands below."] if failed else []
+
+
+def _base(study: View) -> str:
+    base, main = study.base, study.main
+    if base is None or main is None or main not in base.metrics:
+        return ""
+    figure = base.metrics[main]
+    text = f"The base has {main} {spread(figure.mean, figure.std, 1, 100)}{NARROW}%"
+    others = [f"{name} {percent(share)}" for name, share in baselines(base, main).items()]
+    if others:
+        text += f" (without training: {listing(others)})"
+    return text + "."
+
+
+def _differences(study: View) -> list[str]:
+    main = study.main
+    if main is None:
+        return []
+    apart, open_ = [], []
+    for arm in study.arms:
+        found = arm.difference.get(main)
+        if found is None or found.low is None or found.high is None:
+            continue
+        if found.low > 0 or found.high < 0:
+            interval = between(found.low, found.high)
+            apart.append(f"{quoted(arm.label)} ({points(found.mean)} points, {interval})")
+        else:
+            open_.append(quoted(arm.label))
+    told = []
+    if apart:
+        told.append(
+            f"Different from the base (95 % interval over seeds without 0): {listing(apart, 6)}."
+        )
+    if open_:
+        told.append(f"Not told apart from the base by these seeds: {listing(open_, 6)}.")
+    return told
+
+
+def baselines(arm: Arm, metric: str) -> dict[str, float]:
+    """Mean over seeds of what networks that were not trained reach."""
+    shares: dict[str, list[float]] = {}
+    for run in arm.shown_runs:
+        for network, by_metric in run.baselines.items():
+            if metric in by_metric:
+                shares.setdefault(network, []).append(by_metric[metric])
+    return {network: sum(each) / len(each) for network, each in shares.items()}
+
+
+def outcome(arm: Arm) -> str:
+    """The arm's verdict; of several, how many seeds have which."""
+    if len(arm.verdicts) > 1:
+        return ", ".join(f"{n} {verdict}" for verdict, n in arm.verdicts.items())
+    return arm.verdict or next(iter(arm.verdicts), "")

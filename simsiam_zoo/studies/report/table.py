@@ -1,0 +1,106 @@
+"""`results.csv`: a row for each arm with each seed, to be read by a program.
+
+| column | |
+| --- | --- |
+| `arm`, `label`, `part`, `is_base` | of the arm |
+| `same_as` | the arm that this one equals, or `base`: its rows repeat that one's figures |
+| `substitution` | JSON: recipe path to value |
+| `seed`, `state`, `exit_code` | of the run |
+| `verdict`, `expect`, `as_expected` | the run's; those expected of the arm; its outcome |
+| `paper` | top-1 in per cent, as the paper states it |
+| `top1 PROTOCOL`, `test_images PROTOCOL` | share, 0 to 1; of how many images |
+| `NETWORK top1 PROTOCOL` | the same of the untrained network and of raw pixels |
+| `std_sqrt_d`, `effective_rank`, `loss` | of the embeddings at the end; of the last steps |
+| `steps`, `seconds`, `identity`, `folder` | of the run |
+| `reason`, `error` | what decided the verdict; how the run failed |
+
+Empty where nothing was measured. Text that a spreadsheet would take for a formula (it begins with
+`=`, `+`, `-`, `@`, and is no number) is preceded by an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from simsiam_zoo.studies.report.text import line
+from simsiam_zoo.studies.report.view import Arm, ArmRun, View
+
+Value = str | int | float | bool | None
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+
+
+def results_csv(study: View) -> str:
+    """The whole file; figures are written so that they read back as the very same numbers."""
+    rows = [_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([_safe(name) for name in _names(study)])
+    for row in rows:
+        writer.writerow([_safe(row.get(name)) for name in _names(study)])
+    return file.getvalue()
+
+
+def _names(study: View) -> list[str]:
+    measured = [f"{what} {m}" for m in study.metrics for what in ("top1", "test_images")]
+    networks = dict.fromkeys(name for _, run in study.runs for name in run.baselines)
+    baselines = [f"{network} top1 {m}" for network in networks for m in study.metrics]
+    return [
+        *("arm", "label", "part", "is_base", "same_as", "substitution"),
+        *("seed", "state", "exit_code", "verdict", "expect", "as_expected", "paper"),
+        *measured,
+        *baselines,
+        *("std_sqrt_d", "effective_rank", "loss"),
+        *("steps", "seconds", "identity", "folder", "reason", "error"),
+    ]
+
+
+def _row(study: View, arm: Arm, run: ArmRun) -> dict[str, Value]:
+    row: dict[str, Value] = {
+        "arm": arm.name,
+        "label": arm.label,
+        "part": arm.part,
+        "is_base": arm.is_base,
+        "same_as": arm.same_as,
+        "substitution": json.dumps(arm.substitution, ensure_ascii=False),
+        "seed": run.seed,
+        "state": run.state,
+        "exit_code": run.exit_code,
+        "verdict": run.verdict,
+        "expect": " or ".join(arm.expect),
+        "as_expected": arm.as_expected,
+        "paper": arm.paper,
+        "std_sqrt_d": run.std_sqrt_d,
+        "effective_rank": run.effective_rank,
+        "loss": run.loss,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "identity": run.identity,
+        "folder": line(run.folder),
+        "reason": run.reason,
+        "error": run.error,
+    }
+    for metric in study.metrics:
+        row[f"top1 {metric}"] = run.top1.get(metric)
+        row[f"test_images {metric}"] = run.images.get(metric)
+        for network, shares in run.baselines.items():
+            row[f"{network} top1 {metric}"] = shares.get(metric)
+    return row
+
+
+def _safe(value: Value) -> Value:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.lstrip().startswith(_FORMULA) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

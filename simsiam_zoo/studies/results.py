@@ -1,0 +1,241 @@
+"""A study's results, gathered from its folder alone: `results.json` (format 1).
+
+Nothing here asks the catalogue or trains; it works while arms still run, and on another machine.
+What docs/studies.md calls the columns is made here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.errors import StoppedError, ZooError
+from simsiam_zoo.recipe.lock import read_lock
+from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.studies.job import is_held, read_status
+from simsiam_zoo.studies.plan import job_folder, read_plan
+from simsiam_zoo.studies.statistics import mean_std, paired_difference
+
+FORMAT = 1
+FILE = "results.json"
+
+Row = dict[str, Any]
+
+_TRAINED = "trained network"
+_SIGNALS = ("std_sqrt_d", "effective_rank", "loss")
+
+
+def gather(folder: Path) -> Row:
+    """The results of the study in `folder`, as plain values.
+
+    Raises:
+        InputError: there is no study.
+        DataError: its plan is damaged.
+    """
+    plan = read_plan(folder)
+    seeds: list[int] = plan["seeds"]
+    arms: list[Row] = []
+    for planned in plan["arms"]:
+        arm = {key: value for key, value in planned.items() if key not in ("not_run", "key")}
+        own = planned["same_as"] is None and planned["not_run"] is None
+        arm["runs"] = [_run(folder, planned["key"], seed) for seed in seeds] if own else []
+        arms.append(arm)
+    by_name = {arm["name"]: arm for arm in arms}
+    for arm in arms:
+        # An arm that equals another one has that one's figures.
+        runs = by_name[arm["same_as"]]["runs"] if arm["same_as"] else arm["runs"]
+        arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(seeds))
+    return {
+        "format": FORMAT,
+        **{
+            key: plan[key]
+            for key in ("title", "description", "study", "preset", "metrics", "seeds", "threads")
+        },
+        "arms": arms,
+        "stale": _stale(folder, {planned["key"] for planned in plan["arms"]}),
+        "not_run": list(_not_run(plan, arms)),
+        "notes": _notes(plan, arms),
+        "provenance": {"command": plan["command"], **_provenance(folder, arms)},
+    }
+
+
+def write_results(results: Row, folder: Path) -> None:
+    """Write `results.json`."""
+    atomic_write_text(folder / FILE, json.dumps(results, indent=1) + "\n")
+
+
+def _run(study: Path, key: str, seed: int) -> Row:
+    folder = job_folder(study, key, seed)
+    result, status = _json(folder / "run" / "result.json"), read_status(folder)
+    evidence = (result or {}).get("evidence", {})
+    figures: list[Row] = [*(result or {}).get("figures", ())]
+    extra = _json(folder / "figures.json")
+    figures += [{"network": _TRAINED, **each} for each in (extra or {}).get("figures", ())]
+    state, error = _state(folder, result, status)
+    seconds = (result or {}).get("seconds", {})
+    baselines: dict[str, dict[str, float]] = {}
+    for figure in figures:
+        if figure["network"] != _TRAINED:
+            network = figure["network"].removesuffix(" network")
+            baselines.setdefault(network, {})[figure["protocol"]] = figure["top1"]
+    return {
+        "seed": seed,
+        "folder": str((folder / "run").relative_to(study)),
+        "state": state,
+        "error": error,
+        "exit_code": None if status is None else status.get("exit_code"),
+        "verdict": None if result is None else result["verdict"],
+        "reason": None if result is None else result["reason"],
+        "metrics": {
+            figure["protocol"]: {
+                "top1": figure["top1"],
+                "version": figure["protocol_version"],
+                "interval": figure.get("top1_interval"),
+                "test_images": figure["test_images"],
+            }
+            for figure in figures
+            if figure["network"] == _TRAINED
+        },
+        "baselines": baselines,
+        "std_sqrt_d": evidence.get("std_sqrt_d"),
+        "effective_rank": evidence.get("effective_rank"),
+        "loss": evidence.get("last_loss"),
+        "steps": None if result is None else result["steps"],
+        "seconds": round(sum(seconds.values()), 1) if seconds else None,
+        "identity": None if result is None else result["identity"],
+    }
+
+
+def _state(folder: Path, result: Row | None, status: Row | None) -> tuple[str, str | None]:
+    """(done | running | waiting | stopped | failed, what went wrong)."""
+    if folder.is_dir() and is_held(folder):
+        return "running", None
+    if status is None:
+        # Nobody is at it and nothing was written down: not begun, or killed.
+        began = (folder / "run").exists()
+        return ("stopped" if began else "waiting"), None
+    code = status.get("exit_code")
+    if code == StoppedError.exit_code:
+        return "stopped", None
+    if result is not None and status.get("error") is None:
+        return "done", None
+    return "failed", status.get("error") or f"it ended with exit code {code}"
+
+
+def _summary(arm: Row, runs: list[Row], base_runs: list[Row], asked: int) -> Row:
+    done = [run for run in runs if run["state"] == "done"]
+    base = [run for run in base_runs if run["state"] == "done"]
+    protocols = list(dict.fromkeys(name for run in done for name in run["metrics"]))
+    top1 = {name: _by_seed(done, name) for name in protocols}
+    verdicts = Counter(run["verdict"] for run in done if run["verdict"])
+    verdict = next(iter(verdicts)) if len(verdicts) == 1 else ("mixed" if verdicts else None)
+    expected: bool | None = None
+    if arm["expect"] and verdicts:
+        expected = all(each in arm["expect"] for each in verdicts)
+    return {
+        "done": len(done),
+        "asked": asked if runs else 0,
+        "metrics": {name: mean_std(list(values.values())) for name, values in top1.items()},
+        "difference": {}
+        if arm["is_base"]
+        else {
+            name: difference
+            for name, values in top1.items()
+            if (difference := paired_difference(values, _by_seed(base, name))) is not None
+        },
+        **{
+            signal: mean_std([run[signal] for run in done if run[signal] is not None])
+            for signal in _SIGNALS
+        },
+        "verdicts": dict(verdicts),
+        "verdict": verdict,
+        "as_expected": expected,
+    }
+
+
+def _by_seed(runs: Iterable[Row], protocol: str) -> dict[int, float]:
+    return {
+        run["seed"]: run["metrics"][protocol]["top1"] for run in runs if protocol in run["metrics"]
+    }
+
+
+def _not_run(plan: Row, arms: list[Row]) -> Iterable[Row]:
+    for planned in plan["arms"]:
+        if planned["not_run"] is not None:
+            yield {"arm": planned["name"], "seed": None, "why": planned["not_run"]}
+    for arm in arms:
+        for run in arm["runs"]:
+            if run["state"] != "done":
+                why = run["error"] or {
+                    "running": "it is running",
+                    "waiting": "it has not begun",
+                    "stopped": "it was stopped; the same command goes on with it",
+                }.get(run["state"], run["state"])
+                yield {"arm": arm["name"], "seed": run["seed"], "why": why}
+
+
+def _notes(plan: Row, arms: list[Row]) -> list[str]:
+    notes = []
+    if len(plan["seeds"]) == 1:
+        notes.append(
+            f"One seed ({plan['seeds'][0]}): differences have no interval, and another seed may"
+            " turn small ones around."
+        )
+    else:
+        notes.append(
+            "Intervals are 95 % t-intervals over seeds, paired by seed: they cover the choice of"
+            " the seed, not that of the test images."
+        )
+    sizes = {
+        metric["test_images"]
+        for arm in arms
+        for run in arm["runs"]
+        for metric in run["metrics"].values()
+    }
+    for size in sorted(sizes):
+        half = 100 * 1.96 * (0.25 / size) ** 0.5
+        notes.append(
+            f"{size:,} test images: top-1 near 50 % is known to about ± {half:.1f} points by them"
+            " alone."
+        )
+    notes += [f"{arm['label']}: {warning}" for arm in arms for warning in arm["warnings"]]
+    return notes
+
+
+def _stale(folder: Path, keys: set[str]) -> list[str]:
+    """Folders of arms that are in the study no more, or were changed."""
+    jobs = folder / "jobs"
+    if not jobs.is_dir():
+        return []
+    return sorted(f"jobs/{entry.name}" for entry in jobs.iterdir() if entry.name not in keys)
+
+
+def _provenance(folder: Path, arms: list[Row]) -> Row:
+    """Software, machine and data, as the locks of the runs have them; where they differ, all."""
+    locks = []
+    for arm in arms:
+        for run in arm["runs"]:
+            with suppress(ZooError, OSError):
+                locks.append(read_lock(folder / run["folder"]))
+    return {table: _common(locks, table) for table in ("software", "machine", "data")}
+
+
+def _common(locks: list[Row], table: str) -> Row:
+    found: dict[str, list[Any]] = {}
+    for lock in locks:
+        for key, value in lock.get(table, {}).items():
+            values = found.setdefault(key, [])
+            if value not in values:
+                values.append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+
+
+def _json(path: Path) -> Row | None:
+    with suppress(OSError, ValueError):
+        value = json.loads(path.read_text("utf-8"))
+        return value if isinstance(value, dict) else None
+    return None

@@ -1,0 +1,195 @@
+"""A study under way: a queue of jobs, a launcher, and what is shown of them. No torch here."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from simsiam_zoo.errors import InputError, StoppedError
+from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.studies.job import BUSY, command, is_complete, is_held, note_end
+from simsiam_zoo.studies.launcher import Launcher, LaunchError, Resources
+from simsiam_zoo.studies.plan import Job, StudyPlan, write_plan
+from simsiam_zoo.studies.progress import View
+
+_POLL = 0.25
+_GRACE = 120.0
+"""Seconds for which jobs that were asked to stop may save what they have."""
+
+_TRIES = 3
+"""Starts of one job in a study: a folder may be busy for a moment."""
+
+
+@dataclass
+class Running:
+    """The jobs of a study by where they are.
+
+    Attributes:
+        waiting: to be started, in order.
+        started: with the launcher's ids.
+        elsewhere: held by processes that somebody else started: an earlier study, killed.
+        ended: with their exit codes; complete ones from the start among them, with 0.
+    """
+
+    waiting: deque[Job] = field(default_factory=deque)
+    started: dict[str, Job] = field(default_factory=dict)
+    elsewhere: list[Job] = field(default_factory=list)
+    ended: list[tuple[Job, int]] = field(default_factory=list)
+
+    @property
+    def busy(self) -> int:
+        """How many are at work."""
+        return len(self.started) + len(self.elsewhere)
+
+
+def run_study(
+    plan: StudyPlan,
+    folder: Path,
+    launcher: Launcher,
+    *,
+    jobs: int,
+    resources: Resources,
+    view: View,
+    changed: Callable[[], object] = lambda: None,
+) -> list[tuple[Job, int]]:
+    """Run what is not complete, `jobs` at a time; a job's failure is a result and stops no other.
+
+    Args:
+        plan: what to run.
+        folder: the study's.
+        launcher: starts the processes.
+        jobs: how many at once.
+        resources: of each.
+        view: shown how they are.
+        changed: called after a job has ended.
+
+    Returns:
+        Every job with its exit code.
+
+    Raises:
+        InputError: the folder cannot be written, holds something else or another process runs a
+            study there, or the launcher cannot start anything.
+        StoppedError: a signal asked to stop; the jobs were asked to as well, and saved.
+    """
+    metrics = plan.study.metrics
+    with _held(folder):
+        write_plan(plan, folder)
+        state, tries = Running(), dict[Path, int]()
+        for job in plan.jobs(folder):
+            if is_complete(job.folder, metrics):
+                state.ended.append((job, 0))
+            else:
+                state.waiting.append(job)
+        try:
+            with StopRequest() as stop, view:
+                while (state.waiting or state.busy) and not stop.requested:
+                    _start(state, launcher, jobs, resources, metrics, tries)
+                    if _collect(state, launcher, metrics, tries):
+                        changed()
+                    view.show(state)
+                    time.sleep(_POLL)
+                if stop.requested:
+                    view.say("stopping: what runs is saved")
+                    _stop(state, launcher)
+        finally:
+            with suppress(AttributeError):
+                launcher.close()  # type: ignore[attr-defined]  # optional in the contract
+    if stop.requested:
+        left = len(state.waiting) + state.busy
+        raise StoppedError(
+            f"stopped with {left + sum(code != 0 for _, code in state.ended)} runs to go on with",
+            f"Go on with: {plan.command}" if plan.command else None,
+        )
+    return state.ended
+
+
+def _start(
+    state: Running,
+    launcher: Launcher,
+    jobs: int,
+    resources: Resources,
+    metrics: tuple[str, ...],
+    tries: dict[Path, int],
+) -> None:
+    while state.waiting and state.busy < jobs:
+        job = state.waiting.popleft()
+        if is_held(job.folder):
+            state.elsewhere.append(job)
+            continue
+        tries[job.folder] = tries.get(job.folder, 0) + 1
+        (job.folder / "status.json").unlink(missing_ok=True)
+        try:
+            started = launcher.submit(command(job.folder, metrics), job.folder, resources)
+        except LaunchError:
+            for other in state.started:
+                launcher.cancel(other)
+            raise
+        state.started[started] = job
+
+
+def _collect(
+    state: Running, launcher: Launcher, metrics: tuple[str, ...], tries: dict[Path, int]
+) -> bool:
+    """Take away what has ended; whether anything had."""
+    before = len(state.ended)
+    for started, job in list(state.started.items()):
+        code = launcher.poll(started)
+        if code is None:
+            continue
+        del state.started[started]
+        if code == BUSY and tries[job.folder] < _TRIES:
+            state.waiting.append(job)
+            continue
+        note_end(job.folder, code)
+        state.ended.append((job, code))
+    for job in [job for job in state.elsewhere if not is_held(job.folder)]:
+        state.elsewhere.remove(job)
+        if is_complete(job.folder, metrics):
+            state.ended.append((job, 0))
+        else:
+            state.waiting.appendleft(job)
+    return len(state.ended) > before
+
+
+def _stop(state: Running, launcher: Launcher) -> None:
+    """Ask what was started here to stop, and wait until it has."""
+    for started in state.started:
+        launcher.cancel(started)
+    until = time.monotonic() + _GRACE
+    while state.started and time.monotonic() < until:
+        for started in list(state.started):
+            if launcher.poll(started) is not None:
+                del state.started[started]
+        time.sleep(_POLL)
+
+
+class _held:  # reads as the statement it is used in
+    """The study's folder, held by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(self.folder / "lock")
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"another process runs the study in {self.folder}",
+                "Wait for it, or give this one another --out.",
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be written: {error.strerror}",
+                "Give the study another --out.",
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()

@@ -1,0 +1,232 @@
+"""The study file: what to substitute in which base, read and checked before anything runs.
+
+    title = "What makes SimSiam work?"
+    base = { preset = "imagenet" }        # a recipe; or a recipe's file
+    seeds = [0, 1, 2]
+    metrics = ["linear-paper", "knn"]     # protocols; by default the preset's own
+
+    [[ablation]]
+    part = "gradient"
+    action = "remove"                     # substitutes `none`
+    expect = "collapsed"
+    paper = 0.1
+
+    [[ablation]]
+    part = "training.batch_size"
+    action = "replace"
+    with = [128, 256, 512]
+
+An ablation states one of three things: a `part` (any path of the recipe) that is removed or
+replaced, one arm for each value of `with`; keys to `set` together, one arm; or a `grid` of values
+by key, crossed. What it says `on` a preset takes the place of what it says in general.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.recipe.explain import explain
+from simsiam_zoo.recipe.layers import COMPONENTS, read_file
+from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
+
+VerdictName = Literal["learned", "collapsed", "diverged", "undertrained", "undetermined"]
+
+Tree = dict[str, Any]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Ablation(_Strict):
+    """One `[[ablation]]`: what to substitute, and what is expected of it."""
+
+    part: str | None = Field(None, description="A part, or any path of the recipe")
+    action: Literal["remove", "replace"] | None = Field(None, description="remove or replace")
+    with_: tuple[Any, ...] = Field((), alias="with", description="Names, specs, tables or values")
+    set: Tree = Field({}, description="Keys that change together, in one arm")
+    grid: dict[str, tuple[Any, ...]] = Field({}, description="Values by key, crossed")
+    label: str | tuple[str, ...] = Field((), description="What the arm or arms are called")
+    expect: VerdictName | tuple[VerdictName, ...] = Field((), description="Verdicts that would do")
+    paper: float | tuple[float, ...] = Field((), description="The paper's top-1 of each arm, in %")
+    skip: str = Field("", description="Why it is not run; said on a preset, most often")
+    on: dict[str, Tree] = Field({}, description="What differs on a preset, by its name")
+
+    @field_validator("with_", "expect", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _by_path(cls, value: Any) -> Any:
+        return flat(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        stated = [bool(self.part), bool(self.set), bool(self.grid)]
+        if sum(stated) != 1:
+            raise ValueError("state one of part, set and grid")
+        if (self.action is not None) != bool(self.part):
+            raise ValueError('a part goes with action = "remove" or "replace", and only a part')
+        if (self.action == "replace") != bool(self.with_):
+            raise ValueError('action = "replace" goes with what it is replaced with: `with`')
+        if self.action == "remove" and self.part not in COMPONENTS:
+            raise ValueError(f"only a component can be removed, and {self.part} is none")
+        if any(not values for values in self.grid.values()):
+            raise ValueError("every key of a grid has values")
+        arms = len(self.substitutions())
+        for name in ("paper", "label"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and given and len(given) != arms:
+                raise ValueError(f"{name} has {len(given)} entries for {arms} arms")
+            if not isinstance(given, tuple) and arms != 1:
+                raise ValueError(f"{name} is a list, an entry for each of the {arms} arms")
+        return self
+
+    def substitutions(self) -> list[Tree]:
+        """Dotted path → value, for each arm."""
+        if self.part is not None:
+            values = self.with_ if self.action == "replace" else ("none",)
+            return [{self.part: value} for value in values]
+        if self.set:
+            return [flat(self.set)]
+        crossed: list[Tree] = [{}]
+        for key, values in self.grid.items():
+            crossed = [{**arm, key: value} for arm in crossed for value in values]
+        return crossed
+
+    def entry(self, name: Literal["paper", "label"], arm: int) -> Any:
+        """The arm's own entry of a list that may have one; None where it does not."""
+        given = getattr(self, name)
+        if not isinstance(given, tuple):
+            return given
+        return given[arm] if given else None
+
+
+class Study(_Strict):
+    """A whole study."""
+
+    title: str = Field("", description="What the report is headed by")
+    description: str = Field("", description="A paragraph under it")
+    base: Tree = Field({}, description="The recipe that is taken apart")
+    seeds: tuple[int, ...] = Field((0,), description="Each arm is trained with each of them")
+    metrics: tuple[str, ...] = Field((), description="Protocols; by default the preset's own")
+    threads: int = Field(1, description="CPU threads of a run, whatever else runs", ge=1)
+    expect: VerdictName | tuple[VerdictName, ...] = Field("learned", description="Of the base")
+    paper: float | None = Field(None, description="The paper's top-1 of the base, in %")
+    ablation: tuple[Ablation, ...] = Field((), description="What is substituted")
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds are different whole numbers from 0, one at least")
+        return seeds
+
+    def changed(self, changes: Tree) -> Self:
+        """The study with some of its keys changed. Raises InputError."""
+        try:
+            return type(self).model_validate({**dict(self), **changes})
+        except ValidationError as error:
+            raise explain(error, type(self), "the study") from None
+
+    @property
+    def preset(self) -> str:
+        """The preset below the base."""
+        return str(self.base.get("preset", DEFAULT_PRESET))
+
+
+def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
+    """A study by its name or its file, on its own preset or another.
+
+    Args:
+        name: of a study component, or a path of a TOML file.
+        preset: takes the place of the base's preset.
+
+    Returns:
+        What to call it, and the study.
+
+    Raises:
+        InputError: there is none of that name, it is no TOML, or not a study.
+        PluginError: a plugin's study cannot be read.
+    """
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        return path.stem, parse_study(_read(path), f"the study {path}", preset, path.parent)
+    resolved = catalog().resolve("study", name)
+    package, _, filename = resolved.entry.component.target.partition(":")
+    try:
+        text = importlib.resources.files(package).joinpath(filename).read_text("utf-8")
+        tree = tomllib.loads(text)
+    except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise PluginError(f"study {name} ({package}:{filename}) cannot be read: {error}") from None
+    if preset is None and "base" not in tree:
+        preset = DEFAULT_PRESET
+    return name.replace("/", "-"), parse_study(tree, f"study {name}", preset)
+
+
+def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path = Path()) -> Study:
+    """A study from plain values.
+
+    Args:
+        tree: as its file has it.
+        where: names it in errors.
+        preset: takes the place of the base's.
+        folder: against which a base that is a file is found.
+
+    Raises:
+        InputError: a key or a value is wrong.
+    """
+    tree = dict(tree)
+    base = tree.get("base", {})
+    if isinstance(base, str):
+        base = read_file(folder / base)
+    if not isinstance(base, dict):
+        raise InputError(f"{where}: base is a recipe's table, or a recipe's file, not {base!r}")
+    tree["base"] = base if preset is None else {**base, "preset": preset}
+    name = tree["base"].get("preset", DEFAULT_PRESET)
+    if isinstance(tree.get("ablation"), list):
+        tree["ablation"] = [_on(each, str(name)) for each in tree["ablation"]]
+    try:
+        return Study.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, Study, where) from None
+
+
+def _on(ablation: Any, preset: str) -> Any:
+    """The ablation with what it says on this preset in place of what it says in general."""
+    there = ablation.get("on") if isinstance(ablation, dict) else None
+    if not isinstance(there, dict) or not isinstance(there.get(preset), dict):
+        return ablation
+    return {**ablation, **there[preset]}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Nested tables as dotted paths; a table that names a component stays one."""
+    paths: Tree = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and not (path in COMPONENTS and "name" in value):
+            paths |= flat(value, f"{path}.")
+        else:
+            paths[path] = value
+    return paths
+
+
+def _read(path: Path) -> Tree:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        hint = "`simsiam-zoo ablate --list` shows the studies that come by name."
+        raise InputError(f"the study {path} cannot be read: {error.strerror}", hint) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"the study {path} is not TOML: {error}") from None

@@ -1,0 +1,95 @@
+"""`ablate` and `report` up to what trains; the runs themselves are in tests/studies."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from simsiam_zoo.cli.ablate import ablate
+from simsiam_zoo.cli.dry_study import print_plan
+from simsiam_zoo.cli.report import report
+from simsiam_zoo.errors import InputError
+
+DOCS = Path(__file__).parents[2] / "docs" / "studies.md"
+
+SMALL = """
+base = { preset = "digits", backbone = "test_resnet", data.image_size = 12, training.epochs = 1 }
+[[ablation]]
+part = "training.batch_size"
+action = "replace"
+with = [64, 512]
+[[ablation]]
+part = "backbone"
+action = "replace"
+with = "vgg11_bn"
+"""
+
+
+def asked(*words: str) -> Result:
+    return CliRunner().invoke(ablate, words, catch_exceptions=False)
+
+
+def test_the_studies_are_listed(zoo) -> None:
+    rows = json.loads(asked("--list", "--json").output)
+    assert {"five-parts", "predictor", "width"} <= {row["name"] for row in rows}
+    assert all(row["summary"] for row in rows)
+
+
+def test_the_plan_is_printed_with_an_estimate_and_nothing_is_written(tmp_path, capsys) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(SMALL)
+    out = tmp_path / "study"
+    words = [str(file), "--dry-run", "--json", "--seeds", "0,1", "--jobs", "1", "--out", str(out)]
+    plan = json.loads(asked(*words).output)
+    base, same, large, vgg = plan["arms"]
+    assert same["same_as"] == "base"
+    assert large["warnings"] == ["batch 512 on 1,347 images: 2 steps an epoch, 2 in all"]
+    assert base["steps"] == [21, 21]
+    assert base["seconds"] > 0
+    assert "12, 12" in vgg["not_run"]  # found by building it
+    assert (plan["runs"], plan["runs_left"]) == (4, 4)
+    assert not out.exists()
+    print_plan(plan)
+    assert f"4 runs in {out}; seeds 0, 1; 1 at once" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "no study is named"),
+        (("five-partz",), "Did you mean five-parts"),
+        (("nowhere.toml",), "cannot be read"),
+        (("five-parts", "--preset", "imagnet"), "Did you mean imagenet"),
+        (("five-parts", "--seeds", "0;1"), "--seeds takes whole numbers"),
+        (("five-parts", "--set", "training.epoch=1"), "Did you mean epochs"),
+        (("five-parts", "--metric", "knm"), "Did you mean knn"),
+        (("predictor", "--launcher", "lokal"), "Did you mean local"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(words, says, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as told:
+        asked(*words)
+    assert says in str(told.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_of_no_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no study"):
+        CliRunner().invoke(report, [str(tmp_path)], catch_exceptions=False)
+
+
+def test_the_study_that_the_docs_show_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml file=mine.toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text)
+    from simsiam_zoo.studies.arms import make_arms
+    from simsiam_zoo.studies.study import read_study
+
+    name, study = read_study(str(tmp_path / "mine.toml"))
+    arms = make_arms(study)
+    assert name == "mine"
+    assert len(arms) == 1 + 1 + 2 + 1 + 4

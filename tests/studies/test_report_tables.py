@@ -1,0 +1,258 @@
+"""What the report says in words and numbers, against the results that it was made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from made_results import KNN, LOGISTIC, five_parts, made_arm, made_run, made_study
+from markdown_it import MarkdownIt
+
+from simsiam_zoo.studies.report.answer import answer, not_run, notes, progress, warnings
+from simsiam_zoo.studies.report.markdown import escape, fenced, render_markdown
+from simsiam_zoo.studies.report.reading import view
+from simsiam_zoo.studies.report.rows import arm_columns, arm_rows, run_rows
+from simsiam_zoo.studies.report.table import results_csv
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a | b \\| c \\",
+    "`code` ``more`` ~~gone~~ **bold** _it_ $x^2$",
+    "[link](http://example.com) ![i](http://example.com/x.png) <http://example.com>",
+    "http://example.com www.example.com @someone #1 me@example.com",
+    "first\nsecond\r\n\r\n# third",
+    "- item",
+    "1. item",
+    "&lt;b&gt; {{ 7 * 7 }} {% raw %}",
+    "=cmd|'/c calc'!A1",
+    "$\\frac{$",
+)
+
+
+def column(study, title, group=""):
+    titles = [(c.title.replace("‑", "-"), c.group) for c in arm_columns(study)]
+    place = titles.index((title, group))
+    return {row[0].text: row[place] for row in arm_rows(study)}
+
+
+def read_csv(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_table_has_the_numbers_of_the_results():
+    results = five_parts(3)
+    study = view(results)
+    top1, gap = column(study, "Top-1, %", KNN), column(study, "From base", KNN)
+    std, rank = column(study, "std × √d"), column(study, "Effective rank")
+    paper = column(study, "Paper, %")
+    for arm in results["arms"]:
+        summary, label = arm["summary"], arm["label"]
+        knn = summary["metrics"][KNN]
+        assert plain(top1[label].text) == f"{100 * knn['mean']:.1f} ± {100 * knn['std']:.1f}"
+        assert top1[label].sort == knn["mean"]
+        spread, directions = summary["std_sqrt_d"], summary["effective_rank"]
+        assert plain(std[label].text) == f"{spread['mean']:.2f} ± {spread['std']:.2f}"
+        assert plain(rank[label].text) == f"{directions['mean']:.1f} ± {directions['std']:.1f}"
+        assert paper[label].sort == arm["paper"]
+        if not arm["is_base"]:
+            found = summary["difference"][KNN]
+            assert plain(gap[label].text) == f"{100 * found['mean']:+.1f}"
+            ends = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
+            assert plain(gap[label].note) == ends
+    assert gap["base: SimSiam"].sort is None
+
+
+def plain(text):
+    return text.replace("\u00a0", " ").replace("−", "-")
+
+
+def test_one_seed_has_no_deviation_and_no_interval_and_says_that_it_is_one_seed():
+    results = five_parts(1)
+    study = view(results)
+    assert "±" not in column(study, "Top-1, %", KNN)["gradient: none"].text
+    assert column(study, "From base", KNN)["gradient: none"].note == "1 seed"
+    assert [note for note in notes(study) if "One seed" in note]
+    assert not [sentence for sentence in answer(study) if "interval" in sentence]
+    told = view({**results, "notes": ["One seed: no interval can be given."]})
+    assert notes(told) == ["One seed: no interval can be given."]
+
+
+def test_the_answer_counts_what_came_out_as_expected_and_names_what_did_not():
+    told = " ".join(answer(view(five_parts(2))))
+    assert "Of 5 arms with an expectation, 4 came out as expected and 1 did not" in told
+    assert "“batch size: 512” (expected learned, found undertrained)" in told
+    assert "Collapsed: “gradient: none” and “predictor: none”." in told
+    assert "untrained 80.1" in plain(told)
+
+
+def test_a_study_without_collapse_says_so_and_one_without_verdicts_says_nothing():
+    assert "No arm collapsed or diverged." in answer(view(made_study([one_arm("base")])))
+    waiting = made_study([made_arm("base", [waiting_run()])])
+    assert answer(view(waiting)) == []
+
+
+def one_arm(name, seeds=2, **changes):
+    return made_arm(
+        name, [made_run(name, seed, 0.9 + seed / 100) for seed in range(seeds)], **changes
+    )
+
+
+def waiting_run(seed=0, state="waiting"):
+    empty = {"metrics": {}, "baselines": {}, "verdict": None, "reason": None, "exit_code": None}
+    none = dict.fromkeys(("std_sqrt_d", "effective_rank", "loss", "steps", "seconds", "identity"))
+    return made_run("x", seed, 0.5, **{"state": state, **empty, **none})
+
+
+def test_a_mixed_arm_tells_how_many_seeds_have_which_verdict():
+    runs = [made_run("m", 0, 0.9), made_run("m", 1, 0.5, "collapsed"), made_run("m", 2, 0.9)]
+    study = view(made_study([one_arm("base", 3), made_arm("m", runs)]))
+    cell = column(study, "Verdict")["m"]
+    assert (cell.text, cell.verdict) == ("2 learned, 1 collapsed", "mixed")
+    assert "Collapsed: “m” (1 of 3 seeds)." in answer(study)
+
+
+def test_what_is_not_done_is_said_until_every_run_has_ended():
+    runs = [made_run("a", 0, 0.9), waiting_run(1, "running"), waiting_run(2)]
+    text = progress(view(made_study([made_arm("a", runs)])))
+    assert text is not None
+    assert "1 of 3 runs is done" in text
+    assert "1 running, 1 waiting" in text
+    failed = waiting_run(1, "failed") | {"error": "MemoryError", "exit_code": 1}
+    ended = view(made_study([made_arm("a", [made_run("a", 0, 0.9), failed])]))
+    assert progress(ended) is None
+    assert [s for s in answer(ended) if s.startswith("Failed: “a”")]
+
+
+def test_reasons_are_given_once_and_failed_runs_not_twice():
+    failed = waiting_run(1, "failed") | {"error": "MemoryError"}
+    arms = [one_arm("a", label="A"), made_arm("b", [waiting_run(0), failed], label="B")]
+    skipped = [
+        {"arm": "a", "seed": None, "why": "too small"},
+        {"arm": "b", "seed": 0, "why": "too small"},
+        {"arm": "b", "seed": 1, "why": "MemoryError"},
+    ]
+    study = view(made_study(arms, not_run=skipped))
+    assert not_run(study) == [("too small", ["“A”", "“B” seed 0"])]
+    arms[0]["warnings"] = arms[1]["warnings"] = ["7 steps an epoch"]
+    assert warnings(view(made_study(arms))) == [("7 steps an epoch", ["A", "B"])]
+
+
+def test_an_arm_that_equals_another_has_its_figures_and_no_runs_of_its_own():
+    same = made_arm("batch_size-64", [], same_as="base", label="batch 64")
+    study = view(made_study([one_arm("base"), same]))
+    top1 = column(study, "Top-1, %", KNN)
+    assert top1["batch 64"] == top1["base"]
+    assert column(study, "Seeds")["batch 64"].note == "same as base"
+    assert len(run_rows(study)) == 2
+    rows = read_csv(results_csv(study))
+    assert [(row["arm"], row["seed"], row["same_as"]) for row in rows] == [
+        ("base", "0", ""),
+        ("base", "1", ""),
+        ("batch_size-64", "0", "base"),
+        ("batch_size-64", "1", "base"),
+    ]
+
+
+def test_the_csv_reads_back_as_the_very_same_numbers():
+    results = five_parts(3)
+    results["arms"][1]["runs"][1] = waiting_run(1)
+    rows = read_csv(results_csv(view(results)))
+    runs = [(arm, run) for arm in results["arms"] for run in arm["runs"]]
+    assert len(rows) == len(runs)
+    for row, (arm, run) in zip(rows, runs, strict=True):
+        assert (row["arm"], int(row["seed"]), row["state"]) == (
+            arm["name"],
+            run["seed"],
+            run["state"],
+        )
+        assert json.loads(row["substitution"]) == {
+            key: str(value) for key, value in arm["substitution"].items()
+        }
+        for metric in (KNN, LOGISTIC):
+            stated = run["metrics"].get(metric, {}).get("top1")
+            assert number(row[f"top1 {metric}"]) == stated
+            untrained = run["baselines"].get("untrained", {}).get(metric)
+            assert number(row[f"untrained top1 {metric}"]) == untrained
+        for key in ("std_sqrt_d", "effective_rank", "loss", "steps", "seconds"):
+            assert number(row[key]) == run[key]
+
+
+def number(text):
+    return float(text) if text else None
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-2+3", "@SUM(A1)", " =1", "＝1"])
+def test_no_cell_of_the_csv_is_a_formula(text):
+    study = made_study([one_arm(text, label=text)])
+    study["arms"][0]["runs"][0]["error"] = text
+    (row, _) = read_csv(results_csv(view(study)))
+    assert row["arm"] == row["label"] == f"'{text.strip()}"
+    assert row["error"].startswith("'")
+
+
+def test_a_negative_number_in_the_csv_stays_a_number():
+    study = made_study([one_arm("base", label="-1.5")])
+    (row, _) = read_csv(results_csv(view(study)))
+    assert (row["label"], float(row["loss"])) == ("-1.5", -0.94)
+
+
+def test_quotes_commas_and_lines_survive_the_csv():
+    error = 'first, "second"\nthird'
+    study = made_study([one_arm("base", label='a, "b"')])
+    study["arms"][0]["runs"][0]["error"] = error
+    (row, _) = read_csv(results_csv(view(study)))
+    assert (row["label"], row["error"]) == ('a, "b"', error)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_text_in_markdown(text):
+    """Parsed by another program; `linkify` makes links of bare addresses, as GitHub does."""
+    expected = " ".join(text.split())
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    block = (
+        f"# {escape(text)}\n\n- {escape(text)}\n\n| a | b |\n| --- | --- |\n| {escape(text)} | x |"
+    )
+    kinds, texts = [], []
+    for token in parser.parse(block):
+        kinds.append(token.type)
+        if token.type == "inline":
+            assert all(child.type in ("text", "text_special") for child in token.children)
+            texts.append("".join(child.content for child in token.children))
+    assert texts == [expected, expected, "a", "b", expected, "x"]
+    assert "html_block" not in kinds
+    assert "fence" not in kinds
+    assert kinds.count("bullet_list_open") == 1
+    assert not re.search(r"https?://|www\.|@|\$", escape(text))
+
+
+def test_a_block_of_code_holds_its_own_fences():
+    text = "```\n</details>\n````\n# no heading"
+    (token,) = MarkdownIt("commonmark").parse(fenced(text))
+    assert (token.type, token.content) == ("fence", f"{text}\n")
+
+
+def test_the_markdown_holds_every_arm_and_refers_to_the_plots_that_there_are():
+    results = five_parts(2)
+    text = render_markdown(view(results), ["top1.png", "curves.png"])
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    html = parser.render(text)
+    for arm in results["arms"]:
+        assert f"<td>{arm['label']}" in html
+        knn = arm["summary"]["metrics"][KNN]
+        assert f"{100 * knn['mean']:.1f} ± {100 * knn['std']:.1f}" in plain(html)
+    assert re.findall(r'src="([^"]+)"', html) == ["plots/top1.png", "plots/curves.png"]
+    assert "batch 512 on 4,000 images: 7 steps an epoch" in html
+
+
+def test_importing_the_report_brings_neither_torch_nor_matplotlib():
+    code = (
+        "import sys, simsiam_zoo.studies.report;"
+        "sys.exit(bool({'torch', 'matplotlib', 'jinja2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,247 @@
+"""The queue of a study's jobs, on a launcher whose processes the test plays."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from simsiam_zoo.errors import InputError, StoppedError
+from simsiam_zoo.studies import running
+from simsiam_zoo.studies.launcher import LaunchError, Resources
+from simsiam_zoo.studies.plan import Job, StudyPlan, make_plan
+from simsiam_zoo.studies.progress import View
+from simsiam_zoo.studies.results import gather
+from simsiam_zoo.studies.running import run_study
+from simsiam_zoo.studies.study import parse_study
+
+VERDICT = {"base": "learned", "gradient-none": "collapsed"}
+
+
+def plan_of(*extra: dict, seeds: Sequence[int] = (0, 1)) -> StudyPlan:
+    ablation = [{"part": "gradient", "action": "remove", "expect": "collapsed"}, *extra]
+    tree = {"base": {"preset": "digits"}, "seeds": list(seeds), "ablation": ablation}
+    return make_plan("played", parse_study(tree, "it"), "simsiam-zoo ablate played")
+
+
+class Played:
+    """A launcher whose jobs take some polls, and end as a test says."""
+
+    def __init__(self, ends: Callable[[Path], int] = lambda folder: 0) -> None:
+        self.ends, self.most, self.order = ends, 0, list[str]()
+        self.left: dict[str, int] = {}
+        self.folders: dict[str, Path] = {}
+        self.cancelled: list[str] = []
+        self.closed = False
+
+    def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
+        assert argv[-1] == str(folder.resolve())
+        name = f"job-{len(self.folders)}"
+        self.order.append("/".join(folder.parts[-2:]))
+        self.folders[name], self.left[name] = folder, 3
+        self.most = max(self.most, sum(left > 0 for left in self.left.values()))
+        return name
+
+    def poll(self, job: str) -> int | None:
+        self.left[job] -= 1
+        if job in self.cancelled:
+            self.left[job] = 0
+            return 75
+        return None if self.left[job] > 0 else self._end(self.folders[job])
+
+    def cancel(self, job: str) -> None:
+        self.cancelled.append(job)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _end(self, folder: Path) -> int:
+        code = self.ends(folder)
+        if code in (0, 5):
+            complete(folder, code)
+        return code
+
+
+def complete(folder: Path, code: int = 0) -> None:
+    """What a job leaves behind that came to its end."""
+    (folder / "run").mkdir(exist_ok=True)
+    arm, seed = folder.parent.name.rpartition("-")[0], int(folder.name.removeprefix("seed"))
+    figure = {"network": "trained network", "protocol": "knn", "protocol_version": 2}
+    figure |= {"top1": 0.9 - 0.1 * seed - 0.3 * (arm != "base"), "test_images": 100}
+    result = {
+        "verdict": "diverged" if code else VERDICT.get(arm, "undertrained"),
+        "reason": "as played",
+        "figures": [] if code else [figure],
+        "evidence": {"std_sqrt_d": 1.0, "effective_rank": 9.0, "last_loss": -0.9},
+        "identity": "played",
+        "steps": 1,
+        "seconds": {"training": 1.0},
+    }
+    (folder / "run" / "result.json").write_text(json.dumps(result))
+    (folder / "status.json").write_text(json.dumps({"exit_code": code, "error": None}))
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_POLL", 0.001)
+
+
+def run(plan: StudyPlan, folder: Path, launcher: Played, jobs: int = 2) -> list[tuple[Job, int]]:
+    return run_study(plan, folder, launcher, jobs=jobs, resources=Resources(), view=View())
+
+
+def states(folder: Path) -> dict[str, list[str]]:
+    return {arm["name"]: [each["state"] for each in arm["runs"]] for arm in gather(folder)["arms"]}
+
+
+def test_so_many_at_once_seed_by_seed_and_the_launcher_is_let_go(tmp_path: Path) -> None:
+    launcher = Played()
+    ended = run(plan_of(), tmp_path, launcher)
+    assert launcher.most == 2
+    assert [each.rpartition("/")[2] for each in launcher.order] == ["seed0"] * 2 + ["seed1"] * 2
+    assert [code for _, code in ended] == [0] * 4
+    assert launcher.closed
+
+
+def test_what_is_complete_is_not_run_again_and_what_was_changed_is(tmp_path: Path) -> None:
+    run(plan_of(), tmp_path, Played())
+    again = Played()
+    run(plan_of({"part": "predictor", "action": "remove"}), tmp_path, again)
+    assert [each.partition("-")[0] for each in again.order] == ["predictor", "predictor"]
+    third = Played()
+    run(plan_of(seeds=(0, 1, 2)), tmp_path, third)
+    assert {each.rpartition("/")[2] for each in third.order} == {"seed2"}
+    (stale,) = gather(tmp_path)["stale"]
+    assert stale.startswith("jobs/predictor-none-")
+
+
+def test_a_crash_a_divergence_and_an_error_stop_no_other(tmp_path: Path) -> None:
+    def ends(folder: Path) -> int:
+        return {"gradient": -9, "predictor": 5, "projector": 3}.get(
+            folder.parent.name.partition("-")[0], 0
+        )
+
+    removed = [{"part": part, "action": "remove"} for part in ("predictor", "projector")]
+    run(plan_of(*removed), tmp_path, Played(ends))
+    results = gather(tmp_path)
+    arms = {arm["name"]: arm for arm in results["arms"]}
+    assert states(tmp_path) == {
+        "base": ["done"] * 2,
+        "gradient-none": ["failed"] * 2,
+        "predictor-none": ["done"] * 2,
+        "projector-none": ["failed"] * 2,
+    }
+    assert arms["predictor-none"]["summary"]["verdict"] == "diverged"
+    assert "killed by signal 9" in arms["gradient-none"]["runs"][0]["error"]
+    assert arms["gradient-none"]["summary"]["as_expected"] is None  # nothing to tell by
+    assert {(each["arm"], each["seed"]) for each in results["not_run"]} == {
+        (arm, seed) for arm in ("gradient-none", "projector-none") for seed in (0, 1)
+    }
+    again = Played()  # and what failed is tried again by the same command
+    run(plan_of(*removed), tmp_path, again)
+    assert len(again.order) == 4
+
+
+def test_figures_are_compared_with_the_base_seed_by_seed(tmp_path: Path) -> None:
+    run(
+        plan_of({"part": "training.batch_size", "action": "replace", "with": 64}),
+        tmp_path,
+        Played(),
+    )
+    base, removed, same = gather(tmp_path)["arms"]
+    difference = removed["summary"]["difference"]["knn"]
+    assert difference["mean"] == pytest.approx(-0.3)
+    assert difference["high"] - difference["low"] == pytest.approx(0, abs=1e-9)
+    assert removed["summary"]["metrics"]["knn"]["mean"] == pytest.approx(0.55)
+    assert (removed["summary"]["verdict"], removed["summary"]["as_expected"]) == ("collapsed", True)
+    assert (same["same_as"], same["runs"]) == ("base", [])
+    assert same["summary"]["metrics"] == base["summary"]["metrics"]
+
+
+def test_a_run_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:
+    plan = plan_of(seeds=(0,))
+    first = next(iter(plan.jobs(tmp_path)))
+    first.folder.mkdir(parents=True)
+    (tmp_path / "study.json").write_text("{}")
+    orphan = FileLock(first.folder / "lock", thread_local=False)
+    orphan.acquire()
+
+    def finish() -> None:
+        time.sleep(0.1)
+        complete(first.folder)
+        orphan.release()
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    launcher = Played()
+    run(plan, tmp_path, launcher)
+    thread.join()
+    assert [each.partition("-")[0] for each in launcher.order] == ["gradient"]
+    assert states(tmp_path) == {"base": ["done"], "gradient-none": ["done"]}
+
+
+def test_a_request_to_stop_reaches_the_jobs_and_can_be_gone_on_from(tmp_path, monkeypatch) -> None:
+    class Asked:
+        requested = False
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    asked = Asked()
+    monkeypatch.setattr(running, "StopRequest", lambda: asked)
+    launcher = Played()
+    submit = launcher.submit
+    monkeypatch.setattr(
+        launcher, "submit", lambda *all_: (setattr(asked, "requested", True), submit(*all_))[1]
+    )
+    with pytest.raises(StoppedError, match="Go on with: simsiam-zoo ablate played"):
+        run(plan_of(), tmp_path, launcher)
+    assert launcher.cancelled == ["job-0", "job-1"]
+    assert launcher.closed
+    monkeypatch.undo()
+    assert len(run(plan_of(), tmp_path, Played())) == 4
+
+
+def test_one_process_at_a_time_runs_a_study(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "lock"), pytest.raises(InputError, match="another process runs"):
+        run(plan_of(), tmp_path, Played())
+
+
+def test_a_launcher_that_cannot_start_anything_ends_the_study(tmp_path: Path) -> None:
+    class Broken(Played):
+        def submit(self, argv, folder, resources):
+            if self.folders:
+                raise LaunchError("the queue is closed")
+            return super().submit(argv, folder, resources)
+
+    launcher = Broken()
+    with pytest.raises(LaunchError, match="closed"):
+        run(plan_of(), tmp_path, launcher)
+    assert launcher.cancelled == ["job-0"]
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(InputError, match="no study"):
+        run(plan_of(), tmp_path, Played())
+    assert {path.name for path in tmp_path.iterdir()} <= {"precious.txt", "lock"}
+
+
+def test_the_plan_says_what_a_preset_makes_meaningless_or_impossible() -> None:
+    sizes = {"part": "training.batch_size", "action": "replace", "with": [512, 5000]}
+    skipped = {"part": "projector", "action": "remove", "on": {"digits": {"skip": "not here"}}}
+    plan = plan_of(sizes, skipped)
+    assert plan.warnings == {
+        "batch_size-512": ["batch 512 on 1,347 images: 2 steps an epoch, 48 in all"]
+    }
+    assert plan.not_run["projector-none"] == "not here"
+    assert "1347" in plan.not_run["batch_size-5000"]
+    assert {job.arm for job in plan.jobs(Path())} == {"base", "gradient-none", "batch_size-512"}

@@ -1,0 +1,79 @@
+"""What is seen of a study under way."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from simsiam_zoo.studies.plan import Job, make_plan
+from simsiam_zoo.studies.progress import PlainView, newest, table
+from simsiam_zoo.studies.running import Running
+from simsiam_zoo.studies.study import parse_study
+
+
+def jobs(folder: Path, seeds: int = 20) -> list[Job]:
+    remove = {"part": "gradient", "action": "remove", "label": "[bold]no stop[/bold]\x1b[31m"}
+    tree = {"base": {"preset": "digits"}, "seeds": range(seeds), "ablation": [remove]}
+    return list(make_plan("seen", parse_study(tree, "it")).jobs(folder))
+
+
+def written(job: Job, *rows: dict) -> None:
+    job.run.mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (job.run / "metrics.jsonl").write_text(text + '{"step": 9, "lo')  # a line half written
+
+
+def shown(state: Running, width: int, height: int) -> list[str]:
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, height=height)
+    console.print(table(state, height))
+    return screen.getvalue().splitlines()
+
+
+def test_a_run_says_what_it_is_doing_and_how_long_it_will_take(tmp_path: Path) -> None:
+    first, second, third, *_ = jobs(tmp_path)
+    assert newest(first).words() == ["starting"]
+    row = {"step": 252, "epoch": 12, "loss": -0.5, "std_sqrt_d": 0.987, "images_per_second": 32.0}
+    written(second, row, {"step": 252, "epoch": 12, "knn (k=20, t=0.1)": 0.9})
+    assert newest(second).words() == [
+        *("epoch 13/24", "loss -0.500", "std 0.99", "kNN 90.0", "8:24 left")  # 252 steps of 64
+    ]
+    written(third, {**row, "step": 504, "epoch": 24})
+    assert newest(third).doing == "evaluating"
+
+
+def test_the_table_fits_its_terminal_and_what_runs_is_always_in_it(tmp_path: Path) -> None:
+    queue = jobs(tmp_path)
+    state = Running()
+    state.ended = [(job, 0) for job in queue[:25]]
+    state.started = {"a": queue[25], "b": queue[26]}
+    state.waiting.extend(queue[27:])
+    lines = shown(state, 60, 20)
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 60
+    assert sum("starting" in line for line in lines) == 2
+    assert "25 of 40 runs done" in lines[-1]
+    assert "\x1b" not in "".join(lines)  # a label is text, whatever is in it
+    assert any(line.startswith("[bold]no") for line in lines)
+
+
+def test_plain_lines_tell_each_end_once(tmp_path: Path) -> None:
+    queue = jobs(tmp_path, 2)
+    stream = io.StringIO()
+    view, state = PlainView(stream), Running()
+    state.ended = [(queue[0], 0)]
+    state.waiting.extend(queue[1:])
+    view.show(state)
+    state.waiting.clear()
+    state.ended.append((queue[1], -9))
+    state.ended.append((queue[2], 75))
+    view.show(state)
+    view.show(state)
+    first, *ends = stream.getvalue().splitlines()
+    assert first == "4 runs, 1 of them complete already"
+    assert len(ends) == 2
+    assert "failed (exit code -9)" in ends[0]
+    assert ends[1].endswith("seed 1: stopped")
