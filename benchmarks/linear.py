@@ -12,7 +12,7 @@ epoch  the frozen pass over the images of `mnist-5k` (features/s), and on these 
        resident batches of noise: a few are timed, for as many as it has.
 
 The features of `grid` are Gaussian, N x D in float32, of C classes; by default 4,000 x 512 of 10,
-as those of `mnist-5k`. The two sides of `grid` take turns; the ratio is the median over B blocks. Wall clock.
+as those of `mnist-5k`. Its two sides take turns; the ratio is the median over B blocks. Wall clock.
 """
 
 from __future__ import annotations

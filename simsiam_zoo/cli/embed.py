@@ -8,18 +8,13 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli import options
 from simsiam_zoo.errors import InputError
 
 
 @click.command(short_help="Write a run's features of every image to a file.")
 @click.argument("run")
-@click.option(
-    "--data",
-    metavar="NAME|PATH|URL",
-    shell_complete=complete_component("dataset"),
-    help="Shards or a dataset's name (default: the run's own data).",
-)
+@options.data(options.OTHER_DATA_HELP)
 @click.option("--out", metavar="FILE", required=True, help="A file .npz or .parquet.")
 @click.option(
     "--of",
@@ -34,9 +29,9 @@ from simsiam_zoo.errors import InputError
     help="Which images (default: all).",
 )
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged images out; default: stop.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.device
+@options.as_json("a summary")
+@options.quiet
 def embed(
     run: str,
     data: str | None,

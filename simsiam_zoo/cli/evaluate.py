@@ -8,17 +8,13 @@ from typing import Any
 
 import click
 
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.complete import complete_component
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
 @click.argument("source", metavar="RUN|CHECKPOINT|timm:NAME")
-@click.option(
-    "--data",
-    metavar="NAME|PATH|URL",
-    shell_complete=complete_component("dataset"),
-    help="A dataset's name, or shards (default: the run's own).",
-)
+@options.data(options.OTHER_DATA_HELP)
 @click.option(
     "--protocol",
     "protocols",
@@ -27,14 +23,9 @@ from simsiam_zoo.cli.complete import complete_component
     shell_complete=complete_component("protocol"),
     help="What to measure by (default: the recipe's); may be repeated.",
 )
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete_component("preset"),
-    help="Transform and data for a source that is no run.",
-)
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+@options.preset("Transform and data for a source that is no run.")
+@options.device
+@options.precision
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -44,8 +35,8 @@ from simsiam_zoo.cli.complete import complete_component
     help="Images at once, of each process.",
 )
 @click.option("--out", metavar="FILE", help="The report, .json (default: in RUN/evaluations/).")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.as_json("the report")
+@options.quiet
 def evaluate(
     source: str,
     data: str | None,
@@ -71,17 +62,10 @@ def evaluate(
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
     from simsiam_zoo.evaluation.subject import open_subject, read_recipe
-    from simsiam_zoo.recipe.layers import Text, dataset_spec
 
-    settings: dict[str, object] = {}
-    if data is not None:
-        settings["dataset"] = dataset_spec(data)
-    if protocols:
-        settings["evaluation.protocols"] = list(dict.fromkeys(protocols))
-    if device is not None:
-        settings["training.device"] = Text(device)
-    if precision is not None:
-        settings["training.precision"] = Text(precision)
+    texts = {"training.device": device, "training.precision": precision}
+    given = {"evaluation.protocols": list(dict.fromkeys(protocols))}
+    settings = options.settings_of(texts, data=data, given=given)
     recipe, run = read_recipe(source, preset, settings)
 
     from simsiam_zoo.cli.result import print_report

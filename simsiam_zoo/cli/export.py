@@ -6,6 +6,7 @@ import json
 
 import click
 
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_heading, print_line
 
 _FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
@@ -27,7 +28,7 @@ _FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
     metavar="ID",
     help="Of the weights, for the hub's model card: cc-by-4.0.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+@options.as_json("what was written")
 def export(run: str, to: str, out: str | None, licence: str | None, as_json: bool) -> None:
     """Write the backbone of RUN for another library, and check it there.
 

@@ -6,41 +6,19 @@ import json
 
 import click
 
-from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_heading, print_line
-from simsiam_zoo.errors import InputError
 
 
 @click.command(name="import", short_help="A run from weights trained elsewhere.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", metavar="FOLDER", required=True, help="The run's folder, new or empty.")
-@click.option(
-    "--backbone",
-    metavar="NAME",
-    shell_complete=complete_component("backbone"),
-    help="Which one it is, where the file does not say.",
-)
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete_component("preset"),
-    help="The rest of the recipe (default: imagenet).",
-)
-@click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
-@click.option(
-    "--data",
-    metavar="NAME|PATH|URL",
-    shell_complete=complete_component("dataset"),
-    help="A dataset's name, or a folder, pattern or URL of shards.",
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any key of the recipe by its dotted path; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON.")
+@options.part("backbone", "Which one it is, where the file does not say.")
+@options.preset("The rest of the recipe (default: imagenet).")
+@options.recipe_file
+@options.data(options.DATA_HELP)
+@options.assignments
+@options.as_json("what was read")
 def import_(
     checkpoint: str,
     out: str,
@@ -62,16 +40,8 @@ def import_(
       simsiam-zoo import resnet18.pth --backbone resnet18 --out runs/resnet18
     """
     from simsiam_zoo.exchange.importing import import_checkpoint
-    from simsiam_zoo.recipe.layers import Text, dataset_spec
 
-    settings: dict[str, object] = {} if data is None else {"dataset": dataset_spec(data)}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set takes KEY=VALUE, not {assignment!r}")
-        if key in settings:
-            raise InputError(f"{key} is set twice")
-        settings[key] = Text(value)
+    settings = options.settings_of({}, assignments, data)
     done = import_checkpoint(
         checkpoint, out, backbone=backbone, preset=preset, file=file, settings=settings
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli import options
 from simsiam_zoo.errors import InputError, ZooError
 
 
@@ -15,12 +15,7 @@ from simsiam_zoo.errors import InputError, ZooError
 @click.argument("run")
 @click.option("--out", metavar="FILE", help="The page (default: look.html in RUN).")
 @click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
-@click.option(
-    "--data",
-    metavar="NAME|PATH|URL",
-    shell_complete=complete_component("dataset"),
-    help="Shards or a dataset's name (default: the run's own data).",
-)
+@options.data(options.OTHER_DATA_HELP)
 @click.option(
     "--images",
     type=click.IntRange(min=10),
@@ -35,8 +30,8 @@ from simsiam_zoo.errors import InputError, ZooError
     default="auto",
     help="How features are laid out (default: umap if it is installed, else tsne).",
 )
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.device
+@options.quiet
 def look(
     run: str,
     out: str | None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.complete import complete_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
@@ -31,44 +32,26 @@ _SHORT = {
 }
 
 
-def _component_options(command: Any) -> Any:
-    command = click.option(
-        "--data",
-        metavar="NAME|PATH|URL",
-        shell_complete=complete_component("dataset"),
-        help="A dataset's name, or a folder, pattern or URL of shards.",
-    )(command)
+def _part_options(command: Any) -> Any:
     for kind, text in reversed(_PART_HELP.items()):
-        command = click.option(
-            f"--{kind}", metavar="SPEC", shell_complete=complete_component(kind), help=text
-        )(command)
+        command = options.part(kind, text)(command)
     return command
 
 
 @click.command(short_help="Train, evaluate and judge one run.")
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete_component("preset"),
-    help="The recipe to start from (default: mnist-5k).",
-)
-@click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
-@_component_options
+@options.preset("The recipe to start from (default: mnist-5k).")
+@options.recipe_file
+@_part_options
+@options.data(options.DATA_HELP)
 @click.option("--stream", is_flag=True, help="Read uncounted shards; needs data.steps_per_epoch.")
 @click.option("--epochs", metavar="N", help="Passes over the training images.")
 @click.option("--batch-size", metavar="N", help="Global batch.")
 @click.option("--lr", metavar="X", help="Base lr; the lr used is base x global batch / 256.")
 @click.option("--seed", metavar="N", help="Decides initialisation, order and views.")
-@click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+@options.precision
+@options.device
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile.")
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any key of the recipe by its dotted path; may be repeated.",
-)
+@options.assignments
 @click.option(
     "--log",
     "loggers",
@@ -91,8 +74,8 @@ def _component_options(command: Any) -> Any:
     help="Refuse a run that is not what this lock.toml says: recipe, parts, software, data.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.as_json("the result")
+@options.quiet
 def train(
     preset: str | None,
     file: str | None,
@@ -108,6 +91,7 @@ def train(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    data: str | None,
     **flags: str | None,
 ) -> None:
     """Train a Siamese network, evaluate it on frozen features, and judge it.
@@ -134,7 +118,8 @@ def train(
         "training.stop_on_collapse": stop_on_collapse,
         "logging.loggers": loggers,
     }
-    settings = _settings(assignments, flags, {key: value for key, value in given.items() if value})
+    texts = {_SHORT.get(flag, flag): text for flag, text in flags.items()}
+    settings = options.settings_of(texts, assignments, data, given)
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
@@ -170,36 +155,6 @@ def train(
         click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
     else:
         print_result(result, folder)
-
-
-def _settings(
-    assignments: tuple[str, ...], flags: Mapping[str, str | None], given: Mapping[str, object]
-) -> dict[str, object]:
-    """Dotted paths and texts, from the short flags and from --set, which must not contradict.
-
-    Args:
-        assignments: of --set.
-        flags: texts by flag, None where it was not given.
-        given: values by dotted path, of the other flags.
-    """
-    from simsiam_zoo.recipe.layers import Text, dataset_spec
-
-    settings = dict(given)
-    for flag, value in flags.items():
-        if value is None:
-            continue
-        if flag == "data":
-            settings["dataset"] = dataset_spec(value)
-        else:
-            settings[_SHORT.get(flag, flag)] = Text(value)
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set takes KEY=VALUE, not {assignment!r}")
-        if key in settings:
-            raise InputError(f"{key} is set twice")
-        settings[key] = Text(value)
-    return settings
 
 
 def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:

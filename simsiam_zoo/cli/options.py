@@ -1,0 +1,89 @@
+"""Options that several commands have, in the same words, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.errors import InputError
+
+Option = Callable[[Any], Any]
+"""What decorates a command's function."""
+
+DATA_HELP = "A dataset's name, or a folder, pattern or URL of shards."
+OTHER_DATA_HELP = "A dataset's name, or shards (default: the run's own)."
+
+
+def data(text: str) -> Option:
+    """`--data`: what `settings_of` makes a dataset of."""
+    completer = complete_component("dataset")
+    return click.option("--data", metavar="NAME|PATH|URL", shell_complete=completer, help=text)
+
+
+def part(kind: str, text: str) -> Option:
+    """`--KIND SPEC`, for a part of the recipe."""
+    return click.option(
+        f"--{kind}", metavar="SPEC", shell_complete=complete_component(kind), help=text
+    )
+
+
+def preset(text: str) -> Option:
+    """`--preset`, of which each command makes something else."""
+    completer = complete_component("preset")
+    return click.option("--preset", metavar="NAME", shell_complete=completer, help=text)
+
+
+def as_json(what: str) -> Option:
+    """`--json`, as `as_json`: print `what` so."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+recipe_file = click.option(
+    "--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset."
+)
+assignments = click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any key of the recipe by its dotted path; may be repeated.",
+)
+device = click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+precision = click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
+quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+def settings_of(
+    texts: Mapping[str, str | None],
+    assigned: Sequence[str] = (),
+    data: str | None = None,
+    given: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """What flags set in a recipe: dotted paths and values.
+
+    Args:
+        texts: of flags by the dotted path that they set; None where one was not given.
+        assigned: of `--set`.
+        data: of `--data`.
+        given: other values by their dotted paths; what is empty or false was not given.
+
+    Raises:
+        InputError: an assignment is none, or two things set the same path.
+    """
+    from simsiam_zoo.recipe.layers import Text, dataset_spec
+
+    settings = {path: value for path, value in (given or {}).items() if value}
+    if data is not None:
+        settings["dataset"] = dataset_spec(data)
+    settings |= {path: Text(text) for path, text in texts.items() if text is not None}
+    for assignment in assigned:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set takes KEY=VALUE, not {assignment!r}")
+        if key in settings:
+            raise InputError(f"{key} is set twice")
+        settings[key] = Text(value)
+    return settings
