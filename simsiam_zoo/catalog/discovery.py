@@ -151,6 +151,12 @@ def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
 
 def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     try:
+        text = distribution.read_text("METADATA") or ""
+        # Read by hand where that does: importing the standard library's parser of mail headers
+        # and parsing the whole description with it would cost milliseconds for each plugin.
+        head = dict(line.partition(": ")[::2] for line in text.partition("\n\n")[0].splitlines())
+        if head.keys() >= {"Name", "Version"}:
+            return normalize(head["Name"].strip()), head["Version"].strip()
         metadata = distribution.metadata
         return normalize(metadata["Name"]), metadata["Version"]
     except Exception:  # a leftover folder without METADATA; the error differs between Pythons

@@ -77,6 +77,4 @@ def _ms(facts: dict[str, Any]) -> str:
 
 
 def _supplies(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (f"{len(names)} {kind}", ", ".join(names)) for kind, names in facts["supplies"].items()
-    ]
+    return [(f"{len(names)} {kind}", ", ".join(names)) for kind, names in facts["supplies"].items()]
