@@ -13,6 +13,7 @@ from simsiam_zoo.catalog.discovery import (
     HOST,
     SELECTION,
     Plugin,
+    disabled,
     discover,
     normalize,
     one_line,
@@ -227,13 +228,14 @@ def catalog() -> Catalog:
     Raises:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
             known.
+        InputError: the configuration file is wrong.
     """
-    return _catalog(selection())
+    return _catalog(selection(), disabled())
 
 
 @functools.cache
-def _catalog(only: frozenset[str] | None) -> Catalog:
-    plugins = discover(only)
+def _catalog(only: frozenset[str] | None, off: frozenset[str]) -> Catalog:
+    plugins = discover(only, off)
     installed = {plugin.distribution for plugin in plugins}
     if HOST not in installed:
         root = Path(__file__).parents[2]
