@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from simsiam_zoo.catalog.component import KINDS
-from simsiam_zoo.catalog.discovery import HOST, SELECTION, Plugin, discover, normalize, selection
+from simsiam_zoo.catalog.component import KINDS, Family
+from simsiam_zoo.catalog.discovery import (
+    HOST,
+    SELECTION,
+    Plugin,
+    disabled,
+    discover,
+    normalize,
+    one_line,
+    selection,
+)
 from simsiam_zoo.catalog.entry import Entry, Resolved
 from simsiam_zoo.catalog.lookup import Index, Match
 from simsiam_zoo.catalog.spec import complete_params, split_spec
@@ -48,6 +58,31 @@ class Catalog:
                 f"This is a mistake in {family.plugin.supplier}, not in what you asked for.",
             )
         return tuple(self._index.members(match))
+
+    def pretrained(self, family: Entry) -> tuple[str, ...]:
+        """The members of a family that have pretrained weights; none where it cannot say.
+
+        Raises:
+            PluginError: the plugin that supplies it failed to give them.
+        """
+        ask = family.component.pretrained if isinstance(family.component, Family) else None
+        if ask is None:
+            return ()
+        members = frozenset(self.members(family))
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                return tuple(sorted(members.intersection(ask())))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a stranger's function, as in discovery
+            raise PluginError(
+                f"{family.kind} {family.call} cannot say what has pretrained weights:"
+                f" {one_line(error)}"
+            ) from error
+
+    def member_call(self, family: Entry, member: str) -> str:
+        """The shortest spelling that means this member of a family and nothing else."""
+        return self._shortest(Match(family.component, family.plugin, member))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Every name of one kind as a user may write it: components, then families' members."""
@@ -193,13 +228,14 @@ def catalog() -> Catalog:
     Raises:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
             known.
+        InputError: the configuration file is wrong.
     """
-    return _catalog(selection())
+    return _catalog(selection(), disabled())
 
 
 @functools.cache
-def _catalog(only: frozenset[str] | None) -> Catalog:
-    plugins = discover(only)
+def _catalog(only: frozenset[str] | None, off: frozenset[str]) -> Catalog:
+    plugins = discover(only, off)
     installed = {plugin.distribution for plugin in plugins}
     if HOST not in installed:
         root = Path(__file__).parents[2]

@@ -175,6 +175,8 @@ class Family:
         summary: one line.
         params: what every member takes.
         reference: where it comes from.
+        pretrained: gives those of the names for which the library has pretrained weights; must not
+            import torch. None where it has none, or it is not known.
 
     Raises:
         ValueError: the descriptor breaks the contract.
@@ -187,12 +189,15 @@ class Family:
     summary: str = ""
     params: tuple[Param, ...] = ()
     reference: str | None = None
+    pretrained: Callable[[], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         _check_descriptor(self.kind, self.prefix, self.target, self.params)
         _check_texts(f"family {self.prefix}", self.summary, self.reference)
         if not callable(self.names):
             raise ValueError(f"family {self.prefix}: names must be callable")
+        if self.pretrained is not None and not callable(self.pretrained):
+            raise ValueError(f"family {self.prefix}: pretrained must be callable")
 
     def load(self) -> Any:
         """Import the target and return it. Raises PluginError, naming the family."""

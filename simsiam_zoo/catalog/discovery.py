@@ -21,6 +21,8 @@ import pluggy
 
 from simsiam_zoo.catalog import hookspecs
 from simsiam_zoo.catalog.component import Component, Family
+from simsiam_zoo.catalog.config import config_path, disabled_distributions
+from simsiam_zoo.errors import InputError
 
 API = "v1"
 """The version of the plugin API that this host speaks; it is part of the entry-point group."""
@@ -81,19 +83,36 @@ def selection() -> frozenset[str] | None:
     return frozenset(normalize(name.strip()) for name in text.split(",") if name.strip())
 
 
-def discover(only: Collection[str] | None = None) -> tuple[Plugin, ...]:
+def disabled() -> frozenset[str]:
+    """The distributions that the configuration file switches off.
+
+    Raises:
+        InputError: the file is wrong, or names simsiam-zoo itself.
+    """
+    path = config_path()
+    names = frozenset(map(normalize, disabled_distributions(path)))
+    if HOST in names:
+        raise InputError(f"the configuration {path} disables {HOST}, which has the components")
+    return names
+
+
+def discover(only: Collection[str] | None = None, off: Collection[str] = ()) -> tuple[Plugin, ...]:
     """Every installed plugin, the built-in one first, then by distribution and entry point.
 
     The order does not depend on when or where something was installed.
 
     Args:
         only: normalized distributions to load besides the built-in one; None loads all.
+        off: normalized distributions that the configuration file switches off. What `only` names is
+            loaded nevertheless: it is the nearer word.
     """
     plugins: list[Plugin] = []
     supplied: dict[tuple[str, object], str] = {}
     for plugin, get in sorted(_installed(), key=_order):
         if plugin.status == "ok" and only is not None and plugin.distribution not in {HOST, *only}:
             plugin = replace(plugin, status="disabled", cause=f"not named in {SELECTION}")
+        if plugin.status == "ok" and only is None and plugin.distribution in off:
+            plugin = replace(plugin, status="disabled", cause=f"switched off in {config_path()}")
         if plugin.status == "ok":
             plugin = _without_repeats(load(plugin, get), supplied)
         plugins.append(plugin)
@@ -151,6 +170,12 @@ def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
 
 def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     try:
+        text = distribution.read_text("METADATA") or ""
+        # Read by hand where that does: importing the standard library's parser of mail headers
+        # and parsing the whole description with it would cost milliseconds for each plugin.
+        head = dict(line.partition(": ")[::2] for line in text.partition("\n\n")[0].splitlines())
+        if head.keys() >= {"Name", "Version"}:
+            return normalize(head["Name"].strip()), head["Version"].strip()
         metadata = distribution.metadata
         return normalize(metadata["Name"]), metadata["Version"]
     except Exception:  # a leftover folder without METADATA; the error differs between Pythons

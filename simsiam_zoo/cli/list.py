@@ -2,29 +2,110 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
+import re
+from collections.abc import Callable
 
 import click
 
 from simsiam_zoo.catalog import Catalog, Entry, catalog
 from simsiam_zoo.cli.complete import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
-from simsiam_zoo.errors import PluginError
+from simsiam_zoo.errors import InputError, PluginError, did_you_mean
+
+Row = dict[str, str]
 
 
 @click.command(name="list")
 @click.argument("kind", required=False, callback=singular, shell_complete=complete_kind)
+@click.argument("pattern", required=False)
+@click.option("--family", metavar="PREFIX", help="The names in one family, such as timm.")
+@click.option("--pretrained", is_flag=True, help="Families' names with pretrained weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
-def list_(kind: str | None, as_json: bool) -> None:
-    """List components by name: all of them, or those of one KIND.
+def list_(
+    kind: str | None, pattern: str | None, family: str | None, pretrained: bool, as_json: bool
+) -> None:
+    """List components by name: all of them, or those of one KIND that match a PATTERN.
 
     A name is shown as you would write it. Plugins that cannot be used, and names that two
-    plugins supply, follow at the end with the reason.
+    plugins supply, follow at the end with the reason. A PATTERN has * and ? as in a shell, and
+    looks into families as well.
+
+    \b
+    Examples:
+      simsiam-zoo list predictors
+      simsiam-zoo list backbones 'conv*'
+      simsiam-zoo list --family timm --pretrained
     """
     known = catalog()
-    rows = [_row(known, entry) for entry in known.entries(kind)]
-    unusable = [
+    if pattern is None and family is None and not pretrained:
+        rows = [_row(known, entry) for entry in known.entries(kind)]
+        unusable = _unusable(known)
+    else:
+        rows, unusable = _matching(known, kind, pattern, family, pretrained), []
+    if as_json:
+        print_line(json.dumps(rows + (unusable if kind is None else []), indent=2))
+        return
+    _print_rows(rows)
+    _print_states(rows, unusable)
+
+
+def _matching(
+    known: Catalog, kind: str | None, pattern: str | None, family: str | None, pretrained: bool
+) -> list[Row]:
+    """The rows of what the filters leave; a family counts as each of its names.
+
+    Raises:
+        InputError: there is no family of that prefix.
+        PluginError: the family that was asked for cannot say what it holds.
+    """
+    entries = known.entries(kind)
+    if family is not None:
+        prefix = family.removesuffix("*").removesuffix(":")
+        families = {entry.call.removesuffix(":*"): entry for entry in entries if entry.is_family}
+        if prefix not in families:
+            none = "There are none." if not families else f"There are {', '.join(families)}."
+            raise InputError(f"unknown family {prefix!r}", did_you_mean(prefix, families, none))
+        entries = (families[prefix],)
+    match = re.compile(fnmatch.translate((pattern or "*").lower())).match
+    rows: list[Row] = []
+    for entry in entries:
+        if entry.is_family:
+            rows += _members(known, entry, match, pretrained, asked=family is not None)
+        elif not pretrained and (match(entry.name) or match(entry.call)):
+            rows.append(_row(known, entry))
+    return rows
+
+
+def _members(
+    known: Catalog, entry: Entry, match: Callable[[str], object], pretrained: bool, asked: bool
+) -> list[Row]:
+    try:
+        names = known.pretrained(entry) if pretrained else known.members(entry)
+    except PluginError as error:
+        if asked:
+            raise
+        return [_row(known, entry) | {"status": "broken", "note": error.what}]
+    prefix = entry.call.removesuffix("*")
+    return [
+        {
+            "kind": entry.kind,
+            "name": f"{entry.name}:{name}",
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "status": "ok",
+            "summary": f"in {entry.call}",
+            "call": known.member_call(entry, name),
+        }
+        for name in names
+        if match(name.lower()) or match((prefix + name).lower())
+    ]
+
+
+def _unusable(known: Catalog) -> list[Row]:
+    return [
         {
             "kind": "plugin",
             "name": plugin.name,
@@ -36,14 +117,9 @@ def list_(kind: str | None, as_json: bool) -> None:
         for plugin in known.plugins
         if plugin.status != "ok"
     ]
-    if as_json:
-        print_line(json.dumps(rows + (unusable if kind is None else []), indent=2))
-        return
-    _print_rows(rows)
-    _print_states(rows, unusable)
 
 
-def _row(known: Catalog, entry: Entry) -> dict[str, str]:
+def _row(known: Catalog, entry: Entry) -> Row:
     row = {
         "kind": entry.kind,
         "name": f"{entry.name}:*" if entry.is_family else entry.name,
@@ -63,7 +139,7 @@ def _row(known: Catalog, entry: Entry) -> dict[str, str]:
     return row
 
 
-def _print_rows(rows: list[dict[str, str]]) -> None:
+def _print_rows(rows: list[Row]) -> None:
     if not rows:
         print_line("There are none.")
         return
@@ -79,7 +155,7 @@ def _print_rows(rows: list[dict[str, str]]) -> None:
             print_line(text)
 
 
-def _print_states(rows: list[dict[str, str]], unusable: list[dict[str, str]]) -> None:
+def _print_states(rows: list[Row], unusable: list[Row]) -> None:
     states = [
         (f"{row['distribution']} {row['version']}", row["status"], row["summary"])
         for row in unusable

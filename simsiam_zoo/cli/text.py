@@ -54,7 +54,9 @@ def columns(rows: Sequence[Sequence[str]], wrap: int, indent: int = 2) -> list[s
 def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     width = max(widths[wrap], 1)
     # A name with hyphens stays whole: it is there to be copied.
-    first, *rest = textwrap.wrap(cells[wrap], width, break_on_hyphens=False) or [""]
+    first, *rest = [cells[wrap]]
+    if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
+        first, *rest = textwrap.wrap(first, width, break_on_hyphens=False)
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]
     padded = (

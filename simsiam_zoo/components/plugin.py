@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from simsiam_zoo.catalog.component import Component, Family, Param
 from simsiam_zoo.catalog.hookspecs import hookimpl
 from simsiam_zoo.components.around import SIMSIAM, around_the_parts
-from simsiam_zoo.components.timm_names import timm_names
+from simsiam_zoo.components.timm_names import timm_names, timm_pretrained
 
 _HERE = "simsiam_zoo.components"
 
@@ -40,6 +40,7 @@ def _backbones() -> Iterator[Component | Family]:
             Param("drop_path_rate", float, 0.0, "Stochastic depth, where the model has it", 0, 1),
         ),
         reference="https://github.com/huggingface/pytorch-image-models",
+        pretrained=timm_pretrained,
     )
     for depth, block in ((18, "basic"), (50, "bottleneck")):
         yield Component(

@@ -116,14 +116,20 @@ def refuse_missing(lock: dict[str, Any]) -> None:
     Raises:
         PluginError: the plugin is not installed, or cannot be used; the way to get it is named.
     """
-    usable = {plugin.distribution for plugin in catalog().plugins if plugin.status == "ok"}
+    plugins = catalog().plugins
+    usable = {plugin.distribution for plugin in plugins if plugin.status == "ok"}
     for kind, part in recorded_components(lock):
         distribution, version = part.get("distribution"), part.get("version")
-        if distribution not in usable:
-            raise PluginError(
-                f"the run's {kind} is {part.get('id')}, and {distribution} cannot be used here",
-                f"python -m pip install {distribution}=={version}",
-            )
+        if distribution in usable:
+            continue
+        here = [plugin for plugin in plugins if plugin.distribution == distribution]
+        why = f"{here[0].supplier} is {here[0].status}: {here[0].cause}" if here else None
+        raise PluginError(
+            f"the run's {kind} is {part.get('id')}, and {why or f'{distribution} is not here'}",
+            None
+            if here and here[0].status == "disabled"  # the cause says where to enable it
+            else f"python -m pip install {distribution}=={version}",
+        )
 
 
 def recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
