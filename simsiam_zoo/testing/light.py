@@ -1,0 +1,114 @@
+"""Checks of what is known without a body: the plugin's light module, targets, parameters."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+
+from simsiam_zoo.catalog import KINDS
+from simsiam_zoo.catalog.discovery import SELECTION
+from simsiam_zoo.testing.checks import check, expect
+from simsiam_zoo.testing.plugins import PLUGIN, Subject
+
+_FILES = ("preset", "study")
+CALLED = tuple(kind for kind in KINDS if kind not in _FILES)
+"""The kinds whose target is a factory; that of the others is a file."""
+
+_LISTED = """
+import sys
+from simsiam_zoo.catalog import catalog
+known = catalog()
+for kind in sys.argv[1:]:
+    for family in known.families(kind):
+        known.members(family)
+print("torch" in sys.modules)
+"""
+
+
+@check(
+    "registration",
+    PLUGIN,
+    asks="a plugin names its components without importing torch, so that listing stays instant.",
+    way_out="keep the module of the entry point light, and import torch only in the modules that"
+    " targets name.",
+    basic=True,
+)
+def registers_without_torch(subject: Subject) -> None:
+    """In a process of its own, since here torch has long been imported."""
+    plugin = subject.plugin
+    expect(plugin.status == "ok", f"{plugin.supplier} is {plugin.status}: {plugin.cause}")
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTED, *KINDS],
+        env={
+            **os.environ,
+            SELECTION: plugin.distribution,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+    )
+    expect(done.returncode == 0, f"listing it fails: {done.stderr.strip()[-300:]}")
+    expect(done.stdout.split() == ["False"], f"importing {plugin.module} imports torch")
+
+
+@check(
+    "summary",
+    *KINDS,
+    asks="a component says in one line what it is.",
+    way_out="give the descriptor a summary of at most 100 characters, without a line break.",
+)
+def has_a_summary(subject: Subject) -> None:
+    """It is what `simsiam-zoo list` shows."""
+    text = subject.part.entry.component.summary
+    expect(text.strip(), "its summary is empty")
+    expect(text == " ".join(text.split()), "its summary is more than one line")
+    expect(len(text) <= 100, f"its summary has {len(text)} characters")
+
+
+@check(
+    "target",
+    *CALLED,
+    asks="the target, 'module:attribute', can be imported and called.",
+    way_out="check the spelling in the descriptor, that the module is in the wheel, and that what"
+    " it imports is among the package's dependencies.",
+    basic=True,
+)
+def target_is_importable(subject: Subject) -> None:
+    """Import it as a build does."""
+    component = subject.part.entry.component
+    expect(callable(component.load()), f"{component.target} is nothing that can be called")
+
+
+@check(
+    "parameters",
+    *CALLED,
+    asks="the factory takes exactly the params of its descriptor, with the same defaults, and of"
+    " other keywords only those that the host supplies.",
+    way_out="make the keywords and defaults of the factory and the params of the descriptor agree.",
+    basic=True,
+)
+def parameters_match_the_signature(subject: Subject) -> None:
+    """Names, defaults, and that all can be given by keyword."""
+    component = subject.part.entry.component
+    signature = inspect.signature(component.load()).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
+    declared = {param.name: param for param in component.params}
+    for name, param in declared.items():
+        expect(takes_any or name in signature, f"{component.target} takes no {name}")
+        default = signature[name].default if name in signature else inspect.Parameter.empty
+        expect(
+            default is inspect.Parameter.empty or default == param.default,
+            f"the default of {name} is {default!r} in {component.target} and {param.default!r}"
+            " in its descriptor",
+        )
+    for name, own in signature.items():
+        expect(own.kind is not own.POSITIONAL_ONLY, f"{name} cannot be given by keyword")
+        if own.kind in (own.KEYWORD_ONLY, own.POSITIONAL_OR_KEYWORD):
+            host = ", ".join(sorted(subject.host)) or "none"
+            expect(
+                name in declared or name in subject.host,
+                f"{component.target} takes {name}, which is no param of its descriptor, and the"
+                f" host supplies {host}",
+            )
