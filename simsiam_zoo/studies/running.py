@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,8 +97,8 @@ def run_study(
                     view.say("stopping: what runs is saved")
                     _stop(state, launcher)
         finally:
-            with suppress(AttributeError):
-                launcher.close()  # type: ignore[attr-defined]  # optional in the contract
+            if callable(close := getattr(launcher, "close", None)):
+                close()
     if stop.requested:
         left = len(state.waiting) + state.busy
         raise StoppedError(
