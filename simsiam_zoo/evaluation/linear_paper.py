@@ -60,7 +60,6 @@ class LinearPaperProtocol:
 
     version = 1
     collective = True  # every rank calls it
-    needs_images = True  # `Bench.augmented`
 
     def __init__(self, *, lr: float = CODE_LR, epochs: int = 90, batch: int = 4096) -> None:
         self.lr, self.epochs, self.batch = lr, epochs, batch

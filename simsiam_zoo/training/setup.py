@@ -82,21 +82,6 @@ class Setup:
         return len(self.dataset.classes or ()) or 1 + max(int(split.max()) for split in labels)
 
 
-def refuse_protocols(recipe: Recipe) -> None:
-    """Tell now, and not after the training, what a protocol lacks.
-
-    Raises:
-        InputError: one trains on images; at the end of a training there are only features.
-        PluginError: one needs a package that is not installed.
-    """
-    for protocol in recipe.protocols():
-        if getattr(protocol.create(), "needs_images", False):
-            raise InputError(
-                f"protocol {protocol.name} needs more than the features at the end of a training",
-                f"Train without it, then: simsiam-zoo evaluate RUN --protocol {protocol.name}",
-            )
-
-
 def prepare(recipe: Recipe) -> Setup:
     """Open the data and the device, build the network and its optimiser.
 
@@ -112,7 +97,8 @@ def prepare(recipe: Recipe) -> Setup:
     workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
     limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
-    refuse_protocols(recipe)
+    for protocol in recipe.protocols():
+        protocol.create()  # what it lacks is told now, not after the training
     siamese = build_siamese(recipe, plan, runtime)
     if data.stream and siamese.gradient.needs_ids:
         raise InputError(

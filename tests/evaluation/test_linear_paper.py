@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_runs import tiny_recipe
 from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
@@ -19,7 +18,6 @@ from simsiam_zoo.evaluation.bench import Augmented, Bench
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.linear_paper import LinearPaperProtocol
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.training.setup import prepare
 
 CLASSES, WIDTH, TRAIN = 3, 8, 50
 
@@ -218,9 +216,3 @@ def test_what_cannot_be_is_refused(monkeypatch):
 
     with pytest.raises(InputError, match="diverged in epoch 1 of 2"):
         LinearPaperProtocol(epochs=2, batch=16)(bench(infinite))
-
-
-def test_at_the_end_of_a_training_it_is_refused_before_the_first_step(digit_shards):
-    recipe = tiny_recipe(digit_shards, {"evaluation.protocols": ["knn", "linear-paper:lr=0.02"]})
-    with pytest.raises(InputError, match="evaluate RUN --protocol linear-paper"):
-        prepare(recipe)
