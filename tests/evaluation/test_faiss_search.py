@@ -40,14 +40,14 @@ def test_neighbours_are_those_of_torch(monkeypatch, rows, k):
 
 
 @needs_faiss
-@pytest.mark.parametrize("rows", [1, 3, 8, 100])
+@pytest.mark.parametrize("rows", [7, 100])
 def test_of_equally_similar_rows_the_lower_ids_are_taken(monkeypatch, rows):
     """Integer axes: equal similarities are equal to the bit."""
     monkeypatch.setattr(knn, "_BANK_BYTES", rows * 4 * 4)
     axes = torch.randint(0, 4, (60,), generator=torch.Generator().manual_seed(3))
     bank = F.one_hot(axes, 4).float()
     queries = torch.tensor([[1.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 0, 0, 0], [1, 1, 0, 0]])
-    for k in (1, 5, 17, 60):
+    for k in (1, 17, 60):
         similarity, ids = nearest(bank, queries, k, search())
         expected, expected_ids = nearest(bank, queries, k)
         assert torch.equal(ids, expected_ids)
