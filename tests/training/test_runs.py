@@ -320,13 +320,17 @@ def test_unlabelled_shards_train_and_end_undetermined(
 def test_bfloat16_is_not_used_where_the_cpu_gets_its_gradients_wrong(
     tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 16 px ResNet's last stage has a 3x3 stride-2 convolution on 1x1 images."""
+    """At 16 px EfficientNet's last stage has a depthwise stride-2 convolution on 1x1 images.
+
+    ResNet's, which is not depthwise, is a matrix product then, and no convolution.
+    """
     monkeypatch.setattr("simsiam_zoo.runtime.device._cpu_has_bf16", lambda: True)
-    assert prepare(tiny({"training.precision": "auto"})).runtime.precision == "fp32"
-    larger = {"training.precision": "auto", "data.image_size": 32}
-    assert prepare(tiny(larger)).runtime.precision == "bf16"
-    with pytest.raises(InputError, match=r"layer4\.0\.conv1 on 1x1"):
-        prepare(tiny({"training.precision": "bf16"}))
+    depthwise = {"backbone": "test_efficientnet", "training.precision": "auto"}
+    assert prepare(tiny(depthwise)).runtime.precision == "fp32"
+    assert prepare(tiny({**depthwise, "data.image_size": 32})).runtime.precision == "bf16"
+    assert prepare(tiny({"training.precision": "auto"})).runtime.precision == "bf16"
+    with pytest.raises(InputError, match=r"blocks\.4\.0\.conv_dw on 1x1"):
+        prepare(tiny({**depthwise, "training.precision": "bf16"}))
 
 
 def test_the_predictors_lr_is_constant_and_the_others_follow_the_cosine(run: Run) -> None:
