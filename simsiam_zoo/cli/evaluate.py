@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.plugin_file import plugin_option
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
@@ -43,6 +44,7 @@ from simsiam_zoo.cli.complete import complete_component
     metavar="N",
     help="Images at once, of each process.",
 )
+@plugin_option
 @click.option("--out", metavar="FILE", help="The report, .json (default: in RUN/evaluations/).")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")

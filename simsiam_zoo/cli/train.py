@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 
@@ -90,6 +91,7 @@ def _component_options(command: Any) -> Any:
     metavar="LOCK",
     help="Refuse a run that is not what this lock.toml says: recipe, parts, software, data.",
 )
+@plugin_option
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
