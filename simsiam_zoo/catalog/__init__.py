@@ -14,6 +14,7 @@ from simsiam_zoo.catalog.component import (
 from simsiam_zoo.catalog.discovery import API, HOST, Plugin, discover, selection
 from simsiam_zoo.catalog.entry import Entry, Resolved
 from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.catalog.local import local_files, use_file
 from simsiam_zoo.catalog.spec import split_spec
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "discover",
     "hookimpl",
     "load_target",
+    "local_files",
     "selection",
     "split_spec",
+    "use_file",
 ]

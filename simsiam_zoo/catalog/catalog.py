@@ -20,6 +20,7 @@ from simsiam_zoo.catalog.discovery import (
     selection,
 )
 from simsiam_zoo.catalog.entry import Entry, Resolved
+from simsiam_zoo.catalog.local import LocalFile, local_files
 from simsiam_zoo.catalog.lookup import Index, Match
 from simsiam_zoo.catalog.spec import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
@@ -228,15 +229,25 @@ def catalog() -> Catalog:
     Raises:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
             known.
-        InputError: the configuration file is wrong.
+        InputError: the configuration file is wrong, or a local file in use has the name of an
+            installed distribution.
     """
-    return _catalog(selection(), disabled())
+    return _catalog(selection(), disabled(), local_files())
 
 
 @functools.cache
-def _catalog(only: frozenset[str] | None, off: frozenset[str]) -> Catalog:
+def _catalog(
+    only: frozenset[str] | None, off: frozenset[str], files: tuple[LocalFile, ...]
+) -> Catalog:
     plugins = discover(only, off)
     installed = {plugin.distribution for plugin in plugins}
+    for file in files:
+        if file.plugin.distribution in installed:
+            raise InputError(
+                f"the plugin {file.path} has the name of an installed distribution,"
+                f" {file.plugin.distribution}",
+                "Rename the file.",
+            )
     if HOST not in installed:
         root = Path(__file__).parents[2]
         raise PluginError(
@@ -250,7 +261,7 @@ def _catalog(only: frozenset[str] | None, off: frozenset[str]) -> Catalog:
     for name in sorted((only or set()) - installed):
         hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
         _tell(f"{SELECTION} names {name}, which has no plugin here. {hint}")
-    return Catalog(plugins)
+    return Catalog([*plugins, *(file.plugin for file in files)])
 
 
 def check_kind(kind: str) -> str:

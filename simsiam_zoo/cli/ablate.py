@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.cli.text import columns, print_heading, print_line, table
 from simsiam_zoo.errors import InputError, ZooError
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     shell_complete=complete_component("launcher"),
     help="What starts the runs.",
 )
+@plugin_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan, or the results, as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")

@@ -10,6 +10,7 @@ import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.plugin_file import plugin_option
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
@@ -34,6 +35,7 @@ from simsiam_zoo.cli.complete import complete_component
     metavar="N",
     help="Images at once, of each process.",
 )
+@plugin_option
 @click.option("--out", metavar="FILE", help="The report, .json (default: in RUN/evaluations/).")
 @options.as_json("the report")
 @options.quiet

@@ -23,6 +23,7 @@ from typing import Any
 
 from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.catalog.component import Param
+from simsiam_zoo.catalog.local import local_file, local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe
@@ -52,7 +53,7 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
     keys = recipe.identity_dict()
     if "precision" in machine:  # what `auto` means here decides what is computed
         keys["training"]["precision"] = machine["precision"]
-    return {
+    lock = {
         "format": FORMAT,
         "recipe": keys,
         "parts": {kind: lock_part(recipe.part(kind)) for kind in COMPONENTS},
@@ -64,6 +65,9 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         },
         "machine": {"platform": platform.platform(), **machine},
     }
+    if files := local_files():  # where they are; what they are is in the parts
+        lock["plugins"] = [file.record() for file in files]
+    return lock
 
 
 def lock_part(part: Resolved) -> dict[str, Any]:
@@ -80,7 +84,9 @@ def lock_part(part: Resolved) -> dict[str, Any]:
         "version": part.entry.version,
         "params": params,
     }
-    if digest := source_digest(part.entry.distribution, part.entry.component.target):
+    if file := local_file(part.entry.distribution):
+        entry["source"] = file.source
+    elif digest := source_digest(part.entry.distribution, part.entry.component.target):
         entry["source"] = digest
     return entry
 
@@ -110,12 +116,16 @@ def read_lock(folder: Path) -> dict[str, Any]:
 def refuse_missing(lock: dict[str, Any]) -> None:
     """Stop where a part of a recorded run comes from a plugin that is not here.
 
+    Local files that were plugins of the run are used again, where they are what they were.
+
     Args:
         lock: what `lock.toml` holds.
 
     Raises:
         PluginError: the plugin is not installed, or cannot be used; the way to get it is named.
+        DataError: the lock is damaged.
     """
+    use_recorded(lock.get("plugins", []))
     plugins = catalog().plugins
     usable = {plugin.distribution for plugin in plugins if plugin.status == "ok"}
     for kind, part in recorded_components(lock):

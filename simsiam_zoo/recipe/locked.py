@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog.local import use_recorded
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe.lock import (
     FORMAT,
@@ -111,6 +112,7 @@ def refuse_other_software(lock: dict[str, Any]) -> None:
         PluginError: a component's supplier is missing, of another version or cannot be used.
         InputError: another package differs, or Python.
     """
+    use_recorded(lock.get("plugins", []))
     suppliers = list(_other_suppliers(lock))
     named = {other.path for other in suppliers}
     packages = [other for other in _other_packages(lock) if other.path not in named]

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -29,7 +30,9 @@ BUSY = 76
 
 def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
     """What a launcher is given to run."""
-    return [sys.executable, "-m", "simsiam_zoo.studies.job", str(folder.resolve()), *metrics]
+    plugins = [word for file in local_files() for word in ("--plugin", str(file.path))]
+    job = [str(folder.resolve()), *metrics]
+    return [sys.executable, "-m", "simsiam_zoo.studies.job", *plugins, *job]
 
 
 def is_held(folder: Path) -> bool:
@@ -148,7 +151,14 @@ def _measured(folder: Path) -> list[str] | None:
 
 
 def main(words: list[str]) -> int:
-    """FOLDER [PROTOCOL...]; the exit code."""
+    """[--plugin FILE]... FOLDER [PROTOCOL...]; the exit code."""
+    while words[:1] == ["--plugin"]:
+        try:
+            use_file(words[1])
+        except ZooError as refused:
+            print(f"Error: {refused}", file=sys.stderr)
+            return refused.exit_code
+        words = words[2:]
     if not words or not Path(words[0]).is_dir():
         error = InputError("a study's job is given its folder", "`simsiam-zoo ablate` does that.")
         print(f"Error: {error}", file=sys.stderr)
