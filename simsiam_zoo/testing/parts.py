@@ -45,9 +45,7 @@ def _tensors(subject: Subject, n: int) -> Iterator[tuple[str, tuple[int, ...], T
                 yield given, expected, module.train(training)(*inputs)
 
 
-def _alone(
-    subject: Subject, n: int, size: int
-) -> tuple[nn.Module, list[Tensor], tuple[int, ...]]:
+def _alone(subject: Subject, n: int, size: int) -> tuple[nn.Module, list[Tensor], tuple[int, ...]]:
     """A part by itself, what to give it, and the shape that should come."""
     torch.manual_seed(size)
     x = torch.randn(n, size)

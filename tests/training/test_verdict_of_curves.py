@@ -1,4 +1,4 @@
-"""The verdict on recorded curves: digits, ResNet `test_resnet` at 16 px, seed 0, rows thinned out."""
+"""The verdict on recorded curves: digits, timm's `test_resnet` at 16 px, seed 0, rows thinned."""
 
 from __future__ import annotations
 
