@@ -42,6 +42,7 @@ COMMANDS = {
     "import": ("simsiam_zoo.cli.import_:import_", "A run from weights trained elsewhere."),
     "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
     "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
+    "plugin": ("simsiam_zoo.cli.plugin:plugin", "Write and check packages of components."),
     "completion": ("simsiam_zoo.cli.completion:completion", "The shell's completion script."),
 }
 """Each command's `module:attribute`, and its short help, shown without importing the module."""

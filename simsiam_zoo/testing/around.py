@@ -61,10 +61,14 @@ def _check_figure(figure: object, bench: Bench) -> None:
     expect(figure.protocol.strip(), "gave a figure without the protocol's name")
     correct = torch.as_tensor(figure.correct)
     tests = len(bench.test.labels)
-    expect(correct.shape == (tests,), f"says of {len(correct)} images if they are right, not {tests}")
+    expect(
+        correct.shape == (tests,), f"says of {len(correct)} images if they are right, not {tests}"
+    )
     share = float(correct.float().mean())
     expect(abs(figure.top1 - share) < 1e-6, f"says top1 {figure.top1}, and {share} are right")
-    expect(figure.top1 > 1.2 / _CLASSES, f"is no better than chance where it is easy: {figure.top1}")
+    expect(
+        figure.top1 > 1.2 / _CLASSES, f"is no better than chance where it is easy: {figure.top1}"
+    )
 
 
 def _bench(folder: Path) -> Bench:
@@ -77,11 +81,11 @@ def _bench(folder: Path) -> Bench:
         x = means[labels] + torch.randn(n, 6, generator=generator)
         return Features(x, labels, torch.arange(n))
 
-    train, test = draw(240), draw(60)
+    train, test = draw(900), draw(90)  # of 1 % of the labels, 3 in each class
 
     def augmented(epoch: int, batch: int) -> Iterator[Features]:
         order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(epoch))
-        for rows in order.split(batch):
+        for rows in torch.split(order, batch):
             if len(rows) == batch:
                 yield Features(train.x[rows], train.labels[rows])
 
