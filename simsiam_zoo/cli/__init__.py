@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import importlib.metadata
 import os
 import sys
@@ -15,16 +14,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
-from simsiam_zoo.errors import (
-    DivergedError,
-    InputError,
-    PeerError,
-    StoppedError,
-    ZooError,
-    did_you_mean,
-)
+from simsiam_zoo.cli.lazy import DEBUG, LazyGroup
+from simsiam_zoo.errors import DivergedError, InputError, PeerError, StoppedError, ZooError
 
 PROGRAM = "simsiam-zoo"
 
@@ -42,50 +34,13 @@ COMMANDS = {
     "import": ("simsiam_zoo.cli.import_:import_", "A run from weights trained elsewhere."),
     "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
     "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
-    "plugin": ("simsiam_zoo.cli.plugin:plugin", "Plugins: what is installed, and its state."),
+    "plugin": ("simsiam_zoo.cli.plugin:plugin", "Plugins: list, write and check packages."),
     "completion": ("simsiam_zoo.cli.completion:completion", "The shell's completion script."),
 }
 """Each command's `module:attribute`, and its short help, shown without importing the module."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 1  # what click exits with where it meets the broken pipe before we do
-
-
-class LazyGroup(click.Group):
-    """A click group that knows its commands from `COMMANDS` alone."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        return [*COMMANDS]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module. Raises InputError for an unknown name."""
-        if cmd_name not in COMMANDS:
-            if ctx.resilient_parsing:  # shell completion
-                return None
-            otherwise = f"The commands are {', '.join(COMMANDS)}."
-            raise InputError(
-                f"there is no command {cmd_name!r}", did_you_mean(cmd_name, COMMANDS, otherwise)
-            )
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        if _DEBUG not in command.params:  # so that --debug is found after the command as well
-            command.params.append(_DEBUG)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands' part of `--help`."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """Command names and the group's own options."""
-        commands = [
-            CompletionItem(name, help=text)
-            for name, (_, text) in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -138,12 +93,9 @@ def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> 
     ctx.exit()
 
 
-_DEBUG = click.Option(
-    ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -167,4 +119,4 @@ def root(**_: Any) -> None:
     """
 
 
-root.params.append(_DEBUG)
+root.params.append(DEBUG)

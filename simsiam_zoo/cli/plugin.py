@@ -1,61 +1,26 @@
-"""`simsiam-zoo plugin`: commands about plugins, each imported when it is called."""
+"""`simsiam-zoo plugin`: commands about the packages that supply components."""
 
 from __future__ import annotations
 
-import importlib
-
 import click
-from click.shell_completion import CompletionItem
 
-from simsiam_zoo.errors import InputError, did_you_mean
+from simsiam_zoo.cli.lazy import LazyGroup
 
 COMMANDS = {
     "list": ("simsiam_zoo.cli.plugin_list:list_", "What is installed, and what became of it."),
+    "new": ("simsiam_zoo.cli.plugin_new:new", "Write a package that supplies one component."),
+    "check": ("simsiam_zoo.cli.plugin_check:check", "Ask a package what the contract asks."),
 }
-"""Each command's `module:attribute`, and its short help, shown without importing the module."""
 
 
-class LazyPluginGroup(click.Group):
-    """A click group that knows its commands from `COMMANDS` alone."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        return [*COMMANDS]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command's module. Raises InputError for an unknown name."""
-        if cmd_name not in COMMANDS:
-            if ctx.resilient_parsing:  # shell completion
-                return None
-            otherwise = f"The commands are {', '.join(COMMANDS)}."
-            raise InputError(
-                f"there is no command 'plugin {cmd_name}'",
-                did_you_mean(cmd_name, COMMANDS, otherwise),
-            )
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands' part of `--help`."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """Command names and the group's own options."""
-        commands = [
-            CompletionItem(name, help=text)
-            for name, (_, text) in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-        return commands + click.Command.shell_complete(self, ctx, incomplete)
-
-
-@click.group(cls=LazyPluginGroup)
+@click.group(cls=LazyGroup, table=COMMANDS, said="plugin ")
 def plugin() -> None:
-    """Plugins: the packages that supply components.
+    """Plugins: the packages that supply components, other people's and your own.
 
     \b
-    Examples:
+    From nothing to a package that conforms:
+      simsiam-zoo plugin new leaky-zoo --kind projector
+      pip install -e ./leaky-zoo
+      simsiam-zoo plugin check leaky-zoo
       simsiam-zoo plugin list
     """

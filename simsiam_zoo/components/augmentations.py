@@ -34,7 +34,7 @@ class SimSiamAugmentation:
         jitter_p: float,
         gray_p: float,
         flip_p: float,
-        blur_p: float = 0.0,
+        blur_p: float,
     ) -> None:
         self.min_scale = min_scale
         self.jitter = (
@@ -67,6 +67,30 @@ class SimSiamAugmentation:
 
 class CifarAugmentation(SimSiamAugmentation):
     """The paper's for 32 px: `SimSiamAugmentation` without blur (arXiv:2011.10566, appendix D)."""
+
+    def __init__(
+        self,
+        *,
+        min_scale: float,
+        brightness: float,
+        contrast: float,
+        saturation: float,
+        hue: float,
+        jitter_p: float,
+        gray_p: float,
+        flip_p: float,
+    ) -> None:
+        super().__init__(
+            min_scale=min_scale,
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
+            jitter_p=jitter_p,
+            gray_p=gray_p,
+            flip_p=flip_p,
+            blur_p=0.0,
+        )
 
 
 class DigitsAugmentation:

@@ -159,8 +159,10 @@ def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
         InputError: there is none of that name, it is no TOML, or not a study.
         PluginError: a plugin's study cannot be read.
     """
-    if name.endswith(".toml") or "/" in name:
-        path = Path(name)
+    path = Path(name)
+    if name.endswith(".toml") or (
+        "/" in name and path.is_file()
+    ):  # `distribution/name` has one too
         return path.stem, parse_study(_read(path), f"the study {path}", preset, path.parent)
     resolved = catalog().resolve("study", name)
     package, _, filename = resolved.entry.component.target.partition(":")

@@ -81,11 +81,11 @@ def _bench(folder: Path) -> Bench:
         x = means[labels] + torch.randn(n, 6, generator=generator)
         return Features(x, labels, torch.arange(n))
 
-    train, test = draw(240), draw(60)
+    train, test = draw(900), draw(90)  # of 1 % of the labels, 3 in each class
 
     def augmented(epoch: int, batch: int) -> Iterator[Features]:
         order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(epoch))
-        for rows in order.split(batch):
+        for rows in torch.split(order, batch):
             if len(rows) == batch:
                 yield Features(train.x[rows], train.labels[rows])
 

@@ -45,7 +45,7 @@ def make(subject: Subject, seed: int = 0) -> Siamese:
     backbone = subject.create(image_size=SIDE) if kind == "backbone" else _Backbone()
     in_dim = features(backbone) if kind == "backbone" else IN_DIM
     projector = subject.create(in_dim=in_dim) if kind == "projector" else nn.Linear(in_dim, DIM)
-    dim = int(projector.out_dim) if kind == "projector" else DIM
+    dim: int = projector.out_dim if kind == "projector" else DIM  # type: ignore[assignment]
     predictor = subject.create(dim=dim) if kind == "predictor" else nn.Linear(dim, dim)
     gradient = (
         subject.create(dim=dim, dataset_size=IMAGES, steps_per_epoch=STEPS // 2, steps=STEPS)
@@ -78,7 +78,7 @@ def own(siamese: Siamese, subject: Subject) -> nn.Module:
     return siamese.get_submodule(subject.kind)
 
 
-def batch(siamese: Siamese, seed: int = 0, n: int = 4) -> Batch:
+def batch(siamese: Siamese, seed: int = 0, n: int = 3) -> Batch:
     """Views [n, 3, SIDE, SIDE], as many as the policy compares, like normalised images."""
     generator = torch.Generator().manual_seed(seed)
     count = siamese.gradient.views
@@ -99,7 +99,7 @@ def step(siamese: Siamese, given: Batch, number: int = 0, autocast: bool = False
     with torch.no_grad():
         for parameter in siamese.parameters():
             if parameter.requires_grad and parameter.grad is not None:
-                parameter -= 0.01 * parameter.grad
+                parameter.sub_(0.01 * parameter.grad)
         for part in PARTS:
             after_step = getattr(siamese.get_submodule(part), "after_step", None)
             if after_step is not None:

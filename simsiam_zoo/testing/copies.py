@@ -30,7 +30,7 @@ def a_seed_decides_everything(subject: Subject) -> None:
         torch.manual_seed(1)
         losses.append([float(bench.step(siamese, bench.batch(siamese, i), i)) for i in range(2)])
         states.append(bench.state(siamese))
-    _same(*states, "two builds with one seed differ in")
+    _same(states[0], states[1], "two builds with one seed differ in")
     expect(losses[0] == losses[1], f"two runs with one seed have losses {losses[0]}, {losses[1]}")
 
 

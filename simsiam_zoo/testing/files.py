@@ -45,7 +45,7 @@ def a_presets_model_builds(subject: Subject) -> None:
 @check(
     "arms",
     "study",
-    asks="a study is a TOML file inside the package whose arms are valid recipes, each another one.",
+    asks="a study is a TOML file in the package whose arms are valid recipes, each another one.",
     way_out="try simsiam-zoo ablate NAME --dry-run, which names the arm that is wrong.",
 )
 def a_study_has_arms(subject: Subject) -> None:

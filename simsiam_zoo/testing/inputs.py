@@ -88,7 +88,7 @@ def draws_depend_on_the_generator_alone(subject: Subject) -> None:
     "dataset",
     asks="a data set is a simsiam_zoo.data.shards.Dataset, whose images can be decoded and whose"
     " labels are -1 or number its classes.",
-    way_out="pack the images with simsiam_zoo.data.packing.writer.pack and return open_shards(...).",
+    way_out="pack images with simsiam_zoo.data.packing.writer.pack, and return open_shards(...).",
     basic=True,
 )
 def samples_can_be_read(subject: Subject) -> None:

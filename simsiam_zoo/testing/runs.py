@@ -73,13 +73,14 @@ def a_run_trains(subject: Subject) -> None:
         recipe = Recipe.make("digits", None, settings)
         run = train(recipe, Path(folder) / "run", screen=heard)
         losses = [row["loss"] for row in run.metrics if "loss" in row]
+        figures = run.figures
     expect(len(losses) == STEPS, f"the run logged {len(losses)} steps, not {STEPS}")
     expect(all(map(math.isfinite, losses)), f"the losses are {losses}")
     if subject.kind == "logger":
         failed = [line for line in heard.lines if subject.part.id in line]
         expect(not failed, " ".join(failed))
     if subject.kind == "protocol":
-        expect(run.figures, "no figure came of it")
+        expect(figures, "no figure came of it")
 
 
 def _with(subject: Subject) -> dict[str, object]:

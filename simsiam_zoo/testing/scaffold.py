@@ -1,0 +1,214 @@
+"""A new plugin package, whole and conforming, from the templates beside this module. No torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import keyword
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from simsiam_zoo.catalog import HOST, catalog, check_kind
+from simsiam_zoo.catalog.discovery import normalize
+from simsiam_zoo.errors import InputError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 508
+
+_CIRCUMFIX = re.compile(r"^simsiam-zoo-|^zoo-|-zoo$")
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    """What the templates of a kind are about: its summary, its params, how it is used."""
+
+    summary: str
+    use: str
+    params: tuple[str, ...] = ()
+
+
+_SKETCHES = {
+    "backbone": _Sketch(
+        "Three strided convolutions, pooled",
+        "simsiam-zoo train --preset digits --backbone {}",
+        ('Param("width", int, 32, "Channels of the first convolution", min=1)',),
+    ),
+    "projector": _Sketch(
+        "Two fc layers with BN",
+        "simsiam-zoo train --preset digits --projector {}:hidden_dim=256",
+        (
+            'Param("hidden_dim", int, 512, "Width of the hidden layer", min=1)',
+            'Param("out_dim", int, 512, "Width of the output z", min=1)',
+        ),
+    ),
+    "predictor": _Sketch(
+        "A bottleneck of two fc layers",
+        "simsiam-zoo train --preset digits --predictor {}:hidden_dim=64",
+        ('Param("hidden_dim", int, 128, "Width of the bottleneck", min=1)',),
+    ),
+    "gradient": _Sketch(
+        "The stop-gradient, with a leak",
+        "simsiam-zoo train --preset digits --gradient {}:leak=0.1",
+        ('Param("leak", float, 0.0, "Share of gradient that passes a target", min=0, max=1)',),
+    ),
+    "loss": _Sketch(
+        "One minus the cosine, scaled",
+        "simsiam-zoo train --preset digits --loss {}:scale=2",
+        ('Param("scale", float, 1.0, "Factor on the loss", min=1e-9)',),
+    ),
+    "augmentation": _Sketch(
+        "A square crop, and brightness",
+        "simsiam-zoo train --preset digits --augmentation {}",
+        (
+            'Param("min_side", float, 0.6, "Least side, as a share of the shorter", 0.01, 1)',
+            'Param("brightness", float, 0.4, "Strength of the brightness jitter", 0, 1)',
+        ),
+    ),
+    "dataset": _Sketch(
+        "Noisy stripes, horizontal and vertical",
+        "simsiam-zoo train --preset digits --data {}",
+        ('Param("images", int, 400, "Images to train on", min=10)',),
+    ),
+    "protocol": _Sketch(
+        "Nearest class mean on frozen features",
+        "simsiam-zoo train --preset digits --set 'evaluation.protocols=[\"{}\"]'",
+        ('Param("metric", str, "cosine", "What is near", choices=("cosine", "euclidean"))',),
+    ),
+    "logger": _Sketch(
+        "A line of JSON for each row",
+        "simsiam-zoo train --preset digits --log {}",
+        ('Param("path", str, "{}.jsonl", "In the run\'s folder", operational=True)',),
+    ),
+    "launcher": _Sketch(
+        "Processes on this machine, all at once",
+        "simsiam-zoo ablate stop-gradient --preset digits --launcher {}",
+        ('Param("nice", int, 0, "How far they step back", min=0, max=19)',),
+    ),
+    "preset": _Sketch("Digits with a wider projector", "simsiam-zoo train --preset {}"),
+    "study": _Sketch("What two of the parts are for", "simsiam-zoo ablate {}"),
+}
+
+_FILES = ("preset", "study")
+_FUNCTIONS = ("dataset",)
+
+
+def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path]:
+    """Write a package that supplies one component, into a new folder.
+
+    Args:
+        name: of the distribution; the module and the component are named after it.
+        kind: of the component.
+        folder: the package's; `name` in the working directory by default. It is new or empty.
+
+    Returns:
+        The files, relative to the folder.
+
+    Raises:
+        InputError: the name cannot be one, the component's is taken, the folder is not empty or
+            cannot be written.
+    """
+    check_kind(kind)
+    module, component = names_of(name, kind)
+    folder = Path(normalize(name)) if folder is None else folder
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            hint = "Choose another with --out, or move it away."
+            raise InputError(f"{folder} is there already, and nothing is overwritten", hint)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".zoo-", dir=folder.parent) as temporary:
+            beside = Path(temporary) / "package"
+            files = _texts(normalize(name), kind, module, component)
+            for path, text in files.items():
+                (beside / path).parent.mkdir(parents=True, exist_ok=True)
+                (beside / path).write_text(text, "utf-8")
+            if folder.exists():
+                folder.rmdir()
+            shutil.move(beside, folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
+    return [Path(path) for path in files]
+
+
+def names_of(name: str, kind: str) -> tuple[str, str]:
+    """The module and the component of a distribution: `leaky-zoo` → `leaky_zoo`, `leaky`.
+
+    Raises:
+        InputError: the name is no distribution's, gives no module, or means something already.
+    """
+    if not _NAME.match(name):
+        raise InputError(
+            f"{name!r} cannot name a distribution",
+            "Letters, digits, '-', '_' and '.', with a letter or digit at both ends: leaky-zoo.",
+        )
+    distribution = normalize(name)
+    module = distribution.replace("-", "_")
+    if not module.isidentifier() or keyword.iskeyword(module):
+        raise InputError(f"{name!r} gives no module's name: {module} is no Python identifier")
+    if module in sys.stdlib_module_names or _is_others(module, distribution):
+        raise InputError(f"there is a module {module} already", f"Try {distribution}-zoo.")
+    component = _CIRCUMFIX.sub("", distribution) or distribution
+    if _is_built_in(kind, component):
+        raise InputError(
+            f"{name!r} would supply the {kind} {component}, and that name is built in",
+            "Choose another; the component is named after the distribution, without -zoo.",
+        )
+    return module, component
+
+
+def _is_built_in(kind: str, component: str) -> bool:
+    try:
+        return catalog().resolve(kind, component).entry.distribution == HOST
+    except InputError:
+        return False
+
+
+def _is_others(module: str, distribution: str) -> bool:
+    own = {plugin.distribution for plugin in catalog().plugins} - {HOST}  # written anew, perhaps
+    return distribution not in own and module in importlib.metadata.packages_distributions()
+
+
+def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
+    """Path → text of every file."""
+    sketch = _SKETCHES[kind]
+    camel = "".join(word.capitalize() for word in re.split(r"[-._]", component))
+    factory = component.replace("-", "_") if kind in _FUNCTIONS else camel + kind.capitalize()
+    if not factory.isidentifier():
+        factory = f"{kind}_{factory}"
+    is_file = kind in _FILES
+    values = {
+        "name": name,
+        "kind": kind,
+        "module": module,
+        "component": component,
+        "factory": factory,
+        "target": f"{module}:{component}.toml" if is_file else f"{module}.{kind}:{factory}",
+        "summary": sketch.summary,
+        "use": sketch.use.format(component),
+        "params": [param.replace("{}", component) for param in sketch.params],
+        "host": importlib.metadata.version(HOST),
+    }
+    body = f"{module}/{component}.toml" if is_file else f"{module}/{kind}.py"
+    templates = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        "LICENSE": "LICENSE",
+        f"{module}/__init__.py": "init.py",
+        f"{module}/plugin.py": "plugin.py",
+        body: f"bodies/{kind}",
+        f"tests/test_{module}.py": f"tests/{kind}",
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("simsiam_zoo.testing", "templates"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    texts = {
+        path: environment.get_template(f"{template}.jinja").render(values)
+        for path, template in templates.items()
+    }
+    return texts if is_file else texts | {f"{module}/py.typed": ""}
