@@ -52,6 +52,8 @@ class Plugin:
         cause: one line, why it is not ok.
         components: what it supplies.
         seconds: how long importing it and calling its hook took.
+        imported_torch: whether that imported torch, which it must not; None where torch was there
+            before.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Plugin:
     cause: str | None = None
     components: tuple[Component | Family, ...] = ()
     seconds: float = 0.0
+    imported_torch: bool | None = None
 
     @property
     def supplier(self) -> str:
@@ -125,7 +128,7 @@ def load(plugin: Plugin, get: Callable[[], object]) -> Plugin:
     Whatever it raises is caught, SystemExit included, and what it prints goes to stderr: stdout
     belongs to the command that was asked for.
     """
-    start = time.perf_counter()
+    start, before = time.perf_counter(), "torch" in sys.modules
     try:
         with contextlib.redirect_stdout(sys.stderr):
             components = _ask(get(), plugin)
@@ -135,7 +138,8 @@ def load(plugin: Plugin, get: Callable[[], object]) -> Plugin:
         plugin = replace(plugin, status="broken", cause=one_line(error))
     else:
         plugin = replace(plugin, components=components)
-    return replace(plugin, seconds=time.perf_counter() - start)
+    after = None if before else "torch" in sys.modules
+    return replace(plugin, seconds=time.perf_counter() - start, imported_torch=after)
 
 
 def one_line(error: BaseException) -> str:

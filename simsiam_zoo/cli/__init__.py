@@ -35,6 +35,7 @@ COMMANDS = {
     "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
     "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
     "plugin": ("simsiam_zoo.cli.plugin:plugin", "Plugins: list, write and check packages."),
+    "doctor": ("simsiam_zoo.cli.doctor:doctor", "What this machine has, and what is wrong."),
     "completion": ("simsiam_zoo.cli.completion:completion", "The shell's completion script."),
 }
 """Each command's `module:attribute`, and its short help, shown without importing the module."""

@@ -170,3 +170,9 @@ def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     found = load_digits()
     return np.rint(found.images * (255 / 16)).astype(np.uint8), found.target.astype(np.int64)
+
+
+def digit_samples(count: int) -> list[PackedSample]:
+    """The first `count` of scikit-learn's 1,797 digits, to be packed: for a quick look."""
+    images, labels = _read_digits()
+    return list(_samples(images, labels, np.arange(count)))

@@ -1,0 +1,89 @@
+"""Plugins that are not what they say, from real wheels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from simsiam_zoo.catalog import PARTS, catalog
+from simsiam_zoo.catalog.discovery import discover
+from simsiam_zoo.errors import PluginError
+
+
+@pytest.fixture
+def wheel(install_plugins, monkeypatch):
+    """`wheel("swish-zoo")` → its folder, on this process's path and selected."""
+
+    def use(name: str) -> Path:
+        folder = install_plugins(name)["PYTHONPATH"].split(os.pathsep)[0]
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("SIMSIAM_ZOO_PLUGINS", name)
+        return Path(folder)
+
+    return use
+
+
+def build_with(**specs: str) -> None:
+    from simsiam_zoo.siamese import Parts, build
+
+    chosen = {
+        "backbone": "test_resnet",
+        "projector": "mlp:layers=1,out_dim=8",
+        "predictor": "mlp:hidden_dim=4",
+        "gradient": "stop-gradient",
+        "loss": "cosine",
+    } | specs
+    build(Parts(**{kind: catalog().resolve(kind, chosen[kind]) for kind in PARTS}), image_size=16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("projector", "misnamed", "does not take what its descriptor says"),
+        ("projector", "demanding", "missing a required argument: 'temperature'"),
+        ("projector", "notanumber", "values that are not finite"),
+        ("projector", "narrow", "gave [2, 7] for"),
+        ("projector", "widthless", "has out_dim None"),
+        ("projector", "failing", "RuntimeError: no such kernel"),
+        ("predictor", "changes-width", "gave [2, 9] for [2, 8], not [2, 8]"),
+        ("loss", "per-sample", "gave [2] for"),
+    ],
+)
+def test_a_part_that_is_not_what_it_says_is_stopped_at_build_by_its_name(wheel, kind, name, said):
+    wheel("liar-zoo")
+    with pytest.raises(PluginError) as caught:
+        build_with(**{kind: name})
+    assert f"{kind} liar-zoo/{name}" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_stray_metadata_of_an_older_editable_install_change_nothing(wheel, tmp_path, monkeypatch):
+    """An egg-info that `pip install -e` once left in a source tree, which is on the path still."""
+    stray = tmp_path / "swish_zoo.egg-info"
+    stray.mkdir()
+    (stray / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: Swish_Zoo\nVersion: 0.1.0\n")
+    (stray / "entry_points.txt").write_text("[simsiam_zoo.v1]\nold = swish_zoo_of_old\n")
+    monkeypatch.syspath_prepend(tmp_path)  # behind the wheel, which comes next
+    wheel("swish-zoo")
+    (plugin,) = [p for p in discover() if p.distribution == "swish-zoo"]
+    assert (plugin.version, plugin.status) == ("0.3.0", "ok")
+
+
+def test_stray_metadata_before_the_wheel_are_told_as_broken(wheel, tmp_path, monkeypatch):
+    wheel("swish-zoo")
+    stray = tmp_path / "swish_zoo.egg-info"
+    stray.mkdir()
+    (stray / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: swish-zoo\nVersion: 0.1.0\n")
+    (stray / "entry_points.txt").write_text("[simsiam_zoo.v1]\nold = swish_zoo_of_old\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (plugin,) = [p for p in discover() if p.distribution == "swish-zoo"]
+    assert (plugin.version, plugin.status) == ("0.1.0", "broken")
+    assert "No module named 'swish_zoo_of_old'" in str(plugin.cause)
+
+
+def test_a_slow_import_is_reported_in_milliseconds(wheel):
+    wheel("slow-zoo")
+    (plugin,) = [p for p in discover({"slow-zoo"}) if p.distribution == "slow-zoo"]
+    assert 0.2 <= plugin.seconds < 5
