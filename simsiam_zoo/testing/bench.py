@@ -63,11 +63,11 @@ def make(subject: Subject, seed: int = 0) -> Siamese:
     return siamese
 
 
-def features(backbone: nn.Module) -> int:
+def features(backbone: nn.Module, size: int = SIDE) -> int:
     """The width of a backbone's features."""
     training = backbone.training
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        y = backbone.eval()(torch.rand(2, 3, SIDE, SIDE))
+        y = backbone.eval()(torch.rand(2, 3, size, size))
     backbone.train(training)
     expect(isinstance(y, Tensor) and y.ndim == 2, "gives no features [N, D]")
     return int(y.shape[1])
@@ -124,3 +124,10 @@ def state(siamese: Siamese) -> dict[str, Tensor]:
 def shape(x: object) -> str:
     """A tensor's shape as people write it."""
     return str(list(x.shape)) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
+    """Raise Broken unless two states are equal to the bit; `what` begins the text."""
+    expect(one.keys() == other.keys(), f"{what} {sorted(one.keys() ^ other.keys())}")
+    differ = [name for name in one if not torch.equal(one[name], other[name])]
+    expect(not differ, f"{what} {', '.join(differ[:3])}")

@@ -1,4 +1,4 @@
-"""Checks that a part can be made again: from a seed, from a state dict, as a copy."""
+"""Checks that a part can be made again: from its state dict, and as a copy."""
 
 from __future__ import annotations
 
@@ -14,24 +14,6 @@ from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import check, expect
 from simsiam_zoo.testing.plugins import Subject
-
-
-@check(
-    "seed",
-    *PARTS,
-    asks="the same seed gives the same weights and the same steps, to the bit.",
-    way_out="draw random numbers with torch only, and from its global generator.",
-)
-def a_seed_decides_everything(subject: Subject) -> None:
-    """Two builds, two steps each."""
-    losses, states = [], []
-    for _ in range(2):
-        siamese = bench.make(subject)
-        torch.manual_seed(1)
-        losses.append([float(bench.step(siamese, bench.batch(siamese, i), i)) for i in range(2)])
-        states.append(bench.state(siamese))
-    _same(states[0], states[1], "two builds with one seed differ in")
-    expect(losses[0] == losses[1], f"two runs with one seed have losses {losses[0]}, {losses[1]}")
 
 
 @check(
@@ -79,7 +61,7 @@ def can_be_copied_and_pickled(subject: Subject) -> None:
             ("deepcopy", copy.deepcopy(part)),
             ("pickle", pickle.loads(pickle.dumps(part))),
         ):
-            _same(part.state_dict(), copied.state_dict(), f"{how} changes")
+            bench.same(part.state_dict(), copied.state_dict(), f"{how} changes")
         bench.step(siamese, bench.batch(siamese), number)
     _whole(siamese)
 
@@ -94,9 +76,3 @@ def _whole(siamese: Siamese) -> None:
         torch.manual_seed(3)
         losses.append(float(bench.step(network, bench.batch(network, 3), 2)))
     expect(losses[0] == losses[1], f"a deep copy's loss is {losses[1]!r}, not {losses[0]!r}")
-
-
-def _same(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
-    expect(one.keys() == other.keys(), f"{what} {sorted(one.keys() ^ other.keys())}")
-    differ = [name for name in one if not torch.equal(one[name], other[name])]
-    expect(not differ, f"{what} {', '.join(differ[:3])}")

@@ -31,7 +31,7 @@ def a_preset_is_a_recipe(subject: Subject) -> None:
     "model",
     "preset",
     asks="the five parts of a preset fit together.",
-    way_out="try simsiam-zoo train --preset NAME --dry-run, which names the part that does not fit.",
+    way_out="try simsiam-zoo train --preset NAME --dry-run, which names the part at fault.",
 )
 def a_presets_model_builds(subject: Subject) -> None:
     """On the meta device: shapes alone, however large the model is."""

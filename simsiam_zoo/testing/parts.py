@@ -51,7 +51,7 @@ def _alone(subject: Subject, n: int, size: int) -> tuple[nn.Module, list[Tensor]
     x = torch.randn(n, size)
     if subject.kind == "backbone":
         module = subject.create(image_size=size)
-        return module, [torch.randn(n, 3, size, size)], (n, bench.features(module))
+        return module, [torch.randn(n, 3, size, size)], (n, bench.features(module, size))
     if subject.kind == "projector":
         module = subject.create(in_dim=size)
         width = getattr(module, "out_dim", None)
@@ -107,6 +107,7 @@ def _unchanged(inputs: list[Tensor], run: Callable[[], object]) -> None:
     " which parameters are trained is settled in setup.",
     way_out="detach only targets, keep functions away from where their slope is infinite (sqrt or a"
     " norm at 0), and set requires_grad in the constructor or in setup.",
+    basic=True,
 )
 def gradients_flow(subject: Subject) -> None:
     """Through the whole network, from the loss to the views."""
@@ -125,6 +126,25 @@ def gradients_flow(subject: Subject) -> None:
         expect(name in trained or p.grad is None, f"{name} is frozen and has a gradient")
     now = {name for name, p in siamese.named_parameters() if p.requires_grad}
     expect(now == trained, f"a step changed which are trained: {sorted(now ^ trained)}")
+
+
+@check(
+    "seed",
+    *PARTS,
+    asks="the same seed gives the same weights and the same steps, to the bit.",
+    way_out="draw random numbers with torch only, and from its global generator.",
+    basic=True,
+)
+def a_seed_decides_everything(subject: Subject) -> None:
+    """Two builds, two steps each."""
+    losses, states = [], []
+    for _ in range(2):
+        siamese = bench.make(subject)
+        torch.manual_seed(1)
+        losses.append([float(bench.step(siamese, bench.batch(siamese, i), i)) for i in range(2)])
+        states.append(bench.state(siamese))
+    bench.same(states[0], states[1], "two builds with one seed differ in")
+    expect(losses[0] == losses[1], f"two runs with one seed have losses {losses[0]}, {losses[1]}")
 
 
 @check(

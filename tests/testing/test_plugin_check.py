@@ -1,0 +1,91 @@
+"""The kit as authors meet it: `simsiam-zoo plugin check`, and the options of the pytest plugin."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+from installed import installed
+
+from simsiam_zoo.cli import COMMANDS, main
+from simsiam_zoo.cli.plugin import COMMANDS as PLUGIN_COMMANDS
+from simsiam_zoo.cli.plugin import plugin
+from simsiam_zoo.testing.scaffold import write_package
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    write_package("checked-zoo", "loss", tmp_path / "checked-zoo")
+    return tmp_path / "checked-zoo"
+
+
+def said(
+    capfd: pytest.CaptureFixture[str], *words: str, code: int = 0
+) -> pytest.CaptureResult[str]:
+    with pytest.raises(SystemExit) as left:
+        main(["plugin", *words])
+    result = capfd.readouterr()
+    assert left.value.code == code, result
+    return result
+
+
+def test_a_package_that_conforms_is_told_in_one_line(
+    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = dict(os.environ)
+    with installed(package, tmp_path):
+        out = said(capfd, "check", "Checked_Zoo", "--fast").out
+    assert out == "1 component, 13 checks: 13 passed\n"
+    assert dict(os.environ) == before
+
+
+def test_what_a_package_does_wrong_is_told_with_the_way_out(
+    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    light = package / "checked_zoo" / "plugin.py"
+    light.write_text(light.read_text().replace("1.0,", "2.0,"))
+    with installed(package, tmp_path):
+        told = said(capfd, "check", "checked-zoo", "--fast", code=3)
+        rows = json.loads(said(capfd, "check", "checked-zoo", "--fast", "--json", code=3).out)
+    assert "the default of scale is 1.0 in checked_zoo.loss:CheckedLoss and 2.0" in told.out
+    assert "The contract (parameters): " in told.out
+    assert "The way out: " in told.out
+    assert "1 failed" in told.out
+    assert told.err.startswith("Error: checked-zoo does not conform: loss checked")
+    assert "Traceback" not in told.out + told.err
+    (failed,) = (row for row in rows if row["outcome"] == "failed")
+    assert (failed["component"], failed["check"]) == ("loss checked", "parameters")
+    # what rests on it is not asked
+    assert {row["check"] for row in rows if row["outcome"] == "skipped"} >= {"ddp", "copies"}
+
+
+def test_an_unknown_distribution_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    err = said(capfd, "check", "simsiam-zo", code=2).err
+    assert "there is no plugin of simsiam-zo here" in err
+    assert "Did you mean simsiam-zoo?" in err
+
+
+def test_without_pytest_the_way_out_is_told(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    err = said(capfd, "check", "simsiam-zoo", code=2).err
+    assert "needs pytest" in err
+    assert "python -m pip install pytest" in err
+
+
+def test_a_command_that_is_none_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean check?" in said(capfd, "chek", code=2).err
+
+
+def test_the_group_lists_its_commands(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "plugin" in COMMANDS
+    out = said(capfd, "--help").out
+    assert all(f"  {name} " in out for name in PLUGIN_COMMANDS)
+    for name in PLUGIN_COMMANDS:
+        command = plugin.get_command(None, name)  # type: ignore[arg-type]
+        assert command is not None
+        assert command.name == name
