@@ -7,6 +7,7 @@ import importlib
 import click
 from click.shell_completion import CompletionItem
 
+from simsiam_zoo.cli import _DEBUG as DEBUG
 from simsiam_zoo.errors import InputError, did_you_mean
 
 COMMANDS = {
@@ -34,6 +35,8 @@ class LazyPluginGroup(click.Group):
             )
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        if DEBUG not in command.params:  # so that --debug is found after the command as well
+            command.params.append(DEBUG)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
