@@ -46,7 +46,10 @@ def show(kind: str, name: str, as_json: bool) -> None:
 def _component_facts(known: Catalog, kind: str, name: str) -> Facts:
     resolved = known.resolve(kind, name)
     facts = {"kind": kind, "name": resolved.name, "id": resolved.id} | _facts(resolved.entry)
-    return facts | {"example": _example(kind, resolved.name, resolved.entry.component.params)}
+    example = _example(kind, resolved.name, resolved.entry.component.params)
+    if facts["file"] is not None:  # without it, the name means nothing
+        example["command"] = f"{example['command']} --plugin {shlex.quote(facts['file'])}"
+    return facts | {"example": example}
 
 
 def _family_facts(known: Catalog, entry: Entry) -> Facts:

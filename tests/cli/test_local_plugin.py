@@ -77,7 +77,9 @@ def test_a_file_supplies_components_and_is_imported_once(part, tmp_path, monkeyp
     rows = {row["call"]: row for row in json.loads(capsys.readouterr().out)}
     assert (rows["flat"]["distribution"], rows["flat"]["version"]) == ("zoo-part", "local")
     cli.root.main(["show", "projector", "flat", "--plugin", str(part)], "x", "", False)
-    assert f"file         {part}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"file         {part}" in shown
+    assert f"simsiam-zoo train --projector flat --plugin {part}" in shown
     assert catalog().resolve("projector", "flat").create(in_dim=3).out_dim == 32
     assert os.environ["PARTS_IMPORTED"] == "1"
 
