@@ -12,6 +12,9 @@ EDITABLE := -e '.[dev]' $(PLUGINS:%=-e ./%)
 # The demo's folder is new each time, so that it never lands on another run.
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
+# Where the shell forbids bytecode, each of the many processes would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test lint bench clean
 
 demo: $(READY)

@@ -51,6 +51,9 @@ def main(repeats: int = 10) -> None:
         for name, arguments, env in (
             ("simsiam-zoo --help", [*zoo, "--help"], plain),
             ("simsiam-zoo list", [*zoo, "list"], plain),
+            ("simsiam-zoo list backbones 'conv*'", [*zoo, "list", "backbones", "conv*"], plain),
+            ("simsiam-zoo list --pretrained", [*zoo, "list", "--pretrained"], plain),
+            ("simsiam-zoo plugin list", [*zoo, "plugin", "list"], plain),
             ("simsiam-zoo list, with swish-zoo", [*zoo, "list"], swish),
         ):
             taken = median(arguments, env, repeats)

@@ -10,6 +10,7 @@ import click
 import tomli_w
 
 from simsiam_zoo.catalog import PARTS, Catalog, Entry, Param, Value, catalog
+from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli.complete import complete_component, complete_kind, singular
 from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.cli.text import columns, print_heading, print_line
@@ -45,7 +46,10 @@ def show(kind: str, name: str, as_json: bool) -> None:
 def _component_facts(known: Catalog, kind: str, name: str) -> Facts:
     resolved = known.resolve(kind, name)
     facts = {"kind": kind, "name": resolved.name, "id": resolved.id} | _facts(resolved.entry)
-    return facts | {"example": _example(kind, resolved.name, resolved.entry.component.params)}
+    example = _example(kind, resolved.name, resolved.entry.component.params)
+    if facts["file"] is not None:  # without it, the name means nothing
+        example["command"] = f"{example['command']} --plugin {shlex.quote(facts['file'])}"
+    return facts | {"example": example}
 
 
 def _family_facts(known: Catalog, entry: Entry) -> Facts:
@@ -58,10 +62,12 @@ def _family_facts(known: Catalog, entry: Entry) -> Facts:
 
 def _facts(entry: Entry) -> Facts:
     component = entry.component
+    file = local_file(entry.distribution)
     return {
         "distribution": entry.distribution,
         "version": entry.version,
         "status": entry.status,
+        "file": None if file is None else str(file.path),
         "note": entry.note,
         "summary": component.summary,
         "reference": component.reference,
@@ -122,6 +128,7 @@ def _print(facts: Facts) -> None:
     print_heading(f"{facts['kind']} {facts['name']}")
     origin = [
         ("supplied by", f"{facts['distribution']} {facts['version']}"),
+        ("file", facts["file"] or ""),
         ("reference", facts["reference"] or ""),
         ("target", facts["target"]),
         ("full name", facts["id"]),

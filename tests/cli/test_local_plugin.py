@@ -76,7 +76,10 @@ def test_a_file_supplies_components_and_is_imported_once(part, tmp_path, monkeyp
     cli.root.main(["list", "projectors", "--plugin", "./zoo_part.py", "--json"], "x", "", False)
     rows = {row["call"]: row for row in json.loads(capsys.readouterr().out)}
     assert (rows["flat"]["distribution"], rows["flat"]["version"]) == ("zoo-part", "local")
-    use_file(part)
+    cli.root.main(["show", "projector", "flat", "--plugin", str(part)], "x", "", False)
+    shown = capsys.readouterr().out
+    assert f"file         {part}" in shown
+    assert f"simsiam-zoo train --projector flat --plugin {part}" in shown
     assert catalog().resolve("projector", "flat").create(in_dim=3).out_dim == 32
     assert os.environ["PARTS_IMPORTED"] == "1"
 
@@ -258,3 +261,13 @@ def test_other_readers_of_a_run_find_the_file_too(part, forget, tmp_path):
     forget()
     refuse_missing(read_lock(tmp_path / "run"))
     assert catalog().resolve("projector", "flat").id == "zoo-part/flat"
+
+
+def test_the_part_that_the_docs_show_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "using-plugins.md").read_text()
+    code = page.partition("```python file=leaky_part.py\n")[2].partition("```")[0]
+    (tmp_path / "leaky_part.py").write_text(code)
+    use_file(tmp_path / "leaky_part.py")
+    made = catalog().resolve("projector", "leaky:slope=0.2").create(in_dim=3)
+    sys.modules.pop("leaky_part")
+    assert (made.out_dim, made[1].negative_slope) == (512, 0.2)
