@@ -30,7 +30,7 @@ SAYS = {
     "autocast": "raised RuntimeError",
     "channels-last": "RuntimeError: view size is not compatible",
     "compile": "compiled, ",
-    "seed": "two builds with one seed differ in predictor.weight",
+    "seed": "two builds with one seed differ in weight",
     "state": "with its state restored the next loss is",
     "copies": "cannot pickle '_thread.lock' object",
     "run": "96 features are too many",
@@ -156,7 +156,8 @@ BUILT_IN = [s.label for s in subjects_of("simsiam-zoo") if s.label not in _HEAVY
 
 @pytest.mark.parametrize("label", BUILT_IN)
 def test_the_built_in_components_conform(label: str) -> None:
-    one = next(s for s in subjects_of("simsiam-zoo") if s.label == label)
+    narrow = ["projector:mlp:hidden_dim=64,out_dim=32"]  # bf16 is slow on most CPUs
+    one = next(s for s in subjects_of("simsiam-zoo", narrow) if s.label == label)
     assert failures(one, {"run", "compile", "jobs"}) == {}
 
 

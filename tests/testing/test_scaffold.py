@@ -66,7 +66,9 @@ def test_a_new_package_installs_and_trains(zoo, tmp_path: Path) -> None:
     subprocess.run([*pip, "--target", str(target), str(tmp_path / "leaky-zoo")], check=True)
     leaky = {"PYTHONPATH": f"{target}:{Path(__file__).parents[2]}"}
     leaky["SIMSIAM_ZOO_PLUGINS"] = "leaky-zoo"
-    small = ["--epochs", "1", "--backbone", "test_resnet", "--set", "training.threads=1"]
+    small = ["--epochs", "1", "--backbone", "test_resnet"]
+    for setting in ("training.threads=1", "data.image_size=16", "evaluation.baselines=false"):
+        small += ["--set", setting]
     done = zoo("train", "--preset", "digits", *small, "--predictor", "leaky", "--out", "r", **leaky)
     assert done.returncode == 0, done.stderr
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "r" / "lock.toml").read_text()
