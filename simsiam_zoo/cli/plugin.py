@@ -32,6 +32,8 @@ class PluginGroup(click.Group):
             raise InputError(f"there is no command 'plugin {cmd_name}'", hint)
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        debug = (option for option in self.params if option.name == "debug")
+        command.params += [option for option in debug if option not in command.params]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

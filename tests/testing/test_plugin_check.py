@@ -99,6 +99,10 @@ def test_a_command_that_is_none_is_refused(capfd: pytest.CaptureFixture[str]) ->
     assert "Did you mean check?" in said(capfd, "chek", code=2).err
 
 
+def test_debug_shows_the_traceback_of_these_commands_too(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Traceback" in said(capfd, "check", "no-such-zoo", "--debug", code=2).err
+
+
 def test_the_group_lists_its_commands(capfd: pytest.CaptureFixture[str]) -> None:
     assert "plugin" in COMMANDS
     out = said(capfd, "--help").out

@@ -74,6 +74,16 @@ def test_a_new_package_installs_and_trains(zoo, tmp_path: Path) -> None:
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "r" / "lock.toml").read_text()
 
 
+def test_a_package_is_written_without_pytest_and_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from simsiam_zoo.cli.plugin_new import write_package\n"
+        "write_package('plain-zoo', 'loss'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "plain-zoo" / "plain_zoo" / "loss.py").exists()
+
+
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.py").write_text("mine")
