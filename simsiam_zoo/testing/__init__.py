@@ -9,13 +9,17 @@ runs the same without a test folder.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+import pluggy
 
-from simsiam_zoo.testing.items import items_of
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = ["pytest_addoption", "pytest_collection_modifyitems"]
+
+# pytest's own marker; without its import, packages are written where it is not installed
+_hookimpl = pluggy.HookimplMarker("pytest")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,11 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(trylast=True)
+@_hookimpl(trylast=True)
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[Any]
 ) -> None:
     """Add the checks behind the tests that were found; -k and -m have had their say on those."""
+    from simsiam_zoo.testing.items import items_of
+
     for distribution in config.getoption("zoo_plugin"):
         specs = config.getoption("zoo_spec")
         items += items_of(session, distribution, specs, fast=config.getoption("zoo_fast"))

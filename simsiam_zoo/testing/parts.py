@@ -137,14 +137,15 @@ def gradients_flow(subject: Subject) -> None:
 )
 def a_seed_decides_everything(subject: Subject) -> None:
     """Two builds, two steps each."""
-    losses, states = [], []
-    for _ in range(2):
-        siamese = bench.make(subject)
+    one, other = bench.make(subject), bench.make(subject)
+    states = [bench.own(each, subject).state_dict() for each in (one, other)]
+    bench.same(states[0], states[1], "two builds with one seed differ in")
+    losses = []
+    for siamese in (one, other):
         torch.manual_seed(1)
         losses.append([float(bench.step(siamese, bench.batch(siamese, i), i)) for i in range(2)])
-        states.append(bench.state(siamese))
-    bench.same(states[0], states[1], "two builds with one seed differ in")
     expect(losses[0] == losses[1], f"two runs with one seed have losses {losses[0]}, {losses[1]}")
+    bench.same(bench.state(one), bench.state(other), "two runs with one seed differ in")
 
 
 @check(

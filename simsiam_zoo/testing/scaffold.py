@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import keyword
 import re
 import shutil
@@ -35,7 +36,7 @@ _SKETCHES = {
     "backbone": _Sketch(
         "Three strided convolutions, pooled",
         "simsiam-zoo train --preset digits --backbone {}",
-        ('Param("width", int, 32, "Channels of the first convolution", min=1)',),
+        ('Param("width", int, 16, "Channels of the first convolution", min=1)',),
     ),
     "projector": _Sketch(
         "Two fc layers with BN",
@@ -168,7 +169,8 @@ def _is_built_in(kind: str, component: str) -> bool:
 
 def _is_others(module: str, distribution: str) -> bool:
     own = {plugin.distribution for plugin in catalog().plugins} - {HOST}  # written anew, perhaps
-    return distribution not in own and module in importlib.metadata.packages_distributions()
+    spec = None if distribution in own else importlib.util.find_spec(module)
+    return spec is not None and spec.origin is not None  # a mere folder that is near has none
 
 
 def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,3 +28,6 @@ def installed(package: Path, folder: Path) -> Iterator[str]:
         patch.syspath_prepend(str(site))
         patch.setenv(SELECTION, name)
         yield name
+        for module, body in list(sys.modules.items()):  # another package may have its name
+            if str(site) in (getattr(body, "__file__", None) or ""):
+                del sys.modules[module]

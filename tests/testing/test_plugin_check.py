@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from installed import installed
 
+from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.cli import COMMANDS, main
 from simsiam_zoo.cli.plugin import COMMANDS as PLUGIN_COMMANDS
 from simsiam_zoo.cli.plugin import plugin
+from simsiam_zoo.testing.checks import checks_of
+from simsiam_zoo.testing.plugins import PLUGIN
 from simsiam_zoo.testing.scaffold import write_package
 
-
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    write_package("checked-zoo", "loss", tmp_path / "checked-zoo")
-    return tmp_path / "checked-zoo"
+DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
 
 
 def said(
@@ -33,21 +33,23 @@ def said(
 
 
 def test_a_package_that_conforms_is_told_in_one_line(
-    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    write_package("right-zoo", "loss", tmp_path / "package")
     before = dict(os.environ)
-    with installed(package, tmp_path):
-        out = said(capfd, "check", "Checked_Zoo", "--fast").out
+    with installed(tmp_path / "package", tmp_path):
+        out = said(capfd, "check", "Right_Zoo", "--fast").out
     assert out == "1 component, 13 checks: 13 passed\n"
     assert dict(os.environ) == before
 
 
 def test_what_a_package_does_wrong_is_told_with_the_way_out(
-    package: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    light = package / "checked_zoo" / "plugin.py"
+    write_package("checked-zoo", "loss", tmp_path / "package")
+    light = tmp_path / "package" / "checked_zoo" / "plugin.py"
     light.write_text(light.read_text().replace("1.0,", "2.0,"))
-    with installed(package, tmp_path):
+    with installed(tmp_path / "package", tmp_path):
         told = said(capfd, "check", "checked-zoo", "--fast", code=3)
         rows = json.loads(said(capfd, "check", "checked-zoo", "--fast", "--json", code=3).out)
     assert "the default of scale is 1.0 in checked_zoo.loss:CheckedLoss and 2.0" in told.out
@@ -62,10 +64,26 @@ def test_what_a_package_does_wrong_is_told_with_the_way_out(
     assert {row["check"] for row in rows if row["outcome"] == "skipped"} >= {"ddp", "copies"}
 
 
+def test_the_package_that_the_docs_show_conforms(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "package").mkdir()
+    for name, text in re.findall(r"^```\w+ file=(\S+)\n(.*?)^```", DOCS, re.M | re.S):
+        (tmp_path / "package" / name).write_text(text)
+    with installed(tmp_path / "package", tmp_path):
+        out = said(capfd, "check", "leaky-zoo", "--fast").out
+    assert out == "1 component, 13 checks: 13 passed\n"
+
+
+def test_the_docs_say_what_is_checked() -> None:
+    for check in {check for kind in (*KINDS, PLUGIN) for check in checks_of(kind)}:
+        assert f"`{check.name}`" in DOCS, check.name
+
+
 def test_an_unknown_distribution_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     err = said(capfd, "check", "simsiam-zo", code=2).err
     assert "there is no plugin of simsiam-zo here" in err
-    assert "Did you mean simsiam-zoo?" in err
+    assert "Did you mean simsiam-zoo" in err
 
 
 def test_without_pytest_the_way_out_is_told(
@@ -79,6 +97,10 @@ def test_without_pytest_the_way_out_is_told(
 
 def test_a_command_that_is_none_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean check?" in said(capfd, "chek", code=2).err
+
+
+def test_debug_shows_the_traceback_of_these_commands_too(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "Traceback" in said(capfd, "check", "no-such-zoo", "--debug", code=2).err
 
 
 def test_the_group_lists_its_commands(capfd: pytest.CaptureFixture[str]) -> None:

@@ -66,10 +66,22 @@ def test_a_new_package_installs_and_trains(zoo, tmp_path: Path) -> None:
     subprocess.run([*pip, "--target", str(target), str(tmp_path / "leaky-zoo")], check=True)
     leaky = {"PYTHONPATH": f"{target}:{Path(__file__).parents[2]}"}
     leaky["SIMSIAM_ZOO_PLUGINS"] = "leaky-zoo"
-    small = ["--epochs", "1", "--backbone", "test_resnet", "--set", "training.threads=1"]
+    small = ["--epochs", "1", "--backbone", "test_resnet"]
+    for setting in ("training.threads=1", "data.image_size=16", "evaluation.baselines=false"):
+        small += ["--set", setting]
     done = zoo("train", "--preset", "digits", *small, "--predictor", "leaky", "--out", "r", **leaky)
     assert done.returncode == 0, done.stderr
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "r" / "lock.toml").read_text()
+
+
+def test_a_package_is_written_without_pytest_and_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from simsiam_zoo.cli.plugin_new import write_package\n"
+        "write_package('plain-zoo', 'loss'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
+    assert (tmp_path / "plain-zoo" / "plain_zoo" / "loss.py").exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
