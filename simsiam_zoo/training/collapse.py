@@ -25,6 +25,10 @@ WARM_UP = 0.1
 """Share of the run before which nothing is concluded: embeddings of the first epochs are narrow."""
 
 
+BEST_GAIN = (1.0, 1.0, 1.0)
+"""Plain is a collapse that no kNN figure would excuse: it has not been taken on the way."""
+
+
 class CollapseWatch:
     """Says whether a run has plainly collapsed. Never, unless the recipe asks for it.
 
@@ -64,12 +68,13 @@ class CollapseWatch:
         if not there:
             return False
         rank = there[0].get("effective_rank")
-        seen = gather_evidence(self._setup, rows, step, rank=rank)
+        seen = gather_evidence(self._setup, rows, step, rank=rank, gain=BEST_GAIN)
         if judge(seen)[0] != "collapsed":
             return False
         # Narrow from the start is no collapse; worth its price only where all else speaks for one.
+        untrained = self._untrained_rank
         seen = gather_evidence(
-            self._setup, rows, step, rank=rank, untrained_rank=self._untrained_rank
+            self._setup, rows, step, rank=rank, untrained_rank=untrained, gain=BEST_GAIN
         )
         return judge(seen)[0] == "collapsed"
 

@@ -30,7 +30,12 @@ NO_STOP_GRADIENT = replace(
 NO_PREDICTOR = replace(
     HEALTHY, spread=0.59, rank=2.5, first_loss=-0.5, last_loss=-0.992, untrained_rank=8.5
 )
-PARTIAL = replace(HEALTHY, spread=0.9, rank=4.1, last_loss=-0.985)  # the std does not show it
+# The std does not show it.
+PARTIAL = replace(HEALTHY, spread=0.9, rank=4.1, last_loss=-0.985, gain=NO_GAIN)
+# Few directions, and yet the classes in them: Fashion-MNIST with a small network.
+NARROW = replace(
+    HEALTHY, rank=10.1, last_loss=-0.942, untrained_rank=224.9, gain=(0.072, 0.082, 0.092)
+)
 FULL = replace(HEALTHY, spread=0.0, rank=1.0, last_loss=-1.0, gain=(-0.7, -0.6, -0.5))
 NO_PROJECTOR = replace(HEALTHY, spread=0.82, rank=182.0, last_loss=-0.833)
 FIXED_RANDOM = replace(HEALTHY, spread=0.95, rank=3.0, last_loss=-0.15, gain=NO_GAIN)
@@ -66,6 +71,10 @@ def nearby(evidence: Evidence) -> list[Evidence]:
         (replace(NO_STOP_GRADIENT, gain=None), "collapsed"),  # seen without labels
         (NO_PREDICTOR, "collapsed"),
         (PARTIAL, "collapsed"),
+        (replace(PARTIAL, gain=(0.008, 0.032, 0.056)), "collapsed"),  # a gain, and no clear one
+        (NARROW, "learned"),
+        (replace(NARROW, rank=3.0), "collapsed"),
+        (replace(NARROW, rank=4.9, gain=None), "collapsed"),
         (FULL, "collapsed"),
         (FIXED_RANDOM, "undertrained"),  # paper, table 1 (b): no collapse, the loss stays high
         (replace(HEALTHY, gain=NO_GAIN), "undertrained"),
@@ -85,17 +94,18 @@ def test_a_run_that_is_not_finite_diverged_whatever_else():
 
 def test_the_low_rank_has_to_be_the_trainings_doing():
     few_from_the_start = replace(PARTIAL, rank=4.1, untrained_rank=3.9)
-    assert judge(few_from_the_start)[0] == "learned"
+    assert judge(few_from_the_start)[0] == "undertrained"
     unknown_start = replace(PARTIAL, untrained_rank=None, first_loss=None)
     assert judge(unknown_start)[0] == "collapsed"
-    assert judge(replace(PARTIAL, rank=None))[0] == "learned"
-    assert judge(replace(PARTIAL, rank=math.nan))[0] == "learned"  # no evidence is not a low rank
+    assert judge(replace(PARTIAL, rank=None))[0] == "undertrained"
+    # No evidence is not a low rank.
+    assert judge(replace(PARTIAL, rank=math.nan))[0] == "undertrained"
 
 
 def test_how_far_the_loss_went_is_measured_against_its_own_minimum():
     cross_entropy = replace(PARTIAL, first_loss=6.2, loss_minimum=0.0)
     assert judge(replace(cross_entropy, last_loss=0.9))[0] == "collapsed"
-    assert judge(replace(cross_entropy, last_loss=5.9))[0] == "learned"
+    assert judge(replace(cross_entropy, last_loss=5.9))[0] == "undertrained"
     assert judge(replace(cross_entropy, last_loss=5.9, loss_minimum=None))[0] == "collapsed"
 
 
