@@ -16,12 +16,15 @@ from simsiam_zoo.runtime.signals import StopRequest
 
 _LOOKS_EVERY = 0.5  # seconds
 
+PATIENCE = 10.0
+"""How many times the grace a save may take: it waits for the others, and for the disk."""
+
 
 class Watchdog:
     """Ends this process if it is stuck in a collective. A context manager; idle where it is alone.
 
     It starts to count when a stop was requested, or when another process left word that it failed;
-    a step that is done, or `paused`, starts the count anew.
+    a step that is done, `patient` or `paused` start the count anew.
 
     Args:
         stop: the request to look at.
@@ -32,7 +35,7 @@ class Watchdog:
     def __init__(self, stop: StopRequest, grace: float, resume: str) -> None:
         self._stop, self._grace, self._resume = stop, grace, resume
         self._beat = time.monotonic()
-        self._paused = False
+        self._paused, self._patience = False, 1.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -51,8 +54,19 @@ class Watchdog:
         self._beat = time.monotonic()
 
     @contextmanager
+    def patient(self) -> Iterator[None]:
+        """What takes longer than a step and waits for the others, as saving does."""
+        self.beat()
+        self._patience = PATIENCE
+        try:
+            yield
+        finally:
+            self.beat()
+            self._patience = 1.0
+
+    @contextmanager
     def paused(self) -> Iterator[None]:
-        """What may take long, such as saving, and waits for nobody who could be gone."""
+        """What may take any time, such as a look, and waits for nobody who could be gone."""
         self._paused = True
         try:
             yield
@@ -67,7 +81,8 @@ class Watchdog:
             if failure is None and not self._stop.requested:
                 continue
             since = since or time.monotonic()
-            if not self._paused and time.monotonic() - max(since, self._beat) > self._grace:
+            grace = self._grace * self._patience
+            if not self._paused and time.monotonic() - max(since, self._beat) > grace:
                 self._end(failure)
 
     def _end(self, failure: PeerError | None) -> None:

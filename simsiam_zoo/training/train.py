@@ -178,7 +178,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
                         collapsed = distributed.from_main(lambda: watch.stops(record.rows))
             done = bool(collapsed) or step == setup.steps
             if done or stop_now or too_damaged or save_now or keeper.due(step):
-                with meter.paused(), watchdog.paused():
+                with meter.paused(), watchdog.patient():
                     again = not (done or stop_now or too_damaged)
                     save(setup, record, keeper, step, time.monotonic() - began, done, again)
             if too_damaged:

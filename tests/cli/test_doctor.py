@@ -108,6 +108,7 @@ def test_a_run_that_fails_is_a_problem_with_its_own_way_out(monkeypatch):
 def test_the_exit_code_tells_a_problem_from_a_warning(monkeypatch, capsys, plugin, code):
     monkeypatch.setattr(checks, "catalog", lambda: Catalog([plugin]))
     monkeypatch.setattr(checks, "machine_checks", lambda: [])
+    monkeypatch.delenv("COLUMNS", raising=False)
     with pytest.raises(SystemExit) as caught:
         cli.main(["doctor", "--no-run"])
     assert caught.value.code == code

@@ -72,6 +72,7 @@ def lock_of(recipe) -> dict:
 
 def test_a_file_supplies_components_and_is_imported_once(part, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.syspath_prepend(tmp_path)  # as `python -m` has the current folder
     cli.root.main(["list", "projectors", "--plugin", "./zoo_part.py", "--json"], "x", "", False)
     rows = {row["call"]: row for row in json.loads(capsys.readouterr().out)}

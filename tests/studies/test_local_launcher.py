@@ -36,7 +36,8 @@ sys.exit(75)
 
 # The caller of a launcher: starts SAVING, and on Ctrl-C cancels (twice) and waits.
 CALLER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from simsiam_zoo.studies.launcher import Resources
 from simsiam_zoo.studies.local import LocalLauncher

@@ -16,7 +16,8 @@ from simsiam_zoo.errors import PluginError
 from simsiam_zoo.studies.launcher import create_launcher
 
 CALLER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 import ray
 from simsiam_zoo.catalog import catalog

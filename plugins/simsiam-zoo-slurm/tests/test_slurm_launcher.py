@@ -41,7 +41,8 @@ sys.exit(run(argv, sys.argv[2], sys.argv[2], {}, sys.argv[2] + "/stop", 30.0, 0.
 
 
 CALLER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from simsiam_zoo.studies.launcher import Resources
 from simsiam_zoo_slurm.launcher import SlurmLauncher
