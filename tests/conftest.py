@@ -70,6 +70,25 @@ def zoo(install_plugins: Callable[..., dict[str, str]], tmp_path: Path) -> Zoo:
     return run
 
 
+@pytest.fixture
+def zoo_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Zoo:
+    """`zoo` in this process, for what needs no other one: it saves the import of torch."""
+    from simsiam_zoo import cli
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("COLUMNS", raising=False)
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(end.value.code or 0), out, err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """One Chromium for all tests: it takes seconds to start."""

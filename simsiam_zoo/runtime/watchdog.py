@@ -78,7 +78,7 @@ class Watchdog:
         since: float | None = None
         while not self._over.wait(_LOOKS_EVERY):
             failure = distributed.peer_failure()
-            if failure is None and not self._stop.requested:
+            if failure is None and not self._stop.heard():
                 continue
             since = since or time.monotonic()
             grace = self._grace * self._patience

@@ -18,12 +18,12 @@ def write(path: Path, names: list[str]) -> None:
             tar.addfile(member, io.BytesIO(file.getvalue() if name.endswith("png") else b"3"))
 
 
-def test_index_counts_warns_and_refuses(zoo, tmp_path):
+def test_index_counts_warns_and_refuses(zoo_here, tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     write(folder / "train-0.tar", ["a.png", "b.png", "a.cls", "b.cls", "c.txt"])
     write(folder / "val-0.tar", ["a.png", "a.cls"])
-    done = zoo("index", "shards", "--checksums", "--json", "--jobs", "1")
+    done = zoo_here("index", "shards", "--checksums", "--json", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["samples"], report["labelled"]) == (3, 3)
@@ -31,10 +31,10 @@ def test_index_counts_warns_and_refuses(zoo, tmp_path):
     assert "1 keys in 1 shards name no image" in done.stderr
     splits = json.loads((folder / "manifest.json").read_text())["splits"]
     assert [splits[name]["samples"] for name in ("train", "val")] == [2, 1]
-    assert "3 images in 2 shards" in zoo("index", "shards").stdout
+    assert "3 images in 2 shards" in zoo_here("index", "shards").stdout
 
     write(folder / "train-1.tar", ["a.png", "a.png"])
-    refused = zoo("index", "shards")
+    refused = zoo_here("index", "shards")
     assert refused.returncode == 4
     assert "1 members have a name that was there before" in refused.stderr
-    assert zoo("index", "nowhere").returncode == 2
+    assert zoo_here("index", "nowhere").returncode == 2

@@ -26,30 +26,30 @@ def shards(tmp_path):
     return tmp_path / "shards"
 
 
-def test_inspect_tells_what_is_there_and_draws_views(zoo, shards, tmp_path):
-    done = zoo("inspect", "shards", "--check", "--grid", "grid.png", "--preset", "cifar10")
+def test_inspect_tells_what_is_there_and_draws_views(zoo_here, shards, tmp_path):
+    done = zoo_here("inspect", "shards", "--check", "--grid", "grid.png", "--preset", "cifar10")
     assert done.returncode == 0, done.stderr
     assert "4 classes" in done.stdout
     assert "train is ordered by class: a shard holds 1.0 classes" in done.stdout
     assert "test is ordered" not in done.stdout
     assert Image.open(tmp_path / "grid.png").width > 800
-    told = json.loads(zoo("inspect", "shards", "--json").stdout)
+    told = json.loads(zoo_here("inspect", "shards", "--json").stdout)
     assert told["splits"]["train"]["labels"] == {"0": 4, "1": 4, "2": 4, "3": 4}
     assert told["splits"]["train"]["class_order"]["ordered"] is True
     assert told["classes"] == ["a", "b", "c", "d"]
 
 
-def test_damage_is_listed_and_ends_with_4(zoo, shards):
+def test_damage_is_listed_and_ends_with_4(zoo_here, shards):
     path = shards / "train-000001.tar"
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 20] ^= 1
     path.write_bytes(content)
-    done = zoo("inspect", "shards", "--json")
+    done = zoo_here("inspect", "shards", "--json")
     assert done.returncode == 4
     assert "1 of the 18 images looked at are damaged" in done.stderr
     (damaged,) = json.loads(done.stdout)["splits"]["train"]["damaged"]
     assert damaged["sample"] == "shards/train-000001.tar: 4"
-    plain = zoo("inspect", "shards")
+    plain = zoo_here("inspect", "shards")
     assert "shards/train-000001.tar: 4" in plain.stdout
 
 
@@ -62,15 +62,15 @@ def test_damage_is_listed_and_ends_with_4(zoo, shards):
         (["shards", "--grid", "/proc/g.png"], "cannot be written"),
     ],
 )
-def test_wrong_input_ends_with_2(zoo, shards, arguments, words):
-    done = zoo("inspect", *arguments)
+def test_wrong_input_ends_with_2(zoo_here, shards, arguments, words):
+    done = zoo_here("inspect", *arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_training_on_class_ordered_shards_warns(zoo, shards):
-    done = zoo(
+def test_training_on_class_ordered_shards_warns(zoo_here, shards):
+    done = zoo_here(
         *("train", "--data", "./shards", "--preset", "digits", "--epochs", "1"),
         *("--batch-size", "8", "--set", "data.workers=0", "--set", "data.window=2"),
         *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),

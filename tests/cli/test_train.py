@@ -33,8 +33,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path):
     assert "\r" not in done.stdout + done.stderr
 
 
-def test_json_is_all_there_is_on_stdout(zoo, tmp_path):
-    done = zoo("train", *TINY, "--out", "run", "--json", "--quiet")
+def test_json_is_all_there_is_on_stdout(zoo_here, tmp_path):
+    done = zoo_here("train", *TINY, "--out", "run", "--json", "--quiet")
     assert done.stderr == ""
     assert json.loads(done.stdout)["verdict"] in {"learned", "undertrained"}
     assert json.loads(done.stdout)["folder"] == "run"
@@ -65,19 +65,19 @@ def test_a_broken_plugin_costs_a_line_and_nothing_else(zoo):
     assert "exit-zoo 2.0.0 is broken" in lines[1]
 
 
-def test_a_dry_run_can_be_fed_back_in_and_trains_nothing(zoo, tmp_path):
-    first = zoo("train", *TINY, "--lr", "0.3", "--dry-run")
+def test_a_dry_run_can_be_fed_back_in_and_trains_nothing(zoo_here, tmp_path):
+    first = zoo_here("train", *TINY, "--lr", "0.3", "--dry-run")
     assert first.returncode == 0, first.stderr
     (tmp_path / "recipe.toml").write_text(first.stdout)
-    second = zoo("train", "--recipe", "recipe.toml", "--dry-run")
+    second = zoo_here("train", "--recipe", "recipe.toml", "--dry-run")
     assert second.stdout == first.stdout
     assert Recipe.make(None, tmp_path / "recipe.toml").optim.lr == 0.3
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
     assert "# steps per epoch: 5" in first.stdout
 
 
-def test_a_dry_run_without_the_data_says_unknown_and_counts_the_papers_parameters(zoo):
-    done = zoo("train", "--preset", "imagenet", "--dry-run", "--json")
+def test_a_dry_run_without_the_data_says_unknown_and_counts_the_papers_parameters(zoo_here):
+    done = zoo_here("train", "--preset", "imagenet", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["steps_per_epoch"] is None
@@ -89,7 +89,7 @@ def test_a_dry_run_without_the_data_says_unknown_and_counts_the_papers_parameter
         "gradient": 0,
         "loss": 0,
     }
-    plain = zoo("train", "--preset", "imagenet", "--dry-run")
+    plain = zoo_here("train", "--preset", "imagenet", "--dry-run")
     assert "# steps per epoch: unknown" in plain.stdout
 
 
@@ -120,12 +120,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_ends_with_2_one_message_and_nothing_written(zoo, tmp_path, case):
+def test_wrong_input_ends_with_2_one_message_and_nothing_written(zoo_here, tmp_path, case):
     arguments, expected = WRONG[case]
     (tmp_path / "file").write_text("")
     if "--resume" not in arguments and "--preset" not in arguments:
         arguments = ["--preset", "digits", *arguments]
-    done = zoo("train", *arguments)
+    done = zoo_here("train", *arguments)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,32 +133,32 @@ def test_wrong_input_ends_with_2_one_message_and_nothing_written(zoo, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def test_a_truncated_checkpoint_ends_with_4(zoo, tmp_path):
+def test_a_truncated_checkpoint_ends_with_4(zoo_here, tmp_path):
     recipe = Path(tmp_path / "run")
-    assert zoo("train", *TINY, "--out", "run").returncode == 0
+    assert zoo_here("train", *TINY, "--out", "run").returncode == 0
     (recipe / "result.json").unlink()
     for path in recipe.glob("checkpoints/step-*.pt"):
         path.write_bytes(path.read_bytes()[:5000])
-    done = zoo("train", "--resume", "run")
+    done = zoo_here("train", "--resume", "run")
     assert done.returncode == 4
     assert "is damaged" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (recipe / "result.json").exists()
 
 
-def test_resume_takes_its_recipe_from_the_run(zoo, tmp_path):
-    assert zoo("train", *TINY, "--out", "run").returncode == 0
+def test_resume_takes_its_recipe_from_the_run(zoo_here, tmp_path):
+    assert zoo_here("train", *TINY, "--out", "run").returncode == 0
     (tmp_path / "run" / "result.json").unlink()
-    refused = zoo("train", "--resume", "run", "--lr", "0.1")
+    refused = zoo_here("train", "--resume", "run", "--lr", "0.1")
     assert refused.returncode == 2
     assert "optim.lr decides what the run computes" in refused.stderr
-    again = zoo("train", "--resume", "run", "--set", "data.workers=1")
+    again = zoo_here("train", "--resume", "run", "--set", "data.workers=1")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "run" / "result.json").exists()
 
 
-def test_a_run_that_diverges_ends_with_5(zoo):
-    done = zoo("train", *TINY, "--loss", "mse:normalize=false", "--lr", "1e30", "--out", "run")
+def test_a_run_that_diverges_ends_with_5(zoo_here):
+    done = zoo_here("train", *TINY, "--loss", "mse:normalize=false", "--lr", "1e30", "--out", "run")
     assert done.returncode == 5
     assert "diverged" in done.stderr
     assert "Traceback" not in done.stderr
