@@ -97,18 +97,13 @@ def test_killed_at_random_and_run_again_a_study_ends_as_if_it_had_not_been(tmp_p
     chance = random.Random(0)
     hard = tmp_path / "hard"
     metrics = "jobs/*/seed0/run/metrics.jsonl"
-    # The parent, once a run is under way: its children stop, or go on until they are held no more.
     parent = start(hard, file)
     wait_for(lambda: any(hard.glob(metrics)))
     time.sleep(chance.uniform(0, 0.5))
-    parent.send_signal(signal.SIGKILL)
-    parent.communicate()
-    # A child: its arm fails, the other one comes to its end.
-    parent = start(hard, file)
-    wait_for(lambda: jobs_of(parent.pid))
-    time.sleep(chance.uniform(0, 1))
-    for child in jobs_of(parent.pid)[:1]:
+    for child in jobs_of(parent.pid)[:1]:  # its arm fails, and the other one goes on
         os.kill(child, signal.SIGKILL)
-    finish(parent)
+    time.sleep(chance.uniform(0, 1))
+    parent.send_signal(signal.SIGKILL)  # its child is asked to stop, or is waited for
+    parent.communicate()
     finish(start(hard, file))
     assert settled(hard) == settled(tmp_path / "calm")
