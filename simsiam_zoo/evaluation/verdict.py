@@ -34,7 +34,8 @@ LOW_RANK = 3.0
 
 CLEAR_GAIN = 0.05
 """kNN gain over the untrained network, by the low end of its interval, that a low rank does not
-outweigh unless it is below half of the bound: what few directions hold may be what classes need.
+outweigh unless it is below half of the bound, or `LOW_RANK`: few directions may hold what classes
+need.
 
 Measured: Fashion-MNIST, a small network, rank 10.1 of 512 and a gain of 7 to 9 points; collapsed
 runs of that rank gain nothing.
@@ -97,7 +98,7 @@ def _collapse(e: Evidence) -> str | None:
     bound = max(LOW_RANK_SHARE * e.rank_limit, LOW_RANK)
     if not e.rank < bound:  # NaN is not low
         return None
-    if e.rank >= bound / 2 and e.gain is not None and e.gain[0] > CLEAR_GAIN:
+    if e.rank >= max(bound / 2, LOW_RANK) and e.gain is not None and e.gain[0] > CLEAR_GAIN:
         return None
     if e.untrained_rank is not None and e.rank >= e.untrained_rank:
         return None  # few directions from the start: nothing fell in

@@ -77,6 +77,7 @@ def test_another_thread_hears_of_it_while_the_main_one_is_busy() -> None:
 
     def listen(stop: StopRequest) -> None:
         heard.append((stop.heard(), stop.requested))
+        time.sleep(0.3)  # the main thread is in its call by now
         os.kill(os.getpid(), signal.SIGTERM)
         until = time.monotonic() + 5
         while not stop.heard() and time.monotonic() < until:
@@ -86,7 +87,7 @@ def test_another_thread_hears_of_it_while_the_main_one_is_busy() -> None:
     with StopRequest() as stop:
         thread = threading.Thread(target=listen, args=(stop,))
         thread.start()
-        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 3_000_000)  # seconds, without the GIL
+        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 5_000_000)  # seconds, without the GIL
         thread.join()
         assert stop.requested
     assert heard == [(False, False), (True, False)]
