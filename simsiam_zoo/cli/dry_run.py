@@ -8,10 +8,8 @@ import click
 import torch
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import Dataset
-from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.siamese import Parts, build, parameter_counts
 
 
@@ -21,7 +19,7 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
     The TOML is all there is on stdout but for comments, so that it can be piped into a file and
     fed back with `--recipe`. Parameters are counted on torch's meta device: no memory is spent.
     """
-    steps = _steps_per_epoch(recipe)
+    _, steps = sizes(recipe)
     with torch.device("meta"):
         siamese = build(
             Parts(**{kind: recipe.part(kind) for kind in PARTS}),
@@ -32,8 +30,8 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
     counts = parameter_counts(siamese)
     total = None if steps is None else steps * recipe.training.epochs
     if as_json:
-        sizes = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
-        click.echo(json.dumps({"recipe": recipe.to_dict(), **sizes}, indent=2))
+        found = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
+        click.echo(json.dumps({"recipe": recipe.to_dict(), **found}, indent=2))
         return
     click.echo(recipe.to_toml(), nl=False)
     click.echo(f"\n# backbone features: {siamese.in_dim}, embedding z: {siamese.dim}")
@@ -41,19 +39,6 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
         click.echo(f"# parameters of the {part + ':':<11} {count:>11,}")
     click.echo(f"# steps per epoch: {_known(steps)}")
     click.echo(f"# steps: {_known(total)}")
-
-
-def _steps_per_epoch(recipe: Recipe) -> int | None:
-    """Steps per epoch, or None where the data is not at hand."""
-    if recipe.data.stream:
-        return recipe.data.steps_per_epoch or None
-    try:
-        dataset: Dataset = recipe.part("dataset").create()
-    except InputError:
-        return None
-    data, training = recipe.data, recipe.training
-    counts = dataset.train.counts
-    return Plan(counts, training.seed, training.batch_size, data.lanes, data.window).steps
 
 
 def _known(number: int | None) -> str:

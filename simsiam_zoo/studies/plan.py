@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import Arm, make_arms
 from simsiam_zoo.studies.study import Study
@@ -144,8 +143,8 @@ def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
             continue
         recipe = arm.recipes[study.seeds[0]]
         try:
-            samples, steps = _sizes(recipe)
-        except _TooFewError as error:
+            samples, steps = sizes(recipe)
+        except InputError as error:  # the batch does not go with the data
             if arm.is_base:
                 raise InputError(f"the study's base: {error.what}", error.hint) from None
             plan.not_run[arm.name] = error.what
@@ -161,28 +160,6 @@ def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
                 f" step{'s' if steps > 1 else ''} an epoch, {steps * recipe.training.epochs} in all"
             ]
     return plan
-
-
-class _TooFewError(InputError):
-    """There are too few images for the batch."""
-
-
-def _sizes(recipe: Recipe) -> tuple[int | None, int | None]:
-    """(samples, steps an epoch); None for what is not known without the data."""
-    data, training = recipe.data, recipe.training
-    if data.stream:
-        return None, data.steps_per_epoch or None
-    try:
-        dataset: Dataset = recipe.part("dataset").create()
-    except InputError:
-        return None, None
-    try:
-        plan = Plan(
-            dataset.train.counts, training.seed, training.batch_size, data.lanes, data.window
-        )
-    except InputError as error:
-        raise _TooFewError(error.what, error.hint) from None
-    return plan.samples, plan.steps
 
 
 def write_plan(plan: StudyPlan, folder: Path) -> None:
