@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.complete import complete_component
 from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.cli.text import columns, print_heading, print_line, table
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Run a study: arms, seeds, verdicts, a report.")
 @click.argument("study", required=False, shell_complete=complete_component("study"))
 @click.option("--list", "listed", is_flag=True, help="The studies that come by name.")
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete_component("preset"),
-    help="The base's preset (default: the study's own, or mnist-5k).",
-)
+@options.preset("The base's preset (default: the study's own, or mnist-5k).")
 @click.option("--seeds", metavar="N,N,...", help="In place of the study's.")
 @click.option(
     "--metric",
@@ -37,13 +33,7 @@ if TYPE_CHECKING:
     shell_complete=complete_component("protocol"),
     help="Protocols in place of the study's; may be repeated.",
 )
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="A key of the base's recipe; may be repeated.",
-)
+@options.assignments
 @click.option("--out", metavar="STUDY", help="The study's folder (default: runs/STUDY-PRESET).")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once (default: cores).")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of a run (1).")
@@ -58,8 +48,8 @@ if TYPE_CHECKING:
 )
 @plugin_option
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan, or the results, as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.as_json("the plan, or the results,")
+@options.quiet
 def ablate(
     study: str | None,
     listed: bool,
@@ -105,7 +95,7 @@ def ablate(
     if threads is not None:
         changes["threads"] = threads
     if assignments:
-        changes["base"] = {**read.base, **_assigned(assignments)}
+        changes["base"] = {**read.base, **options.settings_of({}, assignments)}
     plan = make_plan(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.study.preset.replace('/', '-')}"
     if dry_run:
@@ -273,15 +263,3 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise InputError(f"--seeds takes whole numbers, 0,1,2, not {text!r}") from None
-
-
-def _assigned(assignments: tuple[str, ...]) -> dict[str, Any]:
-    from simsiam_zoo.recipe.layers import Text, literals
-
-    settings = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set takes KEY=VALUE, not {assignment!r}")
-        settings[key] = literals(Text(value))
-    return settings
