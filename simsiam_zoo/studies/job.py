@@ -96,7 +96,8 @@ def read_status(folder: Path) -> dict[str, Any] | None:
 def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
     try:
         (folder / "status.json").unlink(missing_ok=True)
-        _train(folder)
+        if _train(folder)["verdict"] == "diverged":  # it was killed before it could say so
+            return DivergedError.exit_code, None
         _measure(folder, metrics)
     except DivergedError:
         return DivergedError.exit_code, None  # that is a result
@@ -109,19 +110,22 @@ def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
     return 0, None
 
 
-def _train(folder: Path) -> None:
+def _train(folder: Path) -> dict[str, Any]:
+    """What `result.json` holds, of the run that was there or is now."""
     from simsiam_zoo.training.record import read_result
     from simsiam_zoo.training.run import train
     from simsiam_zoo.training.screen import PlainScreen
 
     run = folder / "run"
-    if read_result(run) is not None:
-        return
+    if (result := read_result(run)) is not None:
+        return result
     resume = (run / "checkpoints" / "last.pt").exists()
     if not resume and run.exists():  # it had not come to a checkpoint
         shutil.rmtree(run)
     recipe = Recipe.of_run(folder / "recipe.toml")
-    train(recipe, run, resume=resume, screen=PlainScreen())
+    trained = train(recipe, run, resume=resume, screen=PlainScreen()).result
+    assert trained is not None  # else it had raised
+    return trained
 
 
 def _measure(folder: Path, metrics: tuple[str, ...]) -> None:

@@ -13,8 +13,9 @@ from filelock import FileLock
 
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.studies import running
+from simsiam_zoo.studies.job import is_complete, run_job
 from simsiam_zoo.studies.launcher import LaunchError, Resources
-from simsiam_zoo.studies.plan import Job, StudyPlan, make_plan
+from simsiam_zoo.studies.plan import Job, StudyPlan, make_plan, write_plan
 from simsiam_zoo.studies.progress import View
 from simsiam_zoo.studies.results import gather
 from simsiam_zoo.studies.running import run_study
@@ -145,6 +146,17 @@ def test_a_crash_a_divergence_and_an_error_stop_no_other(tmp_path: Path) -> None
     again = Played()  # and what failed is tried again by the same command
     run(plan_of(*removed), tmp_path, again)
     assert len(again.order) == 4
+
+
+def test_a_divergence_that_was_killed_before_it_could_be_told_is_found(tmp_path: Path) -> None:
+    plan = plan_of(seeds=(0,))
+    write_plan(plan, tmp_path)
+    job = next(iter(plan.jobs(tmp_path)))
+    complete(job.folder, 5)
+    (job.folder / "status.json").unlink()
+    # It has no weights to measure by another protocol.
+    assert run_job(job.folder, ("low-shot",)) == 5
+    assert is_complete(job.folder, ("low-shot",))
 
 
 def test_figures_are_compared_with_the_base_seed_by_seed(tmp_path: Path) -> None:
