@@ -3,9 +3,8 @@
 In the last stages of a network on small images a padded kernel has room for one output: a 3x3
 convolution of a 1x1 image multiplies it by the kernel's centre, and its other taps see padding
 alone. oneDNN without AVX-512 computes the weight gradient of such a layer image by image; as a
-product over the whole batch it is the same sum, and a training step of `mnist-5k` takes less than
-half as long (2.3 times the images/s on two cores of an AMD EPYC with AVX2: benchmarks/step.py
-prints the ratio).
+product over the whole batch it is the same sum, and a training step of `mnist-5k` gives 1.9 times
+the images/s (two cores of an AMD EPYC with AVX2, `benchmarks/step.py products`).
 """
 
 from __future__ import annotations
