@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def records(file: Path) -> Iterator[Any]:
             position += left
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        if position + 7 + length > len(data):
+            return  # it is being written
         body += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or its last part
@@ -125,9 +128,16 @@ class Logged:
 
 
 def logged(folder: Path) -> list[Logged]:
+    """What each run's file holds, once the newest has come to its end.
+
+    A process of wandb's own writes it, and on a busy machine it may be behind.
+    """
     files = sorted(
         folder.glob("wandb/offline-run-*/*.wandb"), key=lambda file: file.stat().st_mtime
     )
+    until = time.monotonic() + 30
+    while Logged(files[-1]).exit_code is None and time.monotonic() < until:
+        time.sleep(0.05)
     return [Logged(file) for file in files]
 
 
