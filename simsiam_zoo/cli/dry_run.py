@@ -13,11 +13,12 @@ from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.siamese import Parts, build, parameter_counts
 
 
-def dry_run(recipe: Recipe, as_json: bool) -> None:
+def dry_run(recipe: Recipe, init: str | None, as_json: bool) -> None:
     """Print the resolved recipe as TOML, with the sizes as comments; train nothing.
 
     The TOML is all there is on stdout but for comments, so that it can be piped into a file and
-    fed back with `--recipe`. Parameters are counted on torch's meta device: no memory is spent.
+    fed back with `--recipe`. Parameters are counted on torch's meta device: no memory is spent, and
+    no weights are read: those of `init` are named, and their digest is not known yet.
     """
     _, steps = sizes(recipe)
     with torch.device("meta"):
@@ -31,10 +32,12 @@ def dry_run(recipe: Recipe, as_json: bool) -> None:
     total = None if steps is None else steps * recipe.training.epochs
     if as_json:
         found = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
-        click.echo(json.dumps({"recipe": recipe.to_dict(), **found}, indent=2))
+        click.echo(json.dumps({"recipe": recipe.to_dict(), "init": init, **found}, indent=2))
         return
     click.echo(recipe.to_toml(), nl=False)
     click.echo(f"\n# backbone features: {siamese.in_dim}, embedding z: {siamese.dim}")
+    if init is not None:
+        click.echo(f"# starts from: {init}; training.init will be its digest")
     for part, count in counts.items():
         click.echo(f"# parameters of the {part + ':':<11} {count:>11,}")
     click.echo(f"# steps per epoch: {_known(steps)}")

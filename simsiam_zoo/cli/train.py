@@ -63,6 +63,11 @@ def _part_options(command: Any) -> Any:
 )
 @click.option("--stop-on-collapse", is_flag=True, help="End a run whose collapse is plain.")
 @click.option("--out", metavar="FOLDER", help="The run's folder (default: a new one in runs/).")
+@click.option(
+    "--init",
+    metavar="RUN|timm:pretrained",
+    help="Start from that run's weights, or from timm's for the backbone.",
+)
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
 @click.option(
     "--allow-bn-change",
@@ -85,6 +90,7 @@ def train(
     loggers: tuple[str, ...],
     stop_on_collapse: bool,
     out: str | None,
+    init: str | None,
     resume: str | None,
     allow_bn_change: bool,
     locked: str | None,
@@ -106,6 +112,7 @@ def train(
       simsiam-zoo train
       simsiam-zoo train --backbone densenet121 --predictor none
       simsiam-zoo train --preset digits --set optim.weight_decay=1e-4
+      simsiam-zoo train --backbone resnet18 --init timm:pretrained
       simsiam-zoo train --resume runs/mnist-5k-seed0
     """
     from simsiam_zoo.recipe import Recipe
@@ -126,18 +133,27 @@ def train(
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:
-        for name, value in (("--preset", preset), ("--recipe", file), ("--out", out)):
+        anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
+        for name, value in anew.items():
             if value is not None:
-                raise InputError(f"--resume takes its recipe from the run, so no {name}")
+                raise InputError(f"--resume goes on with the run as it is, so no {name}")
         folder = Path(resume)
         recipe = _resumed(folder, settings)
-    if lock is not None:
-        refuse_other_recipe(lock, recipe)
     if dry_run:
         from simsiam_zoo.cli.dry_run import dry_run as show
 
-        show(recipe, as_json)
+        if lock is not None:
+            refuse_other_recipe(lock, recipe)
+        show(recipe, init, as_json)
         return
+    start = None
+    if init is not None:
+        from simsiam_zoo.training.start import read_start
+
+        start = read_start(init, recipe)
+        recipe = start.named_in(recipe)
+    if lock is not None:
+        refuse_other_recipe(lock, recipe)
     from simsiam_zoo.cli.result import print_result
     from simsiam_zoo.runtime.distributed import announced_rank
     from simsiam_zoo.training.run import train as run
@@ -148,6 +164,7 @@ def train(
         resume=resume is not None,
         allow_bn_change=allow_bn_change,
         locked=lock,
+        init=start,
         quiet=quiet,
     ).result
     if announced_rank() != 0:

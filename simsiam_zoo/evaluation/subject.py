@@ -183,28 +183,32 @@ def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> Subj
             tuple(config.mean),
             tuple(config.std),
         )
-    if wanted == "true" and not (config is not None and config.has_weights):
-        raise InputError(
-            f"timm has no weights for {name}",
-            f"Say {LIBRARY}{name}:pretrained=false for random ones.",
-        )
+    hint = f"Say {LIBRARY}{name}:pretrained=false for random ones."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         backbone = timm_backbone(name=name, image_size=transform.image_size)
         if wanted == "true":
-            _fill(backbone, _published(name, transform.image_size, config), source)
+            _fill(backbone, published(name, transform.image_size, hint), source)
     called = f"{LIBRARY}{name}" + ("" if wanted == "true" else " at random")
     return Subject(source, called, _ready(backbone), transform, recipe)
 
 
-def _published(name: str, image_size: int, config: Any) -> dict[str, Tensor]:
+def published(name: str, image_size: int, hint: str) -> dict[str, Tensor]:
     """The weights that timm has for a model, without its classifier.
+
+    Args:
+        name: timm's.
+        image_size: height and width in pixels, for a model that is made for one size.
+        hint: the way out where they cannot be had.
 
     Raises:
         InputError: they cannot be had.
     """
     import timm
 
+    config: Any = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise InputError(f"timm has no weights for {name}", hint)
     size: Any = {"img_size": image_size} if config.fixed_input_size else {}
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0, **size)
@@ -212,7 +216,7 @@ def _published(name: str, image_size: int, config: Any) -> dict[str, Tensor]:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(
             f"the weights of {LIBRARY}{name} cannot be had: {type(error).__name__}: {first_line}",
-            f"Say {LIBRARY}{name}:pretrained=false for random ones.",
+            hint,
         ) from error
     state: dict[str, Tensor] = model.state_dict()
     return state

@@ -31,6 +31,7 @@ from simsiam_zoo.training.run import Run, build
 from simsiam_zoo.training.saving import Keeper, NotFiniteError
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, prepare
+from simsiam_zoo.training.start import keep_start, of_parts
 
 PRESET = "imagenet"
 """What published weights were most often trained by."""
@@ -174,6 +175,7 @@ def _write(
                 Keeper(setup, record, Screen()).save(0, 0.0, done=True, again=False)
             except NotFiniteError:
                 raise InputError("the weights to import are not finite") from None
+            keep_start(out, of_parts(siamese, imported["parts"]))
         write_backbone(siamese.backbone, recipe, name, out / "backbone.safetensors")
 
 

@@ -90,7 +90,9 @@ class Training(Section):
     epochs: int = Field(14, description="Passes over the training images", ge=1)
     batch_size: int = Field(64, description="Global batch: images per step, all ranks", ge=2)
     seed: int = Field(0, description="Decides initialisation, order and views", ge=0, lt=2**63)
-    init: str = Field("", description="Digest of the weights to start from; importing writes it")
+    init: str = Field(
+        "", description="Digest of the weights to start from; --init and import write it"
+    )
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto: bf16 where the hardware has it"
     )

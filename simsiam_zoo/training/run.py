@@ -24,6 +24,7 @@ from simsiam_zoo.siamese import build as build_parts
 from simsiam_zoo.training.record import Row, read_metrics, read_result
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import make_plan
+from simsiam_zoo.training.start import Start, read_start
 from simsiam_zoo.training.train import train as train_in
 
 
@@ -159,6 +160,7 @@ def train(
     resume: bool = False,
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
+    init: Start | str | None = None,
     screen: Screen | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -172,6 +174,7 @@ def train(
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
+        init: what a new run starts from: a run's folder, a checkpoint in one, or `timm:pretrained`.
         screen: where progress is shown; by default stderr, live where that is a terminal.
         quiet: show none.
 
@@ -184,6 +187,13 @@ def train(
         StoppedError: a signal asked to stop; a checkpoint was written.
         PeerError: another rank failed.
     """
+    if init is not None:
+        if resume:
+            raise InputError("a run goes on from its own checkpoint, so no init")
+        start = init if isinstance(init, Start) else read_start(init, recipe)
+        recipe = start.named_in(recipe)
+    else:
+        start = None
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")
@@ -196,6 +206,7 @@ def train(
             resume=resume,
             allow_bn_change=allow_bn_change,
             locked=locked,
+            start=start,
             screen=screen or default_screen(quiet),
         )
     finally:

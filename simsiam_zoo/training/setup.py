@@ -39,6 +39,7 @@ from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.one_output_conv import as_products
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
 from simsiam_zoo.siamese import Batch, Parts, Siamese, build
+from simsiam_zoo.training.start import States
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Setup:
     identity: str
     kept: dict[str, list[LoadedBatch]] = field(default_factory=dict, repr=False, compare=False)
     """Decoded views that are looked at again and again (`monitor.py`)."""
+
+    start: States = field(default_factory=dict, repr=False, compare=False)
+    """The weights that the run started from, by their parts; those of the others were random."""
 
     @property
     def steps(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,7 @@ from simsiam_zoo.training.record import Record, disk_trouble, read_result, refus
 from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, restore
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
+from simsiam_zoo.training.start import Start, keep_start, kept_start, start_from
 
 
 def train(
@@ -44,6 +46,7 @@ def train(
     resume: bool = False,
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
+    start: Start | None = None,
     screen: Screen | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
@@ -54,6 +57,7 @@ def train(
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
+        start: weights for a new run to start from; the recipe names them (`Start.named_in`).
         screen: where progress is shown; by default stderr. Ranks but the first show nothing.
 
     Returns:
@@ -73,7 +77,7 @@ def train(
         main = distributed.rank() == 0
         screen = (screen or default_screen()) if main else Screen()
         out = Path(distributed.from_main(lambda: str(out)))
-        before, done = distributed.from_main(lambda: look_into(out, resume, recipe))
+        before, done = distributed.from_main(lambda: look_into(out, resume, recipe, start))
         if done is not None:
             screen.say(f"{out} is complete already")
             result: dict[str, Any] = done
@@ -84,6 +88,9 @@ def train(
         distributed.together(lambda: refuse_collective(recipe))
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
+        if recipe.training.init:
+            kept_in = None if before is None else out
+            setup = distributed.together(lambda: with_start(setup, start, kept_in))
         if recipe.data.stream:
             screen.say(WEAKER)
         if recipe.training.compile:
@@ -98,6 +105,9 @@ def train(
             step, elapsed = 0, 0.0
             if before is None:
                 distributed.together(record.start)
+                if start is not None and main:
+                    keep_start(out, start.states)
+                    screen.say(str(start))
             else:
                 step, elapsed = distributed.together(lambda: restore(setup, record, screen))
             screen.say(headline(setup, step))
@@ -191,8 +201,29 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
     return time.monotonic() - began
 
 
+def with_start(setup: Setup, start: Start | None, kept_in: Path | None) -> Setup:
+    """The setup with the weights that the run starts from filled in, or those that it started from.
+
+    Args:
+        setup: as it was prepared.
+        start: of a new run.
+        kept_in: the folder of a run that goes on: its network comes from the checkpoint.
+
+    Raises:
+        InputError: the weights do not fit.
+        PluginError: a part failed to set itself up for them.
+        DataError: what the folder keeps is damaged.
+    """
+    if kept_in is not None:
+        return replace(setup, start=kept_start(kept_in))
+    assert start is not None  # `look_into` has looked
+    start_from(setup.siamese, start.states, setup.recipe)
+    lock = setup.lock | {"init": start.describe()}
+    return replace(setup, start=start.states, lock=lock)
+
+
 def look_into(
-    out: Path, resume: bool, recipe: Recipe
+    out: Path, resume: bool, recipe: Recipe, start: Start | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The lock of the run to go on with, and its result if it is complete; else None.
 
@@ -204,24 +235,28 @@ def look_into(
     again = distributed.restarts() > 0 and (out / "recipe.toml").exists()
     if not resume and not again:
         refuse_occupied(out)
-        refuse_without_weights(recipe)
+        refuse_without_weights(recipe, start)
         return None, None
     if again and not resume and not (out / "checkpoints" / "last.pt").exists():
         return None, None  # it had not come to a checkpoint
     return read_lock(out), read_result(out)
 
 
-def refuse_without_weights(recipe: Recipe) -> None:
-    """Stop a new run of a recipe that starts from imported weights: it would start from others.
+def refuse_without_weights(recipe: Recipe, start: Start | None) -> None:
+    """Stop a new run of a recipe that starts from weights, without them: it would start elsewhere.
 
     Raises:
         InputError: it is such a recipe.
     """
-    if recipe.training.init:
-        raise InputError(
-            "the recipe starts from imported weights (training.init), and a new run has none",
-            "Import them with this recipe, then go on with: simsiam-zoo train --resume RUN",
-        )
+    named, given = recipe.training.init, "" if start is None else start.digest[:16]
+    if named == given:
+        return
+    raise InputError(
+        f"the recipe starts from the weights {named or 'that are random'} (training.init), and the"
+        f" run from {given or 'random ones'}",
+        "Say --init RUN with the run, or timm:pretrained, that they are from; a run that was made"
+        " by `simsiam-zoo import` goes on by --resume.",
+    )
 
 
 def refuse_collective(recipe: Recipe) -> None:

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.setup import Setup, build_siamese, to_device, train_loader
+from simsiam_zoo.training.start import start_from
 
 CALIBRATION_BATCHES = 50
 
 
 def untrained_network(setup: Setup) -> Siamese:
-    """The network at its initialisation, with BN statistics of training views.
+    """The network as the run began with it, with BN statistics of training views.
 
     Without these its features would be those of no network that anybody would use, and a run that
     learned nothing would beat it by its BN statistics alone.
     """
     untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
+    start_from(untrained, setup.start, setup.recipe)
     loaded = train_loader(setup, workers=0).batches()
     views = (
         view

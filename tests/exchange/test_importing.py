@@ -171,7 +171,7 @@ def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
         after.model.state_dict()["backbone.conv1.weight"] - start["backbone.conv1.weight"]
     ).abs()
     assert 0 < float(moved.max()) < 0.05  # from there, not from a start of its own
-    with pytest.raises(InputError, match="starts from imported weights"):
+    with pytest.raises(InputError, match="starts from the weights"):
         train(done.run.recipe, tmp_path / "anew", screen=Screen())
     assert not (tmp_path / "anew").exists()
 

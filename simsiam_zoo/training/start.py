@@ -1,0 +1,225 @@
+"""The weights that a run starts from in place of random ones: another run's, or published ones.
+
+    RUN               a run's folder, or one checkpoint of it: backbone, projector and predictor, as
+                      far as the new run has the same ones
+    timm:pretrained   the weights that timm has for the recipe's backbone
+
+They are kept in the run's folder, `start.safetensors`: the verdict compares with them, also when
+the run was interrupted and their source is gone. The recipe's `training.init` is their digest, and
+the lock's table `init` says where they are from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.evaluation.subject import BACKBONE, LIBRARY, published, run_of
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
+from simsiam_zoo.runtime.folders import atomic_write
+from simsiam_zoo.siamese import Parts, Siamese, set_up
+
+PRETRAINED = f"{LIBRARY}pretrained"
+FILE = "start.safetensors"
+_TRAINED = ("backbone", "projector", "predictor")
+
+States = Mapping[str, Mapping[str, Tensor]]
+"""A part's name → its state dict."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from.
+
+    Attributes:
+        source: as the user wrote it.
+        states: of the parts that start from it; the others are random.
+    """
+
+    source: str
+    states: States
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the weights by their names, in hex: the same wherever they were read from."""
+        digest = hashlib.sha256()
+        for name, value in sorted(_flat(self.states).items()):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\0".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def named_in(self, recipe: Recipe) -> Recipe:
+        """The recipe of a run that starts from these weights."""
+        training = recipe.training.model_copy(update={"init": self.digest[:16]})
+        return recipe.model_copy(update={"training": training})
+
+    def describe(self) -> dict[str, Any]:
+        """What the lock says of it."""
+        return {"source": self.source, "sha256": self.digest, "parts": [*self.states]}
+
+    def __str__(self) -> str:
+        rest = [part for part in _TRAINED if part not in self.states]
+        at_random = f"; {' and '.join(rest)} at random" if rest else ""
+        return f"{', '.join(self.states)} from {self.source}{at_random}"
+
+
+def read_start(source: str, recipe: Recipe) -> Start:
+    """The weights of `source` for a run of `recipe`.
+
+    Args:
+        source: a run's folder, a checkpoint in one, or `timm:pretrained`.
+        recipe: of the run that starts from them.
+
+    Raises:
+        InputError: there is no such source, it has another backbone, or its weights cannot be had.
+        PluginError: a part of it comes from a plugin that is not here.
+        DataError: a file of it is damaged.
+    """
+    if source == PRETRAINED:
+        return Start(source, {"backbone": _pretrained(recipe)})
+    if source.startswith(LIBRARY):
+        raise InputError(
+            f"--init takes a run or {PRETRAINED}, not {source!r}",
+            f"--backbone says which model; {PRETRAINED} is the weights that timm has for it.",
+        )
+    run = run_of(source)
+    if run is None:
+        raise InputError(
+            f"there is no run {source!r} to start from",
+            f"Say a run's folder, a checkpoint in one, or {PRETRAINED};"
+            " `simsiam-zoo import` makes a run of other weights.",
+        )
+    theirs = Recipe.of_run(run / "recipe.toml")
+    backbone, own = theirs.part("backbone"), recipe.part("backbone")
+    if backbone.id != own.id:
+        raise InputError(
+            f"{source} has the backbone {backbone.name}, and this run {own.name}",
+            f"Say --backbone {backbone.name}, or start from another run.",
+        )
+    states, shared = _states_of(Path(source), run), _shared(theirs, recipe)
+    return Start(source, {part: states[part] for part in shared if part in states})
+
+
+def start_from(siamese: Siamese, states: States, recipe: Recipe) -> None:
+    """Fill the weights in, and let each part prepare itself for them. On any device.
+
+    Raises:
+        InputError: they do not fit.
+        PluginError: a part failed.
+    """
+    for part, state in states.items():
+        try:
+            siamese.get_submodule(part).load_state_dict(dict(state))
+        except RuntimeError as error:
+            what = str(error).partition("\n")[2].strip().partition("\n")[0]
+            raise InputError(
+                f"the weights to start from do not fit the {part}: {what}",
+                "They may be of another image size (data.image_size).",
+            ) from None
+    set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
+
+
+def keep_start(folder: Path, states: States) -> None:
+    """Write the weights into the run's folder.
+
+    Raises:
+        OSError: the disk is full, say.
+    """
+    with atomic_write(folder / FILE) as file:
+        file.write(save({name: value.contiguous() for name, value in _flat(states).items()}))
+
+
+def kept_start(folder: Path) -> States:
+    """The weights that the run in `folder` started from; none where they were random.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return {}
+    return _by_part(_read_safetensors(path))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # the reader's own class, which no module of it names publicly
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
+    part = recipe.part("backbone")
+    if part.member is None or part.id.partition("/")[2] != f"{LIBRARY}{part.member}":
+        raise InputError(
+            f"{PRETRAINED} is the weights of a model of timm's, and {part.name} is none",
+            "`simsiam-zoo list --family timm --pretrained` shows which have some.",
+        )
+    own = part.create(image_size=recipe.data.image_size).state_dict().keys()
+    state = published(part.member, recipe.data.image_size, "Leave out --init for random ones.")
+    return {key: value for key, value in state.items() if key in own}
+
+
+def _states_of(path: Path, run: Path) -> States:
+    """What a run's file holds; of its folder, the last checkpoint, or the backbone if that is all.
+
+    Raises:
+        InputError: there are no weights.
+        DataError: the file is damaged.
+    """
+    if path.is_dir():
+        whole_network, alone = run / "checkpoints", run / BACKBONE
+        path = alone if alone.is_file() and not whole_network.is_dir() else whole_network
+    if path.suffix == ".safetensors":
+        return {"backbone": _read_safetensors(path)}
+    whole = (load_last(path)[0] if path.is_dir() else load_checkpoint(path)).get("siamese")
+    if not isinstance(whole, dict):
+        raise InputError(f"{path} is no checkpoint of a run of simsiam-zoo")
+    return _by_part(whole)
+
+
+def _shared(theirs: Recipe, ours: Recipe) -> list[str]:
+    """The parts, from the backbone on, that both have with the same parameters.
+
+    One that differs may give another width, so what comes after it starts anew.
+    """
+    shared = []
+    for kind in _TRAINED:
+        there, here = theirs.part(kind), ours.part(kind)
+        if kind != "backbone" and (there.id, there.params) != (here.id, here.params):
+            break
+        shared.append(kind)
+    return shared
+
+
+def _by_part(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        part, _, key = name.partition(".")
+        if part in _TRAINED:
+            states.setdefault(part, {})[key] = value
+    return states
+
+
+def _flat(states: States) -> dict[str, Tensor]:
+    return {
+        f"{part}.{key}": value for part, state in states.items() for key, value in state.items()
+    }
+
+
+def of_parts(siamese: Siamese, parts: Iterable[str]) -> States:
+    """The weights that `parts` have now, on the CPU."""
+    return {
+        part: {key: v.detach().cpu() for key, v in siamese.get_submodule(part).state_dict().items()}
+        for part in parts
+    }

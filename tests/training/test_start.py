@@ -1,0 +1,204 @@
+"""Runs that start from weights: another run's, or those that timm has."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+from timm.models import _builder
+from tiny_runs import tiny_recipe
+from torch import Tensor
+
+import simsiam_zoo as zoo
+from simsiam_zoo.cli.train import train as command
+from simsiam_zoo.components.gradients import StopGradient
+from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.training.setup import prepare
+from simsiam_zoo.training.start import FILE, read_start
+from simsiam_zoo.training.train import with_start
+from simsiam_zoo.training.untrained import untrained_network
+
+Tiny = Callable[..., Recipe]
+STILL: dict[str, object] = {"optim.lr": 1e-12, "training.epochs": 1, "training.seed": 7}
+"""A run whose weights stay where they started from, with another seed than the one before it."""
+
+
+@pytest.fixture(scope="module")
+def trained(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
+    recipe = tiny_recipe(digit_shards, {"training.epochs": 4})
+    return zoo.train(recipe, tmp_path_factory.mktemp("trained") / "run", screen=Screen())
+
+
+def weights(run: zoo.Run, part: str) -> dict[str, Tensor]:
+    """Without what BN counts, which goes on."""
+    state = run.model.get_submodule(part).state_dict()
+    return {
+        key: value for key, value in state.items() if "running" not in key and "num_" not in key
+    }
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    assert a
+    assert a.keys() == b.keys()
+    return all(torch.allclose(a[key], b[key], atol=1e-6) for key in a)
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny: Tiny, trained, tmp_path) -> None:
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    for part in ("backbone", "projector", "predictor"):
+        assert same(weights(run, part), weights(trained, part)), part
+    lock = tomllib.loads((run.folder / "lock.toml").read_text())
+    assert lock["init"]["source"] == str(trained.folder)
+    assert lock["init"]["parts"] == ["backbone", "projector", "predictor"]
+    assert run.recipe.training.init == lock["init"]["sha256"][:16]
+    anew = zoo.train(tiny(STILL), tmp_path / "anew", screen=Screen())
+    assert not same(weights(anew, "backbone"), weights(trained, "backbone"))
+    assert anew.lock["identity"] != run.lock["identity"]
+
+
+def test_the_verdict_compares_with_the_start(tiny: Tiny, trained, tmp_path) -> None:
+    start = read_start(str(trained.folder), tiny(STILL))
+    setup = with_start(prepare(start.named_in(tiny(STILL))), start, None)
+    compared = dict(untrained_network(setup).named_parameters())
+    for name, value in trained.model.named_parameters():
+        assert torch.equal(compared[name], value), name
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=start, screen=Screen())
+    assert run.verdict != "learned"
+
+
+def test_an_interrupted_run_ends_alike_when_its_source_is_gone(
+    tiny: Tiny, trained, tmp_path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(trained.folder, source)
+    recipe = tiny({"training.seed": 3, "training.checkpoint_steps": 1})
+    whole = zoo.train(recipe, tmp_path / "whole", init=str(source), screen=Screen())
+
+    class Interrupting(Screen):
+        def show(self, row: dict[str, Any]) -> None:
+            if row["step"] == 5:
+                raise StoppedError("enough")
+
+    with pytest.raises(StoppedError):
+        zoo.train(recipe, tmp_path / "cut", init=str(source), screen=Interrupting())
+    shutil.rmtree(source)
+    cut = zoo.load(tmp_path / "cut")
+    cut = zoo.train(cut.recipe, cut.folder, resume=True, screen=Screen())
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(cut.model.state_dict()[key], value), key
+    assert cut.result is not None
+    assert whole.result is not None
+    assert cut.result["evidence"] == whole.result["evidence"]
+
+
+def test_what_comes_after_another_part_starts_at_random(tiny: Tiny, trained, tmp_path) -> None:
+    recipe = tiny({**STILL, "projector": "mlp:layers=2,hidden_dim=24,out_dim=32"})
+    said: list[str] = []
+    screen = Screen()
+    screen.say = said.append  # type: ignore[method-assign, assignment]
+    run = zoo.train(recipe, tmp_path / "run", init=str(trained.folder), screen=screen)
+    assert same(weights(run, "backbone"), weights(trained, "backbone"))
+    assert not same(weights(run, "predictor"), weights(trained, "predictor"))
+    assert f"backbone from {trained.folder}; projector and predictor at random" in said
+    assert run.lock["init"]["parts"] == ["backbone"]
+
+
+def test_parts_are_set_up_with_the_weights(tiny: Tiny, trained, tmp_path, monkeypatch) -> None:
+    """A part that copies the encoder must not keep the weights that it replaced."""
+    seen: list[Tensor] = []
+
+    def setup(self: StopGradient, siamese: Siamese) -> None:
+        seen.append(siamese.backbone.layer1[0].conv1.weight.detach().clone())
+
+    monkeypatch.setattr(StopGradient, "setup", setup, raising=False)
+    zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    theirs = trained.model.backbone.layer1[0].conv1.weight
+    assert [torch.equal(found, theirs) for found in seen[:2]] == [False, True]
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """What timm's hub gives for any model here: a `test_resnet` with its classifier."""
+    torch.manual_seed(5)
+    state = timm.create_model("test_resnet").state_dict()
+    monkeypatch.setattr(_builder, "load_state_dict_from_hf", lambda *_, **__: dict(state))
+    return state
+
+
+def test_a_run_starts_from_the_weights_that_timm_has(tiny: Tiny, published, tmp_path) -> None:
+    run = zoo.train(tiny(STILL), tmp_path / "run", init="timm:pretrained", screen=Screen())
+    found = weights(run, "backbone")
+    assert same(found, {key: published[key] for key in found})
+    assert run.lock["init"]["parts"] == ["backbone"]
+
+
+def test_where_timm_has_none_the_way_out_is_told(tiny: Tiny, tmp_path) -> None:
+    with pytest.raises(InputError, match="is none"):
+        read_start("timm:pretrained", tiny({"backbone": "resnet18_cifar"}))
+    bare = next(m for m in timm.list_models("resnet*") if not timm.is_model_pretrained(m))
+    with pytest.raises(InputError, match=f"timm has no weights for {bare}"):
+        read_start("timm:pretrained", tiny({"backbone": bare}))
+    with pytest.raises(InputError, match="--init takes a run or timm:pretrained"):
+        read_start("timm:resnet18", tiny())
+
+
+def test_a_hub_that_cannot_be_reached_is_told(tiny: Tiny, monkeypatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(_builder, "load_state_dict_from_hf", unreachable)
+    with pytest.raises(InputError, match="cannot be had: OSError: no route to the hub") as caught:
+        read_start("timm:pretrained", tiny())
+    assert caught.value.hint == "Leave out --init for random ones."
+
+
+def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> None:
+    other = tiny({"backbone": "test_vit", "data.image_size": 16})
+    with pytest.raises(InputError, match=r"has the backbone .*test_resnet") as caught:
+        read_start(str(trained.folder), other)
+    assert "--backbone" in (caught.value.hint or "")
+    with pytest.raises(InputError, match="there is no run 'nowhere' to start from"):
+        read_start("nowhere", tiny())
+    recipe = read_start(str(trained.folder), tiny()).named_in(tiny())
+    with pytest.raises(InputError, match="starts from the weights"):
+        zoo.train(recipe, tmp_path / "without", screen=Screen())
+    assert not (tmp_path / "without").exists()
+    done = CliRunner().invoke(command, ["--resume", str(trained.folder), "--init", "x"])
+    assert isinstance(done.exception, InputError)
+    assert "no --init" in str(done.exception)
+
+
+def test_one_weight_more_or_less_is_another_digest(tiny: Tiny, trained, tmp_path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained.folder, folder)
+    first = read_start(str(folder), tiny()).digest
+    assert first == read_start(str(trained.folder), tiny()).digest
+    shutil.rmtree(folder / "checkpoints")
+    alone = read_start(str(folder), tiny())
+    assert [*alone.states] == ["backbone"]
+    state = load_file(folder / "backbone.safetensors")
+    state["layer1.0.conv1.weight"][0] += 1e-3
+    save_file(state, folder / "backbone.safetensors")
+    assert read_start(str(folder), tiny()).digest != alone.digest
+    (folder / "backbone.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_start(str(folder), tiny())
+
+
+def test_the_weights_that_a_run_started_from_are_kept(tiny: Tiny, trained, tmp_path) -> None:
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    kept = load_file(run.folder / FILE)
+    theirs = trained.model.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in kept.items())
+    assert any(key.startswith("predictor.") for key in kept)
