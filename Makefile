@@ -2,6 +2,7 @@
 # make test    set up, run the tests
 # make lint    ruff and mypy
 # make bench   the side-by-side measurements of benchmarks/
+# make figures train what the packages' READMEs report, and write it there (about 2 hours on 2 cores)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,7 +16,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench figures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -30,6 +31,9 @@ lint: $(READY)
 
 bench: $(READY)
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+
+figures: $(READY)
+	@$(PYTHON) plugins/figures.py
 
 # Made again only when what is to be installed changes. uv where it is, else venv and pip.
 $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)

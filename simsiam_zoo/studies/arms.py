@@ -62,7 +62,7 @@ def make_arms(study: Study) -> list[Arm]:
     """
     for metric in study.metrics:
         catalog().resolve("protocol", metric)
-    base = _arm(study, BASE, "base", None, {}, _as_tuple(study.expect), study.paper)
+    base = _arm(study, BASE, study.label, None, {}, _as_tuple(study.expect), study.paper)
     arms = [base]
     for ablation in study.ablation:
         for i, substitution in enumerate(ablation.substitutions()):

@@ -118,6 +118,7 @@ class Study(_Strict):
     title: str = Field("", description="What the report is headed by")
     description: str = Field("", description="A paragraph under it")
     base: Tree = Field({}, description="The recipe that is taken apart")
+    label: str = Field("base", description="What the base is called", min_length=1)
     seeds: tuple[int, ...] = Field((0,), description="Each arm is trained with each of them")
     metrics: tuple[str, ...] = Field((), description="Protocols; by default the preset's own")
     threads: int = Field(1, description="CPU threads of a run, whatever else runs", ge=1)
