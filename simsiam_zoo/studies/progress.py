@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simsiam_zoo.errors import StoppedError
+from simsiam_zoo.runtime.clock import duration
 from simsiam_zoo.studies.plan import Job
 
 _TAIL = 1 << 14
@@ -183,7 +184,7 @@ class Latest:
         if job.steps is not None and step >= job.steps:
             self.doing = "evaluating"
         elif speed and job.steps is not None:
-            self.left = _duration((job.steps - step) * job.recipe.training.batch_size / speed)
+            self.left = duration((job.steps - step) * job.recipe.training.batch_size / speed)
 
     def words(self) -> list[str]:
         """For a plain line."""
@@ -224,9 +225,3 @@ def default_view(quiet: bool) -> View:
     if quiet:
         return View()
     return RichView() if sys.stderr.isatty() else PlainView()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

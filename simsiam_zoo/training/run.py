@@ -13,17 +13,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.siamese import Parts, Siamese
 from simsiam_zoo.siamese import build as build_parts
 from simsiam_zoo.training.record import Row, read_metrics, read_result
 from simsiam_zoo.training.screen import Screen, default_screen
-from simsiam_zoo.training.setup import make_plan
 from simsiam_zoo.training.start import Start, read_start
 from simsiam_zoo.training.train import train as train_in
 
@@ -140,7 +139,7 @@ def build(recipe: Recipe) -> Siamese:
         InputError: a part does not take the value of one of its parameters.
         PluginError: a part cannot be created, or breaks its contract.
     """
-    samples, steps = _sizes(recipe)
+    samples, steps = sizes(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         siamese = build_parts(
@@ -225,18 +224,6 @@ def load(folder: Path | str) -> Run:
     folder = Path(folder)
     refuse_missing(read_lock(folder))
     return Run(folder, Recipe.of_run(folder / "recipe.toml"))
-
-
-def _sizes(recipe: Recipe) -> tuple[int | None, int | None]:
-    """(samples, steps per epoch); None where the data is not at hand, or its size is unknown."""
-    if recipe.data.stream:
-        return None, recipe.data.steps_per_epoch or None
-    try:
-        dataset: Dataset = recipe.part("dataset").create()
-    except InputError:
-        return None, None
-    plan = make_plan(recipe, dataset)
-    return plan.samples, plan.steps
 
 
 def _fill(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

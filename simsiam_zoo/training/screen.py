@@ -13,6 +13,7 @@ from typing import Self, TextIO, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from simsiam_zoo.runtime.clock import duration
 from simsiam_zoo.training.record import Row
 
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
@@ -179,13 +180,3 @@ def default_screen(quiet: bool = False) -> Screen:
     if quiet:
         return Screen()
     return RichScreen() if sys.stderr.isatty() else PlainScreen()
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3:05`, `2:03:00`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
