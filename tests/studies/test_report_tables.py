@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from simsiam_zoo.studies.report.answer import answer, not_run, notes, progress, warnings
 from simsiam_zoo.studies.report.markdown import escape, fenced, render_markdown
 from simsiam_zoo.studies.report.reading import view
-from simsiam_zoo.studies.report.rows import arm_columns, arm_rows, run_rows
+from simsiam_zoo.studies.report.rows import SPREAD, arm_columns, arm_rows, run_rows
 from simsiam_zoo.studies.report.table import results_csv
 
 HOSTILE = (
@@ -49,7 +49,7 @@ def test_the_table_has_the_numbers_of_the_results():
     results = five_parts(3)
     study = view(results)
     top1, gap = column(study, "Top-1, %", KNN), column(study, "From base", KNN)
-    std, rank = column(study, "std × √d"), column(study, "Effective rank")
+    std, rank = column(study, SPREAD), column(study, "Effective rank")
     paper = column(study, "Paper, %")
     for arm in results["arms"]:
         summary, label = arm["summary"], arm["label"]
@@ -140,7 +140,9 @@ def test_reasons_are_given_once_and_failed_runs_not_twice():
     study = view(made_study(arms, not_run=skipped))
     assert not_run(study) == [("too small", ["“A”", "“B” seed 0"])]
     arms[0]["warnings"] = arms[1]["warnings"] = ["7 steps an epoch"]
-    assert warnings(view(made_study(arms))) == [("7 steps an epoch", ["A", "B"])]
+    told = view(made_study(arms, notes=["A: 7 steps an epoch", "B: 7 steps an epoch", "1 seed"]))
+    assert warnings(told) == [("7 steps an epoch", ["A", "B"])]
+    assert notes(told) == ["1 seed"]
 
 
 def test_an_arm_that_equals_another_has_its_figures_and_no_runs_of_its_own():

@@ -61,8 +61,9 @@ def not_run(study: View) -> list[tuple[str, list[str]]]:
 
 
 def notes(study: View) -> list[str]:
-    """The study's notes; with one seed, one of them says so."""
-    found = list(dict.fromkeys(study.notes))
+    """The study's notes but for the arms' `warnings`; with one seed, one of them says so."""
+    of_arms = {f"{arm.label}: {warning}" for arm in study.arms for warning in arm.warnings}
+    found = [note for note in dict.fromkeys(study.notes) if note not in of_arms]
     told = any("one seed" in note.lower() for note in found)
     if len(study.seeds) == 1 and not told:
         found.insert(0, f"One seed ({study.seeds[0]}): no interval over seeds can be given.")

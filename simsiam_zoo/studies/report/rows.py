@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from simsiam_zoo.studies.report.answer import outcome
 from simsiam_zoo.studies.report.text import (
     MISSING,
+    NARROW,
     between,
     count,
     duration,
@@ -16,6 +17,8 @@ from simsiam_zoo.studies.report.text import (
     spread,
 )
 from simsiam_zoo.studies.report.view import DONE, Arm, ArmRun, Figure, View
+
+SPREAD = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def arm_columns(study: View) -> list[Column]:
         columns.append(Column("From base", group, note))
     return [
         *columns,
-        Column("std × √d", note="of z/|z|"),
+        Column(SPREAD, note="of z/|z|"),
         Column("Effective rank", note="of z"),
         Column("Verdict", number=False),
         Column("Expectation", number=False),
@@ -82,7 +85,7 @@ def run_columns(study: View) -> list[Column]:
         Column("State", number=False),
         *(Column(f"{metric}, %") for metric in study.metrics),
         Column("Loss"),
-        Column("std × √d"),
+        Column(SPREAD),
         Column("Effective rank"),
         Column("Verdict and evidence", number=False),
         Column("Steps"),
