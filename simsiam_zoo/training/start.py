@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.subject import BACKBONE, LIBRARY, published, run_of
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
 from simsiam_zoo.runtime.folders import atomic_write
 from simsiam_zoo.siamese import Parts, Siamese, set_up
@@ -49,7 +51,7 @@ class Start:
     source: str
     states: States
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of the weights by their names, in hex: the same wherever they were read from."""
         digest = hashlib.sha256()
@@ -99,6 +101,7 @@ def read_start(source: str, recipe: Recipe) -> Start:
             f"Say a run's folder, a checkpoint in one, or {PRETRAINED};"
             " `simsiam-zoo import` makes a run of other weights.",
         )
+    refuse_missing(read_lock(run))
     theirs = Recipe.of_run(run / "recipe.toml")
     backbone, own = theirs.part("backbone"), recipe.part("backbone")
     if backbone.id != own.id:
@@ -111,7 +114,7 @@ def read_start(source: str, recipe: Recipe) -> Start:
 
 
 def start_from(siamese: Siamese, states: States, recipe: Recipe) -> None:
-    """Fill the weights in, and let each part prepare itself for them. On any device.
+    """Fill the weights in, if there are some, and let each part prepare itself for them.
 
     Raises:
         InputError: they do not fit.
@@ -126,7 +129,8 @@ def start_from(siamese: Siamese, states: States, recipe: Recipe) -> None:
                 f"the weights to start from do not fit the {part}: {what}",
                 "They may be of another image size (data.image_size).",
             ) from None
-    set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
+    if states:
+        set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
 
 
 def keep_start(folder: Path, states: States) -> None:
