@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,8 @@ import pytest
 from simsiam_zoo.catalog import PARTS, catalog
 from simsiam_zoo.catalog.discovery import discover
 from simsiam_zoo.errors import PluginError
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
@@ -81,6 +88,44 @@ def test_stray_metadata_before_the_wheel_are_told_as_broken(wheel, tmp_path, mon
     (plugin,) = [p for p in discover() if p.distribution == "swish-zoo"]
     assert (plugin.version, plugin.status) == ("0.1.0", "broken")
     assert "No module named 'swish_zoo_of_old'" in str(plugin.cause)
+
+
+def test_a_real_editable_install_is_one_plugin_and_its_source_is_in_the_lock(tmp_path):
+    """`pip install -e`, beside metadata that an older one left in the source."""
+    source, home = tmp_path / "swish-zoo", tmp_path / "venv"
+    shutil.copytree(FIXTURES / "swish-zoo", source)
+    stray = source / "swish_zoo.egg-info"
+    stray.mkdir()
+    (stray / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: swish-zoo\nVersion: 0.1.0\n")
+    (stray / "entry_points.txt").write_text("[simsiam_zoo.v1]\nold = swish_zoo_of_old\n")
+    venv.create(home, symlinks=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    above = sysconfig.get_path("purelib")
+    (site / "above.pth").write_text(f"import site; site.addsitedir({above!r})\n")
+    python = str(home / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"]
+    options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([*pip, *options, "--editable", str(source)], check=True)
+
+    def asked() -> tuple[str, str, str]:
+        """State and version of the plugin, and what a lock holds of its source."""
+        script = """
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.recipe.lock import lock_part
+(plugin,) = [p for p in catalog().plugins if p.distribution == "swish-zoo"]
+print(plugin.status, plugin.version, lock_part(catalog().resolve("projector", "swish"))["source"])
+"""
+        env = {**os.environ, "SIMSIAM_ZOO_PLUGINS": "swish-zoo"}
+        done = subprocess.run([python, "-c", script], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        status, version, digest = done.stdout.split()
+        return status, version, digest
+
+    status, version, before = asked()
+    assert (status, version) == ("ok", "0.3.0")
+    body = source / "swish_impl.py"
+    body.write_text(body.read_text() + "\n# changed\n")
+    assert asked()[2] != before
 
 
 def test_a_slow_import_is_reported_in_milliseconds(wheel):
