@@ -105,8 +105,8 @@ def train(
             step, elapsed = 0, 0.0
             if before is None:
                 distributed.together(record.start)
-                if start is not None and main:
-                    keep_start(out, start.states)
+                if start is not None:
+                    distributed.together(lambda: keep_start(out, setup.start) if main else None)
                     screen.say(str(start))
             else:
                 step, elapsed = distributed.together(lambda: restore(setup, record, screen))
