@@ -259,7 +259,12 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: str) -> NDArray[Any]:
     with archive.open(info) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("it was not written here")
-        shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=1 << 12)
+        header = file.tell()
+        try:
+            shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=1 << 12)
+        except SystemError:  # Pythons before 3.11.8 may mix up two threads that parse (gh-106905)
+            file.seek(header)
+            shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=1 << 12)
         content = file.read()
     if found != np.dtype(dtype) or len(shape) != 1:
         raise ValueError(f"{name} is not of its type")

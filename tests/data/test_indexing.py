@@ -137,3 +137,21 @@ def test_an_index_of_version_1_is_still_read(foreign, tmp_path):
         np.savez(path, **old, image_checks=wrong)
         with pytest.raises(DataError):
             load_index(path, foreign[0].stat().st_size)
+
+
+def test_a_parser_that_two_threads_mixed_up_is_asked_again(foreign, monkeypatch):
+    """CPython's gh-106905, which a header is read through."""
+    index_folder(foreign)
+    read, failed = np.lib.format.read_array_header_1_0, []
+
+    def racing(file, **options):
+        found = read(file, **options)
+        if not failed:
+            failed.append(found)
+            raise SystemError("AST constructor recursion depth mismatch (before=42, after=36)")
+        return found
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", racing)
+    index = load_index(index_path(foreign[0]), foreign[0].stat().st_size)
+    assert failed
+    assert len(index) == 3
