@@ -2,7 +2,7 @@
 # make test    set up, run the tests
 # make lint    ruff and mypy
 # make bench   the side-by-side measurements of benchmarks/
-# make figures train what the packages' READMEs report, and write it there (about 2 hours on 2 cores)
+# make figures train what the packages' READMEs report, and write it there (24 runs)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python

@@ -159,7 +159,7 @@ def train(
     resume: bool = False,
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
-    init: Start | str | None = None,
+    init: Start | Path | str | None = None,
     screen: Screen | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -189,7 +189,7 @@ def train(
     if init is not None:
         if resume:
             raise InputError("a run goes on from its own checkpoint, so no init")
-        start = init if isinstance(init, Start) else read_start(init, recipe)
+        start = init if isinstance(init, Start) else read_start(str(init), recipe)
         recipe = start.named_in(recipe)
     else:
         start = None

@@ -61,7 +61,17 @@ class Start:
         return digest.hexdigest()
 
     def named_in(self, recipe: Recipe) -> Recipe:
-        """The recipe of a run that starts from these weights."""
+        """The recipe of a run that starts from these weights.
+
+        Raises:
+            InputError: it names others, as a recipe does that was recorded of a run.
+        """
+        if recipe.training.init not in ("", self.digest[:16]):
+            raise InputError(
+                f"the recipe starts from the weights {recipe.training.init} (training.init), and"
+                f" {self.source} has others ({self.digest[:16]})",
+                "Name the weights that it is of, or clear the key: --set training.init=",
+            )
         training = recipe.training.model_copy(update={"init": self.digest[:16]})
         return recipe.model_copy(update={"training": training})
 

@@ -25,7 +25,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
-from simsiam_zoo.training.start import FILE, read_start
+from simsiam_zoo.training.start import FILE, Start, read_start
 from simsiam_zoo.training.train import with_start
 from simsiam_zoo.training.untrained import untrained_network
 
@@ -174,6 +174,9 @@ def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> 
     with pytest.raises(InputError, match="starts from the weights"):
         zoo.train(recipe, tmp_path / "without", screen=Screen())
     assert not (tmp_path / "without").exists()
+    others = Start("elsewhere", {"backbone": {"weight": torch.zeros(1)}})
+    with pytest.raises(InputError, match="elsewhere has others"):
+        zoo.train(recipe, tmp_path / "without", init=others, screen=Screen())
     done = CliRunner().invoke(command, ["--resume", str(trained.folder), "--init", "x"])
     assert isinstance(done.exception, InputError)
     assert "no --init" in str(done.exception)
@@ -197,7 +200,7 @@ def test_one_weight_more_or_less_is_another_digest(tiny: Tiny, trained, tmp_path
 
 
 def test_the_weights_that_a_run_started_from_are_kept(tiny: Tiny, trained, tmp_path) -> None:
-    run = zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=trained.folder, screen=Screen())
     kept = load_file(run.folder / FILE)
     theirs = trained.model.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in kept.items())
