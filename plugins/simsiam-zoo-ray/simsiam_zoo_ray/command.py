@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from simsiam_zoo.studies.launcher import LOG
 from simsiam_zoo.studies.tether import tethered
 
 _DEVICES = "_VISIBLE_DEVICES"
+
+_DYING = 2.0
+"""Seconds in which a Ray worker that has killed its children is gone itself."""
 
 
 class Command:
@@ -74,7 +78,12 @@ class Command:
                     env=variables,
                     process_group=0,
                 )
-        return self._process.wait()
+        code = self._process.wait()
+        if code == -signal.SIGKILL and not self._asked:
+            # A worker that loses its node kills its children first and itself next. What it would
+            # tell in between hides the loss of the node, which the caller hears from Ray otherwise.
+            time.sleep(_DYING)
+        return code
 
     def stop(self, grace: float) -> None:
         """SIGTERM to the command; SIGKILL to all its processes if it still runs `grace` s later."""
