@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def describe(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
     queue = list(plan.jobs(folder))  # without those that cannot be built
     left = [job for job in left if job.arm not in plan.not_run]
     known = all(job.arm in seconds for job in left)
-    total = sum(seconds[job.arm] for job in left) / jobs if known else None
+    total = span([seconds[job.arm] for job in left], jobs) if known else None
     arms = [
         {
             **arm,
@@ -42,6 +43,14 @@ def describe(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
         "jobs": jobs,
         "seconds": total,
     }
+
+
+def span(seconds: list[float], jobs: int) -> float:
+    """Seconds until all have ended, of which `jobs` run at once and start in this order."""
+    ends = [0.0] * jobs
+    for each in seconds:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from simsiam_zoo.cli.ablate import ablate
-from simsiam_zoo.cli.dry_study import print_plan
+from simsiam_zoo.cli.dry_study import print_plan, span
 from simsiam_zoo.cli.report import report
 from simsiam_zoo.errors import InputError
 
@@ -55,6 +55,13 @@ def test_the_plan_is_printed_with_an_estimate_and_nothing_is_written(tmp_path, c
     assert not out.exists()
     print_plan(plan)
     assert f"4 runs in {out}; seeds 0, 1; 1 at once" in capsys.readouterr().out
+
+
+def test_the_estimate_knows_what_runs_beside_what() -> None:
+    assert span([1.0, 1.0, 1.0, 5.0], 2) == 6.0  # the long one last: it ends alone
+    assert span([5.0, 1.0, 1.0, 1.0], 2) == 5.0
+    assert span([2.0, 3.0], 1) == 5.0
+    assert span([], 2) == 0.0
 
 
 @pytest.mark.parametrize(
