@@ -64,6 +64,7 @@ class Evidence:
         rank, rank_limit: effective rank of the embeddings, and the most it could be, min(N, d).
         untrained_rank: the same of the untrained network.
         gain: interval of the kNN top-1 gain over the untrained network (low, mean, high), 0 to 1.
+        before: what to call that network: "starting" where it had another's weights.
     """
 
     finite: bool
@@ -75,6 +76,7 @@ class Evidence:
     rank_limit: int | None = None
     untrained_rank: float | None = None
     gain: tuple[float, float, float] | None = None
+    before: str = "untrained"
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, str]:
@@ -84,9 +86,13 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
     if (sign := _collapse(evidence)) is not None:
         return "collapsed", sign
     if evidence.gain is None:
-        return "undetermined", "no labels, so nothing to compare with the untrained network"
+        return (
+            "undetermined",
+            f"no labels, so nothing to compare with the {evidence.before} network",
+        )
     low, mean, high = (100 * value for value in evidence.gain)
-    text = f"kNN gains {mean:+.1f} points on the untrained network (95%: {low:+.1f} to {high:+.1f})"
+    interval = f"95%: {low:+.1f} to {high:+.1f}"
+    text = f"kNN gains {mean:+.1f} points on the {evidence.before} network ({interval})"
     return ("learned" if low > 0 else "undertrained"), text
 
 
@@ -104,7 +110,7 @@ def _collapse(e: Evidence) -> str | None:
         return None  # few directions from the start: nothing fell in
     if not _loss_went_down(e):
         return None
-    before = "" if e.untrained_rank is None else f" (untrained: {e.untrained_rank:.1f})"
+    before = "" if e.untrained_rank is None else f" ({e.before}: {e.untrained_rank:.1f})"
     loss = "" if e.last_loss is None else f" while the loss fell to {e.last_loss:.3f}"
     return f"effective rank {e.rank:.1f} of {e.rank_limit}{before}{loss}"
 

@@ -74,7 +74,7 @@ def _evidence(run: Run) -> list[tuple[str, str]]:
         rows.append(("loss", f"{value:.3f}"))
     if (gain := found.get("knn_gain_interval")) is not None:
         low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
-        rows.append(("kNN over untrained", f"{mean} points ({low} to {high})"))
+        rows.append(("kNN gain", f"{mean} points ({low} to {high})"))
     return rows
 
 

@@ -30,10 +30,10 @@ from simsiam_zoo.training.monitor import embedding_rank
 from simsiam_zoo.training.record import Record
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, centre_batches, to_device
-from simsiam_zoo.training.untrained import untrained_network
+from simsiam_zoo.training.untrained import state_before, untrained_network
 
 FORMAT = 1
-TRAINED, UNTRAINED, RAW = "trained network", "untrained network", "raw pixels"
+TRAINED, RAW = "trained network", "raw pixels"
 
 
 def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> dict[str, Any]:
@@ -133,14 +133,15 @@ def measure(
     if setup.dataset.test is None or classes is None:
         return [], None
     # The verdict needs the untrained network, whether or not its figures are shown.
+    before = f"{state_before(setup)} network"
     encoders: dict[str, Encoder] = {
         TRAINED: frozen(setup.siamese.backbone, setup.runtime),
-        UNTRAINED: frozen(untrained.backbone, setup.runtime),
+        before: frozen(untrained.backbone, setup.runtime),
     }
     shown = [TRAINED]
     if setup.recipe.evaluation.baselines:
         encoders[RAW] = raw_pixels
-        shown = [TRAINED, UNTRAINED, RAW]
+        shown = [TRAINED, before, RAW]
     digest = state_digest(setup.siamese.backbone)
     train = features(setup, setup.dataset.train, encoders, screen, "training images")
     # A figure on fewer test images than there are is another figure; a bank may miss one.
@@ -161,8 +162,8 @@ def measure(
         for figure in protocol(benches[network])
     ]
     knn = KnnProtocol(k=20)
-    after, before = (knn(benches[network])[0] for network in (TRAINED, UNTRAINED))
-    return figures, paired_gain(after.correct, before.correct)
+    gained, had = (knn(benches[network])[0].correct for network in (TRAINED, before))
+    return figures, paired_gain(gained, had)
 
 
 def augmented_views(setup: Setup, encode: Encoder) -> AugmentedViews | None:

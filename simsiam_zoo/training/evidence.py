@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from simsiam_zoo.evaluation.verdict import Evidence
 from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import Setup, monitor_ids
+from simsiam_zoo.training.untrained import state_before
 
 
 def gather_evidence(
@@ -38,6 +39,7 @@ def gather_evidence(
         rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),
         untrained_rank=untrained_rank,
         gain=gain,
+        before=state_before(setup),
     )
 
 

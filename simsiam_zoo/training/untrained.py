@@ -14,6 +14,11 @@ from simsiam_zoo.training.start import start_from
 CALIBRATION_BATCHES = 50
 
 
+def state_before(setup: Setup) -> str:
+    """What to call that network beside the trained one: it may begin with another's weights."""
+    return "starting" if setup.start else "untrained"
+
+
 def untrained_network(setup: Setup) -> Siamese:
     """The network as the run began with it, with BN statistics of training views.
 

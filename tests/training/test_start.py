@@ -73,8 +73,12 @@ def test_the_verdict_compares_with_the_start(tiny: Tiny, trained, tmp_path) -> N
     compared = dict(untrained_network(setup).named_parameters())
     for name, value in trained.model.named_parameters():
         assert torch.equal(compared[name], value), name
-    run = zoo.train(tiny(STILL), tmp_path / "run", init=start, screen=Screen())
+    shown = tiny({**STILL, "evaluation.baselines": True})
+    run = zoo.train(shown, tmp_path / "run", init=start, screen=Screen())
     assert run.verdict != "learned"
+    assert run.result is not None
+    assert "on the starting network" in run.result["reason"]
+    assert {figure["network"] for figure in run.figures} >= {"trained network", "starting network"}
 
 
 def test_an_interrupted_run_ends_alike_when_its_source_is_gone(
