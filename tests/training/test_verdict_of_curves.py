@@ -37,7 +37,7 @@ def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(evidence, "monitor_ids", lambda setup: range(curve["rank_limit"]))
     siamese = SimpleNamespace(dim=512, loss=SimpleNamespace(minimum=curve["loss_minimum"]))
     seen = evidence.gather_evidence(
-        cast(Setup, SimpleNamespace(siamese=siamese)),
+        cast(Setup, SimpleNamespace(siamese=siamese, start={})),
         curve["rows"],
         curve["steps"],
         rank=curve["rank"],
