@@ -80,7 +80,7 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", _local("RANK", 0))
+            return _cuda(name, _local("RANK", 0))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -89,22 +89,38 @@ def _device(name: str) -> torch.device:
     if device.type not in {"cpu", "cuda", "mps"}:
         raise InputError(f"training.device = {name!r}: it is auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda":
-        count, local = torch.cuda.device_count(), _local("WORLD_SIZE", 1)
-        if device.index is not None and local > 1:
+        if device.index is not None and (local := _local("WORLD_SIZE", 1)) > 1:
             raise InputError(
                 f"training.device = {name!r}: {local} processes cannot share one device",
                 "Say cuda: each process takes its own.",
             )
-        index = _local("RANK", 0) if device.index is None else device.index
-        if index >= count:
-            raise InputError(
-                f"training.device = {name!r}: this machine has {count} CUDA devices, and"
-                f" number {index} is asked for"
-            )
-        return torch.device("cuda", index)
+        return _cuda(name, _local("RANK", 0) if device.index is None else device.index)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("training.device = 'mps': this machine has no MPS device")
+        raise InputError(
+            "training.device = 'mps': this machine has no MPS device", "Say auto or cpu."
+        )
     return torch.device(device.type)
+
+
+def _cuda(name: str, index: int) -> torch.device:
+    """CUDA device `index`, which `name` led to."""
+    count, local = torch.cuda.device_count(), _local("WORLD_SIZE", 1)
+    if index < count:
+        return torch.device("cuda", index)
+    if count == 0:
+        found = "no CUDA device" if torch.version.cuda else "a torch that was built without CUDA"
+        raise InputError(
+            f"training.device = {name!r}: this machine has {found}", "Say auto or cpu."
+        )
+    if local > count:
+        raise InputError(
+            f"training.device = {name!r}: {local} processes, and CUDA devices for {count} of them",
+            f"Start {count} on each machine (torchrun --nproc-per-node {count}), or say cpu.",
+        )
+    raise InputError(
+        f"training.device = {name!r}: there is no such device; this machine has"
+        f" cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
+    )
 
 
 def _precision(name: str, device: torch.device) -> str:

@@ -78,7 +78,7 @@ def test_a_stated_precision_is_kept(machine):
         ("", "auto", "auto, cpu, cuda, cuda:N or mps"),
         ("cuda:-1", "auto", "auto, cpu, cuda, cuda:N or mps"),
         ("meta", "auto", "auto, cpu, cuda, cuda:N or mps"),
-        ("cuda:1", "auto", "has 1 CUDA device"),
+        ("cuda:1", "auto", "no such device; this machine has cuda:0"),
         ("mps", "auto", "no MPS"),
         ("cpu", "fp16", "training.precision = 'fp16': not on cpu"),
     ],
@@ -88,6 +88,29 @@ def test_what_the_machine_cannot_do_is_refused(machine, device, precision, words
     with pytest.raises(InputError) as caught:
         open_runtime(device, precision, 1)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_more_processes_than_devices_are_refused_before_cuda_fails(machine, monkeypatch, device):
+    machine(cuda=[(8, 0), (8, 0)])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert str(open_runtime(device, "auto", 1).device) == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="3 processes, and CUDA devices for 2") as caught:
+        open_runtime(device, "auto", 1)
+    assert "--nproc-per-node 2" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "words"), [("12.8", "no CUDA device"), (None, "without CUDA")]
+)
+def test_cuda_where_there_is_none_says_why(machine, monkeypatch, built_for, words):
+    machine()
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    with pytest.raises(InputError, match=words) as caught:
+        open_runtime("cuda", "auto", 1)
+    assert "cpu" in str(caught.value.hint)
 
 
 def test_autocast_and_scaling_follow_the_precision():
