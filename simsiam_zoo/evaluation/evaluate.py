@@ -20,11 +20,13 @@ from simsiam_zoo.evaluation.subject import Subject
 from simsiam_zoo.recipe.lock import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.memory import memory_trouble
 
 FORMAT = 1
 _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 
+@memory_trouble("the evaluation", "A smaller --batch-size takes less.")
 def evaluate(
     subject: Subject, *, batch: int = 256, watcher: Watcher | None = None
 ) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def evaluate(
         The report, plain values; what is in it is in docs/evaluation.md.
 
     Raises:
-        InputError: the data cannot be measured on, or the device cannot do what is asked.
+        InputError: the data cannot be measured on, the device cannot do what is asked, or memory
+            does not suffice.
         DataError: images are damaged.
         PluginError: a component cannot be used, or the network changed under evaluation.
     """

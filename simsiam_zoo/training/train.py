@@ -19,6 +19,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.compile import WEAKER as COMPILED
+from simsiam_zoo.runtime.memory import memory_trouble
 from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
@@ -41,6 +42,11 @@ from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, rest
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
 from simsiam_zoo.training.start import Start, keep_start, kept_start, start_from
+
+_TAKES_LESS = (
+    "A smaller --batch-size, --precision bf16 or a smaller part takes less, and several processes"
+    " (torchrun) share the batch."
+)
 
 
 def train(
@@ -69,7 +75,8 @@ def train(
 
     Raises:
         InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
-            the run to resume is of another identity, or the run is not as `locked` says.
+            the run to resume is of another identity, the run is not as `locked` says, or memory
+            does not suffice.
         PluginError: a component cannot be used.
         DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `result.json` says so.
@@ -77,7 +84,9 @@ def train(
         PeerError: another rank failed.
     """
     # The caller's generators are none of our business.
-    with distributed.joined(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    enough_memory = memory_trouble("the run", _TAKES_LESS)
+    with distributed.joined(), torch.random.fork_rng(devices=devices), enough_memory:
         main = distributed.rank() == 0
         screen = (screen or default_screen()) if main else Screen()
         out = Path(distributed.from_main(lambda: str(out)))

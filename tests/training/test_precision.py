@@ -59,15 +59,6 @@ def test_bfloat16_and_float32_stay_together_over_a_hundred_steps(
     recipe = tiny({"data.image_size": 16, "training.batch_size": 32, "training.epochs": 34})
     with torch.random.fork_rng(devices=[]):
         full, half = losses(recipe, "fp32"), losses(recipe, "bf16")
-    print(
-        "XX",
-        full[::10],
-        (full - half).abs().max(),
-        full.mean() - half.mean(),
-        (nn.functional.avg_pool1d(full[None], 10, 1) - nn.functional.avg_pool1d(half[None], 10, 1))
-        .abs()
-        .max(),
-    )
     assert not torch.equal(full, half)  # else both had been the same arithmetic
     assert full[-10:].mean() < full[:10].mean() - 0.3  # they learn: a tolerance means something
     assert half.mean().item() == pytest.approx(full.mean().item(), abs=MEAN_TOLERANCE)

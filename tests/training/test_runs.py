@@ -282,6 +282,18 @@ def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_
     assert train(recipe, folder, resume=True, screen=Screen())["steps"] == 12
 
 
+def test_too_little_memory_in_a_step_is_a_users_error_that_says_what_takes_less(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_small(*given: Any, **named: Any) -> bool:
+        torch.empty(1 << 50, dtype=torch.uint8)  # no machine has as much
+        raise AssertionError("there was memory for that")
+
+    monkeypatch.setattr("simsiam_zoo.training.train.scaled_step", too_small)
+    with pytest.raises(InputError, match=r"(?s)not enough memory for the run: .*--batch-size"):
+        train(tiny(), tmp_path / "run", screen=Screen())
+
+
 def test_standing_still_is_not_learning(run: Run) -> None:
     """The untrained network has BN statistics too: an lr of nothing gains nothing on it."""
     for seed in (0, 1, 2):
