@@ -106,7 +106,21 @@ def make_optimizer(
     kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
     fused = device.type in {"cpu", "cuda"}
     optimizer: torch.optim.Optimizer = kind(param_groups, lr=0.0, fused=fused, **own_keys)
+    if name == "sgd" and own_keys.get("momentum"):
+        _begin_momentum(optimizer)
     return optimizer
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give SGD its momentum before the first step: zero, from which that step is the same.
+
+    By itself torch's fused SGD (2.14) takes memory for it in the first step and leaves the writing
+    to the kernel, which writes nothing where fp16 gradients overflow. The first scale of the loss
+    is there to overflow, so the second step would go on from whatever was in that memory.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _param_groups(part: str, params: list[nn.Parameter], own: Group) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -109,6 +110,38 @@ def test_the_step_is_plain_sgd_with_momentum():
         velocity = 0.9 * velocity + gradient + 0.01 * weight
         weight -= 0.1 * velocity
         assert part.weight.item() == pytest.approx(weight, rel=1e-6)
+
+
+@pytest.fixture
+def memory_is_dirty() -> Iterator[None]:
+    """What torch hands out without a value is NaN."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("memory_is_dirty")
+@pytest.mark.parametrize("name", list(OWN_KEYS))
+def test_an_overflow_in_the_first_step_leaves_nothing_behind(name):
+    """As fp16 begins: the first scale of the loss is there to overflow."""
+    weights = []
+    for overflows in (0, 1):
+        part = nn.Linear(3, 2)
+        with torch.no_grad():
+            part.weight.copy_(torch.arange(6.0).view(2, 3)), part.bias.fill_(1.0)
+        group = Group(lr=0.1, weight_decay=0.01, schedule="constant")
+        optimizer = make_optimizer(name, {"head": part}, {"head": group}, OWN_KEYS[name], CPU)
+        Schedule(3).apply(optimizer, 0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** (3 + overflows))
+        for slope in [math.inf] * overflows + [2.0, -1.0]:
+            optimizer.zero_grad()
+            scaler.scale(slope * part(torch.tensor([1.0, 2.0, 4.0])).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        weights.append(torch.cat([part.weight.detach().flatten(), part.bias.detach()]))
+    assert torch.equal(*weights)
 
 
 def test_an_adamw_step_is_the_papers():
