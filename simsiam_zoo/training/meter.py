@@ -9,10 +9,10 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,9 +37,13 @@ class Meter:
 
     Loss and std x sqrt(d) are means over the steps since the last row. The gradient's norm, the
     alignment and the uniformity are those of the row's own step, since they cost something.
+
+    Args:
+        setup: the run.
+        row: what a run that goes on had of its coming row (`state`).
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, row: Mapping[str, Any] | None = None) -> None:
         self._setup = setup
         self._interval = setup.recipe.logging.interval_steps
         self._began = time.monotonic()
@@ -47,6 +51,21 @@ class Meter:
         self._summed: tuple[str, ...] = ()
         self._last: dict[str, Tensor] = {}
         self._steps, self._waited = 0, 0.0
+        self._steps_before = 0
+        if row:
+            self._sums = row["sums"].to(setup.runtime.device)
+            self._summed = tuple(row["names"])
+            self._steps = self._steps_before = int(row["steps"])
+
+    def state(self) -> dict[str, Any]:
+        """What the coming row has of the steps since the last one, for a checkpoint; ranks meet.
+
+        Without it the row after a resume would be the mean over fewer steps, and another one.
+        """
+        if self._sums is None:
+            return {}
+        sums = distributed.mean(self._sums)
+        return {"names": list(self._summed), "sums": sums, "steps": self._steps}
 
     def is_due(self, step: int) -> bool:
         """Whether there is a row after `step` steps: the first, the last and each n-th."""
@@ -110,7 +129,7 @@ class Meter:
             "epoch": step // self._setup.plan.steps,
             **figures,
             "data_wait": round(figures["data_wait"], 4),
-            "images_per_second": round(batch * self._steps / elapsed, 1),
+            "images_per_second": round(batch * (self._steps - self._steps_before) / elapsed, 1),
             "memory_gb": round(memory(self._setup.runtime.device) / 1e9, 4),
             **{f"lr_{part}": lr for part, lr in learning_rates(self._setup.optimizer).items()},
         }
@@ -134,7 +153,7 @@ class Meter:
 
     def _clear(self) -> None:
         self._sums, self._last = None, {}
-        self._steps, self._waited = 0, 0.0
+        self._steps, self._steps_before, self._waited = 0, 0, 0.0
 
 
 def _pairwise(views: dict[int, Tensor], count: int) -> dict[str, Tensor]:

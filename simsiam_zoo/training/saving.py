@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from simsiam_zoo.runtime.checkpoint import (
 )
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.training.lookahead import block_of
+from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.record import DISK_ERRORS, Record
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup
@@ -32,6 +34,21 @@ class NotFiniteError(Exception):
     """Weights that are not finite are never saved."""
 
 
+@dataclass(frozen=True)
+class Reached:
+    """Where a run is.
+
+    Args:
+        step: steps done.
+        elapsed: seconds of training.
+        row: what the coming row of metrics has so far (`Meter.state`).
+    """
+
+    step: int = 0
+    elapsed: float = 0.0
+    row: dict[str, Any] = field(default_factory=dict)
+
+
 class Keeper:
     """Writes the checkpoints of one run. All ranks call it at the same steps.
 
@@ -39,8 +56,8 @@ class Keeper:
     saved within a block is the state at its start, from which the same block is prepared again.
     """
 
-    def __init__(self, setup: Setup, record: Record, screen: Screen) -> None:
-        self._setup, self._record, self._screen = setup, record, screen
+    def __init__(self, setup: Setup, record: Record, screen: Screen, meter: Meter) -> None:
+        self._setup, self._record, self._screen, self._meter = setup, record, screen, meter
         self._block = block_of(setup)
         self._at_start: tuple[int, dict[str, Any]] | None = None
         self._wanted_at = time.monotonic() + self._interval()
@@ -109,6 +126,7 @@ class Keeper:
             "identity": setup.identity,
             "step": step,
             "elapsed": elapsed,
+            "row": self._meter.state(),
             "siamese": setup.siamese.state_dict(),
             "optimizer": setup.optimizer.state_dict(),
             "scaler": setup.scaler.state_dict(),
@@ -119,8 +137,8 @@ class Keeper:
         return 60 * self._setup.recipe.training.checkpoint_minutes
 
 
-def restore(setup: Setup, record: Record, screen: Screen) -> tuple[int, float]:
-    """Load the last whole checkpoint, cut the metrics back to it. Returns (step, seconds)."""
+def restore(setup: Setup, record: Record, screen: Screen) -> Reached:
+    """Load the last whole checkpoint, cut the metrics back to it."""
     state, path, damage = load_last(record.checkpoints)
     for line in damage:
         screen.say(f"warning: {line}; going on from {path.name}")
@@ -134,7 +152,7 @@ def restore(setup: Setup, record: Record, screen: Screen) -> tuple[int, float]:
     if mine:
         share_out(mine, load_shares(record.checkpoints, step, state["shares"]))
     record.resume(step)
-    return step, float(state["elapsed"])
+    return Reached(step, float(state["elapsed"]), state.get("row", {}))
 
 
 def share_out(mine: dict[str, Tensor], shares: list[dict[str, Tensor]]) -> None:

@@ -27,7 +27,7 @@ from simsiam_zoo.training.collapse import CollapseWatch
 from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.damage import DamageCount
 from simsiam_zoo.training.loggers import Loggers
-from simsiam_zoo.training.lookahead import block_of, in_blocks
+from simsiam_zoo.training.lookahead import in_blocks
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.monitor import look
 from simsiam_zoo.training.prefetch import prefetched
@@ -38,7 +38,7 @@ from simsiam_zoo.training.refusals import (
     refuse_differing,
     refuse_unused,
 )
-from simsiam_zoo.training.saving import Keeper, NotFiniteError, check_same, restore
+from simsiam_zoo.training.saving import Keeper, NotFiniteError, Reached, check_same, restore
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
 from simsiam_zoo.training.start import Start, keep_start, kept_start, start_from
@@ -115,31 +115,33 @@ def train(
                 screen.say(f"warning: not as where the lock was made: {line}")
         record = Record(out, recipe, setup.lock, setup.identity, loggers, writes=main)
         with disk_trouble(out), record, screen:
-            step, elapsed = 0, 0.0
+            reached = Reached()
             if before is None:
                 distributed.together(record.start)
                 if start is not None:
                     distributed.together(lambda: keep_start(out, setup.start) if main else None)
                     screen.say(str(start))
             else:
-                step, elapsed = distributed.together(lambda: restore(setup, record, screen))
-            screen.say(headline(setup, step))
+                reached = distributed.together(lambda: restore(setup, record, screen))
+            screen.say(headline(setup, reached.step))
             if warning := order_warning(
                 setup.dataset.train, recipe.data.lanes * recipe.data.window
             ):
                 screen.say(warning)
-            elapsed = run_steps(setup, record, screen, step, elapsed)
+            elapsed = run_steps(setup, record, screen, reached)
             return distributed.from_main(lambda: conclude(setup, record, screen, elapsed))
 
 
-def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: float) -> float:
-    """The training loop, from `step` to the end. Returns the seconds spent training in all."""
+def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) -> float:
+    """The training loop, from where the run is to its end. Returns all the seconds of training."""
+    step, elapsed = reached.step, reached.elapsed
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
     training = setup.recipe.training
     parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
     after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
     look_epochs = epochs_between_looks(setup.recipe)
-    meter, keeper = Meter(setup), Keeper(setup, record, screen)
+    meter = Meter(setup, reached.row)
+    keeper = Keeper(setup, record, screen, meter)
     watch, damage = CollapseWatch(setup), DamageCount(setup, record, screen)
     agree = distributed.Agreement()
     # It may have been interrupted while it concluded.
@@ -155,7 +157,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, step: int, elapsed: 
         siamese.train()
         batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
         # What a block's policy is shown depends on the step before it: nothing is fetched then.
-        ahead = block_of(setup) == 1
+        ahead = not siamese.gradient.lookahead
         place, device = partial(to_device, setup), setup.runtime.device
         for loaded, batch in prefetched(batches, place, device, ahead):
             keeper.note(step, time.monotonic() - began)

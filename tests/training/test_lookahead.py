@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,33 @@ def test_alternation_of_one_step_is_simsiam_to_the_bit(run: Run) -> None:
     plain, _ = run(noisy, "plain")
     one, _ = run({**noisy, "gradient": "alternation:k=1"}, "one")
     assert same(weights(plain), weights(one))
+
+
+def test_what_a_policy_is_shown_is_never_fetched_ahead_of_the_step_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where the next batch is fetched before the step: a block of one has to wait."""
+
+    def as_on_cuda(
+        loaded: Iterator[Any], place: Callable[[Any], Any], device: torch.device, ahead: bool
+    ) -> Iterator[tuple[Any, Any]]:
+        waiting = None
+        for each in loaded:
+            coming = each, place(each)
+            if not ahead:
+                yield coming
+                continue
+            if waiting is not None:
+                yield waiting
+            waiting = coming
+        if waiting is not None:
+            yield waiting
+
+    plain, _ = run({}, "plain")
+    monkeypatch.setattr("simsiam_zoo.training.train.prefetched", as_on_cuda)
+    for gradient in ("stop-gradient", "alternation:k=1"):
+        ahead, _ = run({"gradient": gradient}, gradient.partition(":")[0])
+        assert same(weights(plain), weights(ahead)), gradient
 
 
 def test_a_block_that_is_held_is_the_block_that_is_read_twice(
