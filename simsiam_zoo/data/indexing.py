@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from simsiam_zoo.data.index import UNLABELLED, Findings, survey
+import numpy as np
+
+from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex, load_index, survey
 from simsiam_zoo.data.manifest import (
     MANIFEST,
     ShardInfo,
@@ -42,10 +44,20 @@ class Scanned:
 
 
 class Scan:
-    """The shards of one folder, to be scanned one by one and their indexes written."""
+    """The shards of one folder, to be scanned one by one and their indexes written.
 
-    def __init__(self, paths: Sequence[Path], out: Path, checksums: bool) -> None:
+    Args:
+        paths: the shards.
+        out: where the indexes go.
+        checksums: read the shards whole.
+        known: what is stated of shards by name; one that differs is refused, its index left alone.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], out: Path, checksums: bool, known: dict[str, ShardInfo]
+    ) -> None:
         self.paths, self.out, self.checksums = tuple(paths), out, checksums
+        self._known = known
         self._said = read_info(paths[0].parent) or {}
 
     def run(self, number: int) -> Scanned | ZooError:
@@ -55,10 +67,14 @@ class Scan:
             index, findings = survey(path, self.checksums)
         except ZooError as error:
             return error
-        with atomic_write(index_path(self.out / path.name)) as file:
-            index.save(file)
         digest = sha256(path) if self.checksums else None
         info = ShardInfo(path.name, len(index), path.stat().st_size, digest)
+        if changed := _changed(path, info, self._known.get(path.name)):
+            return changed
+        at = index_path(self.out / path.name)
+        if self.checksums or not _has_checks(at, index, info.bytes):
+            with atomic_write(at) as file:
+                index.save(file)
         labelled = int((index.labels != UNLABELLED).sum())
         said = self._said.get(path.name)
         return Scanned(info, labelled, findings, said if said != len(index) else None)
@@ -95,9 +111,7 @@ def index_folder(
         known = {shard.name: shard for split in (stated or {}).values() for shard in split.shards}
         found: dict[int, Scanned] = {}
         errors: dict[int, ZooError] = {}
-        for number, result in run_tasks(Scan(paths, out, checksums), len(paths), jobs):
-            if isinstance(result, Scanned) and (changed := _changed(paths[number], result, known)):
-                result = changed
+        for number, result in run_tasks(Scan(paths, out, checksums, known), len(paths), jobs):
             if isinstance(result, ZooError):
                 errors[number] = result
             else:
@@ -115,9 +129,19 @@ def index_folder(
     return scanned
 
 
-def _changed(path: Path, scanned: Scanned, known: dict[str, ShardInfo]) -> DataError | None:
+def _has_checks(path: Path, index: ShardIndex, tar_size: int) -> bool:
+    """Whether the index at `path` says all that `index` does, and has checksums of the images."""
+    try:
+        before = load_index(path, tar_size)
+    except (OSError, DataError):
+        return False
+    columns = [f.name for f in fields(ShardIndex) if f.name != "image_checks"]
+    same = all(np.array_equal(getattr(before, name), getattr(index, name)) for name in columns)
+    return same and len(before.image_checks) > 0
+
+
+def _changed(path: Path, now: ShardInfo, before: ShardInfo | None) -> DataError | None:
     """The error for a shard that is not what it was when its checksum was taken."""
-    before, now = known.get(path.name), scanned.info
     if before is None or before.sha256 is None:
         return None
     if (before.bytes, before.samples) == (now.bytes, now.samples):

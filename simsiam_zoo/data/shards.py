@@ -58,7 +58,26 @@ def _open(source: str) -> tuple[ShardSet, ShardSet | None]:
         train, test = find_remote(source)
         return _remote_set(train, source), _remote_set(test, source) if test else None
     train_paths, test_paths = locate_shards(source)
+    if os.path.isdir(folder := os.path.expanduser(source)):
+        _refuse_missing(Path(folder))
     return _shard_set(train_paths, source), _shard_set(test_paths, source) if test_paths else None
+
+
+def _refuse_missing(folder: Path) -> None:
+    """A folder has all the shards that its manifest states, or it was not copied to the end.
+
+    Raises:
+        DataError: shards are missing.
+    """
+    there = set(os.listdir(folder))
+    splits = (read_manifest(folder) or {}).values()
+    stated = [shard.name for split in splits for shard in split.shards]
+    if missing := [name for name in stated if name not in there]:
+        raise DataError(
+            f"{folder} lacks {len(missing):,} of the {len(stated):,} shards that its manifest"
+            f" states; the first is {missing[0]}",
+            "Copy them again; or, to do without them, name those that are there by a pattern.",
+        )
 
 
 def _remote_set(split: RemoteSplit, source: str) -> ShardSet:

@@ -46,14 +46,26 @@ def test_checksums_are_stored_and_notice_a_changed_bit_later(foreign):
     assert index.image_checks.tolist() == [zlib.crc32(random_png(i)) for i in range(3)]
     before = (foreign[0].parent / "manifest.json").read_text()
 
+    at = index_path(foreign[0])
+    indexed = at.read_bytes()
     index_folder(foreign)  # a quick look does not forget them
     assert (foreign[0].parent / "manifest.json").read_text() == before
+    assert at.read_bytes() == indexed
     content = bytearray(foreign[0].read_bytes())
     content[content.index(b"IDAT") + 9] ^= 1
     foreign[0].write_bytes(content)
     with pytest.raises(DataError, match=r"1 of 2 shards are refused; .*a\.tar is not what it was"):
         index_folder(foreign, checksums=True)
     assert (foreign[0].parent / "manifest.json").read_text() == before
+    assert at.read_bytes() == indexed  # what would tell readers of the damage
+
+
+def test_a_folder_that_was_not_copied_whole_is_refused(foreign):
+    index_folder(foreign)
+    foreign[1].unlink()
+    with pytest.raises(DataError, match=r"lacks 1 of the 2 shards .* first is b\.tar"):
+        open_shards(str(foreign[1].parent))
+    assert open_shards(str(foreign[0].parent / "*.tar")).train.counts == (3,)
 
 
 def test_duplicates_are_refused_with_their_number_and_nothing_is_counted(foreign):

@@ -270,6 +270,20 @@ def test_a_tree_of_images_labels_by_folder_as_torchvision_does(tmp_path):
     assert original.splits["val"].labels.tolist() == [2]
 
 
+def test_a_class_whose_folder_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):
+    put(tmp_path, "a/0.png", "b/1.png")
+    listed = os.scandir
+
+    def scandir(path):  # root may read everything
+        if os.path.basename(path) == "a":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"/a cannot be read: Permission denied"):
+        open_original(tmp_path)
+
+
 def test_flat_and_unlabelled_images(tmp_path):
     put(tmp_path, "a.jpg", "b.png", "c.txt")
     flat = open_original(tmp_path)

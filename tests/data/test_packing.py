@@ -60,6 +60,16 @@ def test_every_image_is_packed_once_with_its_label(tree, tmp_path):
     assert open_shards(str(tmp_path / "out")).classes == ("a", "b")
 
 
+def test_a_source_that_goes_away_is_no_damage_and_packing_goes_on_when_it_is_back(tree, tmp_path):
+    whole = packed(tree, tmp_path / "whole")
+    original, away = open_original(tree), tree.rename(tmp_path / "away")
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        pack_original(original, tmp_path / "out", SMALL)
+    assert (tmp_path / "out" / PACKING).is_dir()  # readers refuse it
+    away.rename(tree)
+    assert packed(tree, tmp_path / "out") == whole
+
+
 def test_the_number_of_processes_and_the_place_change_no_byte(tree, tmp_path):
     one = packed(tree, tmp_path / "one", jobs=1)
     moved = tree.rename(tmp_path / "elsewhere")

@@ -128,7 +128,10 @@ class Job:
             except DataError as error:
                 damaged.append((split.name(i), error.what))
             except OSError as error:
-                raise DataError(f"{split.name(i)} cannot be read: {error.strerror}") from None
+                raise DataError(
+                    f"{split.name(i)} cannot be read: {error.strerror}",
+                    "Say the same again when it can: packing goes on where it stopped.",
+                ) from None
             else:
                 yield PackedSample(split.key(i), image, form, int(split.labels[i]))
 

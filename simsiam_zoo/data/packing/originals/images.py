@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -79,10 +80,18 @@ def _list(folder: Path, labels: bool, notes: list[str]) -> dict[str | None, list
 
 
 def _walk(folder: Path, prefix: str, unpacked: list[int]) -> Iterator[Found]:
-    for at, folders, _ in os.walk(folder):
+    for at, folders, _ in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(at, folder)
         yield from _files(Path(at), prefix if below == "." else f"{prefix}{below}/", unpacked)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """A folder that cannot be read is no folder without images: its class would be missing."""
+    raise InputError(
+        f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}",
+        "Give yourself the right to read it, or pack another folder.",
+    ) from None
 
 
 def _files(folder: Path, prefix: str, unpacked: list[int]) -> Iterator[Found]:
@@ -135,12 +144,9 @@ class _Files(Split):
         return printable(os.fsencode(self._paths[i]))
 
     def read(self, i: int) -> bytes:
-        """The file's bytes."""
-        try:
-            with (self._folder / self._paths[i]).open("rb") as file:
-                content = file.read(MAX_IMAGE_BYTES + 1)
-        except OSError as error:
-            raise DataError(f"it cannot be read: {error.strerror}") from None
+        """The file's bytes. An OSError is no damage of the image, and ends the packing."""
+        with (self._folder / self._paths[i]).open("rb") as file:
+            content = file.read(MAX_IMAGE_BYTES + 1)
         if len(content) > MAX_IMAGE_BYTES:
             raise DataError(f"an image of over {MAX_IMAGE_BYTES:,} bytes is refused")
         return content
