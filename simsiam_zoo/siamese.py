@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS, Resolved
 from simsiam_zoo.errors import InputError, PluginError, ZooError
+from simsiam_zoo.runtime import distributed
 
 
 @dataclass
@@ -260,11 +261,14 @@ def _dry_run(
     expected: tuple[int, ...] | None = None,
     hint: str | None = None,
 ) -> Tensor:
-    """The output for two samples, checked; in eval mode, so that no running statistic moves."""
+    """The output for two samples, checked; in eval mode, so that no running statistic moves.
+
+    It is this process's own: one rank builds the untrained network while the others wait for it.
+    """
     given = " and ".join(_shape(x) for x in inputs)
     module.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), distributed.apart():
             output = module(*inputs)
     except ZooError:
         raise

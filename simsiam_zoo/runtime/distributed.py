@@ -32,6 +32,7 @@ _FAILURE = "simsiam-zoo/failure"
 
 _side: Any = None
 _store: Any = None
+_apart = False
 
 
 def announced_world_size() -> int:
@@ -254,6 +255,20 @@ class _Gather(torch.autograd.Function):
         return summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside, `gather`, `total` and `mean` are those of one process.
+
+    For what a rank may do while the others do something else: they would be waited for without end.
+    """
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
+    finally:
+        _apart = before
+
+
 def gather(x: Tensor) -> Tensor:
     """Rows of all ranks, in the order of ranks: [N, ...] → [world size x N, ...].
 
@@ -261,7 +276,7 @@ def gather(x: Tensor) -> Tensor:
     whole batch's loss of what it gives, the mean over ranks of the parameters' gradients (which DDP
     takes) is the gradient that one process would have computed on the whole batch.
     """
-    if not is_distributed():
+    if _apart or not is_distributed():
         return x
     gathered: Tensor = _Gather.apply(x.contiguous())
     return gathered
@@ -270,11 +285,11 @@ def gather(x: Tensor) -> Tensor:
 def total(x: Tensor) -> Tensor:
     """The sum over ranks, element by element; not differentiable. Integers stay exact."""
     x = x.detach().clone()
-    if is_distributed():
+    if is_distributed() and not _apart:
         dist.all_reduce(x)
     return x
 
 
 def mean(x: Tensor) -> Tensor:
     """The mean over ranks, element by element, of a floating-point tensor; not differentiable."""
-    return total(x) / world_size()
+    return total(x) / (1 if _apart else world_size())

@@ -112,3 +112,17 @@ def test_the_presets_are_the_papers(name: str) -> None:
         assert ratios == pytest.approx([0.04] * 3)
     else:
         assert (paper.loss.lambd, paper.loss.scale) == (0.0051, 1.0)
+
+
+def test_two_processes_train_to_the_verdict(
+    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+) -> None:
+    """The loss gathers, and at the end the first rank alone builds the untrained network."""
+    recipe = tiny(**PARTS, loss=LOSSES["vicreg"], **{"evaluation.baselines": True})
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "simsiam_zoo", "train", "--recipe", str(tmp_path / "recipe.toml")]
+    command += ["--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").is_file()
