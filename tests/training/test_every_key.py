@@ -171,5 +171,5 @@ def test_each_key_changes_what_it_says(
 def test_the_dataset_and_the_device_are_used(run: Run, tiny: Callable[..., Recipe]) -> None:
     with pytest.raises(InputError, match="no data at"):
         run({"dataset": "./nowhere"})
-    with pytest.raises(InputError, match="CUDA devices"):
+    with pytest.raises(InputError, match="CUDA device"):
         run({"training.device": "cuda:99"})
