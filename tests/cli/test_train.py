@@ -108,7 +108,7 @@ WRONG = {
     "remote data": (["--data", "pipe:cat x.tar"], "pipe:"),
     "no such precision": (["--precision", "fp17"], "fp16"),
     "no such protocol": (["--set", 'evaluation.protocols=["knnn"]'], "knn"),
-    "no such device": (["--device", "cuda:77"], "CUDA devices"),
+    "no such device": (["--device", "cuda:77"], "CUDA device"),
     "a batch larger than the data": (["--batch-size", "5000"], "at most 1347"),
     "no such recipe": (["--recipe", "none.toml"], "none.toml"),
     "the same key twice": (["--predictor", "none", "--set", "predictor=mlp"], "twice"),
