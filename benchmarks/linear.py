@@ -31,10 +31,10 @@ from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
 from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
-from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.setup import Setup, prepare
 
 STEPS = 4

@@ -40,10 +40,10 @@ from torchvision.models import resnet18, resnet50
 
 from simsiam_zoo.data.loader import LoadedBatch, TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.one_output_conv import OneOutputConv2d
-from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 from simsiam_zoo.training.train import train

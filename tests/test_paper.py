@@ -11,8 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.siamese import Batch, Siamese, parameter_counts
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.siamese import Batch, Parts, Siamese, build, parameter_counts
 
 
 def paper_model() -> nn.ModuleDict:

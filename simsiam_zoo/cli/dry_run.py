@@ -8,9 +8,10 @@ import click
 import torch
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.siamese import parameter_counts
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.sizes import sizes
-from simsiam_zoo.siamese import Parts, build, parameter_counts
 
 
 def dry_run(recipe: Recipe, init: str | None, as_json: bool) -> None:

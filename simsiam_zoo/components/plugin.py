@@ -14,6 +14,7 @@ from simsiam_zoo.components.around import SIMSIAM, around_the_parts
 from simsiam_zoo.components.timm_names import timm_names, timm_pretrained
 
 _HERE = "simsiam_zoo.components"
+_MODEL = "simsiam_zoo.model"
 
 
 @hookimpl
@@ -34,7 +35,7 @@ def _backbones() -> Iterator[Component | Family]:
         "backbone",
         "timm",
         names=timm_names,
-        target=f"{_HERE}.backbones:timm_backbone",
+        target=f"{_MODEL}.backbones:timm_backbone",
         summary="Any timm model by its timm name, pooled features",
         params=(
             Param("drop_path_rate", float, 0.0, "Stochastic depth, where the model has it", 0, 1),
@@ -46,7 +47,7 @@ def _backbones() -> Iterator[Component | Family]:
         yield Component(
             "backbone",
             f"resnet{depth}_cifar",
-            target=f"{_HERE}.backbones:resnet{depth}_cifar",
+            target=f"{_MODEL}.backbones:resnet{depth}_cifar",
             summary=f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool",
             reference=f"{SIMSIAM} appendix D",
         )
@@ -56,7 +57,7 @@ def _projectors() -> Iterator[Component]:
     yield Component(
         "projector",
         "mlp",
-        target=f"{_HERE}.projectors:MlpProjector",
+        target=f"{_MODEL}.heads:MlpProjector",
         summary="fc-BN-ReLU layers, BN on the output as well",
         params=(
             Param("layers", int, 3, "Number of fc layers", min=1, max=16),
@@ -70,7 +71,7 @@ def _projectors() -> Iterator[Component]:
     yield Component(
         "projector",
         "none",
-        target=f"{_HERE}.projectors:NoProjector",
+        target=f"{_MODEL}.heads:NoProjector",
         summary="No projector: z is the backbone's feature",
     )
 
@@ -81,7 +82,7 @@ def _predictors() -> Iterator[Component]:
     yield Component(
         "predictor",
         "mlp",
-        target=f"{_HERE}.predictors:MlpPredictor",
+        target=f"{_MODEL}.heads:MlpPredictor",
         summary="Bottleneck MLP: fc-BN-ReLU, then a plain fc",
         params=(hidden, norm),
         reference=f"{SIMSIAM} section 3",
@@ -89,14 +90,14 @@ def _predictors() -> Iterator[Component]:
     yield Component(
         "predictor",
         "none",
-        target=f"{_HERE}.predictors:NoPredictor",
+        target=f"{_MODEL}.heads:NoPredictor",
         summary="No predictor: p is z",
         reference=f"{SIMSIAM} table 1 (a)",
     )
     yield Component(
         "predictor",
         "fixed-random",
-        target=f"{_HERE}.predictors:FixedRandomPredictor",
+        target=f"{_MODEL}.heads:FixedRandomPredictor",
         summary="The MLP at its random initialisation, never trained",
         params=(hidden, norm),
         reference=f"{SIMSIAM} table 1 (b)",
@@ -104,7 +105,7 @@ def _predictors() -> Iterator[Component]:
     yield Component(
         "predictor",
         "linear",
-        target=f"{_HERE}.predictors:LinearPredictor",
+        target=f"{_MODEL}.heads:LinearPredictor",
         summary="One fc layer",
         params=(Param("bias", bool, True, "A bias in the fc layer"),),
     )
@@ -124,7 +125,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "stop-gradient",
-        target=f"{_HERE}.gradients:StopGradient",
+        target=f"{_MODEL}.gradients:StopGradient",
         summary="The target is a constant: no gradient through z",
         params=params,
         reference=f"{SIMSIAM} sections 3 and 4.6",
@@ -132,7 +133,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "none",
-        target=f"{_HERE}.gradients:NoStopGradient",
+        target=f"{_MODEL}.gradients:NoStopGradient",
         summary="Gradient flows through both sides",
         params=params,
         reference=f"{SIMSIAM} section 4.1",
@@ -140,7 +141,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "alternation",
-        target=f"{_HERE}.alternation:Alternation",
+        target=f"{_MODEL}.alternation:Alternation",
         summary="Constant targets, computed for k steps at once; k = 1 is stop-gradient",
         params=(Param("k", int, 10, "Steps in a block", min=1, words=("epoch",)),),
         reference=f"{SIMSIAM} section 5.2",
@@ -148,7 +149,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "moving-average",
-        target=f"{_HERE}.moving_average:MovingAverage",
+        target=f"{_MODEL}.moving_average:MovingAverage",
         summary="A constant target for each image: its z, averaged over the epochs",
         params=(
             Param("momentum", float, 0.8, "What is kept each time an image is seen", 0, 1),
@@ -162,21 +163,21 @@ def _losses() -> Iterator[Component]:
     yield Component(
         "loss",
         "cosine",
-        target=f"{_HERE}.losses:CosineLoss",
+        target=f"{_MODEL}.losses:CosineLoss",
         summary="Negative cosine similarity; minimum -1",
         reference=f"{SIMSIAM} eq. 1",
     )
     yield Component(
         "loss",
         "cross-entropy",
-        target=f"{_HERE}.losses:CrossEntropyLoss",
+        target=f"{_MODEL}.losses:CrossEntropyLoss",
         summary="-softmax(z) log softmax(p) along the channels",
         reference=f"{SIMSIAM} section 4.5",
     )
     yield Component(
         "loss",
         "mse",
-        target=f"{_HERE}.losses:MseLoss",
+        target=f"{_MODEL}.losses:MseLoss",
         summary="Squared distance, of l2-normalised vectors by default (2 - 2 cos)",
         params=(Param("normalize", bool, True, "l2-normalise both sides first"),),
         reference="arXiv:2006.07733 eq. 2",

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.runtime.device import Runtime
-from simsiam_zoo.siamese import Batch
 
 RAW_SIDE = 32
 """Raw pixels are compared at this side at most: nobody's baseline should need 150,000 channels."""

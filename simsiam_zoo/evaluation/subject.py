@@ -20,9 +20,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
-from simsiam_zoo.components.backbones import timm_backbone
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Silent, Transform, Watcher
+from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from simsiam_zoo.components.backbones import TimmRecipe
 from simsiam_zoo.exchange.formats import Source, timm_code
+from simsiam_zoo.model.backbones import TimmRecipe
 
 
 def model_card(source: Source, made: TimmRecipe, weights: str) -> str:

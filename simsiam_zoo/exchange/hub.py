@@ -8,9 +8,9 @@ from typing import Any
 
 import timm
 
-from simsiam_zoo.components.backbones import TimmRecipe
 from simsiam_zoo.exchange.card import model_card
 from simsiam_zoo.exchange.formats import Code, Source, timm_code, write_safetensors
+from simsiam_zoo.model.backbones import TimmRecipe
 from simsiam_zoo.runtime.folders import atomic_write_text
 
 WEIGHTS = "model.safetensors"

@@ -17,14 +17,15 @@ from typing import Any
 import torch
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.components.backbones import timm_recipe
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.exchange.layouts import Weights, file_digest, fit, read_weights
+from simsiam_zoo.model.backbones import timm_recipe
+from simsiam_zoo.model.build import Parts, set_up
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
-from simsiam_zoo.siamese import Parts, Siamese, set_up
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.record import Record, disk_trouble, refuse_occupied

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from simsiam_zoo.errors import ZooError
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.siamese import Batch
 from simsiam_zoo.studies.plan import StudyPlan
 from simsiam_zoo.training.setup import Setup, prepare
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.components.gradients import StopGradient
-from simsiam_zoo.components.losses import CosineLoss
-from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.testing.checks import expect
 from simsiam_zoo.testing.plugins import Subject
 

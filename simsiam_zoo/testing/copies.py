@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import check, expect
 from simsiam_zoo.testing.plugins import Subject

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.build import Parts, build
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.siamese import Parts, build
 from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 from simsiam_zoo.testing.checks import check, expect

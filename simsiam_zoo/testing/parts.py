@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.siamese import GradientPolicy
 from simsiam_zoo.runtime.compile import compile_in_place
-from simsiam_zoo.siamese import GradientPolicy
 from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import Broken, Inapplicable, check, expect
 from simsiam_zoo.testing.plugins import Subject
@@ -65,7 +65,7 @@ def _alone(subject: Subject, n: int, size: int) -> tuple[nn.Module, list[Tensor]
 def _pairs(subject: Subject, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
     siamese = bench.make(subject)
     policy = siamese.gradient
-    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.siamese.GradientPolicy")
+    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.model.siamese.GradientPolicy")
     given = bench.batch(siamese, n=n)
     bench.prepared(siamese, given)
     pairs = policy(siamese, given)

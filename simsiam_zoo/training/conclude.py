@@ -21,7 +21,7 @@ from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
-from simsiam_zoo.siamese import Siamese, parameter_counts
+from simsiam_zoo.model.siamese import Siamese, parameter_counts
 from simsiam_zoo.training.collapse import CollapseWatch
 from simsiam_zoo.training.curves import draw_curves
 from simsiam_zoo.training.evidence import gather_evidence

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simsiam_zoo.components.backbones import TimmRecipe, timm_recipe
+from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write
 from simsiam_zoo.training.setup import Setup

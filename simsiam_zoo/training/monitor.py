@@ -16,7 +16,7 @@ from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import extract, frozen
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import (
     Setup,

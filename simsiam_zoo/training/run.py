@@ -14,13 +14,14 @@ from torch import nn
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.model.build import Parts
+from simsiam_zoo.model.build import build as build_parts
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.folders import new_run_folder
-from simsiam_zoo.siamese import Parts, Siamese
-from simsiam_zoo.siamese import build as build_parts
 from simsiam_zoo.training.record import Row, read_metrics, read_result
 from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.start import Start, read_start

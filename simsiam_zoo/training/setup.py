@@ -30,6 +30,8 @@ from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
@@ -38,7 +40,6 @@ from simsiam_zoo.runtime.compile import compile_in_place
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 from simsiam_zoo.runtime.one_output_conv import as_products
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
-from simsiam_zoo.siamese import Batch, Parts, Siamese, build
 from simsiam_zoo.training.start import States
 
 

@@ -25,11 +25,12 @@ from torch import Tensor
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.subject import BACKBONE, LIBRARY, published, run_of
+from simsiam_zoo.model.build import Parts, set_up
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
 from simsiam_zoo.runtime.folders import atomic_write
-from simsiam_zoo.siamese import Parts, Siamese, set_up
 
 PRETRAINED = f"{LIBRARY}pretrained"
 FILE = "start.safetensors"

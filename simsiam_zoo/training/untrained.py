@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.training.setup import Setup, build_siamese, to_device, train_loader
 from simsiam_zoo.training.start import start_from
 

@@ -33,7 +33,7 @@ def wheel(install_plugins, monkeypatch):
 
 
 def build_with(**specs: str) -> None:
-    from simsiam_zoo.siamese import Parts, build
+    from simsiam_zoo.model.build import Parts, build
 
     chosen = {
         "backbone": "test_resnet",

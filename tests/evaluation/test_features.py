@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from simsiam_zoo.evaluation.features import extract, frozen, grey_once, raw_pixels
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.runtime.device import Runtime
-from simsiam_zoo.siamese import Batch
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
 BF16 = Runtime(torch.device("cpu"), "bf16", 1)

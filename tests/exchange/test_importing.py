@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.import_ import import_ as command
-from simsiam_zoo.components.gradients import StopGradient
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.exchange.importing import import_checkpoint
-from simsiam_zoo.siamese import Siamese
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 

@@ -15,7 +15,7 @@ from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.data.image import View
 from simsiam_zoo.data.shards import Dataset, open_shards
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.siamese import GradientPolicy
+from simsiam_zoo.model.siamese import GradientPolicy
 from simsiam_zoo.studies.local import LocalLauncher
 
 SETTINGS: dict[str, Any] = {}

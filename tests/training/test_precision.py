@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.components.gradients import StopGradient
-from simsiam_zoo.components.losses import CosineLoss
-from simsiam_zoo.components.mlp import mlp
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.heads import mlp
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import Runtime
-from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.setup import prepare, to_device, train_loader
 
 STEPS = 100

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.setup import prepare, to_device, train_loader
 

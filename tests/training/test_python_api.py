@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import simsiam_zoo as zoo
 from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.siamese import Batch
 from simsiam_zoo.training.setup import prepare
 
 PUBLIC = {

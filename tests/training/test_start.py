@@ -19,10 +19,10 @@ from torch import Tensor
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.train import train as command
-from simsiam_zoo.components.gradients import StopGradient
 from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.siamese import Siamese
 from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.start import FILE, Start, read_start

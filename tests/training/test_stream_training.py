@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import GradientPolicy
+from simsiam_zoo.model.siamese import GradientPolicy
 from simsiam_zoo.training.screen import Screen
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 
 
 class Momentum(GradientPolicy):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.components.losses import MseLoss
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.model.losses import MseLoss
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.runtime.optim import Group, make_optimizer
-from simsiam_zoo.siamese import Batch, Siamese
 from simsiam_zoo_byol.momentum import Momentum
 
 N, DIM, STEPS = 6, 4, 7

@@ -12,10 +12,10 @@ import sys
 import torch
 from torch import nn
 
-from simsiam_zoo.components.gradients import NoStopGradient, StopGradient
-from simsiam_zoo.components.predictors import NoPredictor
+from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
+from simsiam_zoo.model.heads import NoPredictor
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.siamese import Batch, Siamese
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 ROWS = 8

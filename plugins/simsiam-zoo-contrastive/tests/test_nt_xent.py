@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.components.gradients import NoStopGradient, StopGradient
-from simsiam_zoo.components.predictors import NoPredictor
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
+from simsiam_zoo.model.heads import NoPredictor
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 N, DIM = 6, 5

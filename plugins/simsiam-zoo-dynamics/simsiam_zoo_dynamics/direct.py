@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.siamese import Siamese
 
 _NoEigenvalues: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 

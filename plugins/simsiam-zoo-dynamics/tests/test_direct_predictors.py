@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simsiam_zoo.components.gradients import StopGradient
-from simsiam_zoo.components.losses import CosineLoss
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.siamese import Batch, Siamese
 from simsiam_zoo_dynamics.direct import DirectCopy, DirectPred, DirectSet
 
 N, DIM, STEPS = 9, 5, 6

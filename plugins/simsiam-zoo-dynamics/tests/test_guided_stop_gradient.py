@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.components.losses import CosineLoss
-from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo_dynamics.guided import GuidedStopGradient, first_is_nearer
 
 N, DIM = 8, 5

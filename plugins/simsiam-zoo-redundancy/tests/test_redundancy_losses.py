@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.components.gradients import NoStopGradient
-from simsiam_zoo.components.predictors import NoPredictor
-from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo.model.gradients import NoStopGradient
+from simsiam_zoo.model.heads import NoPredictor
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo_redundancy.barlow_twins import BarlowTwinsLoss
 from simsiam_zoo_redundancy.vicreg import VicRegLoss
 

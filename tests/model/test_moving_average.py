@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.components import moving_average
-from simsiam_zoo.components.losses import CosineLoss
-from simsiam_zoo.components.moving_average import MovingAverage
-from simsiam_zoo.components.predictors import NoPredictor
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.model import moving_average
+from simsiam_zoo.model.heads import NoPredictor
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.moving_average import MovingAverage
+from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.runtime.distributed import mean
-from simsiam_zoo.siamese import Batch, Siamese
 
 IMAGES, DIM = 7, 5
 

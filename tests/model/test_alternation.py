@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.components import alternation
-from simsiam_zoo.components.alternation import Alternation
-from simsiam_zoo.components.gradients import StopGradient
-from simsiam_zoo.components.losses import CosineLoss
-from simsiam_zoo.components.predictors import MlpPredictor
-from simsiam_zoo.components.projectors import MlpProjector
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model import alternation
+from simsiam_zoo.model.alternation import Alternation
+from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
+from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 
 
 def network(policy: GradientPolicy) -> Siamese:

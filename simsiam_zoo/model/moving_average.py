@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 from simsiam_zoo.runtime.distributed import gather, rank, total, world_size
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
 
 
 class MovingAverage(GradientPolicy):

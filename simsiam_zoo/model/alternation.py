@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 
 _ON_DEVICE = 1 << 30
 """Bytes of targets that stay on the device; those of longer blocks wait in the host's memory."""

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.components.gradients import NoStopGradient, StopGradient
-from simsiam_zoo.components.losses import CosineLoss, CrossEntropyLoss, MseLoss
-from simsiam_zoo.siamese import Batch, Siamese
+from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
+from simsiam_zoo.model.losses import CosineLoss, CrossEntropyLoss, MseLoss
+from simsiam_zoo.model.siamese import Batch, Siamese
 
 
 def pair(n: int = 6, dim: int = 5) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.build import Parts, build
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text
-from simsiam_zoo.siamese import Parts, build
 
 PAGE = Path(__file__).parents[2] / "docs" / "parts.md"
 ARMS = dict(re.findall(r"^\| [^|]+ \| ([^|]+) \| `(--[^`]+)` \|$", PAGE.read_text(), re.MULTILINE))

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from simsiam_zoo.catalog import HOST_SUPPLIED, PARTS, catalog
-from simsiam_zoo.components.predictors import (
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.model.heads import (
     FixedRandomPredictor,
     LinearPredictor,
     MlpPredictor,
+    MlpProjector,
     NoPredictor,
+    NoProjector,
 )
-from simsiam_zoo.components.projectors import MlpProjector, NoProjector
-from simsiam_zoo.errors import InputError
 
 
 def count(module: nn.Module) -> int:

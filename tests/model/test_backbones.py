@@ -10,9 +10,10 @@ import torchvision
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.components.backbones import timm_backbone, timm_recipe
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import Batch, Parts, build
+from simsiam_zoo.model.backbones import timm_backbone, timm_recipe
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.siamese import Batch
 
 WIDTHS = {
     "resnet10t": 512,

@@ -9,11 +9,11 @@ import torchvision
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Catalog, Component, Param, Plugin, catalog
-from simsiam_zoo.components.backbones import timm_backbone
-from simsiam_zoo.components.predictors import MlpPredictor
-from simsiam_zoo.components.projectors import MlpProjector
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.siamese import Batch, GradientPolicy, Parts, Siamese, build, parameter_counts
+from simsiam_zoo.model.backbones import timm_backbone
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese, parameter_counts
 
 SMALL = {
     "backbone": "resnet10t",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 
 
 class _PairedViews(GradientPolicy):

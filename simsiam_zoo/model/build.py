@@ -1,0 +1,168 @@
+"""Five resolved components to one model: created, fitted together, tried on two images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import PARTS, Resolved
+from simsiam_zoo.errors import PluginError, ZooError
+from simsiam_zoo.model.siamese import GradientPolicy, Siamese
+from simsiam_zoo.runtime import distributed
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The five choices that make a model, each resolved by the catalog."""
+
+    backbone: Resolved
+    projector: Resolved
+    predictor: Resolved
+    gradient: Resolved
+    loss: Resolved
+
+
+def build(
+    parts: Parts,
+    image_size: int,
+    dataset_size: int | None = None,
+    steps_per_epoch: int | None = None,
+    steps: int | None = None,
+) -> Siamese:
+    """Create the five parts, fit them together and let each set itself up.
+
+    The widths are found by a dry run on two images, in eval mode and without a draw from torch's
+    generator, so that weights depend on nothing but the seed. Works on the meta device too.
+
+    Args:
+        parts: which component each part is.
+        image_size: height and width of the views in pixels.
+        dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
+
+    Returns:
+        The model in training mode.
+
+    Raises:
+        InputError: a part does not take the value of one of its parameters.
+        PluginError: a part cannot be created, or breaks the contract; the text names it.
+    """
+    x = _two_images(image_size)
+
+    backbone = _create(parts.backbone, image_size=image_size)
+    size_hint = f"It may not take {image_size} px: another size or another backbone is the way out."
+    y = _dry_run(parts.backbone, backbone, x, hint=size_hint)
+    if y.ndim != 2 or len(y) != len(x):
+        raise _broken(parts.backbone, f"gave {_shape(y)} for {_shape(x)}, not [2, features]")
+    in_dim = y.shape[1]
+
+    projector = _create(parts.projector, in_dim=in_dim)
+    dim = _out_dim(parts.projector, projector)
+    z = _dry_run(parts.projector, projector, y, expected=(2, dim))
+
+    predictor = _create(parts.predictor, dim=dim)
+    _dry_run(parts.predictor, predictor, z, expected=(2, dim))
+
+    gradient = _create(
+        parts.gradient,
+        dim=dim,
+        dataset_size=dataset_size,
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+    )
+    if not isinstance(gradient, GradientPolicy):
+        raise _broken(parts.gradient, "is no subclass of simsiam_zoo.model.siamese.GradientPolicy")
+
+    loss = _create(parts.loss, dim=dim)
+    # not the p and z of above: an untrained model's may be all alike, which a loss need not bear
+    ramp = torch.linspace(-1, 1, 2 * dim).reshape(2, dim)
+    _dry_run(parts.loss, loss, ramp, ramp.flip(0, 1), expected=())
+
+    siamese = Siamese(
+        backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
+    ).train()
+    set_up(parts, siamese)
+    return siamese
+
+
+def set_up(parts: Parts, siamese: Siamese) -> None:
+    """Let each part prepare itself for the weights that the others have (`setup`).
+
+    `build` does it. Whoever then loads the weights that a new run is to start from does it again: a
+    part may have copied those that were there before.
+
+    Raises:
+        PluginError: a part failed; the text names it.
+    """
+    for kind in PARTS:
+        _set_up(getattr(parts, kind), siamese)
+
+
+def _two_images(size: int) -> Tensor:
+    """[2, 3, size, size], neither constant nor alike, in the range of normalised images."""
+    return torch.linspace(-2, 2, 2 * 3 * size * size).reshape(2, 3, size, size)
+
+
+def _create(part: Resolved, **host: int | None) -> nn.Module:
+    module = part.create(**host)
+    if not isinstance(module, nn.Module):
+        raise _broken(part, f"made a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def _dry_run(
+    part: Resolved,
+    module: nn.Module,
+    *inputs: Tensor,
+    expected: tuple[int, ...] | None = None,
+    hint: str | None = None,
+) -> Tensor:
+    """The output for two samples, checked; in eval mode, so that no running statistic moves.
+
+    It is this process's own: one rank builds the untrained network while the others wait for it.
+    """
+    given = " and ".join(_shape(x) for x in inputs)
+    module.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), distributed.apart():
+            output = module(*inputs)
+    except ZooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        what = f"failed on {given} ({type(error).__name__}: {error})"
+        raise _broken(part, what, hint) from error
+    if not isinstance(output, Tensor):
+        raise _broken(part, f"gave a {type(output).__name__} for {given}, not a tensor")
+    if expected is not None and output.shape != expected:
+        raise _broken(part, f"gave {_shape(output)} for {given}, not {list(expected)}")
+    if not output.is_meta and not output.isfinite().all():
+        raise _broken(part, f"gave values that are not finite for {given}")
+    return output
+
+
+def _out_dim(part: Resolved, projector: nn.Module) -> int:
+    out_dim = getattr(projector, "out_dim", None)
+    if type(out_dim) is not int or out_dim < 1:
+        raise _broken(part, f"has out_dim {out_dim!r}; a projector states its width as an int")
+    return out_dim
+
+
+def _set_up(part: Resolved, siamese: Siamese) -> None:
+    setup = getattr(siamese.get_submodule(part.kind), "setup", None)
+    if setup is None:
+        return
+    try:
+        setup(siamese)
+    except ZooError:
+        raise
+    except Exception as error:  # a stranger's code may raise anything
+        raise _broken(part, f"failed in setup ({type(error).__name__}: {error})") from error
+
+
+def _broken(part: Resolved, what: str, hint: str | None = None) -> PluginError:
+    return PluginError(f"{part.kind} {part.id} cannot be used: it {what}", hint)
+
+
+def _shape(x: Tensor) -> str:
+    return str(list(x.shape))
