@@ -44,9 +44,8 @@ class LinearPaperProtocol:
     from N(0, 0.01^2), bias 0. The paper's text says base lr 0.02, its released code 0.1; both are
     in the figure's name, after the one that was used.
 
-    LARS is `runtime.lars`: arXiv:1708.03888's, with the lr inside of the momentum (v ← m v + lr g).
-    The released code uses apex's LARC around torch's SGD, with the lr outside (w ← w - lr v): the
-    same for a lr that stands still, so that over a cosine of many steps they differ little.
+    LARS is `runtime.lars` with the lr outside of the momentum (w ← w - lr v), as in the released
+    code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
 
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
     of every batch, and gradients are averaged. With a `bench.folder` it goes on after an
@@ -58,7 +57,7 @@ class LinearPaperProtocol:
         batch: images of all ranks for each step; at most all of the training set.
     """
 
-    version = 1
+    version = 2
     collective = True  # every rank calls it
 
     def __init__(self, *, lr: float = CODE_LR, epochs: int = 90, batch: int = 4096) -> None:
@@ -108,7 +107,7 @@ class _Training:
         self.bias = nn.Parameter(torch.zeros(bench.classes, device=bench.device))
         peak = protocol.lr * batch / REFERENCE_BATCH
         group = {"params": [self.weight, self.bias], "peak_lr": peak, "schedule": "cosine"}
-        self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST)
+        self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST, lr_in_momentum=False)
         self.loss = float("nan")
         self.identity = {
             "protocol": "linear-paper",

@@ -22,7 +22,7 @@ COMPONENTS = (*PARTS, "augmentation", "dataset")
 
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "sgd": {"momentum": 0.9},
-    "lars": {"momentum": 0.9, "trust_coefficient": 0.001},
+    "lars": {"momentum": 0.9, "trust_coefficient": 0.001, "lr_in_momentum": True},
     "adamw": {"betas": (0.9, 0.999)},
 }
 """The optimisers, each with the keys of `optim` that not all have, and their defaults."""

@@ -123,6 +123,9 @@ class PartOptim(Section):
     exclude_norm_and_bias: bool | Literal["inherit"] = Field(
         "inherit", description="Its own exclusion of norms and biases, or the run's"
     )
+    norm_and_bias_lr_scale: Annotated[float | Literal["inherit"], AfterValidator(_not_negative)] = (
+        Field("inherit", description="Its own factor for norms and biases, or the run's")
+    )
 
 
 class Settings(NamedTuple):
@@ -132,6 +135,7 @@ class Settings(NamedTuple):
     schedule: Literal["cosine", "constant"]
     weight_decay: float
     exclude_norm_and_bias: bool
+    norm_and_bias_lr_scale: float
 
 
 class Optim(Section):
@@ -150,13 +154,22 @@ class Optim(Section):
     trust_coefficient: float | None = Field(
         None, description="Of lars: a layer's step relative to its weights (0.001)", gt=0
     )
+    lr_in_momentum: bool | None = Field(
+        None, description="Of lars: the lr scales what the momentum sums, or else the sum (true)"
+    )
     weight_decay: float = Field(1e-4, description="Weight decay", ge=0)
     exclude_norm_and_bias: bool = Field(
         False,
         description="No weight decay, and with lars no adaptation, of norm scales and of biases",
     )
+    norm_and_bias_lr_scale: float = Field(
+        1.0, description="Factor on the lr of norm scales and of biases", ge=0
+    )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Of the lr, by step")
-    warmup_epochs: float = Field(0.0, description="Linear warm-up of the lr from 0", ge=0)
+    final_lr_scale: float = Field(
+        0.0, description="Where the cosine ends, as a share of the peak lr", ge=0, le=1
+    )
+    warmup_epochs: float = Field(0.0, description="Length of the lr's linear warm-up", ge=0)
     parts: dict[str, PartOptim] = Field({}, description="Settings of one part's own")
 
     @model_validator(mode="before")
@@ -199,11 +212,13 @@ class Optim(Section):
         """The settings of one part, with what it inherits filled in."""
         own = self.parts.get(name, PartOptim())
         decay, exclude = own.weight_decay, own.exclude_norm_and_bias
+        scale = own.norm_and_bias_lr_scale
         return Settings(
             own.lr_scale,
             self.schedule if own.schedule == "inherit" else own.schedule,
             self.weight_decay if decay == "inherit" else decay,
             self.exclude_norm_and_bias if exclude == "inherit" else exclude,
+            self.norm_and_bias_lr_scale if scale == "inherit" else scale,
         )
 
 

@@ -6,8 +6,13 @@ With gradient g, weights w, weight decay b, trust coefficient c, momentum m and 
     v ← m v + a ratio (g + b w)
     w ← w - v
 
-timm's Lars, like apex's, keeps the lr outside of the momentum (w ← w - a v). That is the same only
-while the lr stands still: over a warm-up and a cosine it is not the paper's step. Hence this one.
+So it is in the paper and in SimCLR's code. The code of SimSiam's linear evaluation (apex's LARC),
+of BYOL, Barlow Twins and VICReg, and timm's Lars, keep the lr outside of the momentum:
+
+    v ← m v + ratio (g + b w)
+    w ← w - a v
+
+Both are the same only while the lr stands still, and not over a warm-up and a cosine.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ class Lars(Optimizer):
         momentum: `m`.
         weight_decay: `b`.
         trust_coefficient: `c`.
+        lr_in_momentum: the first form above; False: the second.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class Lars(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
+        lr_in_momentum: bool = True,
     ) -> None:
         defaults = {
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
             "trust_coefficient": trust_coefficient,
+            "lr_in_momentum": lr_in_momentum,
             "adapt": True,
         }
         super().__init__(params, defaults)
@@ -84,8 +92,9 @@ class Lars(Optimizer):
             )
             torch._foreach_mul_(updates, ratios.unbind())
         torch._foreach_mul_(velocity, group["momentum"])
-        torch._foreach_add_(velocity, updates, alpha=group["lr"])
-        torch._foreach_sub_(params, velocity)
+        inside, outside = (group["lr"], 1.0) if group["lr_in_momentum"] else (1.0, group["lr"])
+        torch._foreach_add_(velocity, updates, alpha=inside)
+        torch._foreach_sub_(params, velocity, alpha=outside)
 
 
 def _ratios(weights: Tensor, gradients: Tensor, trust_coefficient: float, decay: float) -> Tensor:

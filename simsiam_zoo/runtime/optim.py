@@ -32,25 +32,32 @@ class Group:
         schedule: `cosine` or `constant`.
         exclude_norm_and_bias: no weight decay, and with LARS no adaptation, for parameters of one
             dimension: the scales of norms, and all biases.
+        norm_and_bias_lr_scale: factor on the lr of these.
     """
 
     lr: float
     weight_decay: float
     schedule: str
     exclude_norm_and_bias: bool = False
+    norm_and_bias_lr_scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The lr's course: linear warm-up from 0, then each group's own curve.
+    """The lr's course: linear warm-up, then each group's own curve.
+
+    The warm-up takes equal steps. Its first is 1 / (warmup + 1) of the peak: an lr of 0 would waste
+    that step. The step after it has the peak.
 
     Args:
         steps: length of the run in steps.
         warmup: length of the warm-up in steps.
+        final: where the cosine ends, after the last step, as a share of the peak.
     """
 
     steps: int
     warmup: int = 0
+    final: float = 0.0
 
     def factor(self, kind: str, step: int) -> float:
         """What the group's peak lr is multiplied by at `step` (counted from 0)."""
@@ -59,7 +66,7 @@ class Schedule:
         if kind == "constant":
             return 1.0
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.final + (1.0 - self.final) * (0.5 * (1.0 + math.cos(math.pi * done)))
 
     def apply(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Set each group's lr for `step`."""
@@ -82,7 +89,7 @@ def make_optimizer(
             first one's settings.
         groups: the settings of each part.
         own_keys: what this optimiser takes besides: `momentum`; `momentum` and
-            `trust_coefficient`; or `betas`.
+            `trust_coefficient` and `lr_in_momentum`; or `betas`.
         device: where the parameters are.
 
     Raises:
@@ -125,24 +132,30 @@ def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 def _param_groups(part: str, params: list[nn.Parameter], own: Group) -> list[dict[str, Any]]:
     """One group of a part's parameters, or two where norm scales and biases go by themselves."""
-    excluded = [p for p in params if own.exclude_norm_and_bias and p.ndim <= 1]
-    out = {id(p) for p in excluded}
-    settings = {"part": part, "lr": own.lr, "peak_lr": own.lr, "schedule": own.schedule}
+    apart = own.exclude_norm_and_bias or own.norm_and_bias_lr_scale != 1
+    decayed: dict[str, Any] = {"weight_decay": own.weight_decay, "adapt": True}
+    plain: dict[str, Any] = {"weight_decay": 0.0, "adapt": False}
     found = [
-        {
-            "params": [p for p in params if id(p) not in out],
-            **settings,
-            "weight_decay": own.weight_decay,
-            "adapt": True,
-        },
-        {"params": excluded, **settings, "weight_decay": 0.0, "adapt": False},
+        ([p for p in params if not (apart and p.ndim <= 1)], own.lr, decayed),
+        (
+            [p for p in params if apart and p.ndim <= 1],
+            own.lr * own.norm_and_bias_lr_scale,
+            plain if own.exclude_norm_and_bias else decayed,
+        ),
     ]
-    return [group for group in found if group["params"]]
+    return [
+        {"params": some, "part": part, "lr": lr, "peak_lr": lr, "schedule": own.schedule, **rest}
+        for some, lr, rest in found
+        if some
+    ]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The lr of each part now. (Where a part has two groups, they have the same.)"""
-    return {group["part"]: float(group["lr"]) for group in optimizer.param_groups}
+    """The lr of each part now; where its norms and biases have another, that of its weights."""
+    found: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        found.setdefault(group["part"], float(group["lr"]))
+    return found
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:

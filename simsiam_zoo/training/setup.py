@@ -124,6 +124,7 @@ def prepare(recipe: Recipe) -> Setup:
             weight_decay=own.weight_decay,
             schedule=own.schedule,
             exclude_norm_and_bias=own.exclude_norm_and_bias,
+            norm_and_bias_lr_scale=own.norm_and_bias_lr_scale,
         )
     machine = {
         "compile": training.compile,
@@ -146,7 +147,11 @@ def prepare(recipe: Recipe) -> Setup:
             optim.own_keys(),
             runtime.device,
         ),
-        schedule=Schedule(training.epochs * plan.steps, round(optim.warmup_epochs * plan.steps)),
+        schedule=Schedule(
+            training.epochs * plan.steps,
+            round(optim.warmup_epochs * plan.steps),
+            optim.final_lr_scale,
+        ),
         scaler=runtime.scaler(),
         lock=lock,
         identity=identity(lock),

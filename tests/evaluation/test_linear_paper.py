@@ -64,8 +64,8 @@ def by_hand(lr: float, batch: int, epochs: int) -> Tensor:
             loss = F.cross_entropy(features.x.double() @ weights[0].T + weights[1], features.labels)
             for w, v, g in zip(weights, velocity, torch.autograd.grad(loss, weights), strict=True):
                 trust = 0.001 * w.detach().norm() / g.norm() if w.detach().norm() > 0 else 1.0
-                v.mul_(0.9).add_(rate * trust * g)
-                w.data -= v
+                v.mul_(0.9).add_(trust * g)
+                w.data -= rate * v  # the lr stands outside of the momentum
             done += 1
     return torch.cat([w.detach().view(CLASSES, -1) for w in weights], dim=1)
 

@@ -73,7 +73,7 @@ def test_stating_a_name_drops_the_parameters_below(write, file, settings, expect
         (
             '[optim]\nname = "lars"\nmomentum = 0.5',
             {"optim.trust_coefficient": 0.02},
-            {"momentum": 0.5, "trust_coefficient": 0.02},
+            {"momentum": 0.5, "trust_coefficient": 0.02, "lr_in_momentum": True},
         ),
         ('[optim]\nname = "lars"', {"optim": {"name": "adamw"}}, {"betas": (0.9, 0.999)}),
     ],
@@ -81,7 +81,7 @@ def test_stating_a_name_drops_the_parameters_below(write, file, settings, expect
 def test_stating_the_optimiser_drops_what_only_some_have(write, file, settings, own_keys):
     optim = Recipe.make("cifar10", write(file), settings).optim
     assert optim.own_keys() == own_keys
-    unused = {"momentum", "betas", "trust_coefficient"} - own_keys.keys()
+    unused = {"momentum", "betas", "trust_coefficient", "lr_in_momentum"} - own_keys.keys()
     assert all(getattr(optim, key) is None for key in unused)
     # The rest is every optimiser's, and stays.
     assert (optim.weight_decay, optim.part("predictor").schedule) == (5e-4, "constant")

@@ -54,7 +54,10 @@ ALTERNATIVES: dict[str, Any] = {
     "optim.momentum": 0.3,
     "optim.betas": [0.9, 0.95],
     "optim.trust_coefficient": 0.3,
+    "optim.lr_in_momentum": False,
     "optim.weight_decay": 0.3,
+    "optim.norm_and_bias_lr_scale": 0.3,
+    "optim.final_lr_scale": 0.3,
     "optim.exclude_norm_and_bias": True,
     "optim.schedule": "constant",
     "optim.warmup_epochs": 0.5,
@@ -72,6 +75,7 @@ ALTERNATIVES: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "optim.betas": {"optim.name": "adamw"},
     "optim.trust_coefficient": {"optim.name": "lars"},
+    "optim.lr_in_momentum": {"optim.name": "lars"},
 }
 
 # Where and how, not what: device, workers, checkpointing, logging.

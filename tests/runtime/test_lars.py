@@ -69,12 +69,21 @@ def test_three_steps_are_those_of_the_paper_while_the_lr_changes(decay):
         assert p.detach().flatten().tolist() == pytest.approx(wanted, rel=1e-12)
 
 
-@pytest.mark.parametrize(("lrs", "same"), [([5.0] * 4, True), ([1.0, 5.0, 9.0, 2.0], False)])
-def test_it_is_timms_while_the_lr_stands_still_and_only_then(lrs, same):
+@pytest.mark.parametrize(
+    ("lrs", "inside", "same"),
+    [
+        ([5.0] * 4, True, True),
+        ([1.0, 5.0, 9.0, 2.0], True, False),
+        ([1.0, 5.0, 9.0, 2.0], False, True),
+    ],
+)
+def test_with_the_lr_outside_of_the_momentum_it_is_timms(lrs, inside, same):
+    """The form of BYOL's, Barlow Twins' and VICReg's code; with a still lr both forms are one."""
     ours, gradients = weights_and_gradients()
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
     drawn = [next(gradients) for _ in lrs]
-    lars = Lars(ours, momentum=MOMENTUM, weight_decay=0.05, trust_coefficient=TRUST)
+    settings = {"momentum": MOMENTUM, "trust_coefficient": TRUST, "lr_in_momentum": inside}
+    lars = Lars(ours, weight_decay=0.05, **settings)
     timms = timm.optim.Lars(theirs, momentum=MOMENTUM, weight_decay=0.05, eps=0.0)
     take_steps(lars, ours, iter(drawn), lrs)
     take_steps(timms, theirs, iter(drawn), lrs)

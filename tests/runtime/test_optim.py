@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 OWN_KEYS: dict[str, dict[str, object]] = {
     "sgd": {"momentum": 0.9},
-    "lars": {"momentum": 0.9, "trust_coefficient": 0.001},
+    "lars": {"momentum": 0.9, "trust_coefficient": 0.001, "lr_in_momentum": True},
     "adamw": {"betas": (0.9, 0.999)},
 }
 
@@ -45,6 +45,38 @@ def test_cosine_is_torchs_and_its_ends_are_closed_forms():
     assert schedule.factor("cosine", steps - 1) == pytest.approx(last, abs=1e-15)
     assert schedule.factor("cosine", steps) == pytest.approx(0, abs=1e-15)
     assert Schedule(100).factor("cosine", 50) == pytest.approx(0.5)
+
+
+def test_the_cosine_may_end_above_zero():
+    """Torch's own, whose `eta_min` is an lr."""
+    steps, lr, share = 20, 1.6, 0.001
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, steps, eta_min=share * lr)
+    schedule = Schedule(steps, final=share)
+    for step in range(steps):
+        assert lr * schedule.factor("cosine", step) == pytest.approx(
+            theirs.param_groups[0]["lr"], abs=1e-12
+        )
+        theirs.step()
+        annealing.step()
+    assert schedule.factor("cosine", steps) == pytest.approx(share)
+    assert schedule.factor("constant", steps) == 1
+
+
+def test_norms_and_biases_may_have_an_lr_of_their_own():
+    """Barlow Twins': 0.2 for weights, 0.0048 for biases and norms (arXiv:2103.03230, sec. 2.2)."""
+    part = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    own = Group(lr=0.2, weight_decay=0.01, schedule="cosine", norm_and_bias_lr_scale=0.024)
+    optimizer = sgd({"backbone": part}, backbone=own)
+    before = [p.detach().clone() for p in part.parameters()]
+    for p in part.parameters():
+        p.grad = torch.ones_like(p)
+    Schedule(10).apply(optimizer, 0)
+    optimizer.step()
+    for p, old in zip(part.parameters(), before, strict=True):
+        lr = 0.2 if p.ndim > 1 else 0.0048
+        torch.testing.assert_close(p.detach(), old - lr * (1 + 0.01 * old))
+    assert learning_rates(optimizer) == {"backbone": 0.2}
 
 
 def test_warm_up_rises_in_equal_steps_to_the_peak_and_the_curve_starts_there():

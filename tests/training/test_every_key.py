@@ -46,6 +46,9 @@ CHANGES: dict[str, tuple[object, str]] = {
     "optim.exclude_norm_and_bias": (True, "weights"),
     "optim.schedule": ("constant", "weights"),
     "optim.warmup_epochs": (1.0, "weights"),
+    "optim.norm_and_bias_lr_scale": (0.5, "weights"),
+    "optim.final_lr_scale": (0.5, "weights"),
+    "optim.lr_in_momentum": (False, "weights"),
     "optim.parts": ({"backbone": {"lr_scale": 0.5}}, "weights"),
     "evaluation.protocols": (["knn:k=3"], "figures"),
     "evaluation.crop": (0.5, "figures"),
@@ -128,6 +131,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "evaluation.crop": {"data.image_size": 32},  # a crop needs pixels
     "optim.betas": {"optim.name": "adamw", "optim.lr": 0.01},
     "optim.trust_coefficient": {"optim.name": "lars"},
+    "optim.lr_in_momentum": {"optim.name": "lars"},
 }
 
 
