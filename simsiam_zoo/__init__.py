@@ -5,16 +5,11 @@
     run = zoo.train(zoo.Recipe.make("digits"))
     run.verdict, run.figures, run.backbone
 
-What trains (`Recipe`, `Run`, `build`, `train`, `load`, `load_backbone`) is imported when it is
-first used; what a plugin needs (`Component`, `Family`, `Param`, `hookimpl`) is light and here at
-once.
+The names are imported when they are first used. What a plugin needs is in `simsiam_zoo.plugin`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from simsiam_zoo.catalog.component import Component, Family, Param
-from simsiam_zoo.catalog.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from simsiam_zoo.exchange.backbone import load_backbone
@@ -22,13 +17,9 @@ if TYPE_CHECKING:
     from simsiam_zoo.training.run import Run, build, load, train
 
 __all__ = [
-    "Component",
-    "Family",
-    "Param",
     "Recipe",
     "Run",
     "build",
-    "hookimpl",
     "load",
     "load_backbone",
     "train",

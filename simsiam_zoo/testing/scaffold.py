@@ -181,6 +181,7 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
     if not factory.isidentifier():
         factory = f"{kind}_{factory}"
     is_file = kind in _FILES
+    host = importlib.metadata.version(HOST)
     values = {
         "name": name,
         "kind": kind,
@@ -191,7 +192,8 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         "summary": sketch.summary,
         "use": sketch.use.format(component),
         "params": [param.replace("{}", component) for param in sketch.params],
-        "host": importlib.metadata.version(HOST),
+        "host": host,
+        "next_host": _next_minor(host),
     }
     body = f"{module}/{component}.toml" if is_file else f"{module}/{kind}.py"
     templates = {
@@ -214,3 +216,9 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         for path, template in templates.items()
     }
     return texts if is_file else texts | {f"{module}/py.typed": ""}
+
+
+def _next_minor(version: str) -> str:
+    """The first version that may change `simsiam_zoo.plugin`: of 0.1.3, 0.2."""
+    major, minor = version.split(".")[:2]
+    return f"{major}.{int(minor) + 1}"

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo import Component, Family, Param
 from simsiam_zoo.catalog import KINDS, Catalog, Plugin, catalog, split_spec
 from simsiam_zoo.components.timm_names import timm_names
 from simsiam_zoo.errors import InputError, PluginError, ZooError
+from simsiam_zoo.plugin import Component, Family, Param
 
 PARAMS = (
     Param("hidden_dim", int, None, min=1, max=4096),

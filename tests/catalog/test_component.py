@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from simsiam_zoo import Component, Family, Param
 from simsiam_zoo.catalog import load_target
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.plugin import Component, Family, Param
 
 WIDTH = Param("width", int, 8, min=1, max=64)
 SHARE = Param("share", float, 0.5, min=0, max=1)

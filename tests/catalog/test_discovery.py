@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo import Component, hookimpl
 from simsiam_zoo.catalog.discovery import Plugin, discover, load
+from simsiam_zoo.plugin import Component, hookimpl
 
 SOUND = Component("projector", "sound", "a:B", "")
 BAD = ["crash-zoo", "exit-zoo", "future-zoo", "swish-zoo", "twin-a-zoo"]
 
 V1 = "[simsiam_zoo.v1]\n"
 MODULE = """
-from simsiam_zoo import Component, hookimpl
+from simsiam_zoo.plugin import Component, hookimpl
 @hookimpl
 def zoo_components():
     yield Component("projector", "{name}", "a:B", "")

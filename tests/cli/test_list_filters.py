@@ -7,10 +7,10 @@ import sys
 import pytest
 
 import simsiam_zoo.cli as cli
-from simsiam_zoo import Component, Family
 from simsiam_zoo.catalog import Catalog, Plugin, catalog
 from simsiam_zoo.components.timm_names import timm_pretrained
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.plugin import Component, Family
 
 
 @pytest.fixture

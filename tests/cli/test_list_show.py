@@ -13,8 +13,9 @@ import click
 import pytest
 
 import simsiam_zoo.cli as cli
-from simsiam_zoo import Family, errors
+from simsiam_zoo import errors
 from simsiam_zoo.catalog import KINDS, Catalog, Plugin, catalog
+from simsiam_zoo.plugin import Family
 
 COMPONENTS = [(entry.kind, entry.call.replace("*", "vgg11_bn")) for entry in catalog().entries()]
 

@@ -23,7 +23,7 @@ from simsiam_zoo.studies import job
 PART = """
 import os
 from torch import nn
-from simsiam_zoo import Component, hookimpl
+from simsiam_zoo.plugin import Component, hookimpl
 
 os.environ["PARTS_IMPORTED"] = str(1 + int(os.environ.get("PARTS_IMPORTED", 0)))
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 import simsiam_zoo.cli as cli
-from simsiam_zoo import Component, Family, hookimpl
 from simsiam_zoo.catalog import Catalog, Plugin
 from simsiam_zoo.catalog.discovery import load
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.plugin import Component, Family, hookimpl
 
 BROKEN = Plugin("p", "m", "crash-zoo", "1.0", "v1", "broken", "ImportError: libcrash.so")
 FUTURE = Plugin("p", "m", "future-zoo", "9.0", "v2", "incompatible", "written for plugin API v2")

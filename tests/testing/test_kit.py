@@ -120,7 +120,7 @@ def test_a_plugin_that_imports_torch_to_say_its_names_is_found(
 ) -> None:
     (tmp_path / "torch.py").write_text("")  # in the kit's subprocess it is found first
     (tmp_path / "eager_zoo.py").write_text(
-        "import torch\nfrom simsiam_zoo import hookimpl\n"
+        "import torch\nfrom simsiam_zoo.plugin import hookimpl\n"
         "@hookimpl\ndef zoo_components():\n    return ()\n"
     )
     metadata = tmp_path / "eager_zoo-0.1.dist-info"

@@ -1,6 +1,6 @@
 """A plugin whose components are each wrong in one way; the name says which check finds it."""
 
-from simsiam_zoo import Component, Param, hookimpl
+from simsiam_zoo.plugin import Component, Param, hookimpl
 
 _WRONG = {
     "predictor": ("Parameters", "Inputs", "Gradients", "Ddp", "Compile", "Seed", "State", "Copies"),

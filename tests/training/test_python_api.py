@@ -19,10 +19,6 @@ from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.training.setup import prepare
 
 PUBLIC = {
-    "Component",
-    "Family",
-    "Param",
-    "hookimpl",
     "Recipe",
     "Run",
     "build",

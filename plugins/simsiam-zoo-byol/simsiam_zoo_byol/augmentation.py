@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from numpy.random import Generator
 
-from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.image import View
+from simsiam_zoo.plugin import SimSiamAugmentation, View
 
 _THRESHOLD = 128
 """Solarisation inverts levels from a half up: x ↦ 1 - x where x >= 0.5."""

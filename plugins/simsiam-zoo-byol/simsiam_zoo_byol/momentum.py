@@ -9,8 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.plugin import Batch, GradientPolicy, InputError, Siamese
 
 
 class Momentum(GradientPolicy):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.runtime.distributed import gather
+from simsiam_zoo.plugin import gather
 
 
 class NTXentLoss(nn.Module):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.model.siamese import Siamese
-from simsiam_zoo.runtime import distributed
+from simsiam_zoo.plugin import Siamese, mean
 
 _NoEigenvalues: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
@@ -56,7 +55,7 @@ class _FromCorrelation(nn.Module):
         if not views:
             return
         z = torch.cat(views).to(self.correlation.dtype)  # [views x N, dim]
-        batch = distributed.mean(z.T @ z / len(z))  # [dim, dim]
+        batch = mean(z.T @ z / len(z))  # [dim, dim]
         kept = self.rho * (self.updates > 0).to(batch.dtype)
         self.correlation.mul_(kept).add_(batch * (1 - kept))
         self.updates += 1

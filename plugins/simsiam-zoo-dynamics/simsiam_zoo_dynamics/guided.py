@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.plugin import Batch, GradientPolicy, Siamese
 
 
 class GuidedStopGradient(GradientPolicy):

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from simsiam_zoo.studies.launcher import LOG
-from simsiam_zoo.studies.tether import tethered
+from simsiam_zoo.plugin import LOG, tethered
 
 _DEVICES = "_VISIBLE_DEVICES"
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.errors import PluginError
-from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources, thread_variables
+from simsiam_zoo.plugin import LOG, LaunchError, PluginError, Resources, thread_variables
 from simsiam_zoo_ray.command import Command
 
 _STORE = 80 * 2**20

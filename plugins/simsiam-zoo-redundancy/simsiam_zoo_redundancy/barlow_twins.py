@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.runtime.distributed import gather
+from simsiam_zoo.plugin import gather
 
 _EPS = 1e-5
 """Added to variances, so that a constant channel has a gradient; the released code's (its BN's)."""

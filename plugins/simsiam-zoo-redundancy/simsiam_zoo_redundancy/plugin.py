@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simsiam_zoo import Component, Param, hookimpl
+from simsiam_zoo.plugin import Component, Param, hookimpl
 
 BARLOW_TWINS = "arXiv:2103.03230"
 VICREG = "arXiv:2105.04906"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from simsiam_zoo.runtime.distributed import gather
+from simsiam_zoo.plugin import gather
 
 _EPS = 1e-4
 """Added to variances under the root: the paper's."""

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from simsiam_zoo.studies.launcher import LOG
-from simsiam_zoo.studies.tether import tethered
+from simsiam_zoo.plugin import LOG, tethered
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Slurm's word for the end: preemption, and the time limit some minutes ahead."""

@@ -18,8 +18,14 @@ from typing import Any
 
 import submitit
 
-from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources, thread_variables
+from simsiam_zoo.plugin import (
+    LOG,
+    InputError,
+    LaunchError,
+    PluginError,
+    Resources,
+    thread_variables,
+)
 from simsiam_zoo_slurm.command import run
 
 _WARNING_SECONDS = 180

@@ -7,8 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.errors import PluginError
-from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.plugin import PluginError, atomic_write_text
 
 _ID_FILE = "wandb-id.txt"
 

@@ -1,0 +1,112 @@
+"""Everything that a plugin may import. Version 1, as in the entry-point group `simsiam_zoo.v1`.
+
+    from simsiam_zoo.plugin import Component, Param, hookimpl
+
+Importing this module does not import torch. The descriptors, the hook's marker and the errors are
+here at once; the other names are imported when they are first used. All names keep their meaning
+as long as the group is called `simsiam_zoo.v1`; what is not listed here may change at any time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from simsiam_zoo.catalog.component import Component, Family, Param
+from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.errors import DataError, InputError, PluginError
+
+if TYPE_CHECKING:
+    from simsiam_zoo.components.augmentations import SimSiamAugmentation, random_resized_box
+    from simsiam_zoo.data.batches import Augmentation
+    from simsiam_zoo.data.image import View, render
+    from simsiam_zoo.data.packing.writer import PackedSample, pack
+    from simsiam_zoo.data.shards import Dataset, open_shards
+    from simsiam_zoo.evaluation.bench import Bench
+    from simsiam_zoo.evaluation.features import Features
+    from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, check_labels, figure
+    from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+    from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
+    from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
+    from simsiam_zoo.studies.launcher import (
+        LOG,
+        Launcher,
+        LaunchError,
+        Resources,
+        thread_variables,
+    )
+    from simsiam_zoo.studies.tether import tethered
+    from simsiam_zoo.training.loggers import Logger
+
+__all__ = [
+    "LOG",
+    "Augmentation",
+    "Batch",
+    "Bench",
+    "Component",
+    "DataError",
+    "Dataset",
+    "EvaluationProtocol",
+    "Family",
+    "Features",
+    "Figure",
+    "GradientPolicy",
+    "InputError",
+    "LaunchError",
+    "Launcher",
+    "Logger",
+    "PackedSample",
+    "Param",
+    "PluginError",
+    "Resources",
+    "Siamese",
+    "SimSiamAugmentation",
+    "View",
+    "atomic_write_text",
+    "cache_dir",
+    "check_labels",
+    "figure",
+    "gather",
+    "hookimpl",
+    "mean",
+    "open_shards",
+    "pack",
+    "random_resized_box",
+    "rank",
+    "render",
+    "tethered",
+    "thread_variables",
+    "total",
+    "world_size",
+]
+
+_HOMES = {
+    "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),
+    "data.batches": ("Augmentation",),
+    "data.image": ("View", "render"),
+    "data.packing.writer": ("PackedSample", "pack"),
+    "data.shards": ("Dataset", "open_shards"),
+    "evaluation.bench": ("Bench",),
+    "evaluation.features": ("Features",),
+    "evaluation.protocol": ("EvaluationProtocol", "Figure", "check_labels", "figure"),
+    "model.siamese": ("Batch", "GradientPolicy", "Siamese"),
+    "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
+    "runtime.folders": ("atomic_write_text", "cache_dir"),
+    "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),
+    "studies.tether": ("tethered",),
+    "training.loggers": ("Logger",),
+}
+"""Where the names live that need torch, or time; a test compares them with the imports above."""
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"simsiam_zoo.{_HOME_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
