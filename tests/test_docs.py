@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import os
 import re
 import subprocess
@@ -12,10 +15,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
 
-from simsiam_zoo.catalog import PARTS, Component, catalog
+from simsiam_zoo import plugin
+from simsiam_zoo.catalog import CONTRACTS, HOST_SUPPLIED, PARTS, Component, catalog
 from simsiam_zoo.cli import COMMANDS, root
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.layers import COMPONENTS
@@ -57,7 +63,102 @@ def parts_table() -> str:
     return "\n".join(text).rstrip()
 
 
-TABLES = {"recipes.md": ("keys", keys_table), "parts.md": ("parts", parts_table)}
+INTERFACES: dict[str, Any] = {
+    "gradient": plugin.GradientPolicy,
+    "augmentation": plugin.Augmentation,
+    "protocol": plugin.EvaluationProtocol,
+    "logger": plugin.Logger,
+    "launcher": plugin.Launcher,
+}
+
+
+def contracts_table() -> str:
+    lines = ["| kind | the host supplies | the contract | methods |", "| --- | --- | --- | --- |"]
+    for kind, contract in CONTRACTS.items():
+        host = ", ".join(f"`{name}`" for name in sorted(HOST_SUPPLIED.get(kind, ())))
+        methods = ", ".join(f"`{call}`" for call, _ in methods_of(INTERFACES.get(kind)))
+        lines.append(f"| `{kind}` | {host} | {contract} | {methods} |")
+    return "\n".join(lines)
+
+
+def api_list() -> str:
+    """Every name of simsiam_zoo.plugin with its arguments and what its docstring begins with."""
+    text = []
+    for name in plugin.__all__:
+        value = getattr(plugin, name)
+        text.append(f"**`{name}{arguments(value)}`** {summary(name, value)}")
+        if is_interface(value):
+            text += [f"- `{call}`: {meaning}" for call, meaning in methods_of(value)]
+            text += [f"- `{n} = {d!r}`: {meaning}" for n, d, meaning in attributes_of(value)]
+        text.append("")
+    return "\n".join(text).rstrip()
+
+
+def is_interface(value: object) -> bool:
+    """Whether authors subclass it, or write what has its methods."""
+    protocol = getattr(value, "_is_protocol", False)
+    return isinstance(value, type) and (protocol or issubclass(value, nn.Module))
+
+
+def arguments(value: Any) -> str:
+    """`(x, folder=None)`; empty where there is nothing to call, or the class says nothing of it."""
+    if not (inspect.isclass(value) or inspect.isfunction(value)) or is_interface(value):
+        return ""
+    signature = inspect.signature(value)
+    names = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+    return str(signature.replace(parameters=names, return_annotation=signature.empty))
+
+
+def summary(name: str, value: Any) -> str:
+    """The first paragraph of its docstring, or of the text below a constant."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return paragraph(value)
+    homes = [home for home, names in plugin._HOMES.items() if name in names] or [
+        "catalog.hookspecs"
+    ]
+    body = ast.parse((ROOT / "simsiam_zoo" / f"{homes[0].replace('.', '/')}.py").read_text()).body
+    return dict(documented(body))[name]
+
+
+def documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """Assigned names, each with the text that stands below it."""
+    for one, following in itertools.pairwise(body):
+        targets = one.targets if isinstance(one, ast.Assign) else [getattr(one, "target", None)]
+        if isinstance(targets[0], ast.Name) and isinstance(following, ast.Expr):
+            yield targets[0].id, " ".join(ast.literal_eval(following.value).split())
+
+
+def methods_of(interface: Any) -> list[tuple[str, str]]:
+    """`submit(argv, folder, resources)` and what it is for, of each public method."""
+    if interface is None:
+        return []
+    found = []
+    for name, method in vars(interface).items():
+        if inspect.isfunction(method) and (name == "__call__" or not name.startswith("_")):
+            given = ", ".join([*inspect.signature(method).parameters][1:])
+            found.append((f"{name}({given})".removeprefix("__call__"), paragraph(method)))
+    return found
+
+
+def attributes_of(interface: Any) -> Iterator[tuple[str, object, str]]:
+    (tree,) = ast.parse(inspect.getsource(interface)).body
+    assert isinstance(tree, ast.ClassDef)
+    for name, meaning in documented(tree.body):
+        yield name, getattr(interface, name), meaning
+
+
+def paragraph(value: Any) -> str:
+    text = inspect.getdoc(value)
+    assert text, f"{value} has no docstring"
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+TABLES = {
+    "recipes.md": ("keys", keys_table),
+    "parts.md": ("parts", parts_table),
+    "plugins.md": ("contracts", contracts_table),
+    "plugin-api.md": ("names", api_list),
+}
 
 
 def with_table(page: str) -> tuple[str, str]:

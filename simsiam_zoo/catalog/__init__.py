@@ -2,6 +2,7 @@
 
 from simsiam_zoo.catalog.catalog import Catalog, catalog, check_kind
 from simsiam_zoo.catalog.component import (
+    CONTRACTS,
     HOST_SUPPLIED,
     KINDS,
     PARTS,
@@ -19,6 +20,7 @@ from simsiam_zoo.catalog.spec import split_spec
 
 __all__ = [
     "API",
+    "CONTRACTS",
     "HOST",
     "HOST_SUPPLIED",
     "KINDS",

@@ -31,6 +31,22 @@ HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
 }
 """Keywords that the host gives to a factory which declares them; no param may have such a name."""
 
+CONTRACTS: Mapping[str, str] = {
+    "backbone": "images [N, 3, H, W] to features [N, in_dim]",
+    "projector": "features [N, in_dim] to z [N, out_dim]; has the attribute `out_dim`",
+    "predictor": "z [N, dim] to p [N, dim]",
+    "gradient": "a `GradientPolicy`: a batch to pairs (prediction, target), each [N, dim]",
+    "loss": "(prediction, target), both [N, dim] float32, to a scalar; may state its `minimum`",
+    "augmentation": "draws a `View`, whose box lies in the image; the host renders it",
+    "dataset": "gives a `Dataset`: shards to train on and to test on, and class names",
+    "protocol": "features and labels in a `Bench` to a list of `Figure`",
+    "logger": "writes each row of metrics.jsonl once more, also where a run goes on",
+    "launcher": "starts the commands of a study and tells how they ended",
+    "preset": 'a TOML recipe in the package, `target="package:file.toml"`; it may say `extends`',
+    "study": 'a TOML study in the package, `target="package:file.toml"`',
+}
+"""What a component of each kind has to do, in a few words; `testing/` checks it."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*\Z")
 _PARAM_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[\w./-]+\Z")

@@ -37,7 +37,7 @@ _RESULT = {"verdict": "learned", "reason": "a test", "figures": []}
     "protocol",
     asks="a protocol takes a Bench and gives a list of Figures, each of the test images in order;"
     " the same features give the same figures.",
-    way_out="build figures with simsiam_zoo.evaluation.protocol.figure, and seed what you draw.",
+    way_out="build figures with simsiam_zoo.plugin.figure, and seed what you draw.",
 )
 def figures_are_figures(subject: Subject) -> None:
     """On features of three classes that any classifier tells apart better than chance."""
@@ -120,7 +120,7 @@ def a_logger_takes_its_rows(subject: Subject) -> None:
     asks="submit runs a command, appends what it prints to log.txt in its folder and gives an id;"
     " poll gives its exit code, or None before; cancel asks it to stop, once; an id that is no"
     " job's is a LaunchError.",
-    way_out="follow simsiam_zoo.studies.launcher.Launcher; thread_variables are the environment.",
+    way_out="follow simsiam_zoo.plugin.Launcher; thread_variables are the environment.",
     slow=True,
 )
 def a_launcher_runs_jobs(subject: Subject) -> None:

@@ -23,7 +23,7 @@ _SIDE = 16
 @check(
     "views",
     "augmentation",
-    asks="sample(generator, view, size) gives a simsiam_zoo.data.image.View whose box lies in an"
+    asks="sample(generator, view, size) gives a simsiam_zoo.plugin.View whose box lies in an"
     " image of that size (height, width), whatever the size.",
     way_out="clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height.",
     basic=True,
@@ -86,9 +86,9 @@ def draws_depend_on_the_generator_alone(subject: Subject) -> None:
 @check(
     "samples",
     "dataset",
-    asks="a data set is a simsiam_zoo.data.shards.Dataset, whose images can be decoded and whose"
+    asks="a data set is a simsiam_zoo.plugin.Dataset, whose images can be decoded and whose"
     " labels are -1 or number its classes.",
-    way_out="pack images with simsiam_zoo.data.packing.writer.pack, and return open_shards(...).",
+    way_out="pack images with simsiam_zoo.plugin.pack, and return open_shards(...).",
     basic=True,
 )
 def samples_can_be_read(subject: Subject) -> None:

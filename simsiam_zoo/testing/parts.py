@@ -65,7 +65,7 @@ def _alone(subject: Subject, n: int, size: int) -> tuple[nn.Module, list[Tensor]
 def _pairs(subject: Subject, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
     siamese = bench.make(subject)
     policy = siamese.gradient
-    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.model.siamese.GradientPolicy")
+    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.plugin.GradientPolicy")
     given = bench.batch(siamese, n=n)
     bench.prepared(siamese, given)
     pairs = policy(siamese, given)
