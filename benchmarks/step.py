@@ -44,7 +44,7 @@ from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.one_output_conv import OneOutputConv2d
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 from simsiam_zoo.training.train import train
 
@@ -268,7 +268,7 @@ class TakingTurns:
 
         with tempfile.TemporaryDirectory() as folder, patch.object(TrainLoader, "batches", batches):
             try:
-                train(recipe, Path(folder) / "run", screen=Screen())
+                train(recipe, Path(folder) / "run", progress=Progress())
             except _Done:
                 return
         raise AssertionError("the run ended before its blocks did")

@@ -111,9 +111,9 @@ def tiny_run(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The folder of a complete run on them; nobody may write there."""
     from tiny_runs import tiny_recipe
 
-    from simsiam_zoo.training.screen import Screen
+    from simsiam_zoo.runtime.progress import Progress
     from simsiam_zoo.training.train import train
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train(tiny_recipe(digit_shards), folder, screen=Screen())
+    train(tiny_recipe(digit_shards), folder, progress=Progress())
     return folder

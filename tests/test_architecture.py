@@ -27,6 +27,7 @@ FLOORS = (
     ("model",),
     ("recipe",),
     ("catalog", "data"),
+    ("charts", "metrics"),
     ("runtime",),
     ("errors",),
 )

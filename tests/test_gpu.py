@@ -14,11 +14,11 @@ from sklearn.datasets import load_digits
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 from simsiam_zoo.training.train import train
 
@@ -80,7 +80,9 @@ def _global_switches_come_back() -> Iterator[None]:
 def test_a_short_run_learns_something_and_is_finite(
     small: Callable[..., Recipe], tmp_path: Path, precision: str
 ) -> None:
-    result = train(small(**{"training.precision": precision}), tmp_path / "run", screen=Screen())
+    result = train(
+        small(**{"training.precision": precision}), tmp_path / "run", progress=Progress()
+    )
     assert result["steps"] == 32
     rows = [row for row in read_metrics(tmp_path / "run") if "loss" in row]
     assert len(rows) == 32  # none was left out: a figure that is not finite would be
@@ -165,7 +167,7 @@ def test_a_compiled_run_ends_close_to_the_plain_one(
     for compiled in (False, True):
         folder = tmp_path / str(compiled)
         settings = {"training.compile": compiled, "training.precision": "fp32"}
-        train(small(**settings), folder, screen=Screen())
+        train(small(**settings), folder, progress=Progress())
         last[compiled] = [row["loss"] for row in read_metrics(folder) if "loss" in row][:5]
     assert last[True] == pytest.approx(last[False], abs=0.02)
 
@@ -177,16 +179,16 @@ class _Cut(Exception):
 def test_an_interrupted_run_goes_on(small: Callable[..., Recipe], tmp_path: Path) -> None:
     """With fp16, whose scale is part of the checkpoint."""
 
-    class Cutting(Screen):
-        def show(self, row: dict[str, object]) -> None:
-            if row["step"] == 11:
+    class Cutting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done == 11:
                 raise _Cut
 
     recipe = small(**{"training.precision": "fp16", "training.checkpoint_steps": 5})
     with pytest.raises(_Cut):
-        train(recipe, tmp_path, screen=Cutting())
+        train(recipe, tmp_path, progress=Cutting())
     scale = load_last(tmp_path / "checkpoints")[0]["scaler"]["scale"]
     assert 0 < scale < float("inf")
-    assert train(recipe, tmp_path, resume=True, screen=Screen())["steps"] == 32
+    assert train(recipe, tmp_path, resume=True, progress=Progress())["steps"] == 32
     steps = [row["step"] for row in read_metrics(tmp_path) if "loss" in row]
     assert steps == list(range(1, 33))

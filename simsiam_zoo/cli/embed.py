@@ -53,10 +53,10 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
+    from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.seeing.embedding import Network, open_data
     from simsiam_zoo.seeing.files import check_out, make_table, write_table
     from simsiam_zoo.training.run import load
-    from simsiam_zoo.training.screen import default_screen
 
     path = Path(out)
     check_out(path)
@@ -66,8 +66,8 @@ def embed(
     sets = {n: s for n, s in wanted.items() if s is not None and split in ("all", n)}
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")
-    with default_screen(quiet) as screen:
-        network = Network(found, of, device, screen)
+    with open_progress(quiet) as progress:
+        network = Network(found, of, device, progress)
         parts = [
             (name, s, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
             for name, s in sets.items()

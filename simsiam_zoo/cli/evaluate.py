@@ -75,15 +75,15 @@ def evaluate(
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
     from simsiam_zoo.evaluation.plot import draw_report
     from simsiam_zoo.runtime import distributed
-    from simsiam_zoo.training.screen import Screen, default_screen
+    from simsiam_zoo.runtime.progress import Progress, open_progress
 
     if out is not None:
         check_out(Path(out))
     with distributed.joined():
         subject = distributed.together(lambda: open_subject(source, recipe, run, preset))
         main = distributed.rank() == 0
-        with default_screen(quiet) if main else Screen() as screen:
-            report = measure(subject, batch=batch_size, watcher=screen)
+        with open_progress(quiet) if main else Progress() as progress:
+            report = measure(subject, batch=batch_size, progress=progress)
         if not main:
             return
         path = _path(out, run, new_report_path)

@@ -35,11 +35,11 @@ def index(
       simsiam-zoo index data/laion
       simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
     """
-    from simsiam_zoo.cli.progress import Progress
     from simsiam_zoo.data.indexing import Scanned, index_folder
     from simsiam_zoo.data.sources import find_shards
     from simsiam_zoo.errors import InputError
     from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.progress import open_progress
 
     train, test = find_shards(shards)
     paths = sorted(train + test)
@@ -47,10 +47,11 @@ def index(
     if out is not None and len(folders) > 1:
         raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
     found: list[tuple[Path, Scanned]] = []
-    with Progress(len(paths), quiet, "shards") as progress:
+    with open_progress(quiet) as progress:
+        progress.begin("shards", len(paths))
 
         def dealt_with(done: int) -> None:
-            progress.show(len(found) + done)
+            progress.advance(len(found) + done)
 
         for group in folders:
             scanned = index_folder(

@@ -50,11 +50,11 @@ def inspect(
       simsiam-zoo inspect data/cifar10 --check
       simsiam-zoo inspect data/cifar10 --grid views.png --preset cifar10
     """
-    from simsiam_zoo.cli.progress import Progress
     from simsiam_zoo.data.inspection import inspect_shards
     from simsiam_zoo.data.manifest import read_packed
     from simsiam_zoo.data.shards import open_shards
     from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.progress import open_progress
 
     if grid is None and (preset or file):
         raise InputError("--preset and --recipe are for the views that --grid draws")
@@ -65,11 +65,12 @@ def inspect(
     total = sum(len(one) if check else min(len(one), _SAMPLED) for one in sets.values())
     splits: dict[str, Any] = {}
     before = 0
-    with Progress(total, quiet) as progress:
+    with open_progress(quiet) as progress:
+        progress.begin("images", total)
         for name, one in sets.items():
 
             def looked(done: int, before: int = before) -> None:
-                progress.show(before + done)
+                progress.advance(before + done)
 
             splits[name] = inspect_shards(one, most, jobs or _few(available_cores(), total), looked)
             before += splits[name]["looked_at"]

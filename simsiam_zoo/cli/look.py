@@ -85,10 +85,10 @@ def look(
 def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
+    from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.seeing.embedding import Network, open_data
     from simsiam_zoo.seeing.sight import see
-    from simsiam_zoo.training.screen import default_screen
 
-    with default_screen(quiet) as screen:
-        network = Network(run, "backbone", device, screen)
+    with open_progress(quiet) as progress:
+        network = Network(run, "backbone", device, progress)
         return see(network, open_data(run, data), most=images, method=method)

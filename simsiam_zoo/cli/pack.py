@@ -74,10 +74,10 @@ def pack(
       simsiam-zoo pack data/cifar-10-batches-py data/cifar10
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-mb 250
     """
-    from simsiam_zoo.cli.progress import Progress
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
     from simsiam_zoo.data.packing.originals import open_original
     from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.runtime.signals import StopRequest
 
     if shard_size is not None and shard_mb is not None:
@@ -102,10 +102,11 @@ def pack(
     if not quiet:
         for note in original.notes:
             click.echo(f"note: {note}", err=True)
-    with StopRequest() as stop, Progress(total, quiet) as progress:
+    with StopRequest() as stop, open_progress(quiet) as progress:
+        progress.begin("images", total)
 
         def dealt_with(done: int) -> bool:
-            progress.show(done)
+            progress.advance(done)
             return stop.requested
 
         packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)

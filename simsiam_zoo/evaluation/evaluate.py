@@ -14,13 +14,14 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.frozen_pass import Watcher, refuse_changed, state_digest
+from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.subject import Subject
 from simsiam_zoo.recipe.lock import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.memory import memory_trouble
+from simsiam_zoo.runtime.progress import Progress
 
 FORMAT = 1
 _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
@@ -28,14 +29,14 @@ _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")
 def evaluate(
-    subject: Subject, *, batch: int = 256, watcher: Watcher | None = None
+    subject: Subject, *, batch: int = 256, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Take features once, and every figure of them. Under torchrun every rank calls it.
 
     Args:
         subject: the network; its recipe says on which data, by which protocols, and where.
         batch: images at once, of each process.
-        watcher: told how far it is.
+        progress: told how far it is.
 
     Returns:
         The report, plain values; what is in it is in docs/evaluation.md.
@@ -50,7 +51,7 @@ def evaluate(
     protocols = [(resolved, resolved.create()) for resolved in recipe.protocols()]
     dataset: Dataset = recipe.part("dataset").create(stream=False)
     classes, test_images = distributed.together(lambda: check_data(dataset))
-    frozen = subject.frozen_pass(batch, watcher)
+    frozen = subject.frozen_pass(batch, progress)
     before = state_digest(frozen.network)
     train, train_entry = frozen.features(dataset.train, "training images", whole=False)
     test, test_entry = frozen.features(test_images, "test images", whole=True)

@@ -7,11 +7,9 @@ features whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-from typing import Protocol as Interface
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +24,7 @@ from simsiam_zoo.evaluation.cache import Entry, Rows, cached, usable
 from simsiam_zoo.evaluation.features import Features, frozen
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
-
-_T = TypeVar("_T")
+from simsiam_zoo.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -50,28 +47,6 @@ class Transform:
         return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
 
 
-class Watcher(Interface):
-    """Where a pass says how far it is."""
-
-    def say(self, text: str) -> None:
-        """One line that stays."""
-
-    def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
-        """`items`, of which there are `total`."""
-        ...
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
-        """`items`."""
-        yield from items
-
-
 @dataclass(frozen=True)
 class FrozenPass:
     """A network that is looked at and not changed, and the way of images to it.
@@ -84,7 +59,7 @@ class FrozenPass:
         store: the folder that features are kept in; with several processes one that all share.
         batch: images at once, of each process.
         workers: loader processes.
-        watcher: told how far it is.
+        progress: told how far it is.
     """
 
     network: nn.Module
@@ -94,7 +69,7 @@ class FrozenPass:
     store: Path
     batch: int = 256
     workers: int = 0
-    watcher: Watcher = field(default_factory=Silent)
+    progress: Progress = field(default_factory=Progress)
 
     def features(
         self, shards: ShardSet, what: str, *, whole: bool, ids: NDArray[np.int64] | None = None
@@ -138,12 +113,12 @@ class FrozenPass:
         )
 
         def rows() -> Rows:
-            for loaded in self.watcher.follow(loader, len(loader), f"features of {what}"):
+            for loaded in self.progress.follow(loader, len(loader), f"features of {what}"):
                 places = np.searchsorted(chosen, loaded.ids.numpy())
                 yield places, self._encoded(loaded), loaded.labels
             refuse_changed(self.network, before, self.name)
 
-        found = cached(entry, len(chosen), self._width(), rows, self.watcher.say, whole=whole)
+        found = cached(entry, len(chosen), self._width(), rows, self.progress.say, whole=whole)
         assert found.ids is not None  # of the places in `chosen`
         return replace(found, ids=torch.from_numpy(chosen)[found.ids]), entry
 

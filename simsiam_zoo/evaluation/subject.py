@@ -21,13 +21,14 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Silent, Transform, Watcher
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import cache_dir
+from simsiam_zoo.runtime.progress import Progress
 
 LIBRARY = "timm:"
 BACKBONE = "backbone.safetensors"
@@ -62,12 +63,12 @@ class Subject:
             return cache_dir() / "features"
         return self.run / "features"
 
-    def frozen_pass(self, batch: int = 256, watcher: Watcher | None = None) -> FrozenPass:
+    def frozen_pass(self, batch: int = 256, progress: Progress | None = None) -> FrozenPass:
         """The network on its device, to be looked at and not changed.
 
         Args:
             batch: images at once, of each process.
-            watcher: told how far a pass is.
+            progress: told how far a pass is.
 
         Raises:
             InputError: the device cannot do what is asked.
@@ -84,7 +85,7 @@ class Subject:
             self.store,
             batch,
             0 if data.workers == "auto" else data.workers,
-            watcher or Silent(),
+            progress or Progress(),
         )
 
 

@@ -26,12 +26,12 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.record import Record, disk_trouble, refuse_occupied
 from simsiam_zoo.training.run import Run, build
 from simsiam_zoo.training.saving import Keeper, NotFiniteError
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, prepare
 from simsiam_zoo.training.start import keep_start, of_parts
 
@@ -174,7 +174,7 @@ def _write(
             save_checkpoint(record.checkpoints, 0, plain)
         else:
             try:
-                Keeper(setup, record, Screen(), Meter(setup)).save(0, 0.0, done=True, again=False)
+                Keeper(setup, record, Progress(), Meter(setup)).save(0, 0.0, done=True, again=False)
             except NotFiniteError:
                 raise InputError("the weights to import are not finite") from None
             keep_start(out, of_parts(siamese, imported["parts"]))

@@ -88,7 +88,7 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
     def having(start: str) -> list[str]:
         return [key for key in known if key.startswith(start)]
 
-    knn = having("knn")[:1]
+    knn = having("top1 ")[:1]
     return [
         Panel("Loss", "what is minimised", having("loss")),
         Panel("std of z/|z| × √d", "1: scattered, 0: collapsed", having("std_sqrt_d"), 0, 1.1),

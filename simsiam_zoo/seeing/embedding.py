@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.frozen_pass import Watcher, state_digest
+from simsiam_zoo.evaluation.frozen_pass import state_digest
 from simsiam_zoo.evaluation.subject import open_subject, read_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run
 
 Output = Literal["backbone", "z", "p"]
@@ -53,7 +54,7 @@ class Network:
         run: whose weights.
         of: `backbone`: what is evaluated; `z`: after the projector; `p`: after the predictor.
         device: where it runs; None for the recipe's choice.
-        watcher: told how far a pass over images is.
+        progress: told how far a pass over images is.
 
     Attributes:
         digest: SHA-256 over names and values of all the weights that are used.
@@ -68,7 +69,7 @@ class Network:
         run: Run,
         of: Output = "backbone",
         device: str | None = None,
-        watcher: Watcher | None = None,
+        progress: Progress | None = None,
     ) -> None:
         source, settings = str(run.folder), {}
         if device is not None:  # with the arithmetic that it does best
@@ -79,7 +80,7 @@ class Network:
             parts = OrderedDict((name, getattr(run.model, name)) for name in PARTS_BEFORE[of])
             subject = replace(subject, name=of, backbone=nn.Sequential(parts).eval())
         try:
-            self._pass = subject.frozen_pass(watcher=watcher)
+            self._pass = subject.frozen_pass(progress=progress)
         except InputError as error:
             if device is None:
                 raise InputError(error.what, "Say --device cpu.") from None

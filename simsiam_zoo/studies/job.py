@@ -112,9 +112,9 @@ def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
 
 def _train(folder: Path) -> dict[str, Any]:
     """What `result.json` holds, of the run that was there or is now."""
+    from simsiam_zoo.runtime.progress import PlainProgress
     from simsiam_zoo.training.record import read_result
     from simsiam_zoo.training.run import train
-    from simsiam_zoo.training.screen import PlainScreen
 
     run = folder / "run"
     if (result := read_result(run)) is not None:
@@ -123,7 +123,7 @@ def _train(folder: Path) -> dict[str, Any]:
     if not resume and run.exists():  # it had not come to a checkpoint
         shutil.rmtree(run)
     recipe = Recipe.of_run(folder / "recipe.toml")
-    trained = train(recipe, run, resume=resume, screen=PlainScreen()).result
+    trained = train(recipe, run, resume=resume, progress=PlainProgress()).result
     assert trained is not None  # else it had raised
     return trained
 

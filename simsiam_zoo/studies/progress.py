@@ -176,7 +176,7 @@ class Latest:
         for key, name_, form in (("loss", "loss", ".3f"), ("std_sqrt_d", "std", ".2f")):
             if key in values:
                 self.figures[name_] = format(values[key], form)
-        knn = next((value for key, value in values.items() if key.startswith("knn")), None)
+        knn = next((value for key, value in values.items() if key.startswith("top1 ")), None)
         if knn is not None:
             self.figures["kNN"] = f"{100 * knn:.1f}"
         speed, step = values.get("images_per_second"), values.get("step", 0)

@@ -17,11 +17,11 @@ from sklearn.datasets import load_digits
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.testing.checks import Broken, check, expect
 from simsiam_zoo.testing.inputs import made
 from simsiam_zoo.testing.plugins import Subject
 from simsiam_zoo.training.run import train
-from simsiam_zoo.training.screen import Screen
 
 STEPS, BATCH = 5, 16
 _SIZE = {"backbone": 32}
@@ -44,8 +44,8 @@ _SMALL: dict[str, object] = {
 }
 
 
-class _Heard(Screen):
-    """A screen that keeps what it is told."""
+class _Heard(Progress):
+    """A progress that keeps what it is told."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -71,7 +71,7 @@ def a_run_trains(subject: Subject) -> None:
     heard = _Heard()
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe.make("digits", None, settings)
-        run = train(recipe, Path(folder) / "run", screen=heard)
+        run = train(recipe, Path(folder) / "run", progress=heard)
         losses = [row["loss"] for row in run.metrics if "loss" in row]
         figures = run.figures
     expect(len(losses) == STEPS, f"the run logged {len(losses)} steps, not {STEPS}")

@@ -22,13 +22,13 @@ from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
 from simsiam_zoo.model.siamese import Siamese, parameter_counts
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.collapse import CollapseWatch
 from simsiam_zoo.training.curves import draw_curves
 from simsiam_zoo.training.evidence import gather_evidence
 from simsiam_zoo.training.export import save_backbone
 from simsiam_zoo.training.monitor import embedding_rank
 from simsiam_zoo.training.record import Record
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup, centre_batches, to_device
 from simsiam_zoo.training.untrained import state_before, untrained_network
 
@@ -36,12 +36,12 @@ FORMAT = 1
 TRAINED, RAW = "trained network", "raw pixels"
 
 
-def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> dict[str, Any]:
+def conclude(setup: Setup, record: Record, progress: Progress, elapsed: float) -> dict[str, Any]:
     """Evaluate the trained network, judge the run, and write everything but the checkpoints.
 
     Args:
         setup, record: the run, its steps done.
-        screen: told what is going on.
+        progress: told what is going on.
         elapsed: seconds spent training.
 
     Returns:
@@ -50,10 +50,10 @@ def conclude(setup: Setup, record: Record, screen: Screen, elapsed: float) -> di
     began = time.monotonic()
     stopped = CollapseWatch(setup).stops(record.rows)
     step = stopped or setup.steps
-    screen.say("evaluating")
+    progress.say("evaluating")
     untrained = untrained_network(setup)
     rank = embedding_rank(setup, setup.siamese)
-    figures, gain = measure(setup, untrained, screen)
+    figures, gain = measure(setup, untrained, progress)
     evidence = gather_evidence(
         setup,
         record.rows,
@@ -121,7 +121,7 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
 
 
 def measure(
-    setup: Setup, untrained: Siamese, screen: Screen
+    setup: Setup, untrained: Siamese, progress: Progress
 ) -> tuple[list[tuple[str, Figure]], tuple[float, float, float] | None]:
     """Every protocol on the trained network and, if the recipe wants them, on the baselines.
 
@@ -143,9 +143,9 @@ def measure(
         encoders[RAW] = raw_pixels
         shown = [TRAINED, before, RAW]
     digest = state_digest(setup.siamese.backbone)
-    train = features(setup, setup.dataset.train, encoders, screen, "training images")
+    train = features(setup, setup.dataset.train, encoders, progress, "training images")
     # A figure on fewer test images than there are is another figure; a bank may miss one.
-    test = features(setup, setup.dataset.test, encoders, screen, "test images", whole=True)
+    test = features(setup, setup.dataset.test, encoders, progress, "test images", whole=True)
     refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
     benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
@@ -188,14 +188,14 @@ def features(
     setup: Setup,
     shards: ShardSet,
     encoders: dict[str, Encoder],
-    screen: Screen,
+    progress: Progress,
     what: str,
     *,
     whole: bool = False,
 ) -> Split:
     """Features of all images of a split by each encoder; `whole` as for `centre_views`."""
     loader = centre_batches(setup, shards, whole=whole)
-    loaded = screen.follow(loader, len(loader), f"features of {what}")
+    loaded = progress.follow(loader, len(loader), f"features of {what}")
     split = extract((to_device(setup, each) for each in loaded), encoders)
     if RAW in encoders:
         split.by_encoder[RAW] = grey_once(split.by_encoder[RAW])

@@ -61,12 +61,12 @@ def _panels(rows: Iterable[Row]) -> list[_Panel]:
     def having(start: str) -> list[str]:
         return [key for key in known if key.startswith(start)]
 
-    knn = having("knn")[:1]
+    knn = having("top1 ")[:1]
     return [
         _Panel("loss", ["loss"]),
         _Panel("std of z/|z| × √d", ["std_sqrt_d"], 0, 1.1),
         _Panel("effective rank of z", ["effective_rank"], 0),
-        _Panel(f"top-1, {knn[0]}" if knn else "", knn, 0),
+        _Panel(knn[0] if knn else "", knn, 0),
         _Panel("alignment", having("alignment"), 0),
         _Panel("uniformity", having("uniformity")),
         _Panel("gradient norm", having("gradient_norm"), 0),

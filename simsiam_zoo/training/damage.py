@@ -5,8 +5,8 @@ from __future__ import annotations
 from simsiam_zoo.data.batches import Damage
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.record import Record
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup
 
 LEAST_DAMAGED = 16
@@ -16,8 +16,8 @@ LEAST_DAMAGED = 16
 class DamageCount:
     """What was found, by every rank; the ranks exchange it when any of them has something new."""
 
-    def __init__(self, setup: Setup, record: Record, screen: Screen) -> None:
-        self._setup, self._record, self._screen = setup, record, screen
+    def __init__(self, setup: Setup, record: Record, progress: Progress) -> None:
+        self._setup, self._record, self._progress = setup, record, progress
         self._untold: list[tuple[int, Damage]] = []
         self._known = set(record.damaged)
 
@@ -62,7 +62,7 @@ class DamageCount:
     def _warn_once(self) -> None:
         if len(self._record.damaged) == 1:
             (row,) = self._record.damaged.values()
-            self._screen.say(
+            self._progress.say(
                 f"warning: {row['sample']}: {row['damage']}; replaced by the next good image of its"
                 " batch, as any other will be (listed in"
                 f" {self._record.folder / 'damaged.jsonl'})"

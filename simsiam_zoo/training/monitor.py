@@ -16,6 +16,7 @@ from simsiam_zoo.evaluation.bench import Bench
 from simsiam_zoo.evaluation.features import extract, frozen
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
+from simsiam_zoo.metrics import online_row
 from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import (
@@ -50,7 +51,7 @@ def look(setup: Setup) -> Row:
         queries = extract(_views(setup, "queries", test, evenly(len(test), QUERIES)), backbone)
         bench = Bench(bank.of("backbone"), queries.of("backbone"), setup.classes)
         (found,) = KnnProtocol(k=20)(bench)
-        row[f"{found.protocol} {len(queries.labels)} by {len(bank.labels)}"] = found.top1
+        row |= online_row(found.protocol, found.top1, len(queries.labels), len(bank.labels))
     return row
 
 

@@ -22,8 +22,8 @@ from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.folders import new_run_folder
+from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.record import Row, read_metrics, read_result
-from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.start import Start, read_start
 from simsiam_zoo.training.train import train as train_in
 
@@ -161,7 +161,7 @@ def train(
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
     init: Start | Path | str | None = None,
-    screen: Screen | None = None,
+    progress: Progress | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train, evaluate, judge: what `simsiam-zoo train` does.
@@ -175,7 +175,7 @@ def train(
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
         init: what a new run starts from: a run's folder, a checkpoint in one, or `timm:pretrained`.
-        screen: where progress is shown; by default stderr, live where that is a terminal.
+        progress: where progress is shown; by default stderr, live where that is a terminal.
         quiet: show none.
 
     Raises:
@@ -207,7 +207,7 @@ def train(
             allow_bn_change=allow_bn_change,
             locked=locked,
             start=start,
-            screen=screen or default_screen(quiet),
+            progress=progress or open_progress(quiet),
         )
     finally:
         torch.set_num_threads(threads)

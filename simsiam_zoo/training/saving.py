@@ -20,10 +20,10 @@ from simsiam_zoo.runtime.checkpoint import (
     save_share,
 )
 from simsiam_zoo.runtime.optim import all_finite
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.lookahead import block_of
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.record import DISK_ERRORS, Record
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import Setup
 
 RETRY_SECONDS = 60.0
@@ -56,8 +56,8 @@ class Keeper:
     saved within a block is the state at its start, from which the same block is prepared again.
     """
 
-    def __init__(self, setup: Setup, record: Record, screen: Screen, meter: Meter) -> None:
-        self._setup, self._record, self._screen, self._meter = setup, record, screen, meter
+    def __init__(self, setup: Setup, record: Record, progress: Progress, meter: Meter) -> None:
+        self._setup, self._record, self._progress, self._meter = setup, record, progress, meter
         self._block = block_of(setup)
         self._at_start: tuple[int, dict[str, Any]] | None = None
         self._wanted_at = time.monotonic() + self._interval()
@@ -103,7 +103,7 @@ class Keeper:
         except OSError as error:
             if not again or error.errno not in DISK_ERRORS:
                 raise
-            self._screen.say(
+            self._progress.say(
                 f"warning: no checkpoint at step {step}: {error.strerror}; the older ones are kept,"
                 f" next attempt in {RETRY_SECONDS:.0f} s"
             )
@@ -137,11 +137,11 @@ class Keeper:
         return 60 * self._setup.recipe.training.checkpoint_minutes
 
 
-def restore(setup: Setup, record: Record, screen: Screen) -> Reached:
+def restore(setup: Setup, record: Record, progress: Progress) -> Reached:
     """Load the last whole checkpoint, cut the metrics back to it."""
     state, path, damage = load_last(record.checkpoints)
     for line in damage:
-        screen.say(f"warning: {line}; going on from {path.name}")
+        progress.say(f"warning: {line}; going on from {path.name}")
     if state.get("identity") != setup.identity:
         raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
     setup.siamese.load_state_dict(state["siamese"])
@@ -177,7 +177,7 @@ def share_out(mine: dict[str, Tensor], shares: list[dict[str, Tensor]]) -> None:
 
 
 def check_same(
-    before: dict[str, Any], setup: Setup, screen: Screen, allow_bn_change: bool = False
+    before: dict[str, Any], setup: Setup, progress: Progress, allow_bn_change: bool = False
 ) -> None:
     """Refuse to go on with a run that would compute something else; warn of smaller changes.
 
@@ -199,4 +199,4 @@ def check_same(
             "Use as many processes as before, or go on all the same with --allow-bn-change.",
         )
     for line in smaller_differences(before, setup.lock):
-        screen.say(f"warning: not where the run began: {line}")
+        progress.say(f"warning: not where the run began: {line}")

@@ -15,11 +15,13 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, StoppedError
+from simsiam_zoo.metrics import Latest
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.compile import WEAKER as COMPILED
 from simsiam_zoo.runtime.memory import memory_trouble
+from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
@@ -39,7 +41,6 @@ from simsiam_zoo.training.refusals import (
     refuse_unused,
 )
 from simsiam_zoo.training.saving import Keeper, NotFiniteError, Reached, check_same, restore
-from simsiam_zoo.training.screen import Screen, default_screen
 from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
 from simsiam_zoo.training.start import Start, keep_start, kept_start, start_from
 
@@ -57,7 +58,7 @@ def train(
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
     start: Start | None = None,
-    screen: Screen | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
 
@@ -68,7 +69,7 @@ def train(
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
         start: weights for a new run to start from; the recipe names them (`Start.named_in`).
-        screen: where progress is shown; by default stderr. Ranks but the first show nothing.
+        progress: where progress is shown; by default stderr. Ranks but the first show nothing.
 
     Returns:
         What `result.json` holds.
@@ -88,16 +89,16 @@ def train(
     enough_memory = memory_trouble("the run", _TAKES_LESS)
     with distributed.joined(), torch.random.fork_rng(devices=devices), enough_memory:
         main = distributed.rank() == 0
-        screen = (screen or default_screen()) if main else Screen()
+        progress = (progress or open_progress()) if main else Progress()
         out = Path(distributed.from_main(lambda: str(out)))
         before, done = distributed.from_main(lambda: look_into(out, resume, recipe, start))
         if done is not None:
-            screen.say(f"{out} is complete already")
+            progress.say(f"{out} is complete already")
             result: dict[str, Any] = done
             return result
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
-        loggers = distributed.together(lambda: Loggers(specs, screen.say))
+        loggers = distributed.together(lambda: Loggers(specs, progress.say))
         distributed.together(lambda: refuse_collective(recipe))
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
@@ -105,34 +106,34 @@ def train(
             kept_in = None if before is None else out
             setup = distributed.together(lambda: with_start(setup, start, kept_in))
         if recipe.data.stream:
-            screen.say(WEAKER)
+            progress.say(WEAKER)
         if recipe.training.compile:
-            screen.say(COMPILED)
+            progress.say(COMPILED)
         if before is not None:
-            distributed.from_main(lambda: check_same(before, setup, screen, allow_bn_change))
+            distributed.from_main(lambda: check_same(before, setup, progress, allow_bn_change))
         if locked is not None:
             for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
-                screen.say(f"warning: not as where the lock was made: {line}")
+                progress.say(f"warning: not as where the lock was made: {line}")
         record = Record(out, recipe, setup.lock, setup.identity, loggers, writes=main)
-        with disk_trouble(out), record, screen:
+        with disk_trouble(out), record, progress:
             reached = Reached()
             if before is None:
                 distributed.together(record.start)
                 if start is not None:
                     distributed.together(lambda: keep_start(out, setup.start) if main else None)
-                    screen.say(str(start))
+                    progress.say(str(start))
             else:
-                reached = distributed.together(lambda: restore(setup, record, screen))
-            screen.say(headline(setup, reached.step))
+                reached = distributed.together(lambda: restore(setup, record, progress))
+            progress.say(headline(setup, reached.step))
             if warning := order_warning(
                 setup.dataset.train, recipe.data.lanes * recipe.data.window
             ):
-                screen.say(warning)
-            elapsed = run_steps(setup, record, screen, reached)
-            return distributed.from_main(lambda: conclude(setup, record, screen, elapsed))
+                progress.say(warning)
+            elapsed = run_steps(setup, record, progress, reached)
+            return distributed.from_main(lambda: conclude(setup, record, progress, elapsed))
 
 
-def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) -> float:
+def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached) -> float:
     """The training loop, from where the run is to its end. Returns all the seconds of training."""
     step, elapsed = reached.step, reached.elapsed
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
@@ -141,8 +142,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) ->
     after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
     look_epochs = epochs_between_looks(setup.recipe)
     meter = Meter(setup, reached.row)
-    keeper = Keeper(setup, record, screen, meter)
-    watch, damage = CollapseWatch(setup), DamageCount(setup, record, screen)
+    keeper = Keeper(setup, record, progress, meter)
+    watch, damage = CollapseWatch(setup), DamageCount(setup, record, progress)
     agree = distributed.Agreement()
     # It may have been interrupted while it concluded.
     collapsed = distributed.from_main(lambda: watch.stops(record.rows))
@@ -153,7 +154,8 @@ def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) ->
     began = time.monotonic() - elapsed
     with StopRequest() as stop, Watchdog(stop, training.grace_seconds, go_on) as watchdog:
         loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
-        screen.begin(step, setup.steps, training.epochs, training.batch_size)
+        progress.begin("training", setup.steps, step, training.epochs)
+        latest = Latest()
         siamese.train()
         batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
         # What a block's policy is shown depends on the step before it: nothing is fetched then.
@@ -192,13 +194,13 @@ def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) ->
                 if not meter.finite(row):
                     stop_diverged(setup, record, step)
                 record.write(row)
-                screen.show(row)
+                progress.advance(step, latest.update(row))
             if is_look(step, setup, look_epochs) or watch.is_look(step):
                 with meter.paused(), watchdog.paused():
                     row = {"step": step, "epoch": step // setup.plan.steps}
                     row |= look(setup) if distributed.rank() == 0 else {}
                     record.write(row)
-                    screen.show(row)
+                    progress.advance(step, latest.update(row))
                     if watch.is_look(step):
                         collapsed = distributed.from_main(lambda: watch.stops(record.rows))
             done = bool(collapsed) or step == setup.steps
@@ -210,7 +212,7 @@ def run_steps(setup: Setup, record: Record, screen: Screen, reached: Reached) ->
                 raise damage.error()
             if done or stop_now:
                 break
-        screen.end()
+        progress.end()
         if not done:
             raise StoppedError(f"stopped at step {step} of {setup.steps}; {kept(keeper)}", go_on)
     return time.monotonic() - began

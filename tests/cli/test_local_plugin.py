@@ -91,12 +91,12 @@ def test_a_run_records_the_file_and_goes_on_with_it_in_another_process(
     from tiny_runs import tiny_recipe
 
     from simsiam_zoo.cli.train import _resumed
-    from simsiam_zoo.training.screen import Screen
+    from simsiam_zoo.runtime.progress import Progress
     from simsiam_zoo.training.train import train
 
     use_file(part)
     recipe = tiny_recipe(digit_shards, {"projector": "flat", "training.epochs": 1})
-    train(recipe, tmp_path / "run", screen=Screen())
+    train(recipe, tmp_path / "run", progress=Progress())
     lock = tomllib.loads((tmp_path / "run" / "lock.toml").read_text())
     (file,) = local.local_files()
     assert lock["plugins"] == [

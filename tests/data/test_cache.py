@@ -57,8 +57,8 @@ def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(
                     continue
             time.sleep(0.001)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    progress = threading.Thread(target=watch)
+    progress.start()
     try:
         loader = TrainLoader(far.train, plan, DIGITS, 16, epochs=2)
         for loaded in loader:
@@ -71,7 +71,7 @@ def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(
         assert len(contents(far.test)) == 8
     finally:
         done.set()
-        watcher.join()
+        progress.join()
     assert max(most) <= least
     assert len(server.asked(".tar")) > 14  # it was too small for all
 

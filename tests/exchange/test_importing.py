@@ -28,7 +28,7 @@ from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.exchange.importing import import_checkpoint
 from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.siamese import Siamese
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.train import train
 
 SMALL: dict[str, object] = {
@@ -162,7 +162,7 @@ def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
     done = import_checkpoint(released, out, file=recipe, settings={**SMALL, **few})
     assert done.resumable
     start = done.run.model.state_dict()
-    result = train(done.run.recipe, out, resume=True, screen=Screen())
+    result = train(done.run.recipe, out, resume=True, progress=Progress())
     assert result["steps"] == 2
     assert result["identity"] == done.run.lock["identity"]
     after = zoo.load(out)
@@ -172,7 +172,7 @@ def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
     ).abs()
     assert 0 < float(moved.max()) < 0.05  # from there, not from a start of its own
     with pytest.raises(InputError, match="starts from the weights"):
-        train(done.run.recipe, tmp_path / "anew", screen=Screen())
+        train(done.run.recipe, tmp_path / "anew", progress=Progress())
     assert not (tmp_path / "anew").exists()
 
 

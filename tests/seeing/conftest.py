@@ -13,7 +13,7 @@ from tiny_runs import digits, pack_digits, tiny_recipe
 from simsiam_zoo.data.loader import LoadedBatch
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.evaluation import frozen_pass
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.train import train
 
 
@@ -28,7 +28,7 @@ def seen_run(hostile_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The folder of a complete run on them; nothing that is there may be changed."""
     folder = tmp_path_factory.mktemp("runs") / "seen"
     recipe = tiny_recipe(hostile_shards, {"evaluation.protocols": ("knn",)})
-    train(recipe, folder, screen=Screen())
+    train(recipe, folder, progress=Progress())
     return folder
 
 

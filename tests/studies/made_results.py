@@ -182,7 +182,7 @@ def _write_curve(folder: Path, run: dict[str, Any], epochs: int) -> None:
             )
         if whole == 0:
             knn = end - (end - 0.8) * math.exp(-done * 5) + draw.gauss(0, 0.006)
-            lines.append({"step": step, "epoch": epoch, f"{KNN} 512 by 1024": knn})
+            lines.append({"step": step, "epoch": epoch, f"top1 {KNN}": knn})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -155,7 +155,7 @@ def test_curves_are_read_against_epochs_and_their_mean_is_the_seeds_mean(tmp_pat
 
 def test_a_run_that_is_being_written_is_read_up_to_its_torn_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    rows = [{"step": 5, "epoch": 0, "loss": -0.1}, {"step": 21, "epoch": 1, "knn x": 0.5}]
+    rows = [{"step": 5, "epoch": 0, "loss": -0.1}, {"step": 21, "epoch": 1, "top1 knn x": 0.5}]
     odd = '[1]\n{"epoch": 1}\n{"step": "x"}\n{"step": 1e999}\n{"step": ' + "9" * 400 + "}\n"
     torn = '{"step": 30, "lo'
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + odd + torn)
@@ -168,7 +168,7 @@ def test_a_column_with_half_a_character_in_its_name_can_be_written(tmp_path):
     results = made_study([made_arm("base", [made_run("base", 0, 0.9)])])
     folder = tmp_path / results["arms"][0]["runs"][0]["folder"]
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 0, "knn \\ud800 $": 0.5}\n')
+    (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 0, "top1 knn \\ud800 $": 0.5}\n')
     write_report(results, tmp_path)
     assert "knn \ufffd $" in (tmp_path / "report.html").read_text("utf-8")
 

@@ -37,7 +37,7 @@ def test_a_run_says_what_it_is_doing_and_how_long_it_will_take(tmp_path: Path) -
     first, second, third, *_ = jobs(tmp_path)
     assert newest(first).words() == ["starting"]
     row = {"step": 252, "epoch": 12, "loss": -0.5, "std_sqrt_d": 0.987, "images_per_second": 32.0}
-    written(second, row, {"step": 252, "epoch": 12, "knn (k=20, t=0.1)": 0.9})
+    written(second, row, {"step": 252, "epoch": 12, "top1 knn (k=20, t=0.1)": 0.9})
     assert newest(second).words() == [
         *("epoch 13/24", "loss -0.500", "std 0.99", "kNN 90.0", "8:24 left")  # 252 steps of 64
     ]

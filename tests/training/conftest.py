@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import tiny_recipe
 
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.train import train
 
 
@@ -26,6 +26,6 @@ def run(tiny: Callable[..., Recipe], tmp_path: Path) -> Callable[..., tuple[Path
         settings: dict[str, object] | None = None, name: str = "run", resume: bool = False
     ) -> tuple[Path, dict[str, Any]]:
         folder = tmp_path / name
-        return folder, train(tiny(settings), folder, resume=resume, screen=Screen())
+        return folder, train(tiny(settings), folder, resume=resume, progress=Progress())
 
     return go

@@ -15,7 +15,7 @@ import torch
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.train import train
 
 
@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
                 folder / name,
                 resume=resume,
                 allow_bn_change=allow_bn_change,
-                screen=Screen(),
+                progress=Progress(),
             )
 
 

@@ -14,8 +14,8 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.compile import compile_in_place
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training import setup as preparing
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -81,14 +81,14 @@ def test_a_compiled_run_says_so_and_ends_as_the_plain_one_but_for_rounding(
     compiling = functools.partial(compile_in_place, backend="eager")
     monkeypatch.setattr(preparing, "compile_in_place", compiling)
     said: list[str] = []
-    screen = Screen()
-    screen.say = said.append  # type: ignore[method-assign]
+    progress = Progress()
+    progress.say = said.append  # type: ignore[method-assign]
     results = {}
     for name, compiled in (("plain", False), ("compiled", True)):
         # A backbone with few operations: tracing takes longer than training here.
         small = {"backbone": "test_resnet", "training.epochs": 1}
         recipe = tiny({**small, "training.compile": compiled})
-        results[name] = train(recipe, tmp_path / name, screen=screen)
+        results[name] = train(recipe, tmp_path / name, progress=progress)
         assert len([line for line in said if "not hold" in line]) == compiled
     plain, compiled = (load_last(tmp_path / name / "checkpoints")[0]["siamese"] for name in results)
     assert list(plain) == list(compiled)

@@ -12,7 +12,7 @@ import pytest
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.locked import identity_differences, read_locked
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -23,7 +23,7 @@ QUICK: dict[str, object] = {
 }
 
 
-class Listening(Screen):
+class Listening(Progress):
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
@@ -35,14 +35,14 @@ class Listening(Screen):
 def test_a_run_is_repeated_from_its_recipe_and_lock(
     tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    first = train(tiny(QUICK), tmp_path / "run", screen=Screen())
+    first = train(tiny(QUICK), tmp_path / "run", progress=Progress())
     recipe = Recipe.make(None, tmp_path / "run" / "recipe.toml")
     lock = read_locked(tmp_path / "run" / "lock.toml")
     lock["machine"]["platform"] = "another"
-    screen = Listening()
-    again = train(recipe, tmp_path / "again", locked=lock, screen=screen)
+    progress = Listening()
+    again = train(recipe, tmp_path / "again", locked=lock, progress=progress)
     assert (again["identity"], again["figures"]) == (first["identity"], first["figures"])
-    warnings = [line for line in screen.said if "not as where the lock was made" in line]
+    warnings = [line for line in progress.said if "not as where the lock was made" in line]
     assert len(warnings) == 1
     assert 'machine.platform: "another" there' in warnings[0]
     locks = [(tmp_path / run / "lock.toml").read_text() for run in ("run", "again")]
@@ -55,7 +55,7 @@ def test_other_data_is_refused_and_nothing_written(
     recipe = tiny(QUICK)
     lock: dict[str, Any] = {**prepare(recipe).lock, "data": {"digest": "feed"}}
     with pytest.raises(InputError, match=r'data\.digest: "feed" there'):
-        train(recipe, tmp_path / "run", locked=lock, screen=Screen())
+        train(recipe, tmp_path / "run", locked=lock, progress=Progress())
     assert not (tmp_path / "run").exists()
 
 

@@ -16,9 +16,9 @@ from simsiam_zoo.catalog import Catalog, Component, Plugin
 from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.loggers import Loggers
 from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -65,16 +65,16 @@ def test_a_run_that_is_interrupted_and_resumed_logs_each_row_once(
 ) -> None:
     recipe = tiny({**BOTH, "logging.knn_epochs": 1, "training.checkpoint_steps": 4})
 
-    class Cutting(Screen):
-        def show(self, row: dict[str, Any]) -> None:
-            if row["step"] == 7:  # rows 5, 6 and 7 are logged, and come again
+    class Cutting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done == 7:  # rows 5, 6 and 7 are logged, and come again
                 raise Cut
 
     with pytest.raises(Cut):
-        train(recipe, tmp_path / "run", screen=Cutting())
+        train(recipe, tmp_path / "run", progress=Cutting())
     with (tmp_path / "run" / "tables" / "run.csv").open("a") as file:
         file.write("8,1")  # a line that was torn
-    result = train(recipe, tmp_path / "run", resume=True, screen=Screen())
+    result = train(recipe, tmp_path / "run", resume=True, progress=Progress())
     assert_logged(tmp_path / "run", result)
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_log_is_refused_before_the_run_begins(
     # as it is where tensorboard is not installed
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(PluginError, match=r"simsiam-zoo\[tensorboard\]") as caught:
-        train(tiny(BOTH), tmp_path / "run", screen=Screen())
+        train(tiny(BOTH), tmp_path / "run", progress=Progress())
     assert caught.value.exit_code == 3
     assert not (tmp_path / "run").exists()
 

@@ -13,11 +13,11 @@ from simsiam_zoo.errors import DataError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.training import lookahead
-from simsiam_zoo.training.record import Row, read_metrics
+from simsiam_zoo.training.record import read_metrics
 from simsiam_zoo.training.saving import share_out
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -41,15 +41,15 @@ def stopped_at(step: int, recipe: Recipe, folder: Path, monkeypatch: pytest.Monk
         stops.append(stop)
         return enter(stop)
 
-    class Stopping(Screen):
-        def show(self, row: Row) -> None:
-            if row["step"] == step - 1:  # heard after the next step
+    class Stopping(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done == step - 1:  # heard after the next step
                 stops[-1].requested = True
 
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "__enter__", entered)
         with pytest.raises(StoppedError) as stopped:
-            train(recipe, folder, screen=Stopping())
+            train(recipe, folder, progress=Stopping())
     return str(stopped.value)
 
 
@@ -114,7 +114,7 @@ def test_a_run_stopped_within_a_block_goes_on_from_its_start(
     folder = tmp_path / "cut"
     assert f"saved at step {saved}" in stopped_at(step, tiny(settings), folder, monkeypatch)
     assert load_last(folder / "checkpoints")[0]["step"] == saved
-    train(tiny(settings), folder, resume=True, screen=Screen())
+    train(tiny(settings), folder, resume=True, progress=Progress())
     assert same(weights(folder), weights(whole))
     assert [row["step"] for row in read_metrics(folder) if "loss" in row] == list(range(1, 13))
 
@@ -125,11 +125,11 @@ def test_what_is_kept_for_each_sample_goes_on_too(
     settings = {"gradient": "moving-average", "predictor": "none"}
     whole, _ = run(settings, "whole")
     said: list[str] = []
-    monkeypatch.setattr(Screen, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
     folder = tmp_path / "cut"
     stopped_at(8, tiny(settings), folder, monkeypatch)
     assert "moving-average keeps 0.0127 MB of the samples" in said[0]  # 96 x (32 + 1) x 4 bytes
-    train(tiny(settings), folder, resume=True, screen=Screen())
+    train(tiny(settings), folder, resume=True, progress=Progress())
     assert same(weights(folder), weights(whole))
     left = sorted(path.name for path in (folder / "checkpoints").glob("*.pt"))
     assert left == [

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -26,11 +25,11 @@ class _Cut(Exception):
     pass
 
 
-class Cutting(Screen):
+class Cutting(Progress):
     """Ends the run like a crash, when the figures of step 2 are due and before it is saved."""
 
-    def show(self, row: dict[str, Any]) -> None:
-        if row["step"] == 2:
+    def advance(self, done: int, text: str = "") -> None:
+        if done == 2:
             raise _Cut
 
 
@@ -51,11 +50,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             **SETTINGS[name],
         }
     )
-    train(recipe, tmp_path / "whole", screen=Screen())
+    train(recipe, tmp_path / "whole", progress=Progress())
     with pytest.raises(_Cut):
-        train(recipe, tmp_path / "cut", screen=Cutting())
+        train(recipe, tmp_path / "cut", progress=Cutting())
     assert load_last(tmp_path / "cut" / "checkpoints")[0]["step"] == 1
-    train(recipe, tmp_path / "cut", resume=True, screen=Screen())
+    train(recipe, tmp_path / "cut", resume=True, progress=Progress())
     whole, cut = (
         load_last(tmp_path / folder / "checkpoints")[0]["siamese"] for folder in ("whole", "cut")
     )

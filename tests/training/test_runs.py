@@ -24,9 +24,9 @@ from safetensors import safe_open
 from simsiam_zoo.errors import DataError, DivergedError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.meter import MACHINE
 from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -126,7 +126,7 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
             tiny({**settings, "data.workers": int(step == 5)}),
             folder,
             resume=True,
-            screen=Screen(),
+            progress=Progress(),
         )
         assert same(weights(folder), weights(whole)), step
         assert (again["figures"], again["evidence"]) == (result["figures"], result["evidence"])
@@ -146,13 +146,13 @@ class _Cut(Exception):
 def stop_after(recipe: Recipe, folder: Path, step: int) -> None:
     """Run until metrics of `step + 1` are due: they are written, and no checkpoint is."""
 
-    class Cutting(Screen):
-        def show(self, row: dict[str, Any]) -> None:
-            if row["step"] > step and "loss" in row:
+    class Cutting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done > step:
                 raise _Cut
 
     with pytest.raises(_Cut):
-        train(recipe, folder, screen=Cutting())
+        train(recipe, folder, progress=Cutting())
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -185,7 +185,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(
         assert "Traceback" not in err
     assert not (folder / "result.json").exists()
 
-    train(tiny(settings), folder, resume=True, screen=Screen())
+    train(tiny(settings), folder, resume=True, progress=Progress())
     assert same(weights(folder), weights(whole))
 
 
@@ -199,7 +199,7 @@ def test_processes_that_torchrun_starts_anew_go_on(
     folder = tmp_path / "lost"
     stop_after(tiny(settings), folder, 4)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    train(tiny(settings), folder, screen=Screen())
+    train(tiny(settings), folder, progress=Progress())
     assert same(weights(folder), weights(whole))
     assert [row["step"] for row in read_metrics(folder) if "loss" in row] == list(range(1, 13))
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_identity_is_refused(
     ]
     for changed, named in changes:
         with pytest.raises(InputError, match=f"another identity.*{named}"):
-            train(tiny(changed), folder, resume=True, screen=Screen())
+            train(tiny(changed), folder, resume=True, progress=Progress())
 
 
 def test_a_torn_checkpoint_falls_back_and_two_torn_ones_end_the_run(
@@ -234,17 +234,17 @@ def test_a_torn_checkpoint_falls_back_and_two_torn_ones_end_the_run(
     shutil.copytree(folder, tmp_path / "both", symlinks=True)
 
     said: list[str] = []
-    screen = Screen()
-    screen.say = said.append  # type: ignore[method-assign]
+    progress = Progress()
+    progress.say = said.append  # type: ignore[method-assign]
     newest = folder / "checkpoints" / "step-00000005.pt"
     newest.write_bytes(newest.read_bytes()[:1000])
-    train(recipe, folder, resume=True, screen=screen)
+    train(recipe, folder, resume=True, progress=progress)
     assert any("step-00000005.pt is damaged" in line for line in said)
 
     for path in (tmp_path / "both" / "checkpoints").glob("step-*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(DataError, match="damaged"):
-        train(recipe, tmp_path / "both", resume=True, screen=Screen())
+        train(recipe, tmp_path / "both", resume=True, progress=Progress())
 
 
 def test_a_run_that_diverges_says_so_and_keeps_no_bad_weights(
@@ -252,7 +252,7 @@ def test_a_run_that_diverges_says_so_and_keeps_no_bad_weights(
 ) -> None:
     settings = {"optim.lr": 1e30, "training.checkpoint_steps": 1, "loss": "mse:normalize=false"}
     with pytest.raises(DivergedError, match="diverged"):
-        train(tiny(settings), tmp_path / "run", screen=Screen())
+        train(tiny(settings), tmp_path / "run", progress=Progress())
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["verdict"] == "diverged"
     for path in (tmp_path / "run" / "checkpoints").glob("step-*.pt"):
@@ -264,8 +264,8 @@ def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_
     tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, folder = tiny({"training.checkpoint_steps": 4}), tmp_path / "run"
-    screen, said, tried = Screen(), list[str](), list[int]()
-    screen.say = said.append  # type: ignore[method-assign]
+    progress, said, tried = Progress(), list[str](), list[int]()
+    progress.say = said.append  # type: ignore[method-assign]
 
     def full_from_step_8(folder: Path, step: int, state: dict[str, Any]) -> Path:
         tried.append(step)
@@ -276,11 +276,11 @@ def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_
     with monkeypatch.context() as patch:
         patch.setattr("simsiam_zoo.training.saving.save_checkpoint", full_from_step_8)
         with pytest.raises(InputError, match=r"No space left.*\n.*--resume"):
-            train(recipe, folder, screen=screen)
+            train(recipe, folder, progress=progress)
     assert tried == [4, 8, 12]
     assert any("no checkpoint at step 8: No space left" in line for line in said)
     assert load_last(folder / "checkpoints")[0]["step"] == 4
-    assert train(recipe, folder, resume=True, screen=Screen())["steps"] == 12
+    assert train(recipe, folder, resume=True, progress=Progress())["steps"] == 12
 
 
 def test_too_little_memory_in_a_step_is_a_users_error_that_says_what_takes_less(
@@ -292,7 +292,7 @@ def test_too_little_memory_in_a_step_is_a_users_error_that_says_what_takes_less(
 
     monkeypatch.setattr("simsiam_zoo.training.train.scaled_step", too_small)
     with pytest.raises(InputError, match=r"(?s)not enough memory for the run: .*--batch-size"):
-        train(tiny(), tmp_path / "run", screen=Screen())
+        train(tiny(), tmp_path / "run", progress=Progress())
 
 
 def test_standing_still_is_not_learning(run: Run) -> None:

@@ -6,7 +6,6 @@ import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -23,7 +22,7 @@ from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.start import FILE, Start, read_start
 from simsiam_zoo.training.train import with_start
@@ -37,7 +36,7 @@ STILL: dict[str, object] = {"optim.lr": 1e-12, "training.epochs": 1, "training.s
 @pytest.fixture(scope="module")
 def trained(digit_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> zoo.Run:
     recipe = tiny_recipe(digit_shards, {"training.epochs": 4})
-    return zoo.train(recipe, tmp_path_factory.mktemp("trained") / "run", screen=Screen())
+    return zoo.train(recipe, tmp_path_factory.mktemp("trained") / "run", progress=Progress())
 
 
 def weights(run: zoo.Run, part: str) -> dict[str, Tensor]:
@@ -55,14 +54,14 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_starts_from_the_weights_of_another(tiny: Tiny, trained, tmp_path) -> None:
-    run = zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), progress=Progress())
     for part in ("backbone", "projector", "predictor"):
         assert same(weights(run, part), weights(trained, part)), part
     lock = tomllib.loads((run.folder / "lock.toml").read_text())
     assert lock["init"]["source"] == str(trained.folder)
     assert lock["init"]["parts"] == ["backbone", "projector", "predictor"]
     assert run.recipe.training.init == lock["init"]["sha256"][:16]
-    anew = zoo.train(tiny(STILL), tmp_path / "anew", screen=Screen())
+    anew = zoo.train(tiny(STILL), tmp_path / "anew", progress=Progress())
     assert not same(weights(anew, "backbone"), weights(trained, "backbone"))
     assert anew.lock["identity"] != run.lock["identity"]
 
@@ -74,7 +73,7 @@ def test_the_verdict_compares_with_the_start(tiny: Tiny, trained, tmp_path) -> N
     for name, value in trained.model.named_parameters():
         assert torch.equal(compared[name], value), name
     shown = tiny({**STILL, "evaluation.baselines": True})
-    run = zoo.train(shown, tmp_path / "run", init=start, screen=Screen())
+    run = zoo.train(shown, tmp_path / "run", init=start, progress=Progress())
     assert run.verdict != "learned"
     assert run.result is not None
     assert "on the starting network" in run.result["reason"]
@@ -87,18 +86,18 @@ def test_an_interrupted_run_ends_alike_when_its_source_is_gone(
     source = tmp_path / "source"
     shutil.copytree(trained.folder, source)
     recipe = tiny({"training.seed": 3, "training.checkpoint_steps": 1})
-    whole = zoo.train(recipe, tmp_path / "whole", init=str(source), screen=Screen())
+    whole = zoo.train(recipe, tmp_path / "whole", init=str(source), progress=Progress())
 
-    class Interrupting(Screen):
-        def show(self, row: dict[str, Any]) -> None:
-            if row["step"] == 5:
+    class Interrupting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done == 5:
                 raise StoppedError("enough")
 
     with pytest.raises(StoppedError):
-        zoo.train(recipe, tmp_path / "cut", init=str(source), screen=Interrupting())
+        zoo.train(recipe, tmp_path / "cut", init=str(source), progress=Interrupting())
     shutil.rmtree(source)
     cut = zoo.load(tmp_path / "cut")
-    cut = zoo.train(cut.recipe, cut.folder, resume=True, screen=Screen())
+    cut = zoo.train(cut.recipe, cut.folder, resume=True, progress=Progress())
     for key, value in whole.model.state_dict().items():
         assert torch.equal(cut.model.state_dict()[key], value), key
     assert cut.result is not None
@@ -109,9 +108,9 @@ def test_an_interrupted_run_ends_alike_when_its_source_is_gone(
 def test_what_comes_after_another_part_starts_at_random(tiny: Tiny, trained, tmp_path) -> None:
     recipe = tiny({**STILL, "projector": "mlp:layers=2,hidden_dim=24,out_dim=32"})
     said: list[str] = []
-    screen = Screen()
-    screen.say = said.append  # type: ignore[method-assign, assignment]
-    run = zoo.train(recipe, tmp_path / "run", init=str(trained.folder), screen=screen)
+    progress = Progress()
+    progress.say = said.append  # type: ignore[method-assign, assignment]
+    run = zoo.train(recipe, tmp_path / "run", init=str(trained.folder), progress=progress)
     assert same(weights(run, "backbone"), weights(trained, "backbone"))
     assert not same(weights(run, "predictor"), weights(trained, "predictor"))
     assert f"backbone from {trained.folder}; projector and predictor at random" in said
@@ -126,7 +125,7 @@ def test_parts_are_set_up_with_the_weights(tiny: Tiny, trained, tmp_path, monkey
         seen.append(siamese.backbone.layer1[0].conv1.weight.detach().clone())
 
     monkeypatch.setattr(StopGradient, "setup", setup, raising=False)
-    zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), screen=Screen())
+    zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), progress=Progress())
     theirs = trained.model.backbone.layer1[0].conv1.weight
     assert [torch.equal(found, theirs) for found in seen[:2]] == [False, True]
 
@@ -141,7 +140,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
 
 
 def test_a_run_starts_from_the_weights_that_timm_has(tiny: Tiny, published, tmp_path) -> None:
-    run = zoo.train(tiny(STILL), tmp_path / "run", init="timm:pretrained", screen=Screen())
+    run = zoo.train(tiny(STILL), tmp_path / "run", init="timm:pretrained", progress=Progress())
     found = weights(run, "backbone")
     assert same(found, {key: published[key] for key in found})
     assert run.lock["init"]["parts"] == ["backbone"]
@@ -176,11 +175,11 @@ def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> 
         read_start("nowhere", tiny())
     recipe = read_start(str(trained.folder), tiny()).named_in(tiny())
     with pytest.raises(InputError, match="starts from the weights"):
-        zoo.train(recipe, tmp_path / "without", screen=Screen())
+        zoo.train(recipe, tmp_path / "without", progress=Progress())
     assert not (tmp_path / "without").exists()
     others = Start("elsewhere", {"backbone": {"weight": torch.zeros(1)}})
     with pytest.raises(InputError, match="elsewhere has others"):
-        zoo.train(recipe, tmp_path / "without", init=others, screen=Screen())
+        zoo.train(recipe, tmp_path / "without", init=others, progress=Progress())
     done = CliRunner().invoke(command, ["--resume", str(trained.folder), "--init", "x"])
     assert isinstance(done.exception, InputError)
     assert "no --init" in str(done.exception)
@@ -204,7 +203,7 @@ def test_one_weight_more_or_less_is_another_digest(tiny: Tiny, trained, tmp_path
 
 
 def test_the_weights_that_a_run_started_from_are_kept(tiny: Tiny, trained, tmp_path) -> None:
-    run = zoo.train(tiny(STILL), tmp_path / "run", init=trained.folder, screen=Screen())
+    run = zoo.train(tiny(STILL), tmp_path / "run", init=trained.folder, progress=Progress())
     kept = load_file(run.folder / FILE)
     theirs = trained.model.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in kept.items())

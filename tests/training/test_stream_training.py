@@ -10,7 +10,7 @@ import pytest
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.siamese import GradientPolicy
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
 STREAM: dict[str, object] = {"data.stream": True, "data.steps_per_epoch": 5}
@@ -27,7 +27,7 @@ def test_a_stream_trains_and_says_what_it_cannot(
     run: Run, uncounted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(Screen, "say", lambda self, text: said.append(text))
+    monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
     folder, result = run({**STREAM, "dataset": uncounted})
     assert (result["steps"], result["figures"], result["verdict"]) == (10, [], "undetermined")
     assert result["evidence"]["effective_rank"] is None

@@ -13,7 +13,7 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.training.screen import Screen
+from simsiam_zoo.runtime.progress import Progress
 
 DISTRIBUTION = "simsiam-zoo-redundancy"
 PARTS = {
@@ -31,15 +31,15 @@ class Cut(Exception):
     pass
 
 
-class CutAt(Screen):
+class CutAt(Progress):
     """Ends the process's work after a step, as a kill would."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
         self.step = step
 
-    def show(self, row: dict[str, float]) -> None:
-        if row["step"] == self.step:
+    def advance(self, done: int, text: str = "") -> None:
+        if done == self.step:
             raise Cut
 
 
@@ -60,7 +60,7 @@ def test_vicreg_descends_and_goes_on_to_the_bit_after_a_kill(
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
     assert 0 < losses(whole)[-1] < losses(whole)[0]
     with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", screen=CutAt(6))
+        zoo.train(recipe, tmp_path / "cut", progress=CutAt(6))
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = (run.model.state_dict() for run in (whole, cut))
     torch.testing.assert_close(*states, rtol=0, atol=0)

@@ -21,8 +21,8 @@ from sklearn.datasets import load_digits
 from simsiam_zoo import Recipe
 from simsiam_zoo.data.packing.writer import PackedSample, pack
 from simsiam_zoo.errors import PluginError
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.screen import Screen
 from simsiam_zoo.training.train import train
 
 SMALL: dict[str, object] = {
@@ -164,7 +164,7 @@ def test_a_run_is_logged_with_its_rows_its_recipe_and_its_verdict(
     recipe: Callable[[str], Recipe], tmp_path: Path
 ) -> None:
     asked = recipe("wandb:mode=offline,project=mine")
-    result = train(asked, tmp_path / "run", screen=Screen())
+    result = train(asked, tmp_path / "run", progress=Progress())
     (log,) = logged(tmp_path / "run")
     assert log.rows == by_step(read_metrics(tmp_path / "run"))
     assert [row["step"] for row in log.rows] == list(range(1, result["steps"] + 1))
@@ -181,15 +181,15 @@ def test_a_run_that_goes_on_keeps_its_id_and_logs_every_step(
 ) -> None:
     asked = recipe("wandb:mode=offline")
 
-    class Cutting(Screen):
-        def show(self, row: dict[str, Any]) -> None:
-            if row["step"] == 7:
+    class Cutting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done == 7:
                 raise Cut
 
     folder = tmp_path / "run"
     with pytest.raises(Cut):
-        train(asked, folder, screen=Cutting())
-    train(asked, folder, resume=True, screen=Screen())
+        train(asked, folder, progress=Cutting())
+    train(asked, folder, resume=True, progress=Progress())
     first, second = logged(folder)
     assert first.id == second.id
     rows = by_step(read_metrics(folder))
@@ -202,11 +202,11 @@ def test_a_logger_that_fails_does_not_stop_the_run(
 ) -> None:
     said: list[str] = []
 
-    class Telling(Screen):
+    class Telling(Progress):
         def say(self, text: str) -> None:
             said.append(text)
 
-    result = train(recipe("wandb:mode=offline,project=a/b"), tmp_path / "run", screen=Telling())
+    result = train(recipe("wandb:mode=offline,project=a/b"), tmp_path / "run", progress=Telling())
     assert result["steps"] == 12
     (told,) = [text for text in said if "wandb" in text]
     assert "failed and gets no more rows" in told
@@ -222,7 +222,7 @@ def test_who_is_not_logged_in_is_told_before_the_run_begins(
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     with pytest.raises(PluginError, match="nobody is logged in") as caught:
-        train(recipe("wandb"), tmp_path / "run", screen=Screen())
+        train(recipe("wandb"), tmp_path / "run", progress=Progress())
     assert caught.value.exit_code == 3
     assert "wandb:mode=offline" in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from simsiam_zoo.studies.report.view import View, run_folder
 Point = tuple[float, float]
 """(epoch, value)."""
 
-LOSS, STD, KNN = "loss", "std_sqrt_d", "knn"
+LOSS, STD, KNN = "loss", "std_sqrt_d", "top1 "
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""The metrics of a run, each once: its column of `metrics.jsonl`, label, range and direction.
+
+`docs/verdicts.md` says how each is computed. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a column of `metrics.jsonl` is, or a family of columns.
+
+    Args:
+        key: the column; of a family the text that its columns begin with.
+        label: title of a chart.
+        note: unit and how to read it, one line.
+        better: which way a healthy run goes; None where neither way is better.
+        family: several columns belong to it, one for each part, view or protocol.
+        floor, ceiling: an axis covers them at least.
+        log: whether an axis is logarithmic.
+    """
+
+    key: str
+    label: str
+    note: str
+    better: Literal["higher", "lower"] | None = None
+    family: bool = False
+    floor: float | None = None
+    ceiling: float | None = None
+    log: bool = False
+
+    def columns(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The columns of this metric that occur in the rows, in the order of their first row."""
+        known = dict.fromkeys(key for row in rows for key in row)
+        return [key for key in known if key == self.key or self._has(key)]
+
+    def member(self, column: str) -> str:
+        """What tells a column of a family from the others: `backbone` of `lr_backbone`."""
+        return column.removeprefix(self.key).replace("_", " and ") or column
+
+    def _has(self, column: str) -> bool:
+        return self.family and column.startswith(self.key)
+
+
+LOSS = Metric("loss", "Loss", "what is minimised", "lower")
+STD = Metric(
+    "std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", "higher", False, 0, 1.1
+)
+RANK = Metric("effective_rank", "Effective rank of z", "directions in use", "higher", floor=0)
+TOP1 = Metric("top1 ", "Top-1 on the way", "share of test images", "higher", True, 0, 1)
+ALIGNMENT = Metric(
+    "alignment_", "Alignment", "distance of two views; lower: closer", "lower", True, 0
+)
+UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", "lower", True)
+GRADIENT = Metric("gradient_norm", "Gradient norm", "logarithmic", log=True)
+LR = Metric("lr_", "Learning rate", "of each part", family=True, floor=0)
+SPEED = Metric("images_per_second", "Speed", "images per second", "higher", floor=0)
+WAIT = Metric("data_wait", "Data wait", "share of the time", "lower", False, 0, 1)
+
+CHARTED = (LOSS, STD, RANK, TOP1, ALIGNMENT, UNIFORMITY, GRADIENT, LR)
+"""What is drawn of a run, in this order."""
+
+_LARGE_WAIT = 0.1  # share of the time for which the loop may wait for data without a word
+
+
+def online_row(protocol: str, top1: float, test_images: int, train_images: int) -> dict[str, Any]:
+    """Columns for an evaluation during the run.
+
+    A column is named by the metric and its protocol alone, so that it is the same for every data
+    set; the numbers of images stand beside it.
+
+    Args:
+        protocol: with its parameters, `knn (k=20, t=0.1)`.
+        top1: share.
+        test_images, train_images: how many were predicted, and from how many.
+    """
+    return {
+        f"{TOP1.key}{protocol}": top1,
+        f"test_images {protocol}": test_images,
+        f"train_images {protocol}": train_images,
+    }
+
+
+class Latest:
+    """The newest value of each metric, as words for a line of progress."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.values: dict[str, Any] = {}
+        for row in rows:
+            self.values.update(row)
+
+    def update(self, row: Mapping[str, Any]) -> str:
+        """Take in a row; what is known now, in words."""
+        self.values.update(row)
+        return "  ".join(f"{name} {text}" for name, text in self.texts().items())
+
+    def texts(self) -> dict[str, str]:
+        """Short name → value, of what is known: `loss` → `-0.534`."""
+        values = self.values
+        found = {}
+        forms = (("loss", LOSS, ".3f"), ("std", STD, ".2f"), ("rank", RANK, ".0f"))
+        for name, metric, form in forms:
+            if metric.key in values:
+                found[name] = format(values[metric.key], form)
+        for column in TOP1.columns([values]):
+            found[TOP1.member(column).partition(" ")[0]] = f"{100 * values[column]:.1f} %"
+        if SPEED.key in values:
+            found["img/s"] = f"{values[SPEED.key]:.0f}"
+        # At the first step the loader has only just begun.
+        if values.get(WAIT.key, 0) > _LARGE_WAIT and values.get("step", 0) > 1:
+            found["data wait"] = f"{100 * values[WAIT.key]:.0f} %"
+        return found

@@ -1,0 +1,174 @@
+"""How far a command is: a live bar on a terminal, plain lines in a pipe or file, or nothing.
+
+One protocol for training, evaluation, packing and studies. No torch here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Self, TextIO, TypeVar
+
+from simsiam_zoo.runtime.clock import duration
+
+_LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
+_PATIENCE = 2.0  # seconds after which one wants to know how far it is
+
+_T = TypeVar("_T")
+
+
+class Progress:
+    """Is told how far something is. This class shows nothing; a context manager."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+
+    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
+        """Something countable starts, or goes on.
+
+        Args:
+            what: `training`, or what is counted: `images`.
+            total: how many steps or items there are.
+            done: how many of them were done before.
+            epochs: into which the steps are divided.
+        """
+
+    def advance(self, done: int, text: str = "") -> None:
+        """So many are done; `text` has the newest figures, where there are some."""
+
+    def end(self) -> None:
+        """What was begun is over."""
+
+    def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
+        """`items`, of which there are `total`, and how far they are."""
+        self.begin(what, total)
+        for done, item in enumerate(items):
+            self.advance(done)
+            yield item
+        self.end()
+
+
+class _Count:
+    """What was begun, and the time that is left of it."""
+
+    def __init__(self, what: str, total: int, done: int, epochs: int | None) -> None:
+        self.what, self.total, self.done, self.epochs = what, total, done, epochs
+        self.began = time.monotonic()
+        self._first: tuple[float, int] | None = None
+
+    def words(self, done: int, text: str) -> list[str]:
+        """What stands beside a bar or in a line."""
+        now = time.monotonic()
+        # The first items take longer than others: something starts or is compiled.
+        since, before = self._first = self._first or (now, done)
+        words = [text] if text else []
+        if self.epochs is not None:
+            epoch = min(done * self.epochs // max(self.total, 1) + 1, self.epochs)
+            words.insert(0, f"epoch {epoch}/{self.epochs}")
+        if done > before:
+            left = (self.total - done) * (now - since) / (done - before)
+            words.append(f"{duration(left)} left")
+        return words
+
+
+class PlainProgress(Progress):
+    """A line now and then, each whole and without control characters."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._count: _Count | None = None
+        self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print the line."""
+        print(text, file=self._stream, flush=True)
+
+    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
+        """Remember what is counted."""
+        self._count = _Count(what, total, done, epochs)
+        self._last = time.monotonic()
+
+    def advance(self, done: int, text: str = "") -> None:
+        """Print how far it is, if the last line is some seconds old."""
+        count, now = self._count, time.monotonic()
+        if count is None:
+            return
+        words = count.words(done, text)
+        if now - self._last >= _LINE_SECONDS:
+            self._last = now
+            if not text:
+                words.insert(0, f"{count.what}: {done:,} of {count.total:,}")
+            self.say("  ".join(words))
+
+
+class LiveProgress(Progress):
+    """A bar with the newest figures beside it, drawn anew in its place by `rich`.
+
+    Args:
+        console: of `rich`; by default stderr.
+    """
+
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+
+        self._console = console or Console(stderr=True)
+        self._count: _Count | None = None
+        self._bar: Any = None
+
+    def say(self, text: str) -> None:
+        """Print the line above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
+        """Show the bar of a training; that of anything else once it has taken seconds."""
+        self.end()
+        self._count = _Count(what, total, done, epochs)
+        if epochs is not None:
+            self._show(done)
+
+    def advance(self, done: int, text: str = "") -> None:
+        """Move the bar and renew the figures."""
+        count = self._count
+        if count is None:
+            return
+        words = count.words(done, text)
+        if self._bar is None and time.monotonic() - count.began > _PATIENCE:
+            self._show(done)
+        if self._bar is not None:
+            described = "  ".join([*([] if text else [count.what]), *words])
+            self._bar.update(self._bar.task_ids[0], completed=done, description=described)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._count = None
+
+    def _show(self, done: int) -> None:
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        assert self._count is not None
+        self._bar = Bar(
+            BarColumn(bar_width=12),
+            TaskProgressColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._bar.add_task(self._count.what, total=self._count.total, completed=done)
+        self._bar.start()
+
+
+def open_progress(quiet: bool = False) -> Progress:
+    """A live bar where stderr is a terminal, plain lines elsewhere, nothing if quiet."""
+    if quiet:
+        return Progress()
+    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
