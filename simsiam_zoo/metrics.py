@@ -109,7 +109,7 @@ class Latest:
         for column in TOP1.columns([values]):
             found[TOP1.member(column).partition(" ")[0]] = f"{100 * values[column]:.1f} %"
         if SPEED.key in values:
-            found["img/s"] = f"{values[SPEED.key]:.0f}"
+            found["speed"] = f"{values[SPEED.key]:.0f} img/s"
         # At the first step the loader has only just begun.
         if values.get(WAIT.key, 0) > _LARGE_WAIT and values.get("step", 0) > 1:
             found["data wait"] = f"{100 * values[WAIT.key]:.0f} %"
