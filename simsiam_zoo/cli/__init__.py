@@ -16,7 +16,14 @@ from typing import Any, NoReturn
 import click
 
 from simsiam_zoo.cli.lazy import DEBUG, LazyGroup
-from simsiam_zoo.errors import DivergedError, InputError, PeerError, StoppedError, ZooError
+from simsiam_zoo.errors import (
+    DivergedError,
+    InputError,
+    PeerError,
+    PluginError,
+    StoppedError,
+    ZooError,
+)
 
 PROGRAM = "simsiam-zoo"
 
@@ -68,6 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
         click.echo("Interrupted.", err=True)
+    except (ImportError, AttributeError, TypeError):
+        # What a package that is missing or too old makes of a command, wherever it is called.
+        from simsiam_zoo.runtime.requirements import unmet_requirements
+
+        unmet = unmet_requirements()
+        if debug or not unmet:
+            raise
+        code = PluginError.exit_code
+        click.echo(f"Error: {'; '.join(unmet)}.\nInstall them, or see --debug.", err=True)
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise

@@ -23,6 +23,7 @@ from simsiam_zoo.cli.plugin_list import is_slow
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.runtime.cores import available_cores
 from simsiam_zoo.runtime.folders import cache_dir
+from simsiam_zoo.runtime.requirements import unmet_requirements
 
 _LITTLE_SHM = 256 * 2**20
 _LITTLE_DISK = 2 * 2**30
@@ -117,11 +118,20 @@ def _imports_torch(plugin: Plugin) -> bool:
 
 def machine_checks() -> list[Check]:
     """Python, torch and the machine."""
-    return [_python(), *_torch(), _cores(), _cache(), _shared_memory()]
+    return [_python(), _packages(), *_torch(), _cores(), _cache(), _shared_memory()]
 
 
 def _python() -> Check:
     return Check("python", "ok", f"{platform.python_version()}, {sys.executable}")
+
+
+def _packages() -> Check:
+    unmet = unmet_requirements()
+    if not unmet:
+        return Check("packages", "ok", "all that simsiam-zoo needs are here, and new enough")
+    return Check(
+        "packages", "problem", "; ".join(unmet), "python -m pip install --upgrade simsiam-zoo"
+    )
 
 
 def _torch() -> Iterator[Check]:

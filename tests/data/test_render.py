@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torchvision.transforms.functional as tv
@@ -26,6 +27,8 @@ def photograph(height: int, width: int) -> np.ndarray:
 
 PHOTO = photograph(200, 260)
 PIL = Image.fromarray(PHOTO)
+AFFINE = 2 if int(cv2.__version__.split(".")[0]) >= 5 else 8
+"""Levels that an affine view may be off: OpenCV 4 samples at 32nds of a pixel, 255 / 32 is 8."""
 WHOLE = (0, 0, 96, 96)
 SQUARE = np.ascontiguousarray(PHOTO[40:136, 50:146])
 
@@ -134,7 +137,7 @@ def test_digit_affine_is_its_definition(angle, shear):
     digit = np.where(RNG.random((28, 28)) < 0.5, 0, 255).astype(np.uint8)
     box = (2, 3, 26, 25)
     ours = render(digit, View(box, rotation=angle, shear=shear), 32)
-    assert difference(ours, sampled(digit, 32, box, math.radians(angle), shear))[0] <= 2
+    assert difference(ours, sampled(digit, 32, box, math.radians(angle), shear))[0] <= AFFINE
 
 
 @pytest.mark.parametrize("angle", [20.0, -75.0])
