@@ -21,6 +21,7 @@ class SimSiamAugmentation:
         min_scale: smallest crop as a share of the image's area.
         brightness, contrast, saturation, hue: strengths of the jitter.
         jitter_p, gray_p, blur_p, flip_p: shares of views that get each operation.
+        interpolation: "bilinear", as in SimSiam's code, or "bicubic", of the crop's resize.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class SimSiamAugmentation:
         gray_p: float,
         flip_p: float,
         blur_p: float,
+        interpolation: str = "bilinear",
     ) -> None:
         self.min_scale = min_scale
+        self.bicubic = interpolation == "bicubic"
         self.jitter = (
             ("brightness", 1 - brightness, 1 + brightness),
             ("contrast", 1 - contrast, 1 + contrast),
@@ -62,6 +65,7 @@ class SimSiamAugmentation:
             jitter=jitter,
             gray=gray < self.gray_p,
             blur=0.1 + 1.9 * sigma if blur < self.blur_p else 0.0,
+            bicubic=self.bicubic,
         )
 
 
@@ -79,6 +83,7 @@ class CifarAugmentation(SimSiamAugmentation):
         jitter_p: float,
         gray_p: float,
         flip_p: float,
+        interpolation: str = "bilinear",
     ) -> None:
         super().__init__(
             min_scale=min_scale,
@@ -90,6 +95,7 @@ class CifarAugmentation(SimSiamAugmentation):
             gray_p=gray_p,
             flip_p=flip_p,
             blur_p=0.0,
+            interpolation=interpolation,
         )
 
 

@@ -195,6 +195,9 @@ def _augmentations() -> Iterator[Component]:
         Param("gray_p", float, 0.2, "Share of views turned grey", 0, 1),
     )
     flip = Param("flip_p", float, 0.5, "Share of views mirrored", 0, 1)
+    resized = Param(
+        "interpolation", str, "bilinear", "Of the crop's resize", choices=("bilinear", "bicubic")
+    )
     yield Component(
         "augmentation",
         "simsiam",
@@ -205,6 +208,7 @@ def _augmentations() -> Iterator[Component]:
             *jitter,
             Param("blur_p", float, 0.5, "Share of views blurred (sigma 0.1 to 2)", 0, 1),
             flip,
+            resized,
         ),
         reference=f"{SIMSIAM} section 3",
     )
@@ -213,7 +217,7 @@ def _augmentations() -> Iterator[Component]:
         "cifar",
         target=f"{_HERE}.augmentations:CifarAugmentation",
         summary="The paper's for 32 px: no blur",
-        params=(crop, *jitter, flip),
+        params=(crop, *jitter, flip, resized),
         reference=f"{SIMSIAM} appendix D",
     )
     yield Component(

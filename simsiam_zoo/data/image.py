@@ -34,10 +34,13 @@ class View:
         rotation: degrees counter-clockwise about the crop's center, after the shear.
         shear: horizontal displacement per pixel of height, about the crop's center.
         jitter: color operations in order: ("brightness" | "contrast" | "saturation", factor),
-            1 changes nothing; ("hue", share of the circle), 0 changes nothing.
+            1 changes nothing; ("hue", share of the circle) and ("offset", added to the levels as a
+            share of their range), 0 changes nothing.
         gray: turned grey.
         blur: sigma of the Gaussian blur in pixels of the view; 0 for none.
         solarize: levels from here up are inverted; None for none.
+        bicubic: the crop is resized with Pillow's bicubic filter; False: with its bilinear one. A
+            view with rotation or shear is always sampled bilinearly.
     """
 
     box: tuple[int, int, int, int]
@@ -48,6 +51,7 @@ class View:
     gray: bool = False
     blur: float = 0.0
     solarize: int | None = None
+    bicubic: bool = False
 
 
 def render(image: Pixels, view: View, size: int, slot: Pixels | None = None) -> Pixels:
@@ -68,7 +72,8 @@ def render(image: Pixels, view: View, size: int, slot: Pixels | None = None) -> 
         out = _affine_crop(image, view, size)
     else:
         left, top, right, bottom = view.box
-        out = resize(image[top:bottom, left:right], size, size, None if view.flip else last)
+        part, slot = image[top:bottom, left:right], None if view.flip else last
+        out = resize(part, size, size, slot, bicubic=view.bicubic)
     if view.flip:
         out = cast(Pixels, cv2.flip(out, 1, dst=last))
     for operation, amount in view.jitter:
@@ -107,22 +112,25 @@ def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     return out[top : top + size, left : left + size]
 
 
-def resize(image: Pixels, height: int, width: int, slot: Pixels | None = None) -> Pixels:
-    """Bilinear resize with antialiasing: within one level of Pillow's (two in rare pixels).
+def resize(
+    image: Pixels, height: int, width: int, slot: Pixels | None = None, *, bicubic: bool = False
+) -> Pixels:
+    """Bilinear or bicubic resize, antialiased: within one level of Pillow's (two in rare pixels).
 
     It is written to `slot`, [height, width, 3], where one is given and there is work to do.
     """
     if image.shape[:2] == (height, width):
         return image
-    if image.shape[0] <= height and image.shape[1] <= width:  # nothing to antialias
+    if not bicubic and image.shape[0] <= height and image.shape[1] <= width:
+        # There is nothing to antialias. (OpenCV's bicubic filter is another one than Pillow's.)
         flag = cv2.INTER_LINEAR
         return cast(Pixels, cv2.resize(image, (width, height), dst=slot, interpolation=flag))
     # torch has Pillow's filter in SIMD code for uint8. Given where to write, it writes channels
     # last; functional.interpolate takes twice the time: it writes planes, to be interleaved again.
     out = np.empty((height, width, *image.shape[2:]), np.uint8) if slot is None else slot
-    torch.ops.aten._upsample_bilinear2d_aa.out(
-        _planes(image), [height, width], False, out=_planes(out)
-    )
+    operations = torch.ops.aten
+    operation = operations._upsample_bicubic2d_aa if bicubic else operations._upsample_bilinear2d_aa
+    operation.out(_planes(image), [height, width], False, out=_planes(out))
     return out
 
 
@@ -202,6 +210,10 @@ def _brightness(image: Pixels, factor: float) -> Pixels:
     return _blend(image, 0, factor)
 
 
+def _offset(image: Pixels, share: float) -> Pixels:
+    return cast(Pixels, cv2.addWeighted(image, 1.0, image, 0, 255 * share))
+
+
 def _contrast(image: Pixels, factor: float) -> Pixels:
     return _blend(image, int(cv2.mean(_luma(image))[0] + 0.5), factor)
 
@@ -228,6 +240,7 @@ def _hue(image: Pixels, shift: float) -> Pixels:
 
 _JITTER = {
     "brightness": _brightness,
+    "offset": _offset,
     "contrast": _contrast,
     "saturation": _saturation,
     "hue": _hue,

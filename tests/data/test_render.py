@@ -50,10 +50,18 @@ def difference(ours: np.ndarray, theirs: object) -> tuple[int, float]:
 )
 def test_crops_are_within_one_level_of_torchvision(box, size):
     left, top, right, bottom = box
-    theirs = tv.resized_crop(
-        PIL, top, left, bottom - top, right - left, [size, size], InterpolationMode.BILINEAR
-    )
-    assert difference(render(PHOTO, View(box), size), theirs)[0] <= 1
+    for bicubic in (False, True):
+        mode = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
+        theirs = tv.resized_crop(PIL, top, left, bottom - top, right - left, [size, size], mode)
+        assert difference(render(PHOTO, View(box, bicubic=bicubic), size), theirs)[0] <= 1
+
+
+def test_an_offset_is_added_to_every_level_and_clipped():
+    """BYOL's brightness is additive: x + delta in [0, 1], where torchvision's is a factor."""
+    for delta in (-0.4, -0.123, 0.0, 0.4):
+        out = render(SQUARE, View(WHOLE, jitter=(("offset", delta),)), 96)
+        expected = np.clip(SQUARE / 255 + delta, 0, 1)
+        assert np.abs(out / 255 - expected).max() <= 0.5 / 255 + 1e-9
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,19 @@ class ByolAugmentation(SimSiamAugmentation):
     """Crop, flip, colour jitter, grey, and by view blur and solarisation (arXiv:2006.07733 B).
 
     Of two pairs of views the first and third are drawn as first views. Distributions and order are
-    the paper's, sizes are not: sigma is in pixels of the view, 0.1 to 2.
+    the paper's: crops are resized with the bicubic filter, and brightness is an offset, added to
+    all levels. What differs: saturation and contrast are torchvision's (in the authors' code
+    saturation scales HSV's S, and contrast is about each channel's own mean), and the blur's
+    kernel reaches to 3 sigma (theirs is 23 pixels wide at 224). Barlow Twins and VICReg draw
+    the same shares with torchvision's brightness (`brightness_offset=false`).
 
     Args:
         min_scale: smallest crop as a share of the image's area.
         brightness, contrast, saturation, hue: strengths of the jitter.
         jitter_p, gray_p, flip_p: shares of views that get each operation.
+        brightness_offset: brightness is added, U(-brightness, brightness) of the range; False: a
+            factor U(1 - brightness, 1 + brightness), as torchvision has it.
+        interpolation: "bicubic" or "bilinear".
         blur_p1, blur_p2, solarize_p1, solarize_p2: shares of first and of second views.
     """
 
@@ -36,6 +43,8 @@ class ByolAugmentation(SimSiamAugmentation):
         jitter_p: float = 0.8,
         gray_p: float = 0.2,
         flip_p: float = 0.5,
+        brightness_offset: bool = True,
+        interpolation: str = "bicubic",
         blur_p1: float = 1.0,
         blur_p2: float = 0.1,
         solarize_p1: float = 0.0,
@@ -51,7 +60,10 @@ class ByolAugmentation(SimSiamAugmentation):
             gray_p=gray_p,
             flip_p=flip_p,
             blur_p=1.0,  # a sigma is drawn for every view; which are blurred is decided below
+            interpolation=interpolation,
         )
+        if brightness_offset:
+            self.jitter = (("offset", -brightness, brightness), *self.jitter[1:])
         self.of_view = ((blur_p1, solarize_p1), (blur_p2, solarize_p2))
 
     def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> View:

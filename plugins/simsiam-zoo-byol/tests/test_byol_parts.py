@@ -76,13 +76,24 @@ def test_all_else_is_drawn_as_simsiam_draws_it() -> None:
         "hue": 0.1,
     }
     shares = {"jitter_p": 0.8, "gray_p": 0.2, "flip_p": 0.5}
-    simsiam = SimSiamAugmentation(**strengths, **shares, blur_p=1.0)
+    simsiam = SimSiamAugmentation(**strengths, **shares, blur_p=1.0, interpolation="bicubic")
+    torchvisions = ByolAugmentation(brightness_offset=False)
     for seed in range(50):
-        byol = ByolAugmentation().sample(np.random.default_rng(seed), 1, (64, 48))
+        byol = torchvisions.sample(np.random.default_rng(seed), 1, (64, 48))
         other = simsiam.sample(np.random.default_rng(seed), 1, (64, 48))
-        same = ("box", "flip", "jitter", "gray", "rotation", "shear")
+        same = ("box", "flip", "jitter", "gray", "rotation", "shear", "bicubic")
         assert [getattr(byol, key) for key in same] == [getattr(other, key) for key in same]
         assert byol.blur in (0.0, other.blur)
+
+
+def test_brightness_is_added_evenly_on_both_sides_of_none() -> None:
+    drawn = views(ByolAugmentation(), 0)
+    offsets = np.array([dict(each.jitter)["offset"] for each in drawn if each.jitter])
+    assert abs(len(offsets) / DRAWS - 0.8) < 0.03
+    assert -0.4 <= offsets.min() < -0.39
+    assert 0.39 < offsets.max() <= 0.4
+    assert abs(offsets.mean()) < 4 * 0.4 / np.sqrt(3 * len(offsets))
+    assert not any("brightness" in dict(each.jitter) for each in drawn)
 
 
 def test_solarisation_inverts_the_bright_half() -> None:
