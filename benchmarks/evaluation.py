@@ -1,7 +1,7 @@
 """Evaluation: memory of kNN against features on disk, speed of the frozen pass.
 
     python benchmarks/evaluation.py [knn|features] [--bank N] [--queries Q] [--width D]
-                                    [--images I] [--threads T] [--search torch|faiss]
+                                    [--images I] [--threads T]
 
 knn       Q (2,000) queries against N (200,000) synthetic features of width D (2,048) on disk, read
           in chunks by a process of its own; its peak resident set is printed. Goal: 2 GB.
@@ -34,12 +34,11 @@ def write_bank(path: Path, rows: int, width: int) -> None:
             rng.standard_normal((n, width), np.float32).tofile(file)
 
 
-def knn_alone(path: str, search: str, rows: int, queries: int, width: int, threads: int) -> None:
+def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> None:
     """What the process of its own does: prints JSON."""
     import torch
 
-    from simsiam_zoo.evaluation.bench import Bench
-    from simsiam_zoo.evaluation.features import Features
+    from simsiam_zoo.evaluation.features import Features, FeatureSplits
     from simsiam_zoo.evaluation.knn import KnnProtocol
 
     torch.set_num_threads(threads)
@@ -50,10 +49,10 @@ def knn_alone(path: str, search: str, rows: int, queries: int, width: int, threa
     x = torch.from_numpy(np.stack(found)) + 0.1 * torch.randn(queries, width, generator=generator)
     labels = torch.arange(rows) % 1000
     train, test = Features(bank, labels, file=Path(path)), Features(x, labels[asked])
-    protocol = KnnProtocol(t=0.02, search=search)
+    protocol = KnnProtocol(t=0.02)
     before = peak()
     began = time.perf_counter()
-    figures = protocol(Bench(train, test, 1000))
+    figures = protocol(FeatureSplits(train, test, 1000))
     measured = {"seconds": time.perf_counter() - began, "before": before, "peak": peak()}
     print(json.dumps(measured | {"top1": {f.protocol: f.top1 for f in figures}}))
 
@@ -63,21 +62,21 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def benchmark_knn(rows: int, queries: int, width: int, threads: int, search: str) -> None:
+def benchmark_knn(rows: int, queries: int, width: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.f32"
         write_bank(path, rows, width)
         size = path.stat().st_size / 1e9
         sizes = [str(x) for x in (rows, queries, width, threads)]
         done = subprocess.run(
-            [sys.executable, __file__, "--alone", str(path), search, *sizes],
+            [sys.executable, __file__, "--alone", str(path), *sizes],
             check=True,
             capture_output=True,
             text=True,
         )
     found = json.loads(done.stdout)
     print(
-        f"knn by {search}: {queries:,} queries by {rows:,} features of width {width:,},"
+        f"knn: {queries:,} queries by {rows:,} features of width {width:,},"
         f" {size:.2f} GB on disk: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB resident"
         f" ({found['before']:.2f} before), goal {GOAL:.2f};"
         f" top-1 {', '.join(f'{k} {v:.3f}' for k, v in found['top1'].items())}"
@@ -124,8 +123,8 @@ def benchmark_features(images: int, threads: int) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--alone"]:
-        path, search, *sizes = sys.argv[2:]
-        knn_alone(path, search, *map(int, sizes))
+        path, *sizes = sys.argv[2:]
+        knn_alone(path, *map(int, sizes))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("knn", "features"))
@@ -134,10 +133,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2_048)
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--search", choices=("torch", "faiss"), default="torch", help="of knn")
     given = parser.parse_args()
     if given.what in (None, "knn"):
-        benchmark_knn(given.bank, given.queries, given.width, given.threads, given.search)
+        benchmark_knn(given.bank, given.queries, given.width, given.threads)
     if given.what in (None, "features"):
         benchmark_features(given.images, given.threads)
 

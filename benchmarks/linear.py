@@ -26,8 +26,7 @@ from pathlib import Path
 
 import torch
 
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
 from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
@@ -100,7 +99,9 @@ def compare_epoch(options: argparse.Namespace) -> None:
         passed = seconds(
             lambda: splits.extend(frozen.features(each, "images", whole=True)[0] for each in sets)
         )
-        took = seconds(lambda: LinearProtocol()(Bench(splits[0], splits[1], setup.classes or 0)))
+        took = seconds(
+            lambda: LinearProtocol()(FeatureSplits(splits[0], splits[1], setup.classes or 0))
+        )
     epoch = epoch_seconds(setup)
     images = sum(len(split.labels) for split in splits)
     print(

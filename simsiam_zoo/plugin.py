@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.image import View, render
     from simsiam_zoo.data.packing.writer import PackedSample, pack
     from simsiam_zoo.data.shards import Dataset, open_shards
-    from simsiam_zoo.evaluation.bench import Bench
-    from simsiam_zoo.evaluation.features import Features
-    from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, check_labels, figure
+    from simsiam_zoo.evaluation.features import Features, FeatureSplits
+    from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, check_labels, make_score
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
     from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
@@ -42,14 +41,13 @@ __all__ = [
     "LOG",
     "Augmentation",
     "Batch",
-    "Bench",
     "Component",
     "DataError",
     "Dataset",
     "EvaluationProtocol",
     "Family",
+    "FeatureSplits",
     "Features",
-    "Figure",
     "GradientPolicy",
     "InputError",
     "LaunchError",
@@ -59,15 +57,16 @@ __all__ = [
     "Param",
     "PluginError",
     "Resources",
+    "Score",
     "Siamese",
     "SimSiamAugmentation",
     "View",
     "atomic_write_text",
     "cache_dir",
     "check_labels",
-    "figure",
     "gather",
     "hookimpl",
+    "make_score",
     "mean",
     "open_shards",
     "pack",
@@ -86,9 +85,8 @@ _HOMES = {
     "data.image": ("View", "render"),
     "data.packing.writer": ("PackedSample", "pack"),
     "data.shards": ("Dataset", "open_shards"),
-    "evaluation.bench": ("Bench",),
-    "evaluation.features": ("Features",),
-    "evaluation.protocol": ("EvaluationProtocol", "Figure", "check_labels", "figure"),
+    "evaluation.features": ("FeatureSplits", "Features"),
+    "evaluation.protocol": ("EvaluationProtocol", "Score", "check_labels", "make_score"),
     "model.siamese": ("Batch", "GradientPolicy", "Siamese"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
     "runtime.folders": ("atomic_write_text", "cache_dir"),

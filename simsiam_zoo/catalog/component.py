@@ -39,7 +39,7 @@ CONTRACTS: Mapping[str, str] = {
     "loss": "(prediction, target), both [N, dim] float32, to a scalar; may state its `minimum`",
     "augmentation": "draws a `View`, whose box lies in the image; the host renders it",
     "dataset": "gives a `Dataset`: shards to train on and to test on, and class names",
-    "protocol": "features and labels in a `Bench` to a list of `Figure`",
+    "protocol": "`FeatureSplits` (features and labels) to a list of `Score`",
     "logger": "writes each row of metrics.jsonl once more, also where a run goes on",
     "launcher": "starts the commands of a study and tells how they ended",
     "preset": 'a TOML recipe in the package, `target="package:file.toml"`; it may say `extends`',

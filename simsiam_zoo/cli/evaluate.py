@@ -63,7 +63,7 @@ def evaluate(
       simsiam-zoo evaluate RUN --data SHARDS --protocol knn:k=20
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
-    from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+    from simsiam_zoo.evaluation.target import open_target, read_recipe
 
     texts = {"training.device": device, "training.precision": precision}
     given = {"evaluation.protocols": list(dict.fromkeys(protocols))}
@@ -80,7 +80,7 @@ def evaluate(
     if out is not None:
         check_out(Path(out))
     with distributed.joined():
-        subject = distributed.together(lambda: open_subject(source, recipe, run, preset))
+        subject = distributed.together(lambda: open_target(source, recipe, run, preset))
         main = distributed.rank() == 0
         with open_progress(quiet) if main else Progress() as progress:
             report = measure(subject, batch=batch_size, progress=progress)

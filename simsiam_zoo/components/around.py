@@ -30,7 +30,6 @@ def _protocols() -> Iterator[Component]:
         params=(
             Param("k", int, None, "Neighbours that vote (default: 20, and 200)", min=1),
             Param("t", float, 0.1, "Temperature: a vote weighs exp(similarity / t)", min=1e-3),
-            Param("search", str, "torch", "Finds the same neighbours", choices=("torch", "faiss")),
         ),
         reference="arXiv:1805.01978",
     )
@@ -72,7 +71,7 @@ def _protocols() -> Iterator[Component]:
     yield Component(
         "protocol",
         "low-shot",
-        target="simsiam_zoo.evaluation.low_shot:LowShotProtocol",
+        target="simsiam_zoo.evaluation.logistic:LowShotProtocol",
         summary="Logistic regression on 1% and on 10% of the labels",
         params=(
             Param("seed", int, 0, "Chooses the labelled images", min=0),

@@ -9,14 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
-from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
-from simsiam_zoo.evaluation.subject import Subject
+from simsiam_zoo.evaluation.protocol import (
+    EvaluationProtocol,
+    Score,
+    class_accuracies,
+    confusion_matrix,
+    is_collective,
+)
+from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.lock import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -29,12 +36,12 @@ _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")
 def evaluate(
-    subject: Subject, *, batch: int = 256, progress: Progress | None = None
+    target: EvalTarget, *, batch: int = 256, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Take features once, and every figure of them. Under torchrun every rank calls it.
 
     Args:
-        subject: the network; its recipe says on which data, by which protocols, and where.
+        target: the network; its recipe says on which data, by which protocols, and where.
         batch: images at once, of each process.
         progress: told how far it is.
 
@@ -47,17 +54,17 @@ def evaluate(
         DataError: images are damaged.
         PluginError: a component cannot be used, or the network changed under evaluation.
     """
-    began, recipe = time.monotonic(), subject.recipe
+    began, recipe = time.monotonic(), target.recipe
     protocols = [(resolved, resolved.create()) for resolved in recipe.protocols()]
     dataset: Dataset = recipe.part("dataset").create(stream=False)
     classes, test_images = distributed.together(lambda: check_data(dataset))
-    frozen = subject.frozen_pass(batch, progress)
+    frozen = target.frozen_pass(batch, progress)
     before = state_digest(frozen.network)
     train, train_entry = frozen.features(dataset.train, "training images", whole=False)
     test, test_entry = frozen.features(test_images, "test images", whole=True)
     refuse_infinite(train, test)
     passed = time.monotonic() - began
-    bench = Bench(
+    splits = FeatureSplits(
         train,
         test,
         classes,
@@ -65,12 +72,12 @@ def evaluate(
         folder=train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}",
         device=frozen.runtime.device,
     )
-    figures = measured(protocols, bench)
-    refuse_changed(frozen.network, before, subject.name)
+    figures = measured(protocols, splits)
+    refuse_changed(frozen.network, before, target.name)
     return {
         "format": FORMAT,
-        "source": subject.source,
-        "network": subject.name,
+        "source": target.source,
+        "network": target.name,
         "weights": before,
         "data": {
             "name": recipe.dataset.name,
@@ -85,7 +92,7 @@ def evaluate(
         "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
-        "figures": [as_dict(figure) for figure in figures],
+        "figures": [as_dict(score, test.labels, classes) for score in figures],
         "seconds": {
             "features": round(passed, 1),
             "protocols": round(time.monotonic() - began - passed, 1),
@@ -94,17 +101,19 @@ def evaluate(
 
 
 def measured(
-    protocols: Sequence[tuple[Resolved, EvaluationProtocol]], bench: Bench
-) -> list[Figure]:
+    protocols: Sequence[tuple[Resolved, EvaluationProtocol]], splits: FeatureSplits
+) -> list[Score]:
     """Every protocol's figures; each keeps what it wants to keep in a folder of its own.
 
     A protocol that works on all ranks says so (`collective`); others are for the first one.
     """
-    figures: list[Figure] = []
+    figures: list[Score] = []
     for resolved, protocol in protocols:
         given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
         name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
-        own = dataclasses.replace(bench, folder=None if not bench.folder else bench.folder / name)
+        own = dataclasses.replace(
+            splits, folder=None if not splits.folder else splits.folder / name
+        )
         if is_collective(protocol):
             figures += protocol(own)
         else:
@@ -172,19 +181,36 @@ def refuse_infinite(*splits: Features) -> None:
                 )
 
 
-def as_dict(figure: Figure) -> dict[str, Any]:
-    """A figure with all that was counted, as a report has it."""
-    confusion, interval = figure.confusion, figure.interval
+def as_dict(score: Score, labels: Tensor, classes: int) -> dict[str, Any]:
+    """A score with all that was counted, as a report has it.
+
+    Args:
+        score: of some protocol.
+        labels: of the test images, [N].
+        classes: how many there are.
+    """
+    matrix = None
+    if score.predicted is not None:
+        matrix = confusion_matrix(score.predicted, labels, classes)
     return {
-        "protocol": figure.protocol,
-        "protocol_version": figure.version,
-        "top1": round(figure.top1, 6),
-        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
-        "top5": None if figure.top5 is None else round(figure.top5, 6),
-        "test_images": len(figure.correct),
-        **figure.details,
-        "per_class": [None if x is None else round(x, 6) for x in figure.per_class],
-        "confusion": None if confusion is None else confusion.tolist(),
+        **as_row(score),
+        "per_class": []
+        if matrix is None
+        else [None if x is None else round(x, 6) for x in class_accuracies(matrix)],
+        "confusion": None if matrix is None else matrix.tolist(),
+    }
+
+
+def as_row(score: Score) -> dict[str, Any]:
+    """A score as `result.json` has it, and the beginning of what a report has."""
+    return {
+        "protocol": score.protocol,
+        "protocol_version": score.version,
+        "top1": round(score.top1, 6),
+        "top1_interval": None if score.interval is None else [round(x, 6) for x in score.interval],
+        "top5": None if score.top5 is None else round(score.top5, 6),
+        "test_images": len(score.correct),
+        **score.details,
     }
 
 

@@ -20,8 +20,8 @@ from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, normalize
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.cache import Entry, Rows, cached, usable
 from simsiam_zoo.evaluation.features import Features, frozen
+from simsiam_zoo.evaluation.store import Entry, Rows, cached, usable
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
 from simsiam_zoo.runtime.progress import Progress
@@ -123,7 +123,7 @@ class FrozenPass:
         return replace(found, ids=torch.from_numpy(chosen)[found.ids]), entry
 
     def augmented(self, shards: ShardSet, seed: int) -> AugmentedViews:
-        """Features of augmented views of the training images, as `Bench.augmented` wants them."""
+        """Features of augmented training views, for `FeatureSplits.augmented`."""
         return AugmentedViews(
             frozen(self.network, self.runtime),
             shards,

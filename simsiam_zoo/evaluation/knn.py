@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
 
 KS = (20, 200)
 """Numbers of neighbours where none is given; both are voted by in one pass."""
@@ -19,59 +16,46 @@ _CHUNK = 1024  # queries at once: bounds the similarity matrix, changes no answe
 _BANK_BYTES = 2**26  # of the bank at once: 8,192 features of width 2,048
 
 
-Search = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""(queries [Q, D], part [n, D], k <= n) → the k largest inner products [Q, k] and their rows of the
-part [Q, k], which grow from left to right; of equal products those with lower rows are taken."""
-
-
 class KnnProtocol:
     """The k most similar training images vote for their class with weight exp(similarity / t).
 
-    Args:
-        k: how many vote, at most all of the training set; None gives a figure for each of `KS`.
-        t: temperature.
-        search: `torch`, or `faiss` for large sets. The answers are the same, so that the figure
-            does not say which; but for similarities that differ by rounding alone.
+    A class that no neighbour votes for has no rank. Version 3: until then such classes filled up
+    the ranks, by their numbers, and of equal votes the lower class won; now the one with the more
+    similar neighbour does. Other numbers for the same classes change nothing.
 
-    Raises:
-        PluginError: FAISS is asked for and not installed.
+    Args:
+        k: how many vote, at most all of the training set; None gives a score for each of `KS`.
+        t: temperature.
     """
 
-    version = 2
+    version = 3
 
-    def __init__(self, *, k: int | None = None, t: float = 0.1, search: str = "torch") -> None:
+    def __init__(self, *, k: int | None = None, t: float = 0.1) -> None:
         self.ks = KS if k is None else (k,)
         self.t = t
-        self.search: Search = search_by_torch
-        if search == "faiss":
-            from simsiam_zoo.evaluation.faiss_search import FaissSearch
 
-            self.search = FaissSearch()
-
-    def __call__(self, bench: Bench) -> list[Figure]:
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Classify the test images by the training images. Raises InputError without labels."""
-        train, test, classes = bench.train, bench.test, bench.classes
+        train, test, classes = splits.train, splits.test, splits.classes
         check_labels(train, test, classes)
-        ks = list(dict.fromkeys(min(k, len(train.x)) for k in self.ks))
-        similarity, ids = nearest(train, test.x, max(ks), self.search)
-        figures = []
+        ks = list(dict.fromkeys(min(k, len(train.labels)) for k in self.ks))
+        similarity, ids = nearest(train, test.x, max(ks), splits.device)
+        scores = []
         for k in ks:
-            ranked = vote(similarity[:, :k], train.labels[ids[:, :k]], classes, self.t)
+            ranked = vote(similarity[:, :k], train.labels[ids[:, :k]], self.t)
             name = f"knn (k={k}, t={self.t:g})"
-            figures.append(figure(name, self.version, ranked, test.labels, classes))
-        return figures
+            scores.append(make_score(name, self.version, ranked, test.labels, classes))
+        return scores
 
 
-def knn_predict(
-    bank: Tensor, bank_labels: Tensor, queries: Tensor, classes: int, k: int, t: float
-) -> Tensor:
-    """Classes [Q] of queries [Q, D] by a labelled bank [N, D]; the lower class wins a tie."""
+def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int, t: float) -> Tensor:
+    """Classes [Q] of queries [Q, D] by a labelled bank [N, D]."""
     similarity, ids = nearest(bank, queries, min(k, len(bank)))
-    return vote(similarity, bank_labels[ids], classes, t)[:, 0]
+    return vote(similarity, bank_labels[ids], t)[:, 0]
 
 
 def nearest(
-    bank: Features | Tensor, queries: Tensor, k: int, search: Search | None = None
+    bank: Features | Tensor, queries: Tensor, k: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """The k most similar rows of the bank for each query, by cosine.
 
@@ -84,66 +68,61 @@ def nearest(
         bank: [N, D]; features that lie in a file are read from there.
         queries: [Q, D].
         k: at most N.
-        search: of a chunk of the bank; by default `search_by_torch`.
+        device: where it is computed.
 
     Returns:
-        Similarities [Q, k], the largest first (of equal ones the lower id), and ids [Q, k].
+        Similarities [Q, k], the largest first (of equal ones the lower id), and ids [Q, k]; on the
+        CPU.
     """
-    search = search or search_by_torch
-    queries = _directions(queries)
     if isinstance(bank, Tensor):
         bank = Features(bank, torch.empty(0))
     rows = max(1, _BANK_BYTES // (bank.x.shape[1] * bank.x.element_size()))
-    found: list[tuple[Tensor, Tensor]] = [
-        (chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0, dtype=torch.int64))
-        for chunk in torch.split(queries, _CHUNK)
+    chunks = torch.split(_directions(queries.to(device)), _CHUNK)
+    found = [
+        (chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0, dtype=torch.int64))
+        for chunk in chunks
     ]
-    for number, chunk_of_bank in enumerate(bank.chunks(rows)):
-        part = _directions(chunk_of_bank)
-        new = search(queries, part, min(k, len(part)))
-        for place, news in enumerate(zip(*(torch.split(x, _CHUNK) for x in new), strict=True)):
+    for number, part in enumerate(bank.chunks(rows)):
+        part = _directions(part.to(device))
+        for place, chunk in enumerate(chunks):
+            products = chunk @ part.T
+            new = _largest(products, min(k, len(part)))
             # the ids grow from left to right: those already found are lower than the part's
-            similarity = torch.cat((found[place][0], news[0]), dim=1)
-            ids = torch.cat((found[place][1], number * rows + news[1]), dim=1)
+            similarity = torch.cat((found[place][0], products.gather(1, new)), dim=1)
+            ids = torch.cat((found[place][1], number * rows + new), dim=1)
             columns = _largest(similarity, min(k, similarity.shape[1]))
             found[place] = similarity.gather(1, columns), ids.gather(1, columns)
     ordered = [_in_order(*pair) for pair in found]
-    return torch.cat([s for s, _ in ordered]), torch.cat([i for _, i in ordered])
+    return torch.cat([s for s, _ in ordered]).cpu(), torch.cat([i for _, i in ordered]).cpu()
 
 
-def search_by_torch(queries: Tensor, part: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """A `Search` that computes all products, of some queries at a time, and keeps the largest."""
-    products = queries.new_empty(len(queries), k)
-    rows = torch.empty(len(queries), k, dtype=torch.int64)
-    for start in range(0, len(queries), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        of_all = queries[some] @ part.T
-        rows[some] = _largest(of_all, k)
-        products[some] = of_all.gather(1, rows[some])
-    return products, rows
-
-
-def vote(similarity: Tensor, labels: Tensor, classes: int, t: float) -> Tensor:
-    """The classes with the most votes, the best first; the lower class wins a tie.
+def vote(similarity: Tensor, labels: Tensor, t: float) -> Tensor:
+    """The classes with the most votes, the best first; of equal votes the more similar neighbour's.
 
     Args:
-        similarity, labels: of each query's neighbours, [Q, k].
-        classes: how many there are.
+        similarity, labels: of each query's neighbours, [Q, k], the most similar first.
         t: temperature; a vote weighs exp(similarity / t).
 
     Returns:
-        [Q, R]; R is 5, or the number of classes if that is smaller.
+        [Q, `RANKS`], -1 where no more classes were voted for.
     """
-    ranked = []
-    for similar, label in zip(
-        torch.split(similarity, _CHUNK), torch.split(labels, _CHUNK), strict=True
-    ):
-        # exp(s / t) overflows for small t; a common factor in each row changes no vote.
-        weight = ((similar.double() - similar[:, :1].double()) / t).exp()
-        votes = weight.new_zeros(len(similar), classes).scatter_add_(1, label, weight)
-        order = votes.sort(dim=1, descending=True, stable=True).indices
-        ranked.append(order[:, : min(RANKS, classes)])
-    return torch.cat(ranked)
+    parts = zip(torch.split(similarity, _CHUNK), torch.split(labels, _CHUNK), strict=True)
+    return torch.cat([_vote(*part, t) for part in parts])
+
+
+def _vote(similarity: Tensor, labels: Tensor, t: float) -> Tensor:
+    # exp(s / t) overflows for small t; a common factor in each row changes no vote.
+    weight = ((similarity.double() - similarity[:, :1].double()) / t).exp()
+    # Neighbours by class, in each class the most similar first: it stands for the class.
+    by_class, order = labels.sort(dim=1, stable=True)
+    begins = F.pad(by_class[:, 1:] != by_class[:, :-1], (1, 0), value=True)
+    number = begins.long().cumsum(dim=1) - 1
+    votes = torch.zeros_like(weight).scatter_add_(1, number, weight.gather(1, order))
+    votes = votes.gather(1, number).masked_fill_(~begins, -1)
+    votes = torch.empty_like(votes).scatter_(1, order, votes)
+    most, places = votes.sort(dim=1, descending=True, stable=True)
+    ranked = labels.gather(1, places).masked_fill_(most < 0, -1)[:, :RANKS]
+    return F.pad(ranked, (0, RANKS - ranked.shape[1]), value=-1)
 
 
 def _directions(x: Tensor) -> Tensor:
@@ -153,7 +132,7 @@ def _directions(x: Tensor) -> Tensor:
 def _largest(values: Tensor, k: int) -> Tensor:
     """Columns [Q, k] of the largest values in each row, from left to right; of equals the left."""
     if k == values.shape[1]:
-        return torch.arange(k).expand(len(values), -1)
+        return torch.arange(k, device=values.device).expand(len(values), -1)
     top, columns = values.topk(k + 1, dim=1)
     columns = columns[:, :k].sort(dim=1).values
     tied = (top[:, k] == top[:, k - 1]).nonzero()[:, 0]  # `topk` took any of them

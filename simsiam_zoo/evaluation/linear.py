@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.features import FeatureSplits
 from simsiam_zoo.evaluation.linear_fit import (
     Classifiers,
     Pair,
@@ -18,7 +18,7 @@ from simsiam_zoo.evaluation.linear_fit import (
     measure,
     train_together,
 )
-from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
+from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 
 LRS = "0.003/0.01/0.03/0.1/0.3"
@@ -64,16 +64,16 @@ class LinearProtocol:
         self.grid = list(itertools.product(rates, _numbers("wds", wds)))
         self.epochs, self.batch = epochs, batch
 
-    def __call__(self, bench: Bench) -> list[Figure]:
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Choose and train on the training images, classify the test images.
 
         Raises:
             InputError: there are no labels, no class has two images, or every classifier of the
                 grid diverged.
         """
-        check_labels(bench.train, bench.test, bench.classes)
-        n = len(bench.train.labels)
-        fit, held = held_out(bench.train.labels, HELD_OUT, _SEED)
+        check_labels(splits.train, splits.test, splits.classes)
+        n = len(splits.train.labels)
+        fit, held = held_out(splits.train.labels, HELD_OUT, _SEED)
         if not len(held):
             raise InputError(
                 f"no class has two of the {n} training images, so none can be held out"
@@ -81,14 +81,14 @@ class LinearProtocol:
                 "Use the protocol logistic, which has nothing to choose.",
             )
         batch = min(self.batch or default_batch(n), n)
-        top1, loss = measure(self._train(bench, fit, self.grid, batch), bench.train, held)
+        top1, loss = measure(self._train(splits, fit, self.grid, batch), splits.train, held)
         chosen = _best(top1, loss)
         if not bool(loss[chosen].isfinite()):
             raise InputError(
                 "the training of every linear classifier of the grid diverged",
                 "Give lower learning rates: linear:lrs=0.0001/0.001",
             )
-        final = self._train(bench, torch.arange(n), [self.grid[chosen]], batch)
+        final = self._train(splits, torch.arange(n), [self.grid[chosen]], batch)
         rows = [
             {"lr": lr, "wd": wd, "top1": round(a, 6), "loss": round(b, 6) if b < 1e6 else None}
             for (lr, wd), a, b in zip(self.grid, top1.tolist(), loss.tolist(), strict=True)
@@ -102,22 +102,24 @@ class LinearProtocol:
             "grid": rows,
         }
         name = f"linear (best of {len(self.grid)}, batch={batch}, epochs={self.epochs})"
-        predicted = ranked(final, bench)
-        return [figure(name, self.version, predicted, bench.test.labels, bench.classes, details)]
+        predicted = ranked(final, splits)
+        return [
+            make_score(name, self.version, predicted, splits.test.labels, splits.classes, details)
+        ]
 
     def _train(
-        self, bench: Bench, rows: Tensor, grid: list[tuple[float, float]], batch: int
+        self, splits: FeatureSplits, rows: Tensor, grid: list[tuple[float, float]], batch: int
     ) -> Classifiers:
         pairs = [Pair(lr * batch / REFERENCE_BATCH, wd) for lr, wd in grid]
         return train_together(
-            bench.train,
+            splits.train,
             rows,
-            bench.classes,
+            splits.classes,
             pairs,
             epochs=self.epochs,
             batch=batch,
             seed=_SEED,
-            device=bench.device,
+            device=splits.device,
         )
 
 
@@ -126,11 +128,11 @@ def default_batch(n: int) -> int:
     return min(max(1 << max(0, (n // 32).bit_length() - 1), 64), 4096)
 
 
-def ranked(classifiers: Classifiers, bench: Bench) -> Tensor:
+def ranked(classifiers: Classifiers, splits: FeatureSplits) -> Tensor:
     """The first classifier's best classes [N, up to `RANKS`] of the test images, the best first."""
     best = [
         logits[:, 0].sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu()
-        for logits, _ in in_chunks(classifiers, bench.test)
+        for logits, _ in in_chunks(classifiers, splits.test)
     ]
     return torch.cat(best)
 

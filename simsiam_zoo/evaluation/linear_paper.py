@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.bench import Augmented, Bench
-from simsiam_zoo.evaluation.protocol import RANKS, Figure, check_labels, figure
+from simsiam_zoo.evaluation.features import Augmented, FeatureSplits
+from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.lars import Lars
@@ -48,7 +48,7 @@ class LinearPaperProtocol:
     code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
 
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
-    of every batch, and gradients are averaged. With a `bench.folder` it goes on after an
+    of every batch, and gradients are averaged. With a `splits.folder` it goes on after an
     interruption from the last epoch that was saved, to the same bits.
 
     Args:
@@ -63,7 +63,7 @@ class LinearPaperProtocol:
     def __init__(self, *, lr: float = CODE_LR, epochs: int = 90, batch: int = 4096) -> None:
         self.lr, self.epochs, self.batch = lr, epochs, batch
 
-    def __call__(self, bench: Bench) -> list[Figure]:
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Train on augmented views, classify the centre views of the test images.
 
         Raises:
@@ -71,40 +71,42 @@ class LinearPaperProtocol:
                 the ranks, the folder holds a checkpoint of other features, or it diverged.
             DataError: its checkpoints are damaged.
         """
-        check_labels(bench.train, bench.test, bench.classes)
-        if bench.augmented is None:
+        check_labels(splits.train, splits.test, splits.classes)
+        if splits.augmented is None:
             raise InputError(
                 "linear-paper trains on augmented views, and here are only features",
                 "Evaluate a run or a network together with its images, or use the protocol linear.",
             )
-        batch = min(self.batch, len(bench.train.labels))
+        batch = min(self.batch, len(splits.train.labels))
         if batch % (world := distributed.world_size()):
             raise InputError(
                 f"linear-paper: a batch of {batch} cannot be shared by {world} ranks equally",
                 f"Say linear-paper:batch={batch - batch % world}, or use another number of ranks.",
             )
-        training = _Training(self, bench, batch)
-        training.run(bench.augmented)
+        training = _Training(self, splits, batch)
+        training.run(splits.augmented)
         name = (
             f"linear-paper (lr={self.lr:g}; paper {PAPER_LR:g}, its code {CODE_LR:g};"
             f" batch={batch}, epochs={self.epochs})"
         )
         details = {"steps": training.steps * self.epochs, "last_loss": round(training.loss, 6)}
-        predicted = training.ranked(bench.test.x)
-        return [figure(name, self.version, predicted, bench.test.labels, bench.classes, details)]
+        predicted = training.ranked(splits.test.x)
+        return [
+            make_score(name, self.version, predicted, splits.test.labels, splits.classes, details)
+        ]
 
 
 class _Training:
     """A classifier on its way through the epochs."""
 
-    def __init__(self, protocol: LinearPaperProtocol, bench: Bench, batch: int) -> None:
-        self.bench, self.batch, self.epochs = bench, batch, protocol.epochs
-        self.steps = len(bench.train.labels) // batch  # of an epoch: whole batches only
-        width = bench.train.x.shape[1]
+    def __init__(self, protocol: LinearPaperProtocol, splits: FeatureSplits, batch: int) -> None:
+        self.splits, self.batch, self.epochs = splits, batch, protocol.epochs
+        self.steps = len(splits.train.labels) // batch  # of an epoch: whole batches only
+        width = splits.train.x.shape[1]
         generator = torch.Generator().manual_seed(_SEED)
-        weight = torch.randn(bench.classes, width, generator=generator) * _INIT_STD
-        self.weight = nn.Parameter(weight.to(bench.device))
-        self.bias = nn.Parameter(torch.zeros(bench.classes, device=bench.device))
+        weight = torch.randn(splits.classes, width, generator=generator) * _INIT_STD
+        self.weight = nn.Parameter(weight.to(splits.device))
+        self.bias = nn.Parameter(torch.zeros(splits.classes, device=splits.device))
         peak = protocol.lr * batch / REFERENCE_BATCH
         group = {"params": [self.weight, self.bias], "peak_lr": peak, "schedule": "cosine"}
         self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST, lr_in_momentum=False)
@@ -115,13 +117,13 @@ class _Training:
             "lr": protocol.lr,
             "epochs": protocol.epochs,
             "batch": batch,
-            "classes": bench.classes,
+            "classes": splits.classes,
             "width": width,
-            "labels": _digest(bench.train.labels),
+            "labels": _digest(splits.train.labels),
         }
         # Features that were extracted anew may differ by rounding: they are compared, not hashed.
-        rows = np.linspace(0, len(bench.train.labels) - 1, _SAMPLES).round().astype(np.int64)
-        self.samples = bench.train.x[torch.from_numpy(np.unique(rows))].float()
+        rows = np.linspace(0, len(splits.train.labels) - 1, _SAMPLES).round().astype(np.int64)
+        self.samples = splits.train.x[torch.from_numpy(np.unique(rows))].float()
 
     def run(self, augmented: Augmented) -> None:
         """Every epoch that is left, from the last checkpoint on."""
@@ -149,7 +151,7 @@ class _Training:
 
     def _step(self, x: Tensor, labels: Tensor) -> Tensor:
         """One step on this rank's share of a batch; the share's loss, on the CPU."""
-        x, labels = x.to(self.weight), labels.to(self.bench.device)
+        x, labels = x.to(self.weight), labels.to(self.splits.device)
         loss = F.cross_entropy(F.linear(x, self.weight, self.bias), labels)
         for parameter, gradient in zip(
             (self.weight, self.bias),
@@ -176,7 +178,7 @@ class _Training:
     def _folder(self) -> Path | None:
         """Of this very protocol's checkpoints: with another lr it has another one."""
         name = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
-        return None if self.bench.folder is None else self.bench.folder / f"linear-paper-{name}"
+        return None if self.splits.folder is None else self.splits.folder / f"linear-paper-{name}"
 
     def _save(self, epochs_done: int) -> None:
         folder = self._folder

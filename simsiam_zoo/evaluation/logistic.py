@@ -1,13 +1,20 @@
-"""Logistic regression on frozen features, by scikit-learn."""
+"""Logistic regression on frozen features, by scikit-learn: on all labels, and on few."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.protocol import Figure, check_labels, figure
+from simsiam_zoo.data.keyed import derive_key, keyed_order
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import Score, check_labels, make_score
+
+SHARES = (0.01, 0.1)
+"""Of the labels of each class; the paper's field reports both."""
 
 
 class LogisticProtocol:
@@ -26,9 +33,9 @@ class LogisticProtocol:
         self.c = c
         self.max_iter = max_iter
 
-    def __call__(self, bench: Bench) -> list[Figure]:
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Fit on the training images, classify the test images; InputError without labels."""
-        train, test, classes = bench.train, bench.test, bench.classes
+        train, test, classes = splits.train, splits.test, splits.classes
         # scikit-learn takes most of a second to import: only runs that use it pay.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -43,7 +50,7 @@ class LogisticProtocol:
         predicted = torch.from_numpy(model.predict(scaler.transform(test.x.numpy())))
         iterations = int(model.n_iter_.max())
         return [
-            figure(
+            make_score(
                 f"logistic (C={self.c:g})",
                 self.version,
                 predicted.long(),
@@ -52,3 +59,57 @@ class LogisticProtocol:
                 {"iterations": iterations, "converged": iterations < self.max_iter},
             )
         ]
+
+
+class LowShotProtocol:
+    """Logistic regression on 1% and on 10% of the labels, which a fixed seed chooses.
+
+    Of each class the share is taken, rounded, and one image at least. The classifier is
+    `LogisticProtocol` as it is by default but for `c`.
+
+    Args:
+        seed: chooses the images.
+        c: inverse strength of the l2 penalty.
+    """
+
+    version = 1
+
+    def __init__(self, *, seed: int = 0, c: float = 1.0) -> None:
+        self.seed = seed
+        self.classifier = LogisticProtocol(c=c)
+
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
+        """Fit on few training images, classify the test images; InputError without labels."""
+        check_labels(splits.train, splits.test, splits.classes)
+        figures = []
+        for share in SHARES:
+            ids = few(splits.train.labels, share, self.seed)
+            train = Features(splits.train.x[ids], splits.train.labels[ids])
+            (found,) = self.classifier(dataclasses.replace(splits, train=train, augmented=None))
+            by = f"{found.protocol} version {found.version}"
+            details = {"labels": len(ids), "seed": self.seed, "classifier": by, **found.details}
+            name = f"low-shot {100 * share:g}% ({found.protocol}, seed={self.seed})"
+            figures.append(
+                dataclasses.replace(found, protocol=name, version=self.version, details=details)
+            )
+        return figures
+
+
+def few(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Ids of a share of each class, one at least, in the order of ids; [n] int64.
+
+    Which of a class are taken a keyed hash of their ids decides; a larger share contains a smaller
+    one.
+
+    Args:
+        labels: [N].
+        share: of each class's images, rounded to the nearest, halves up.
+        seed: of the hash.
+    """
+    key = derive_key(0x4C4F57, seed)  # "LOW"
+    chosen = []
+    for label in np.unique(labels.numpy()).tolist():
+        members = np.flatnonzero(labels.numpy() == label)
+        count = max(1, int(share * len(members) + 0.5))
+        chosen.append(members[keyed_order(members, key)[:count]])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))

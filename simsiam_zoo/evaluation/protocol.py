@@ -1,4 +1,4 @@
-"""What an evaluation protocol is: features in, figures out, each with a name and a version."""
+"""What an evaluation protocol is: features in, scores out, each with a name and a version."""
 
 from __future__ import annotations
 
@@ -6,38 +6,37 @@ from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.metrics import (
-    bootstrap_interval,
-    class_accuracies,
-    confusion_matrix,
-    top_k_accuracy,
-)
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 
 RANKS = 5
 """Classes that a prediction ranks, where there are so many: top-5 is taken of them."""
 
+RESAMPLES = 1000
+"""Bootstrap resamples of the test images."""
+
+_SEED = 0
+
 
 @dataclass(frozen=True)
-class Figure:
+class Score:
     """What one protocol found; top-1 accuracy first of all.
 
     Args:
-        protocol: the name with its parameters, e.g. `knn (k=20, t=0.1)`; the figure means nothing
-            without it.
+        protocol: the name with its parameters, e.g. `knn (k=20, t=0.1)`; the score means
+            nothing without it.
         version: of the protocol; raised whenever its numbers would change.
         top1: share of test images whose label was predicted, 0 to 1.
         correct: [N] bool, one for each test image in id order.
-        details: anything that a reader of the figure should know.
+        details: anything that a reader of the score should know.
         top5: share of test images whose label was among the best five; None where it was not asked
             for, or where there are no more than five classes.
         interval: 95% bootstrap interval of top-1 over the choice of test images.
-        confusion: [classes, classes] int64, row the label and column the prediction.
+        predicted: [N] int64, the classes that were predicted; None where only `correct` is known.
     """
 
     protocol: str
@@ -47,12 +46,7 @@ class Figure:
     details: dict[str, Any] = field(default_factory=dict)
     top5: float | None = None
     interval: tuple[float, float] | None = None
-    confusion: Tensor | None = None
-
-    @property
-    def per_class(self) -> list[float | None]:
-        """Accuracy of each class; None where it has no test image."""
-        return [] if self.confusion is None else class_accuracies(self.confusion)
+    predicted: Tensor | None = None
 
 
 class EvaluationProtocol(Interface):
@@ -62,8 +56,8 @@ class EvaluationProtocol(Interface):
     every rank calls it, and of a run's end only the trained network is measured by it.
     """
 
-    def __call__(self, bench: Bench) -> list[Figure]:
-        """Fit on the training images alone, predict the test images; one figure or several."""
+    def __call__(self, splits: FeatureSplits) -> list[Score]:
+        """Fit on the training images alone, predict the test images; one score or several."""
         ...
 
 
@@ -94,18 +88,18 @@ def check_labels(train: Features, test: Features, classes: int) -> None:
         raise InputError("the training images are all of one class, so nothing can be measured")
 
 
-def figure(
+def make_score(
     protocol: str,
     version: int,
     predicted: Tensor,
     labels: Tensor,
     classes: int,
     details: dict[str, Any] | None = None,
-) -> Figure:
-    """The figure of predictions.
+) -> Score:
+    """The score of predictions.
 
     Args:
-        protocol, version, details: as in `Figure`.
+        protocol, version, details: as in `Score`.
         predicted: classes [N]; or the best classes [N, R], the best first, which gives top-5 where
             R is 5 and there are more classes than that.
         labels: [N].
@@ -114,13 +108,56 @@ def figure(
     best = predicted if predicted.ndim == 1 else predicted[:, 0]
     correct = torch.eq(best, labels)
     ranked = predicted.ndim == 2 and predicted.shape[1] >= RANKS and classes > RANKS
-    return Figure(
+    return Score(
         protocol,
         version,
         int(correct.sum()) / len(labels),
         correct,
         details or {},
-        top5=top_k_accuracy(predicted, labels, classes, RANKS) if ranked else None,
+        top5=top_k_accuracy(predicted, labels, RANKS) if ranked else None,
         interval=bootstrap_interval(correct),
-        confusion=confusion_matrix(best, labels, classes),
+        predicted=best,
     )
+
+
+def top_k_accuracy(ranked: Tensor, labels: Tensor, k: int) -> float:
+    """Share of images whose label is among the first k of their ranked classes.
+
+    Args:
+        ranked: [N, R], the best class first; -1 where no more are ranked.
+        labels: [N].
+        k: how many may be guessed.
+    """
+    return int((ranked[:, :k] == labels[:, None]).any(dim=1).sum()) / len(labels)
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Counts [classes, classes] int64: row the label, column the prediction."""
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    matrix: Tensor = multiclass_confusion_matrix(predicted, labels, num_classes=classes)
+    return matrix
+
+
+def class_accuracies(confusion: Tensor) -> list[float | None]:
+    """Share of each class's images that were classified right; None where there is no image."""
+    counts = confusion.sum(dim=1)
+    right = confusion.diagonal()
+    pairs = zip(right.tolist(), counts.tolist(), strict=True)
+    return [hits / count if count else None for hits, count in pairs]
+
+
+def bootstrap_interval(correct: Tensor) -> tuple[float, float]:
+    """95% percentile bootstrap interval of an accuracy, over the choice of test images.
+
+    A resample of N images that are right or wrong, drawn with replacement, has as many right ones
+    as a binomial draw of N with the share that was right: that is drawn, `RESAMPLES` times, always
+    with the same seed.
+
+    Args:
+        correct: [N] bool.
+    """
+    n, right = len(correct), int(correct.sum())
+    shares = np.random.default_rng(_SEED).binomial(n, right / n, RESAMPLES) / n
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return float(low), float(high)

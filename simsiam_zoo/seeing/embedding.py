@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.frozen_pass import state_digest
-from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+from simsiam_zoo.evaluation.target import open_target, read_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
 from simsiam_zoo.runtime.progress import Progress
@@ -75,7 +75,7 @@ class Network:
         if device is not None:  # with the arithmetic that it does best
             settings = {"training.device": Text(device), "training.precision": "auto"}
         self.recipe, folder = read_recipe(source, None, settings)
-        subject = open_subject(source, self.recipe, folder, None)
+        subject = open_target(source, self.recipe, folder, None)
         if of != "backbone":
             parts = OrderedDict((name, getattr(run.model, name)) for name in PARTS_BEFORE[of])
             subject = replace(subject, name=of, backbone=nn.Sequential(parts).eval())

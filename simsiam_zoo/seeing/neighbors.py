@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from simsiam_zoo.evaluation.metrics import confusion_matrix
+from simsiam_zoo.evaluation.protocol import confusion_matrix
 
 _MOST_CLASSES = 20
 """A matrix of more has cells that nobody can read: the classes with most errors are shown."""

@@ -102,7 +102,7 @@ def see(network: Network, dataset: Dataset, *, most: int, method: Method = "auto
     near = _neighbors(bank, queries)
     predicted = None
     if classes is not None and test is not train:
-        predicted = vote(near.similarity, bank.labels[near.rows], len(classes), T)[:, 0]
+        predicted = vote(near.similarity, bank.labels[near.rows], T)[:, 0]
     curator = _Curator(network.recipe.evaluation.crop, bank, train, queries, test, near, classes)
     wrong = [] if predicted is None else torch.nonzero(predicted != queries.labels)[:, 0].tolist()
     return Sight(

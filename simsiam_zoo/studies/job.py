@@ -131,14 +131,14 @@ def _train(folder: Path) -> dict[str, Any]:
 def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
     """The study's figures into `figures.json`: of the protocols that the run did not end with."""
     from simsiam_zoo.evaluation.evaluate import evaluate, write_report
-    from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+    from simsiam_zoo.evaluation.target import open_target, read_recipe
 
     run = str(folder / "run")
     wanted = _still_wanted(folder, metrics)
     if not wanted or _measured(folder) == wanted:
         return
     recipe, place = read_recipe(run, None, {"evaluation.protocols": wanted})
-    report = evaluate(open_subject(run, recipe, place, None))
+    report = evaluate(open_target(run, recipe, place, None))
     write_report({"protocols": wanted, **report}, folder / "figures.json")
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.protocol import Figure
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import Score
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
 from simsiam_zoo.testing.checks import Broken, check, expect
 from simsiam_zoo.testing.inputs import made
@@ -35,9 +34,9 @@ _RESULT = {"verdict": "learned", "reason": "a test", "figures": []}
 @check(
     "figures",
     "protocol",
-    asks="a protocol takes a Bench and gives a list of Figures, each of the test images in order;"
-    " the same features give the same figures.",
-    way_out="build figures with simsiam_zoo.plugin.figure, and seed what you draw.",
+    asks="a protocol takes FeatureSplits and gives a list of Scores, each of the test images in"
+    " order; the same features give the same scores.",
+    way_out="build scores with simsiam_zoo.plugin.make_score, and seed what you draw.",
 )
 def figures_are_figures(subject: Subject) -> None:
     """On features of three classes that any classifier tells apart better than chance."""
@@ -45,22 +44,22 @@ def figures_are_figures(subject: Subject) -> None:
         found = []
         for again in range(2):
             torch.manual_seed(again)
-            bench = _bench(Path(folder) / str(again))
-            found.append(made(subject)(bench))
+            splits = _bench(Path(folder) / str(again))
+            found.append(made(subject)(splits))
         for figures in found:
             expect(isinstance(figures, list) and figures, "gave no list of figures")
             for figure in figures:
-                _check_figure(figure, bench)
+                _check_figure(figure, splits)
         first, second = ([(f.protocol, f.top1) for f in figures] for figures in found)
         expect(first == second, f"gave {first}, and then {second} of the same features")
 
 
-def _check_figure(figure: object, bench: Bench) -> None:
-    expect(isinstance(figure, Figure), f"gave a {type(figure).__name__}, not a Figure")
-    assert isinstance(figure, Figure)
+def _check_figure(figure: object, splits: FeatureSplits) -> None:
+    expect(isinstance(figure, Score), f"gave a {type(figure).__name__}, not a Score")
+    assert isinstance(figure, Score)
     expect(figure.protocol.strip(), "gave a figure without the protocol's name")
     correct = torch.as_tensor(figure.correct)
-    tests = len(bench.test.labels)
+    tests = len(splits.test.labels)
     expect(
         correct.shape == (tests,), f"says of {len(correct)} images if they are right, not {tests}"
     )
@@ -71,7 +70,7 @@ def _check_figure(figure: object, bench: Bench) -> None:
     )
 
 
-def _bench(folder: Path) -> Bench:
+def _bench(folder: Path) -> FeatureSplits:
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     means = 2 * torch.randn(_CLASSES, 6, generator=generator)
@@ -89,7 +88,7 @@ def _bench(folder: Path) -> Bench:
             if len(rows) == batch:
                 yield Features(train.x[rows], train.labels[rows])
 
-    return Bench(train, test, _CLASSES, augmented, folder)
+    return FeatureSplits(train, test, _CLASSES, augmented, folder)
 
 
 @check(

@@ -8,9 +8,10 @@ from typing import Any
 
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.bench import Bench
+from simsiam_zoo.evaluation.evaluate import as_row
 from simsiam_zoo.evaluation.features import (
     Encoder,
+    FeatureSplits,
     Split,
     extract,
     frozen,
@@ -19,7 +20,7 @@ from simsiam_zoo.evaluation.features import (
 )
 from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Figure, is_collective
+from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, is_collective
 from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
 from simsiam_zoo.model.siamese import Siamese, parameter_counts
 from simsiam_zoo.runtime.progress import Progress
@@ -71,7 +72,7 @@ def conclude(setup: Setup, record: Record, progress: Progress, elapsed: float) -
         "format": FORMAT,
         "verdict": verdict,
         "reason": reason,
-        "figures": [as_row(network, figure) for network, figure in figures],
+        "figures": [{"network": network, **as_row(score)} for network, score in figures],
         "evidence": evidence_dict(evidence),
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,
@@ -122,7 +123,7 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
 
 def measure(
     setup: Setup, untrained: Siamese, progress: Progress
-) -> tuple[list[tuple[str, Figure]], tuple[float, float, float] | None]:
+) -> tuple[list[tuple[str, Score]], tuple[float, float, float] | None]:
     """Every protocol on the trained network and, if the recipe wants them, on the baselines.
 
     Returns:
@@ -148,7 +149,9 @@ def measure(
     test = features(setup, setup.dataset.test, encoders, progress, "test images", whole=True)
     refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
     protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
-    benches = {network: Bench(train.of(network), test.of(network), classes) for network in encoders}
+    benches = {
+        network: FeatureSplits(train.of(network), test.of(network), classes) for network in encoders
+    }
     benches[TRAINED] = dataclasses.replace(
         benches[TRAINED],
         augmented=augmented_views(setup, encoders[TRAINED]),
@@ -200,18 +203,3 @@ def features(
     if RAW in encoders:
         split.by_encoder[RAW] = grey_once(split.by_encoder[RAW])
     return split
-
-
-def as_row(network: str, figure: Figure) -> dict[str, Any]:
-    """A figure as `result.json` has it; `simsiam-zoo evaluate` tells more."""
-    interval = figure.interval
-    return {
-        "network": network,
-        "protocol": figure.protocol,
-        "protocol_version": figure.version,
-        "top1": round(figure.top1, 6),
-        "top1_interval": None if interval is None else [round(x, 6) for x in interval],
-        "top5": None if figure.top5 is None else round(figure.top5, 6),
-        "test_images": len(figure.correct),
-        **figure.details,
-    }

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import extract, frozen
+from simsiam_zoo.evaluation.features import FeatureSplits, extract, frozen
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.metrics import online_row
@@ -49,8 +48,8 @@ def look(setup: Setup) -> Row:
     row: Row = {"effective_rank": effective_rank(bank.by_encoder["z"])}
     if test is not None and setup.classes is not None:
         queries = extract(_views(setup, "queries", test, evenly(len(test), QUERIES)), backbone)
-        bench = Bench(bank.of("backbone"), queries.of("backbone"), setup.classes)
-        (found,) = KnnProtocol(k=20)(bench)
+        splits = FeatureSplits(bank.of("backbone"), queries.of("backbone"), setup.classes)
+        (found,) = KnnProtocol(k=20)(splits)
         row |= online_row(found.protocol, found.top1, len(queries.labels), len(bank.labels))
     return row
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.subject import BACKBONE, LIBRARY, published, run_of
+from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
 from simsiam_zoo.model.build import Parts, set_up
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe

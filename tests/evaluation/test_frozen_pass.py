@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import PluginError
-from simsiam_zoo.evaluation.cache import Entry, cached
 from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
+from simsiam_zoo.evaluation.store import Entry, cached
 
 
 def test_a_digest_sees_every_bit_of_weights_and_bn_statistics():

@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.evaluation import knn
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.knn import KnnProtocol, knn_predict, nearest, vote
-from simsiam_zoo.evaluation.protocol import Figure
+from simsiam_zoo.evaluation.protocol import Score
 
 CLASSES = 5
-GOLDEN = [(2, 87), (2, 88)]
+GOLDEN = [(3, 87), (3, 88)]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("k", "t"), [(1, 0.1), (20, 0.1), (20, 1.0), (7, 0.02), (200, 0.5)])
 def test_it_is_a_weighted_vote_by_cosine(data, k, t):
     bank, labels, queries = data
-    predicted = knn_predict(bank, labels, queries, CLASSES, k, t).numpy()
+    predicted = knn_predict(bank, labels, queries, k, t).numpy()
 
     unit = bank.numpy() / np.linalg.norm(bank.numpy(), axis=1, keepdims=True)
     for query, answer in zip(queries.numpy(), predicted, strict=True):
@@ -49,14 +48,14 @@ def test_it_is_a_weighted_vote_by_cosine(data, k, t):
 def test_chunks_of_queries_and_of_the_bank_change_no_answer(data, monkeypatch):
     bank, labels, queries = data
     whole = nearest(bank, queries, 20)
-    predicted = knn_predict(bank, labels, queries, CLASSES, 20, 0.1)
+    predicted = knn_predict(bank, labels, queries, 20, 0.1)
     for chunk, rows in ((1, 200), (7, 3), (90, 1), (40, 64)):
         monkeypatch.setattr(knn, "_CHUNK", chunk)
         monkeypatch.setattr(knn, "_BANK_BYTES", rows * 16 * 8)
         similarity, ids = nearest(bank, queries, 20)
         assert torch.equal(ids, whole[1])
         torch.testing.assert_close(similarity, whole[0], rtol=0, atol=1e-14)
-        assert torch.equal(knn_predict(bank, labels, queries, CLASSES, 20, 0.1), predicted)
+        assert torch.equal(knn_predict(bank, labels, queries, 20, 0.1), predicted)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8, 100])
@@ -96,44 +95,76 @@ def test_a_bank_in_a_file_is_read_and_not_mapped(data, tmp_path, monkeypatch):
 def test_more_neighbors_than_there_are_means_all(data):
     bank, labels, queries = data
     assert torch.equal(
-        knn_predict(bank, labels, queries, CLASSES, 10_000, 0.1),
-        knn_predict(bank, labels, queries, CLASSES, 200, 0.1),
+        knn_predict(bank, labels, queries, 10_000, 0.1),
+        knn_predict(bank, labels, queries, 200, 0.1),
     )
 
 
 def test_a_tiny_temperature_does_not_overflow_and_leaves_the_nearest(data):
     bank, labels, queries = (data[0].float(), data[1], data[2].float())
-    nearest = knn_predict(bank, labels, queries, CLASSES, 1, 0.1)
-    assert torch.equal(knn_predict(bank, labels, queries, CLASSES, 20, 1e-6), nearest)
+    nearest = knn_predict(bank, labels, queries, 1, 0.1)
+    assert torch.equal(knn_predict(bank, labels, queries, 20, 1e-6), nearest)
     assert torch.equal(
-        knn_predict(-bank, labels, queries, CLASSES, 20, 1e-6),
-        knn_predict(-bank, labels, queries, CLASSES, 1, 0.1),
+        knn_predict(-bank, labels, queries, 20, 1e-6),
+        knn_predict(-bank, labels, queries, 1, 0.1),
     )
 
 
-def test_a_tie_goes_to_the_lower_class():
+def test_of_equal_votes_the_class_of_the_nearer_neighbor_wins():
+    """Of equally near ones the lower id: numbering the classes otherwise changes nothing."""
     bank = torch.eye(2).repeat(2, 1)  # each direction once in class 3, once in class 1
-    labels = torch.tensor([3, 3, 1, 1])
-    assert knn_predict(bank, labels, torch.eye(2), 4, 4, 0.1).tolist() == [1, 1]
+    for first, second in ((3, 1), (1, 3)):
+        labels = torch.tensor([first, first, second, second])
+        assert knn_predict(bank, labels, torch.eye(2), 4, 0.1).tolist() == [first, first]
 
 
-def test_classes_are_ranked_by_their_votes():
+def test_classes_are_ranked_by_their_votes_and_those_without_a_vote_have_no_rank():
     similarity = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
     labels = torch.tensor([[6, 2, 2, 4]])
-    # e^9 against e^8 + e^7, then e^6, then the classes without a vote, the lower first
-    assert vote(similarity, labels, 7, 0.1).tolist() == [[6, 2, 4, 0, 1]]
-    assert vote(similarity, labels, 7, 1.0).tolist() == [[2, 6, 4, 0, 1]]
-    assert vote(similarity, labels % 2, 2, 1.0).tolist() == [[0, 1]]
+    # e^9 against e^8 + e^7, then e^6
+    assert vote(similarity, labels, 0.1).tolist() == [[6, 2, 4, -1, -1]]
+    assert vote(similarity, labels, 1.0).tolist() == [[2, 6, 4, -1, -1]]
+    assert vote(similarity, labels % 2, 1.0).tolist() == [[0, -1, -1, -1, -1]]
+
+
+def test_the_votes_are_those_of_a_table_of_all_classes():
+    generator = torch.Generator().manual_seed(5)
+    similarity = torch.rand(70, 30, generator=generator).sort(dim=1, descending=True).values
+    labels = torch.randint(0, 12, (70, 30), generator=generator)
+    weight = (similarity.double() / 0.3).exp()
+    votes = torch.stack([(weight * (labels == c)).sum(dim=1) for c in range(12)], dim=1)
+    assert torch.equal(vote(similarity, labels, 0.3), votes.argsort(dim=1, descending=True)[:, :5])
+
+
+@pytest.mark.parametrize("k", [1, 3, 20, 200])
+def test_top_5_counts_no_class_without_a_vote_and_other_numbers_of_classes_change_nothing(data, k):
+    bank, _, queries = data
+    generator = torch.Generator().manual_seed(6)
+    train = torch.randint(0, 40, (200,), generator=generator)
+    test = torch.randint(0, 40, (90,), generator=generator)
+    number = torch.randperm(40, generator=generator)
+    found = []
+    for of_train, of_test in ((train, test), (number[train], number[test])):
+        splits = FeatureSplits(Features(bank, of_train), Features(queries, of_test), 40)
+        (score,) = KnnProtocol(k=k)(splits)
+        found.append((score.top1, score.top5))
+        assert score.top5 is not None
+        assert score.top5 >= score.top1
+        if k == 1:
+            assert score.top5 == score.top1
+    assert found[0] == found[1]
 
 
 def test_the_figure_names_k_and_t_and_counts_what_is_right(data):
     bank, labels, queries = data
     test_labels = torch.arange(90) % CLASSES
-    bench = Bench(Features(bank.float(), labels), Features(queries.float(), test_labels), CLASSES)
-    (figure,) = KnnProtocol(k=9, t=0.07)(bench)
-    right = knn_predict(bank.float(), labels, queries.float(), CLASSES, 9, 0.07) == test_labels
+    splits = FeatureSplits(
+        Features(bank.float(), labels), Features(queries.float(), test_labels), CLASSES
+    )
+    (figure,) = KnnProtocol(k=9, t=0.07)(splits)
+    right = knn_predict(bank.float(), labels, queries.float(), 9, 0.07) == test_labels
     assert figure.protocol == "knn (k=9, t=0.07)"
-    assert figure.version == 2
+    assert figure.version == 3
     assert torch.equal(figure.correct, right)
     assert figure.top1 == pytest.approx(right.double().mean().item())
 
@@ -141,9 +172,9 @@ def test_the_figure_names_k_and_t_and_counts_what_is_right(data):
 def test_without_k_one_pass_gives_20_and_200_neighbors_or_all_of_a_smaller_bank(data):
     bank, labels, queries = data
 
-    def figures(n: int, protocol: KnnProtocol) -> list[Figure]:
+    def figures(n: int, protocol: KnnProtocol) -> list[Score]:
         train, test = Features(bank[:n], labels[:n]), Features(queries, torch.arange(90) % CLASSES)
-        return protocol(Bench(train, test, CLASSES))
+        return protocol(FeatureSplits(train, test, CLASSES))
 
     both = figures(200, KnnProtocol())
     assert [f.protocol for f in both] == ["knn (k=20, t=0.1)", "knn (k=200, t=0.1)"]
@@ -157,11 +188,11 @@ def test_without_k_one_pass_gives_20_and_200_neighbors_or_all_of_a_smaller_bank(
 
 
 def test_golden_figures(data):
-    """Of version 2: another number here is another version."""
+    """Of version 3: another number here is another version."""
     bank, labels, queries = data
     centers = torch.randn(CLASSES, 16, generator=torch.Generator().manual_seed(9)).double()
     test_labels = torch.arange(90) % CLASSES
     train = Features((bank + 3 * centers[labels]).float(), labels)
     test = Features((queries / 7 + centers[test_labels]).float(), test_labels)
-    found = KnnProtocol()(Bench(train, test, CLASSES))
+    found = KnnProtocol()(FeatureSplits(train, test, CLASSES))
     assert [(f.version, int(f.correct.sum())) for f in found] == GOLDEN

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import linear_fit
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
 from simsiam_zoo.evaluation.linear_fit import (
     Classifiers,
@@ -28,7 +27,7 @@ from simsiam_zoo.evaluation.linear_fit import (
     measure_scale,
     train_together,
 )
-from simsiam_zoo.evaluation.protocol import Figure
+from simsiam_zoo.evaluation.protocol import Score
 from simsiam_zoo.runtime.optim import Schedule
 
 CLASSES = 4
@@ -45,13 +44,13 @@ def draw(n: int, seed: int, dtype: torch.dtype = torch.float32) -> Features:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return Bench(draw(240, 0), draw(120, 1), CLASSES)
+def splits() -> FeatureSplits:
+    return FeatureSplits(draw(240, 0), draw(120, 1), CLASSES)
 
 
 @pytest.fixture(scope="module")
-def figure(bench: Bench) -> Figure:
-    return LinearProtocol(epochs=10)(bench)[0]
+def figure(splits: FeatureSplits) -> Score:
+    return LinearProtocol(epochs=10)(splits)[0]
 
 
 def one_by_torch(features: Features, pair: Pair, orders: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -156,16 +155,18 @@ def test_a_tenth_of_each_class_is_held_out_but_never_all_of_it():
     assert not torch.equal(other, held)
 
 
-def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(bench, figure):
+def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(splits, figure):
     """As composed by hand of what the tests above hold."""
     protocol = LinearProtocol(epochs=10)
-    fit, held = held_out(bench.train.labels, 0.1, 0)
+    fit, held = held_out(splits.train.labels, 0.1, 0)
     pairs = [Pair(lr * 64 / 256, wd) for lr, wd in protocol.grid]
     settings = {"epochs": 10, "batch": 64}
-    top1, loss = measure(train_together(bench.train, fit, 4, pairs, **settings), bench.train, held)
+    top1, loss = measure(
+        train_together(splits.train, fit, 4, pairs, **settings), splits.train, held
+    )
     best = max(range(20), key=lambda at: (top1[at], -loss[at]))
-    final = train_together(bench.train, torch.arange(240), 4, [pairs[best]], **settings)
-    right = final.logits(bench.test.x)[:, 0].argmax(1) == bench.test.labels
+    final = train_together(splits.train, torch.arange(240), 4, [pairs[best]], **settings)
+    right = final.logits(splits.test.x)[:, 0].argmax(1) == splits.test.labels
     assert torch.equal(figure.correct, right)
     assert 0.5 < figure.top1 < 1  # neither chance nor trivial
     assert figure.protocol == "linear (best of 20, batch=64, epochs=10)"
@@ -176,34 +177,34 @@ def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(ben
     assert len(set(top1.tolist())) > 1
 
 
-def test_the_test_images_choose_nothing(bench, figure):
-    relabelled = Features(bench.test.x, (bench.test.labels + 1) % CLASSES)
-    other = LinearProtocol(epochs=10)(Bench(bench.train, relabelled, CLASSES))[0]
+def test_the_test_images_choose_nothing(splits, figure):
+    relabelled = Features(splits.test.x, (splits.test.labels + 1) % CLASSES)
+    other = LinearProtocol(epochs=10)(FeatureSplits(splits.train, relabelled, CLASSES))[0]
     assert other.details == figure.details
     assert other.top1 < 0.3
 
 
-def test_it_is_the_same_to_the_bit_again_and_from_a_memory_map(bench, figure, tmp_path: Path):
-    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=tuple(bench.train.x.shape))
-    mapped[:] = bench.train.x.numpy()
-    train = Features(torch.from_numpy(mapped), bench.train.labels)
-    again = LinearProtocol(epochs=10)(Bench(train, bench.test, CLASSES))[0]
+def test_it_is_the_same_to_the_bit_again_and_from_a_memory_map(splits, figure, tmp_path: Path):
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=tuple(splits.train.x.shape))
+    mapped[:] = splits.train.x.numpy()
+    train = Features(torch.from_numpy(mapped), splits.train.labels)
+    again = LinearProtocol(epochs=10)(FeatureSplits(train, splits.test, CLASSES))[0]
     assert again.details == figure.details
     assert torch.equal(again.correct, figure.correct)
 
 
-def test_a_classifier_that_diverges_is_never_chosen_and_harms_no_other(bench):
-    both = LinearProtocol(lrs="1e30/0.1", wds="0.01", epochs=5)(bench)[0]
-    alone = LinearProtocol(lrs="0.1", wds="0.01", epochs=5)(bench)[0]
+def test_a_classifier_that_diverges_is_never_chosen_and_harms_no_other(splits):
+    both = LinearProtocol(lrs="1e30/0.1", wds="0.01", epochs=5)(splits)[0]
+    alone = LinearProtocol(lrs="0.1", wds="0.01", epochs=5)(splits)[0]
     assert torch.equal(both.correct, alone.correct)
     wild, tame = both.details["grid"]
     assert wild == {"lr": 1e30, "wd": 0.01, "top1": 0.0, "loss": None}
     assert [tame] == alone.details["grid"]
     with pytest.raises(InputError, match="every linear classifier of the grid diverged"):
-        LinearProtocol(lrs="1e30", wds="0.01", epochs=5)(bench)
+        LinearProtocol(lrs="1e30", wds="0.01", epochs=5)(splits)
 
 
-def test_what_cannot_be_is_refused(bench):
+def test_what_cannot_be_is_refused(splits):
     for settings, words in (
         ({"lrs": "0.1,0.2"}, "lrs is a list of numbers"),
         ({"lrs": "0/0.1"}, "a learning rate of 0"),
@@ -212,9 +213,9 @@ def test_what_cannot_be_is_refused(bench):
     ):
         with pytest.raises(InputError, match=words):
             LinearProtocol(**settings)
-    one_each = Features(bench.train.x[:4], bench.train.labels[:4])
+    one_each = Features(splits.train.x[:4], splits.train.labels[:4])
     with pytest.raises(InputError, match="no class has two of the 4 training images"):
-        LinearProtocol()(Bench(one_each, bench.test, CLASSES))
+        LinearProtocol()(FeatureSplits(one_each, splits.test, CLASSES))
 
 
 def test_the_batch_grows_with_the_training_set():

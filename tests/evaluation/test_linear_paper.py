@@ -14,8 +14,7 @@ from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation import linear_paper
-from simsiam_zoo.evaluation.bench import Augmented, Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Augmented, Features, FeatureSplits
 from simsiam_zoo.evaluation.linear_paper import LinearPaperProtocol
 from simsiam_zoo.runtime.checkpoint import load_last
 
@@ -47,8 +46,8 @@ class Views:
             yield Features(views.x[rows], views.labels[rows])
 
 
-def bench(views: Augmented | None, folder: Path | None = None) -> Bench:
-    return Bench(draw(TRAIN, 0), draw(60, 1), CLASSES, views, folder)
+def splits(views: Augmented | None, folder: Path | None = None) -> FeatureSplits:
+    return FeatureSplits(draw(TRAIN, 0), draw(60, 1), CLASSES, views, folder)
 
 
 def by_hand(lr: float, batch: int, epochs: int) -> Tensor:
@@ -79,7 +78,7 @@ def trained(folder: Path) -> Tensor:
 @pytest.mark.parametrize("lr", [0.02, 30.0])
 def test_the_classifier_is_that_of_a_plain_loop_with_lars_by_its_formula(lr, tmp_path):
     views = Views()
-    figure = LinearPaperProtocol(lr=lr, epochs=5, batch=16)(bench(views, tmp_path))[0]
+    figure = LinearPaperProtocol(lr=lr, epochs=5, batch=16)(splits(views, tmp_path))[0]
     expected = by_hand(lr, 16, 5)
     torch.testing.assert_close(trained(tmp_path).double(), expected, rtol=1e-4, atol=1e-6)
     test = draw(60, 1)
@@ -94,7 +93,7 @@ def test_its_name_says_which_lr_was_used_and_which_the_paper_and_its_code_have()
     assert (LinearPaperProtocol().epochs, LinearPaperProtocol().batch) == (90, 4096)
     views = Views()
     for lr, words in ((0.1, "lr=0.1;"), (0.02, "lr=0.02;")):
-        name = LinearPaperProtocol(lr=lr, epochs=1)(bench(views))[0].protocol
+        name = LinearPaperProtocol(lr=lr, epochs=1)(splits(views))[0].protocol
         assert name == f"linear-paper ({words} paper 0.02, its code 0.1; batch=50, epochs=1)"
     assert views.asked == [(0, TRAIN)] * 2  # at most the training set
 
@@ -102,21 +101,21 @@ def test_its_name_says_which_lr_was_used_and_which_the_paper_and_its_code_have()
 def test_torn_off_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(linear_paper, "SAVE_SECONDS", 0.0)
     protocol = LinearPaperProtocol(lr=10.0, epochs=4, batch=16)
-    whole = protocol(bench(Views(), tmp_path / "whole"))[0]
+    whole = protocol(splits(Views(), tmp_path / "whole"))[0]
     with pytest.raises(KeyboardInterrupt):
-        protocol(bench(Views(fail_in=2), tmp_path / "torn"))
+        protocol(splits(Views(fail_in=2), tmp_path / "torn"))
     views = Views()
-    resumed = protocol(bench(views, tmp_path / "torn"))[0]
+    resumed = protocol(splits(views, tmp_path / "torn"))[0]
     assert [epoch for epoch, _ in views.asked] == [2, 3]
     assert torch.equal(trained(tmp_path / "torn"), trained(tmp_path / "whole"))
     assert resumed.details == whole.details
     assert torch.equal(resumed.correct, whole.correct)
 
     done = Views()  # all done: nothing is trained any more
-    assert torch.equal(protocol(bench(done, tmp_path / "torn"))[0].correct, whole.correct)
+    assert torch.equal(protocol(splits(done, tmp_path / "torn"))[0].correct, whole.correct)
     assert done.asked == []
     # another lr is another training, in the same folder
-    LinearPaperProtocol(lr=0.02, epochs=4, batch=16)(bench(done, tmp_path / "torn"))
+    LinearPaperProtocol(lr=0.02, epochs=4, batch=16)(splits(done, tmp_path / "torn"))
     assert [epoch for epoch, _ in done.asked] == [0, 1, 2, 3]
 
 
@@ -125,29 +124,29 @@ def test_a_checkpoint_is_saved_once_a_minute_and_at_the_end(tmp_path, monkeypatc
     monkeypatch.setattr(linear_paper, "save_checkpoint", lambda _, epoch, __: saved.append(epoch))
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(linear_paper.time, "monotonic", lambda: next(clock))
-    LinearPaperProtocol(epochs=8, batch=16)(bench(Views(), tmp_path))
+    LinearPaperProtocol(epochs=8, batch=16)(splits(Views(), tmp_path))
     assert saved[-1] == 8
     assert 2 <= len(saved) <= 4
 
 
 def test_a_checkpoint_on_other_features_is_refused(tmp_path):
     protocol = LinearPaperProtocol(epochs=1, batch=16)
-    first = bench(Views(), tmp_path)
+    first = splits(Views(), tmp_path)
     protocol(first)
     nearly = Features(first.train.x * (1 + 1e-5), first.train.labels)  # computed elsewhere, say
-    protocol(Bench(nearly, first.test, CLASSES, Views(), tmp_path))
+    protocol(FeatureSplits(nearly, first.test, CLASSES, Views(), tmp_path))
     other = Features(first.train.x.flip(1), first.train.labels)
     with pytest.raises(InputError, match="on another network's features"):
-        protocol(Bench(other, first.test, CLASSES, Views(), tmp_path))
+        protocol(FeatureSplits(other, first.test, CLASSES, Views(), tmp_path))
 
 
 def test_damaged_checkpoints_are_said_to_be(tmp_path):
     protocol = LinearPaperProtocol(epochs=1, batch=16)
-    protocol(bench(Views(), tmp_path))
+    protocol(splits(Views(), tmp_path))
     (path,) = tmp_path.glob("*/step-00000001.pt")
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(DataError, match="is damaged"):
-        protocol(bench(Views(), tmp_path))
+        protocol(splits(Views(), tmp_path))
 
 
 class TwoRanks:
@@ -180,14 +179,14 @@ class TwoRanks:
 
 def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch):
     protocol = LinearPaperProtocol(lr=10.0, epochs=3, batch=16)
-    one = protocol(bench(Views(), tmp_path / "one"))[0]
+    one = protocol(splits(Views(), tmp_path / "one"))[0]
     ranks = TwoRanks()
     monkeypatch.setattr(linear_paper, "distributed", ranks)
     figures: dict[int, object] = {}
 
     def run(rank: int) -> None:
         ranks.local.rank = rank
-        figures[rank] = protocol(bench(Views(rank, 2), tmp_path / "two"))[0]
+        figures[rank] = protocol(splits(Views(rank, 2), tmp_path / "two"))[0]
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -203,10 +202,10 @@ def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch):
 
 def test_what_cannot_be_is_refused(monkeypatch):
     with pytest.raises(InputError, match="use the protocol linear"):
-        LinearPaperProtocol()(bench(None))
+        LinearPaperProtocol()(splits(None))
     monkeypatch.setattr(linear_paper.distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match="a batch of 50 cannot be shared by 3 ranks") as error:
-        LinearPaperProtocol()(bench(Views()))
+        LinearPaperProtocol()(splits(Views()))
     assert "linear-paper:batch=48" in str(error.value)
     monkeypatch.undo()
 
@@ -215,4 +214,4 @@ def test_what_cannot_be_is_refused(monkeypatch):
             yield Features(features.x * torch.inf, features.labels)
 
     with pytest.raises(InputError, match="diverged in epoch 1 of 2"):
-        LinearPaperProtocol(epochs=2, batch=16)(bench(infinite))
+        LinearPaperProtocol(epochs=2, batch=16)(splits(infinite))

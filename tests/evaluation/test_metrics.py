@@ -8,13 +8,13 @@ import torch
 from sklearn.metrics import confusion_matrix as their_confusion
 from sklearn.metrics import recall_score, top_k_accuracy_score
 
-from simsiam_zoo.evaluation.metrics import (
+from simsiam_zoo.evaluation.protocol import (
     bootstrap_interval,
     class_accuracies,
     confusion_matrix,
+    make_score,
     top_k_accuracy,
 )
-from simsiam_zoo.evaluation.protocol import figure
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def guesses() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_top_k_is_scikit_learns(guesses, k):
     scores, ranked, labels = guesses
     expected = top_k_accuracy_score(labels, scores, k=k, labels=range(8))
-    assert top_k_accuracy(ranked, labels, 8, k) == pytest.approx(expected, rel=1e-12)
+    assert top_k_accuracy(ranked, labels, k) == pytest.approx(expected, rel=1e-12)
 
 
 def test_confusion_and_class_accuracies_are_scikit_learns(guesses):
@@ -66,12 +66,11 @@ def test_an_interval_of_what_is_certain_is_a_point():
 
 def test_a_figure_has_top_5_where_it_says_something(guesses):
     _, ranked, labels = guesses
-    made = figure("p", 1, ranked[:, :5], labels, 8)
-    assert made.top5 == pytest.approx(top_k_accuracy(ranked, labels, 8, 5))
+    made = make_score("p", 1, ranked[:, :5], labels, 8)
+    assert made.top5 == pytest.approx(top_k_accuracy(ranked, labels, 5))
     assert made.top1 == pytest.approx((ranked[:, 0] == labels).double().mean().item())
     assert made.interval is not None
     assert made.interval[0] < made.top1 < made.interval[1]
-    assert made.per_class[5] is None
-    assert figure("p", 1, ranked[:, 0], labels, 8).top5 is None  # nobody ranked them
-    few = figure("p", 1, torch.tensor([[0, 1, 2, 3, 4]]), torch.tensor([4]), 5)
+    assert make_score("p", 1, ranked[:, 0], labels, 8).top5 is None  # nobody ranked them
+    few = make_score("p", 1, torch.tensor([[0, 1, 2, 3, 4]]), torch.tensor([4]), 5)
     assert (few.top1, few.top5) == (0.0, None)  # always right among five of five

@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.bench import Bench
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.logistic import LogisticProtocol
-from simsiam_zoo.evaluation.protocol import figure
+from simsiam_zoo.evaluation.protocol import make_score
 
 
 def features(*labels: int) -> Features:
@@ -28,11 +27,11 @@ def features(*labels: int) -> Features:
 )
 def test_what_cannot_be_measured_is_refused(protocol, train, test, words):
     with pytest.raises(InputError, match=words):
-        protocol(Bench(train, test, 3))
+        protocol(FeatureSplits(train, test, 3))
 
 
 def test_the_figure_is_the_share_of_images_and_not_of_classes():
     # Class 0 has three of four images: a mean over classes would say 1/2.
-    made = figure("p", 1, torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1]), 2)
+    made = make_score("p", 1, torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1]), 2)
     assert made.top1 == 0.75
     assert made.correct.tolist() == [True, True, True, False]

@@ -187,7 +187,7 @@ def test_of_a_run_that_cannot_be_written_features_are_kept_elsewhere(
     seen_run, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("simsiam_zoo.evaluation.subject.os.access", lambda path, mode: False)
+    monkeypatch.setattr("simsiam_zoo.evaluation.target.os.access", lambda path, mode: False)
     zoo("embed", seen_run, "--out", tmp_path / "features.npz")
     assert len(list((tmp_path / "cache").glob("features/*/x.f32"))) == 2
 

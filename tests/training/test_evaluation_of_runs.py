@@ -16,13 +16,13 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
 from simsiam_zoo.evaluation.plot import draw_report
-from simsiam_zoo.evaluation.subject import open_subject, read_recipe
+from simsiam_zoo.evaluation.target import open_target, read_recipe
 from simsiam_zoo.training.run import train
 
 
 def report_of(source: str, settings: dict[str, object] | None = None, preset=None) -> Any:
     recipe, run = read_recipe(source, preset, settings or {})
-    return evaluate(open_subject(source, recipe, run, preset))
+    return evaluate(open_target(source, recipe, run, preset))
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -35,7 +35,7 @@ BACKBONE = "backbone.safetensors"
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvalTarget:
     """A network to evaluate, on the CPU, and how images come to it.
 
     Args:
@@ -136,7 +136,7 @@ def run_of(source: str) -> Path | None:
     return None
 
 
-def open_subject(source: str, recipe: Recipe, run: Path | None, preset: str | None) -> Subject:
+def open_target(source: str, recipe: Recipe, run: Path | None, preset: str | None) -> EvalTarget:
     """Build the network of `source` and fill in its weights.
 
     Args:
@@ -160,12 +160,12 @@ def open_subject(source: str, recipe: Recipe, run: Path | None, preset: str | No
     with torch.random.fork_rng(devices=[]):
         backbone: nn.Module = part.create(image_size=transform.image_size)
     _fill(backbone, state, str(path))
-    return Subject(
+    return EvalTarget(
         source, _called(part), _ready(backbone), transform, recipe, run, _precision(run, recipe)
     )
 
 
-def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> Subject:
+def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> EvalTarget:
     import timm
 
     name, params = split_spec(source.removeprefix(LIBRARY))
@@ -191,7 +191,7 @@ def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> Subj
         if wanted == "true":
             _fill(backbone, published(name, transform.image_size, hint), source)
     called = f"{LIBRARY}{name}" + ("" if wanted == "true" else " at random")
-    return Subject(source, called, _ready(backbone), transform, recipe)
+    return EvalTarget(source, called, _ready(backbone), transform, recipe)
 
 
 def published(name: str, image_size: int, hint: str) -> dict[str, Tensor]:
