@@ -114,9 +114,9 @@ def _run(
     quiet: bool,
 ) -> None:
     from simsiam_zoo.catalog import catalog
+    from simsiam_zoo.report.write import publish
     from simsiam_zoo.studies.launcher import Resources, create_launcher
     from simsiam_zoo.studies.progress import default_view
-    from simsiam_zoo.studies.publish import publish
     from simsiam_zoo.studies.running import run_study
 
     starter = create_launcher(catalog().resolve("launcher", launcher))

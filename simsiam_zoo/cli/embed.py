@@ -53,9 +53,9 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
+    from simsiam_zoo.report.feature_file import check_out, make_table, write_table
+    from simsiam_zoo.report.features import Network, open_data
     from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.seeing.embedding import Network, open_data
-    from simsiam_zoo.seeing.files import check_out, make_table, write_table
     from simsiam_zoo.training.run import load
 
     path = Path(out)

@@ -52,9 +52,9 @@ def look(
       simsiam-zoo look runs/digits-seed0
       simsiam-zoo look runs/digits-seed0 --out digits.html --open
     """
+    from simsiam_zoo.report.layout import choose
+    from simsiam_zoo.report.run_page import render
     from simsiam_zoo.runtime.folders import atomic_write_text
-    from simsiam_zoo.seeing.layout import choose
-    from simsiam_zoo.seeing.page import render
     from simsiam_zoo.training.run import load
 
     found = load(run)
@@ -85,9 +85,9 @@ def look(
 def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
+    from simsiam_zoo.report.collect import see
+    from simsiam_zoo.report.features import Network, open_data
     from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.seeing.embedding import Network, open_data
-    from simsiam_zoo.seeing.sight import see
 
     with open_progress(quiet) as progress:
         network = Network(run, "backbone", device, progress)

@@ -18,7 +18,7 @@ def report(study: str, opened: bool, as_json: bool) -> None:
     STUDY is a study's folder. Nothing is trained, and nothing that the runs wrote is changed.
     """
     from simsiam_zoo.cli.ablate import print_results
-    from simsiam_zoo.studies.publish import publish
+    from simsiam_zoo.report.write import publish
 
     folder = Path(study)
     results = publish(folder)

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies.job import run_job
 from simsiam_zoo.studies.plan import make_plan, write_plan
-from simsiam_zoo.studies.publish import publish
 from simsiam_zoo.studies.study import read_study
 
 STUDY = """

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from simsiam_zoo.seeing.offline import render_offline
-from simsiam_zoo.studies.report import answer, rows, text
-from simsiam_zoo.studies.report.curves import Curve
-from simsiam_zoo.studies.report.dots import dot_plots
-from simsiam_zoo.studies.report.panels import Chart, Trace, draw
-from simsiam_zoo.studies.report.view import View
+from simsiam_zoo.report import answer, text
+from simsiam_zoo.report import tables as rows
+from simsiam_zoo.report.dots import dot_plots
+from simsiam_zoo.report.offline import render_offline
+from simsiam_zoo.report.panels import Chart, Trace, draw
+from simsiam_zoo.report.study_curves import Curve
+from simsiam_zoo.report.study_view import View
 
 COLORS, DASHES = 6, 4
 """An arm's line has one of 6 colours and one of 4 dashes; the base is in the text's colour."""
@@ -42,8 +43,8 @@ def render(study: View, curves: Mapping[str, list[Curve]]) -> str:
     drawn = sorted({curve.arm for each in curves.values() for curve in each})
     pair = figure_2(study, drawn)
     return render_offline(
-        "simsiam_zoo.studies.report",
-        "report",
+        "simsiam_zoo.report",
+        "study",
         study=study,
         progress=answer.progress(study),
         answer=answer.answer(study),

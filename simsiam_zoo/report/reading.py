@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from simsiam_zoo.studies.report.text import clean, compact, entries, finite, items, line, tail
-from simsiam_zoo.studies.report.view import DONE, WAITING, Arm, ArmRun, Difference, Figure, View
+from simsiam_zoo.report.study_view import DONE, WAITING, Arm, ArmRun, Difference, Figure, View
+from simsiam_zoo.report.text import clean, compact, entries, finite, items, line, tail
 
 _T = TypeVar("_T")
 

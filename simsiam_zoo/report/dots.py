@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simsiam_zoo.studies.report.answer import baselines
-from simsiam_zoo.studies.report.panels import ticks_within
-from simsiam_zoo.studies.report.rows import mark
-from simsiam_zoo.studies.report.text import NARROW, percent, spread
-from simsiam_zoo.studies.report.view import Arm, View
+from simsiam_zoo.report.answer import baselines
+from simsiam_zoo.report.panels import ticks_within
+from simsiam_zoo.report.study_view import Arm, View
+from simsiam_zoo.report.tables import mark
+from simsiam_zoo.report.text import NARROW, percent, spread
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.report.csv_file import results_csv
+from simsiam_zoo.report.reading import view
+from simsiam_zoo.report.study_curves import read_curves
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.report.curves import read_curves
-from simsiam_zoo.studies.report.reading import view
-from simsiam_zoo.studies.report.table import results_csv
+from simsiam_zoo.studies.results import gather, write_results
 
 
 def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -28,9 +29,9 @@ def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
         InputError: one cannot be written.
     """
     # slow to import, and needed by nobody who only runs a study
-    from simsiam_zoo.studies.report.markdown import render_markdown
-    from simsiam_zoo.studies.report.page import render
-    from simsiam_zoo.studies.report.plots import draw_plots
+    from simsiam_zoo.report.markdown import render_markdown
+    from simsiam_zoo.report.plots import draw_plots
+    from simsiam_zoo.report.study_page import render
 
     study = view(results)
     curves = read_curves(study, folder)
@@ -49,3 +50,16 @@ def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
             "Make room there, then say simsiam-zoo report and the folder.",
         ) from None
     return [folder / "report.html", folder / "report.md", folder / "results.csv", *plots]
+
+
+def publish(folder: Path) -> dict[str, Any]:
+    """Gather a study's results and write them and the report anew; also while arms still run.
+
+    Raises:
+        InputError: there is no study, or the folder cannot be written.
+        DataError: its plan is damaged.
+    """
+    results = gather(folder)
+    write_results(results, folder)
+    write_report(results, folder)
+    return results

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # it brings torch
-    from simsiam_zoo.training.record import Row
+from typing import Any
 
 WIDTH, HEIGHT = 320, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 30
@@ -73,7 +70,7 @@ class Chart:
         return f"{self.panel.title}: {'; '.join(ends)}"
 
 
-def draw_charts(rows: Sequence[Row]) -> list[Chart]:
+def draw_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A chart for everything that these rows of `metrics.jsonl` hold."""
     last = max(rows, key=lambda row: row["step"], default=None)
     per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
@@ -81,7 +78,7 @@ def draw_charts(rows: Sequence[Row]) -> list[Chart]:
     return [draw(panel, rows, per_epoch, epochs) for panel in panels(rows) if panel.keys]
 
 
-def panels(rows: Iterable[Row]) -> list[Panel]:
+def panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
     """What there is to draw; a panel without keys has nothing."""
     known = list(dict.fromkeys(key for row in rows for key in row))
 
@@ -101,7 +98,9 @@ def panels(rows: Iterable[Row]) -> list[Panel]:
     ]
 
 
-def draw(panel: Panel, rows: Sequence[Row], steps_per_epoch: float, epochs: float) -> Chart:
+def draw(
+    panel: Panel, rows: Sequence[Mapping[str, Any]], steps_per_epoch: float, epochs: float
+) -> Chart:
     """Scale a panel's metrics to pixels. Values that are no finite numbers are left out."""
     found = [
         [

@@ -16,9 +16,9 @@ from simsiam_zoo.cli import root
 from simsiam_zoo.data.image import center, decode
 from simsiam_zoo.data.shards import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.seeing import files
-from simsiam_zoo.seeing.embedding import Network, open_data
-from simsiam_zoo.seeing.files import make_table, write_table
+from simsiam_zoo.report import feature_file as files
+from simsiam_zoo.report.feature_file import make_table, write_table
+from simsiam_zoo.report.features import Network, open_data
 from simsiam_zoo.training.run import load
 
 

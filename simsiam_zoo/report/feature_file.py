@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.report.features import Embedding
 from simsiam_zoo.runtime.folders import atomic_write
-from simsiam_zoo.seeing.embedding import Embedding
 
 FORMAT, VERSION = "simsiam-zoo features", 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from simsiam_zoo.seeing.charts import find_ticks, thin
-from simsiam_zoo.studies.report.curves import KNN, LOSS, STD, Curve, Point
-from simsiam_zoo.studies.report.view import View
+from simsiam_zoo.charts import find_ticks, thin
+from simsiam_zoo.report.study_curves import KNN, LOSS, STD, Curve, Point
+from simsiam_zoo.report.study_view import View
 
 WIDTH, HEIGHT = 380, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 40

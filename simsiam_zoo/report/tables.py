@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simsiam_zoo.studies.report.answer import outcome
-from simsiam_zoo.studies.report.text import (
+from simsiam_zoo.report.answer import outcome
+from simsiam_zoo.report.study_view import DONE, Arm, ArmRun, Figure, View
+from simsiam_zoo.report.text import (
     MISSING,
     NARROW,
     between,
@@ -16,7 +17,6 @@ from simsiam_zoo.studies.report.text import (
     points,
     spread,
 )
-from simsiam_zoo.studies.report.view import DONE, Arm, ArmRun, Figure, View
 
 SPREAD = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.evaluation.knn import nearest, vote
-from simsiam_zoo.seeing.embedding import Embedding, Network
-from simsiam_zoo.seeing.layout import Method, lay_out
-from simsiam_zoo.seeing.neighbors import Confusion, confuse, without_own
-from simsiam_zoo.seeing.pictures import Sprite, picture, sprite
+from simsiam_zoo.report.features import Embedding, Network
+from simsiam_zoo.report.layout import Method, lay_out
+from simsiam_zoo.report.neighbors import Confusion, confuse, without_own
+from simsiam_zoo.report.pictures import Sprite, picture, sprite
 from simsiam_zoo.training.setup import evenly
 
 MAP_POINTS = 2000

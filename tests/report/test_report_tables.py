@@ -13,11 +13,11 @@ import pytest
 from made_results import KNN, LOGISTIC, five_parts, made_arm, made_run, made_study
 from markdown_it import MarkdownIt
 
-from simsiam_zoo.studies.report.answer import answer, not_run, notes, progress, warnings
-from simsiam_zoo.studies.report.markdown import escape, fenced, render_markdown
-from simsiam_zoo.studies.report.reading import view
-from simsiam_zoo.studies.report.rows import SPREAD, arm_columns, arm_rows, run_rows
-from simsiam_zoo.studies.report.table import results_csv
+from simsiam_zoo.report.answer import answer, not_run, notes, progress, warnings
+from simsiam_zoo.report.csv_file import results_csv
+from simsiam_zoo.report.markdown import escape, fenced, render_markdown
+from simsiam_zoo.report.reading import view
+from simsiam_zoo.report.tables import SPREAD, arm_columns, arm_rows, run_rows
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -254,7 +254,7 @@ def test_the_markdown_holds_every_arm_and_refers_to_the_plots_that_there_are():
 
 def test_importing_the_report_brings_neither_torch_nor_matplotlib():
     code = (
-        "import sys, simsiam_zoo.studies.report;"
+        "import sys, simsiam_zoo.report.write;"
         "sys.exit(bool({'torch', 'matplotlib', 'jinja2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from simsiam_zoo.studies.report import answer, rows, text
-from simsiam_zoo.studies.report.page import wall_time
-from simsiam_zoo.studies.report.view import View
+from simsiam_zoo.report import answer, text
+from simsiam_zoo.report import tables as rows
+from simsiam_zoo.report.study_page import wall_time
+from simsiam_zoo.report.study_view import View
 
 _ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
 _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")

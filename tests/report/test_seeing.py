@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
+from simsiam_zoo.charts import Chart, draw_charts, hover, thin
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.knn import nearest
-from simsiam_zoo.seeing.charts import Chart, draw_charts, hover, thin
-from simsiam_zoo.seeing.layout import choose, lay_out
-from simsiam_zoo.seeing.neighbors import confuse, without_own
-from simsiam_zoo.seeing.pictures import data_uri
+from simsiam_zoo.report.layout import choose, lay_out
+from simsiam_zoo.report.neighbors import confuse, without_own
+from simsiam_zoo.report.pictures import data_uri
 
 
 def groups(per: int = 20) -> np.ndarray:
@@ -49,11 +49,11 @@ def test_a_collapsed_or_tiny_set_has_a_map_too(x):
 
 
 def test_umap_is_taken_where_it_is_and_named_where_it_is_not(monkeypatch):
-    monkeypatch.setattr("simsiam_zoo.seeing.layout.find_spec", lambda name: None)
+    monkeypatch.setattr("simsiam_zoo.report.layout.find_spec", lambda name: None)
     assert choose("auto") == "tsne"
     with pytest.raises(PluginError, match=r"simsiam-zoo\[umap\]"):
         choose("umap")
-    monkeypatch.setattr("simsiam_zoo.seeing.layout.find_spec", lambda name: name)
+    monkeypatch.setattr("simsiam_zoo.report.layout.find_spec", lambda name: name)
     assert choose("auto") == "umap"
 
 

@@ -24,8 +24,8 @@ import csv
 import io
 import json
 
-from simsiam_zoo.studies.report.text import line
-from simsiam_zoo.studies.report.view import Arm, ArmRun, View
+from simsiam_zoo.report.study_view import Arm, ArmRun, View
+from simsiam_zoo.report.text import line
 
 Value = str | int | float | bool | None
 

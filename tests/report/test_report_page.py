@@ -7,7 +7,7 @@ import re
 import pytest
 from made_results import KNN, five_parts, made_arm, made_run, write_metrics
 
-from simsiam_zoo.studies.report import write_report
+from simsiam_zoo.report.write import write_report
 
 HOSTILE = (
     "<script>document.title='owned'</script>",

@@ -22,11 +22,11 @@ from made_results import (
 from PIL import Image
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.studies.report import write_report
-from simsiam_zoo.studies.report.curves import KNN as KNN_CURVES
-from simsiam_zoo.studies.report.curves import LOSS, STD, read_curves, read_rows, steps_per_epoch
-from simsiam_zoo.studies.report.panels import draw, limits, thinned
-from simsiam_zoo.studies.report.reading import view
+from simsiam_zoo.report.panels import draw, limits, thinned
+from simsiam_zoo.report.reading import view
+from simsiam_zoo.report.study_curves import KNN as KNN_CURVES
+from simsiam_zoo.report.study_curves import LOSS, STD, read_curves, read_rows, steps_per_epoch
+from simsiam_zoo.report.write import write_report
 
 
 def test_all_files_are_written_and_nothing_else_is_left(tmp_path):

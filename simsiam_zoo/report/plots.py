@@ -7,12 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.runtime.folders import atomic_write
-from simsiam_zoo.studies.report.curves import Curve
-from simsiam_zoo.studies.report.dots import Dot, DotPlot, dot_plots
-from simsiam_zoo.studies.report.page import COLORS, DASHES, Key, figure_2, known_mark, pair_keys
-from simsiam_zoo.studies.report.page import styles as arm_styles
-from simsiam_zoo.studies.report.panels import (
+from simsiam_zoo.report.dots import Dot, DotPlot, dot_plots
+from simsiam_zoo.report.panels import (
     SCALES,
     TITLES,
     last_epoch,
@@ -21,8 +17,12 @@ from simsiam_zoo.studies.report.panels import (
     thinned,
     ticks_within,
 )
-from simsiam_zoo.studies.report.text import tick
-from simsiam_zoo.studies.report.view import View
+from simsiam_zoo.report.study_curves import Curve
+from simsiam_zoo.report.study_page import COLORS, DASHES, Key, figure_2, known_mark, pair_keys
+from simsiam_zoo.report.study_page import styles as arm_styles
+from simsiam_zoo.report.study_view import View
+from simsiam_zoo.report.text import tick
+from simsiam_zoo.runtime.folders import atomic_write
 
 NAMES = ("top1.png", "figure2.png", "curves.png")
 

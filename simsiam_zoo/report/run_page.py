@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.seeing.charts import Chart, draw_charts, hover
-from simsiam_zoo.seeing.offline import render_offline
-from simsiam_zoo.seeing.sight import NEIGHBORS, K, Map, Sight, T
+from simsiam_zoo.charts import Chart, draw_charts, hover
+from simsiam_zoo.report.collect import NEIGHBORS, K, Map, Sight, T
+from simsiam_zoo.report.offline import render_offline
 from simsiam_zoo.training.run import Run
 
 COLORS, SHAPES = 7, 5
@@ -33,8 +33,8 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
     """
     charts = draw_charts(run.metrics)
     return render_offline(
-        "simsiam_zoo.seeing",
-        "page",
+        "simsiam_zoo.report",
+        "run",
         title=run.folder.resolve().name,
         run=run,
         parts=[(kind, _call(run, kind)) for kind in PARTS],

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.cli import root
-from simsiam_zoo.seeing.embedding import Network, open_data
+from simsiam_zoo.report.features import Network, open_data
 from simsiam_zoo.training.run import load
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from simsiam_zoo.studies.report.text import (
+from simsiam_zoo.report.study_view import DONE, FAILED, RUNNING, Arm, View
+from simsiam_zoo.report.text import (
     NARROW,
     between,
     count,
@@ -12,7 +13,6 @@ from simsiam_zoo.studies.report.text import (
     quoted,
     spread,
 )
-from simsiam_zoo.studies.report.view import DONE, FAILED, RUNNING, Arm, View
 
 NO = "no verdict"
 _BAD = ("collapsed", "diverged")

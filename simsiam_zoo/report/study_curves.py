@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.studies.report.text import finite, line
-from simsiam_zoo.studies.report.view import View, run_folder
+from simsiam_zoo.report.study_view import View, run_folder
+from simsiam_zoo.report.text import finite, line
 
 Point = tuple[float, float]
 """(epoch, value)."""

@@ -1,1 +1,0 @@
-"""Looking at a trained network: its features in a file, a run as one page."""
