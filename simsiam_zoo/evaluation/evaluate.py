@@ -24,7 +24,7 @@ from simsiam_zoo.evaluation.protocol import (
     is_collective,
 )
 from simsiam_zoo.evaluation.target import EvalTarget
-from simsiam_zoo.recipe.lock import installed_version
+from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.memory import memory_trouble

@@ -1,19 +1,19 @@
 """The lock: which distribution and version supplied each part, and a run's identity.
 
     identity = hash(recipe keys that are not operational, in one spelling,
-                    id, version, parameters, editable source of each component and protocol,
+                    id, version and parameters of each component and protocol,
+                    source of what computes, where it is installed editable (`source.py`),
                     data digest)
 
-Two runs of one identity compute the same thing. The machine, torch and timm are in the lock too,
-but not in the identity: another version of them is worth a warning, not a refusal (unless the run
-is held to the lock: `locked.py`).
+Two runs of one identity compute the same thing, up to rounding. The device and the number of
+threads change the order of sums, and torch and timm may: they are in the lock, not in the identity,
+and another one is worth a warning, not a refusal (unless the run is held to the lock:
+`locked.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import platform
 import tomllib
@@ -23,13 +23,13 @@ from typing import Any
 
 from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.catalog.component import Param
-from simsiam_zoo.catalog.local import local_file, local_files, use_recorded
+from simsiam_zoo.catalog.local import local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe
+from simsiam_zoo.recipe.source import code_of, installed_version
 
-FORMAT = 2
-NOT_INSTALLED = "not installed"
+FORMAT = 3
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -53,11 +53,14 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
     keys = recipe.identity_dict()
     if "precision" in machine:  # what `auto` means here decides what is computed
         keys["training"]["precision"] = machine["precision"]
+    parts = {kind: recipe.part(kind) for kind in COMPONENTS}
+    protocols = recipe.protocols()
     lock = {
         "format": FORMAT,
         "recipe": keys,
-        "parts": {kind: lock_part(recipe.part(kind)) for kind in COMPONENTS},
-        "protocols": [lock_part(protocol) for protocol in recipe.protocols()],
+        "parts": {kind: lock_part(part) for kind, part in parts.items()},
+        "protocols": [lock_part(protocol) for protocol in protocols],
+        "code": code_of([*parts.values(), *protocols]),
         "data": {"digest": data_digest},
         "software": {
             "python": platform.python_version(),
@@ -65,7 +68,7 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         },
         "machine": {"platform": platform.platform(), **machine},
     }
-    if files := local_files():  # where they are; what they are is in the parts
+    if files := local_files():  # where they are; what they are is in the code
         lock["plugins"] = [file.record() for file in files]
     return lock
 
@@ -78,22 +81,17 @@ def lock_part(part: Resolved) -> dict[str, Any]:
         for key, value in part.params.items()
         if value is not None and key not in operational
     }
-    entry = {
+    return {
         "id": part.id,
         "distribution": part.entry.distribution,
         "version": part.entry.version,
         "params": params,
     }
-    if file := local_file(part.entry.distribution):
-        entry["source"] = file.source
-    elif digest := source_digest(part.entry.distribution, part.entry.component.target):
-        entry["source"] = digest
-    return entry
 
 
 def identity(lock: dict[str, Any]) -> str:
     """A hash (16 hex digits) of everything that decides what the run computes."""
-    facts = {name: lock[name] for name in ("recipe", "parts", "protocols", "data")}
+    facts = {name: lock[name] for name in ("recipe", "parts", "protocols", "code", "data")}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -146,43 +144,6 @@ def recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     """Each component of a lock with its kind: the parts, then the protocols."""
     yield from lock.get("parts", {}).items()
     yield from (("protocol", protocol) for protocol in lock.get("protocols", []))
-
-
-def installed_version(distribution: str) -> str:
-    """The version that is installed, or `NOT_INSTALLED`."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return NOT_INSTALLED
-
-
-def source_digest(distribution: str, target: str) -> str | None:
-    """A hash of the source beside `target`, if its distribution is an editable install.
-
-    An editable install can change under one version number; a wheel cannot.
-    """
-    if not _is_editable(distribution):
-        return None
-    module = target.partition(":")[0]
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        return None
-    origin = Path(spec.origin)
-    in_package = "." in module or spec.submodule_search_locations is not None
-    files = sorted(origin.parent.rglob("*.py")) if in_package else [origin]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(origin.parent)}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
-def _is_editable(distribution: str) -> bool:
-    try:
-        text = importlib.metadata.distribution(distribution).read_text("direct_url.json")
-        return bool(json.loads(text or "{}").get("dir_info", {}).get("editable"))
-    except (importlib.metadata.PackageNotFoundError, json.JSONDecodeError, AttributeError):
-        return False
 
 
 def _params(part: Resolved) -> tuple[Param, ...]:

@@ -21,12 +21,11 @@ from simsiam_zoo.catalog.local import use_recorded
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe.lock import (
     FORMAT,
-    NOT_INSTALLED,
-    installed_version,
     make_lock,
     recorded_components,
 )
 from simsiam_zoo.recipe.recipe import Recipe
+from simsiam_zoo.recipe.source import NOT_INSTALLED, installed_version
 
 _NAMED = 3  # differences that a message names; the first ones tell enough
 
@@ -64,6 +63,7 @@ def identity_differences(there: dict[str, Any], here: dict[str, Any]) -> list[Di
         *differences(there.get("recipe", {}), here["recipe"]),
         *differences(there.get("parts", {}), here["parts"]),
         *differences(there.get("protocols", []), here["protocols"], "evaluation.protocols"),
+        *differences(there.get("code", {}), here["code"], "code"),
         *differences(there.get("data", {}), here["data"], "data"),
     ]
 
@@ -155,10 +155,10 @@ def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
 def _refuse(found: list[Difference]) -> None:
     if not found:
         return
-    if all(difference.path.endswith(".source") for difference in found):
+    if all(difference.path.startswith("code.") for difference in found):
         raise PluginError(
-            f"components have another source than the lock names: {_listed(found)}",
-            "They are installed editable: check out what the lock was made with.",
+            f"other code is here than the lock names: {_listed(found)}",
+            "It is installed editable: check out what the lock was made with.",
         )
     raise InputError(
         f"this is not the run of the lock: {_listed(found)}",
@@ -243,6 +243,7 @@ class _Lock(BaseModel):
     recipe: dict[str, dict[str, Any]]
     parts: dict[str, _Component]
     protocols: list[_Component]
+    code: dict[str, str]
     data: _Data
     software: dict[str, str]
     machine: dict[str, Any]

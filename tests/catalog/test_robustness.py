@@ -111,9 +111,10 @@ def test_a_real_editable_install_is_one_plugin_and_its_source_is_in_the_lock(tmp
         """State and version of the plugin, and what a lock holds of its source."""
         script = """
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.recipe.lock import lock_part
+from simsiam_zoo.recipe.source import code_of
 (plugin,) = [p for p in catalog().plugins if p.distribution == "swish-zoo"]
-print(plugin.status, plugin.version, lock_part(catalog().resolve("projector", "swish"))["source"])
+code = code_of([catalog().resolve("projector", "swish")])
+print(plugin.status, plugin.version, code["swish-zoo"].removeprefix("source "))
 """
         env = {**os.environ, "SIMSIAM_ZOO_PLUGINS": "swish-zoo"}
         done = subprocess.run([python, "-c", script], env=env, capture_output=True, text=True)

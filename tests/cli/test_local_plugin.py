@@ -102,7 +102,7 @@ def test_a_run_records_the_file_and_goes_on_with_it_in_another_process(
     assert lock["plugins"] == [
         {"distribution": "zoo-part", "file": str(part), "digest": file.digest}
     ]
-    assert lock["parts"]["projector"]["source"] == file.digest[:16]
+    assert lock["code"]["zoo-part"] == f"source {file.source}"
 
     forget()
     assert _resumed(tmp_path / "run", {}) == recipe

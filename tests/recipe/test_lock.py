@@ -1,19 +1,17 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
-from simsiam_zoo.catalog import PARTS, Catalog, Component, Plugin
+from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
-from simsiam_zoo.recipe.lock import identity, lock_part, make_lock, source_digest
+from simsiam_zoo.recipe.lock import identity, lock_part, make_lock
 from simsiam_zoo.recipe.locked import differences
 from simsiam_zoo.recipe.recipe import may_change_on_resume, operational_paths, recipe_keys
 
@@ -247,65 +245,3 @@ def test_the_identity_holds_the_arithmetic_that_was_chosen():
     for name, expected in chosen.items():
         asked = Recipe.make("cifar10", None, {"training.precision": name})
         assert identity_of(asked, precision=name) == expected
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on sys.path with an editable and an ordinary distribution."""
-    for name, url in (
-        ("soft-zoo", {"url": "file:///src", "dir_info": {"editable": True}}),
-        ("hard-zoo", {"url": "file:///src", "dir_info": {}}),
-    ):
-        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (folder / "direct_url.json").write_text(json.dumps(url))
-    (tmp_path / "lone_impl.py").write_text("x = 1\n")
-    package = tmp_path / "packed_impl"
-    (package / "inner").mkdir(parents=True)
-    for module in ("__init__.py", "heads.py", "inner/__init__.py", "inner/helper.py"):
-        (package / module).write_text("x = 1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "packed_impl", raising=False)  # an earlier test's
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("target", "inside", "outside"),
-    [
-        ("lone_impl:Head", "lone_impl.py", "packed_impl/heads.py"),
-        ("packed_impl:Head", "packed_impl/inner/helper.py", "lone_impl.py"),
-        ("packed_impl.heads:Head", "packed_impl/heads.py", "lone_impl.py"),
-        ("packed_impl.heads:Head", "packed_impl/inner/helper.py", "lone_impl.py"),
-    ],
-)
-def test_an_editable_install_is_known_by_its_source(site, target, inside, outside):
-    before = source_digest("soft-zoo", target)
-    assert before is not None
-    (site / outside).write_text("x = 2\n")
-    (site / inside).write_text("x = 1\n")  # saved without a change
-    assert source_digest("soft-zoo", target) == before
-    (site / inside).write_text("x = 2\n")
-    assert source_digest("soft-zoo", target) != before
-
-
-def test_other_installs_are_known_by_their_version_alone(site):
-    assert source_digest("hard-zoo", "lone_impl:Head") is None
-    assert source_digest("no-such-zoo", "lone_impl:Head") is None
-    (site / "soft_zoo-1.0.dist-info" / "direct_url.json").write_text("{torn")
-    assert source_digest("soft-zoo", "lone_impl:Head") is None
-
-
-def test_the_source_of_an_editable_plugin_is_in_the_identity(site):
-    head = Component("projector", "head", "lone_impl:Head", "A head")
-    plugin = Plugin("soft", "lone_impl", "soft-zoo", "1.0", "v1", components=(head,))
-    part = Catalog([plugin]).resolve("projector", "head")
-    lock = lock_of(PLAIN)
-
-    def with_head() -> str:
-        return identity(lock | {"parts": lock["parts"] | {"projector": lock_part(part)}})
-
-    before = with_head()
-    assert with_head() == before
-    (site / "lone_impl.py").write_text("x = 2\n")
-    assert with_head() != before

@@ -226,12 +226,12 @@ def test_what_only_an_opened_run_knows_is_compared_then(edit: Edit, fragment: st
 
 
 def test_the_source_of_an_editable_component_is_held_to_the_lock():
-    changed = edited(lambda lock: lock["parts"]["loss"].update(source="0" * 16))
-    with pytest.raises(PluginError, match=r"loss\.source: \"0000"):
+    changed = edited(lambda lock: lock["code"].update({"simsiam-zoo": "source 0000"}))
+    with pytest.raises(PluginError, match=r"code\.simsiam-zoo: \"source 0000"):
         refuse_other_recipe(changed, RECIPE)
-    both = edited(lambda lock: lock["parts"]["loss"].update(source="0" * 16, id="other/loss"))
+    changed["parts"]["loss"]["id"] = "other/loss"
     with pytest.raises(InputError):
-        refuse_other_recipe(both, RECIPE)
+        refuse_other_recipe(changed, RECIPE)
 
 
 def test_a_mismatch_is_found_before_torch_is_imported(tmp_path: Path):

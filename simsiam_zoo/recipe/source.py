@@ -1,0 +1,214 @@
+"""Which source decides what a run computes, and a digest of it.
+
+A wheel's version stands for its source. An editable install can change under one version, so its
+files are hashed: of this package those that `COMPUTES` names, of a plugin all its packages. Nothing
+is imported for it. Other packages that a plugin imports are known by their versions alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from simsiam_zoo.catalog import HOST, Resolved
+from simsiam_zoo.catalog.local import local_file
+
+COMPUTES: Mapping[str, str] = {
+    "evaluation": "*",
+    "model": "*",
+    "components": "augmentations datasets",
+    "data": "batches decode image index indexing keyed loader manifest plan shard_set shard_table"
+    " shards slots sources stream streamed tar workers",
+    "runtime": "bf16 compile device distributed lars one_output_conv optim scaling",
+    "training": "collapse conclude evidence lookahead meter monitor prefetch run saving setup start"
+    " train untrained",
+}
+"""Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
+
+SHOWS: Mapping[str, str] = {
+    **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
+    **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report", "seeing"), "*"),
+    **dict.fromkeys(("studies", "testing"), "*"),
+    "components": "__init__ around loggers plugin timm_names",
+    "data": "__init__ class_order inspection limits packing remote sheet tasks",
+    "runtime": "__init__ checkpoint clock cores folders memory progress requirements signals"
+    " watchdog",
+    "training": "__init__ curves damage export loggers record refusals",
+}
+"""The same of those that find, fetch, check, show or write, and change no figure.
+
+The values of a recipe and the names and parameters of components are in the identity themselves,
+and what a shard holds is in the data's digest.
+"""
+
+NOT_INSTALLED = "not installed"
+
+_PACKAGE = __name__.partition(".")[0]
+_SUFFIXES = frozenset({".py", ".so", ".pyd", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h"})
+_IMPORTED = re.compile(rb"^[ \t]*(?:from[ \t]+([\w.]+)|import[ \t]+([\w., \t]+))", re.MULTILINE)
+
+
+def code_of(components: Iterable[Resolved]) -> dict[str, str]:
+    """What stands for the source of this package and of the components' distributions.
+
+    It is looked at once in a process, so that an edit after that does not pass for what runs.
+
+    Args:
+        components: all that a run has.
+
+    Returns:
+        Distribution → `version X`, or `source` and 16 hex digits where a version does not tell.
+    """
+    modules: dict[str, set[str]] = {HOST: set()}
+    versions = {HOST: installed_version(HOST)}
+    for component in components:
+        distribution = component.entry.distribution
+        versions[distribution] = component.entry.version
+        target = component.entry.component.target.partition(":")[0]
+        modules.setdefault(distribution, set()).add(target.partition(".")[0])
+    found = {}
+    for distribution in sorted(modules):
+        if (file := local_file(distribution)) is not None:
+            digest: str | None = file.source
+        elif distribution == HOST:
+            digest = _host_source()
+        else:
+            digest = _plugin_source(distribution, frozenset(modules[distribution]))
+        version = f"version {versions[distribution]}"
+        found[distribution] = version if digest is None else f"source {digest}"
+    return found
+
+
+def computes(module: str) -> bool:
+    """Whether an edit of that module of this package may change a figure; unknown ones may.
+
+    Args:
+        module: its dotted name without `simsiam_zoo.`; a package's own is `PACKAGE.__init__`.
+    """
+    room, *below = module.split(".")
+    shown = SHOWS.get(room, "").split()
+    return not {"*", *below[:1]}.intersection(shown)
+
+
+def host_digest(package: Path) -> str:
+    """The digest of the modules of this package that compute.
+
+    Args:
+        package: its folder.
+    """
+    files = sorted(package.rglob("*.py"))
+    names = [".".join(file.relative_to(package).with_suffix("").parts) for file in files]
+    pairs = zip(names, files, strict=True)
+    return _digest((name, file) for name, file in pairs if computes(name))
+
+
+def plugin_digest(distribution: str, modules: Iterable[str]) -> str:
+    """The digest of all top-level packages and modules of a plugin.
+
+    They are those that its metadata and `modules` name, and those beside them that they import.
+
+    Args:
+        distribution: the plugin's.
+        modules: names of top-level modules of it.
+    """
+    files: dict[str, list[tuple[str, Path]]] = {_PACKAGE: []}  # known otherwise
+    homes: dict[Path, None] = {}
+    wanted = sorted({*modules, *_top_level(distribution)})
+    for name in wanted:
+        homes |= dict.fromkeys(root.parent for root in _roots(name))
+    # Beside installed packages, what is imported is another distribution's.
+    own = not any(True for home in homes for _ in home.glob("*.dist-info"))
+    while wanted:
+        name = wanted.pop()
+        if name not in files:
+            files[name] = list(_files(name, homes))
+            if own:
+                wanted += [top for _, file in files[name] for top in _imported(file)]
+    return _digest(each for found in files.values() for each in found)
+
+
+def installed_version(distribution: str) -> str:
+    """The version that is installed, or `NOT_INSTALLED`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+@cache
+def _host_source() -> str | None:
+    return host_digest(Path(__file__).parents[1]) if is_editable(HOST) else None
+
+
+@cache
+def _plugin_source(distribution: str, modules: frozenset[str]) -> str | None:
+    return plugin_digest(distribution, modules) if is_editable(distribution) else None
+
+
+def is_editable(distribution: str) -> bool:
+    """Whether the distribution's files may change under one version."""
+    try:
+        metadata = importlib.metadata.distribution(distribution)
+        origin = json.loads(metadata.read_text("direct_url.json") or "{}")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    except ValueError:
+        return True  # what cannot be read does not vouch for anything
+    editable = isinstance(origin, dict) and origin.get("dir_info", {}).get("editable")
+    return bool(editable) or metadata.read_text("RECORD") is None
+
+
+def _top_level(distribution: str) -> Iterator[str]:
+    """The top-level names that a distribution's metadata states."""
+    metadata = importlib.metadata.distribution(distribution)
+    yield from (metadata.read_text("top_level.txt") or "").split()
+    for entry_point in metadata.entry_points:
+        yield entry_point.module.partition(".")[0]
+
+
+def _roots(name: str) -> list[Path]:
+    """The module's file, or the folders of the package; none where there is no such source."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module without a spec has that name
+        return []
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is not None:
+        return [Path(folder) for folder in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.origin and Path(spec.origin).suffix in _SUFFIXES else []
+
+
+def _files(name: str, homes: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """The source of a top-level module in one of the folders `homes`, with names to hash it by."""
+    for home in homes:
+        for file in home.glob(f"{name}.*"):
+            if file.suffix in _SUFFIXES:
+                yield file.name, file
+        for file in (home / name).rglob("*"):
+            if file.suffix in _SUFFIXES and file.is_file():
+                yield file.relative_to(home).as_posix(), file
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """The top-level names that a file imports, if it is Python's."""
+    if file.suffix != ".py":
+        return
+    for of, names in _IMPORTED.findall(file.read_bytes()):
+        for name in (of or names).decode("utf-8", "replace").split(","):
+            if top := name.strip().partition(" ")[0].partition(".")[0]:
+                yield top
+
+
+def _digest(named: Iterable[tuple[str, Path]]) -> str:
+    digest = hashlib.sha256()
+    for name, file in sorted(set(named)):
+        digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
