@@ -66,7 +66,9 @@ def directions(z: Tensor) -> Tensor:
 def effective_rank(z: Tensor) -> float:
     """RankMe: exp of the entropy of the normalised singular values (arXiv:2210.02885, eq. 1-2).
 
-    From 1 (all embeddings on one line) to min(N, d). Not centred, as in the paper.
+    From 1 (all embeddings on one line) to min(N, d). Not centred, as in the paper. The paper adds
+    1e-7 to each share of the singular values, so that log 0 is defined; here a share of 0 counts 0,
+    which is its limit. For d = 2,048 the two differ by less than 0.3 %.
 
     Args:
         z: embeddings [N, d]; the rank is 0 where all are zero, NaN where one is not finite.
