@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.shards import Dataset, open_shards
     from simsiam_zoo.evaluation.features import Features, FeatureSplits
     from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, check_labels, make_score
-    from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+    from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
     from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
     from simsiam_zoo.studies.launcher import (
@@ -53,13 +53,16 @@ __all__ = [
     "LaunchError",
     "Launcher",
     "Logger",
+    "Loss",
     "PackedSample",
     "Param",
+    "Part",
     "PluginError",
     "Resources",
     "Score",
     "Siamese",
     "SimSiamAugmentation",
+    "StepOutput",
     "View",
     "atomic_write_text",
     "cache_dir",
@@ -87,7 +90,7 @@ _HOMES = {
     "data.shards": ("Dataset", "open_shards"),
     "evaluation.features": ("FeatureSplits", "Features"),
     "evaluation.protocol": ("EvaluationProtocol", "Score", "check_labels", "make_score"),
-    "model.siamese": ("Batch", "GradientPolicy", "Siamese"),
+    "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
     "runtime.folders": ("atomic_write_text", "cache_dir"),
     "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),

@@ -93,11 +93,11 @@ def step(setup: Setup, batch: object, meter: Meter, number: int) -> None:
     """What the training loop does in each step."""
     setup.schedule.apply(setup.optimizer, number)
     with setup.runtime.autocast():
-        loss = setup.siamese(batch)
+        loss, output = setup.siamese.step(batch)
     setup.optimizer.zero_grad(set_to_none=True)
     setup.scaler.scale(loss).backward()
     scaled_step(setup.scaler, setup.optimizer, ask=False)
-    meter.add(loss, setup.siamese.latest)
+    meter.add(loss, output.embeddings)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

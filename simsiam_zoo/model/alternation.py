@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese, StepOutput
 
 _ON_DEVICE = 1 << 30
 """Bytes of targets that stay on the device; those of longer blocks wait in the host's memory."""
@@ -34,10 +34,10 @@ class Alternation(GradientPolicy):
 
     def __init__(self, *, k: int | str = 10, steps_per_epoch: int | None = None) -> None:
         super().__init__()
-        self.lookahead = (steps_per_epoch or 0) if k == "epoch" else int(k)
+        self.blocks = (steps_per_epoch or 0) if k == "epoch" else int(k)
         self._targets: deque[list[Tensor]] = deque()
 
-    def prepare(self, siamese: Siamese, batches: Iterator[Batch]) -> None:
+    def prepare_block(self, siamese: Siamese, batches: Iterator[Batch]) -> None:
         """Compute the targets of the batches that follow, one batch at a time."""
         self._targets.clear()
         with _undisturbed(siamese):
@@ -45,26 +45,26 @@ class Alternation(GradientPolicy):
                 z = [siamese.encode(x).detach() for x in batch.views]  # [N, dim] each
                 self._targets.append([self._kept(each) for each in z])
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """(p1, z2) and (p2, z1), all [N, dim], with z of the block's start.
 
         Raises:
-            InputError: `prepare` was not shown this batch.
+            InputError: `prepare_block` was not shown this batch.
         """
         if not self._targets:
             raise InputError(
                 "gradient alternation has no targets for this batch",
-                "Call gradient.prepare(siamese, batches) before each block of k steps, with the"
-                " block's batches in their order.",
+                "Call gradient.prepare_block(siamese, batches) before each block of k steps, with"
+                " the block's batches in their order.",
             )
         x1, x2 = batch.views  # [N, 3, H, W] each
         z1, z2 = siamese.encode(x1), siamese.encode(x2)  # [N, dim] each
         p1, p2 = siamese.predict(z1), siamese.predict(z2)  # [N, dim] each
         then1, then2 = (z.to(p1.device, non_blocking=True) for z in self._targets.popleft())
-        return [(p1, then2), (p2, then1)]
+        return StepOutput([(p1, then2), (p2, then1)], (z1, z2))
 
     def _kept(self, z: Tensor) -> Tensor:
-        block = self.lookahead * self.views * z.nbytes
+        block = self.blocks * self.views * z.nbytes
         return z if block <= _ON_DEVICE else z.cpu()
 
 
@@ -79,7 +79,6 @@ def _undisturbed(siamese: Siamese) -> Iterator[None]:
         for module in part.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    latest = siamese.latest
     try:
         with torch.random.fork_rng(devices=generators):
             yield
@@ -87,4 +86,3 @@ def _undisturbed(siamese: Siamese) -> Iterator[None]:
         for module, name, buffer, value in before:
             buffer.copy_(value)
             setattr(module, name, buffer)  # a module may have put another tensor in its place
-        siamese.latest = latest

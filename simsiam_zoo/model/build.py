@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS, Resolved
 from simsiam_zoo.errors import PluginError, ZooError
-from simsiam_zoo.model.siamese import GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import GradientPolicy, Loss, Part, Siamese
 from simsiam_zoo.runtime import distributed
+
+_BASES: dict[str, type[Part]] = {"gradient": GradientPolicy, "loss": Loss}
+"""What the parts of a kind are subclasses of; those of the other kinds, of `Part`, if at all."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def build(
         steps=steps,
     )
     if not isinstance(gradient, GradientPolicy):
-        raise _broken(parts.gradient, "is no subclass of simsiam_zoo.model.siamese.GradientPolicy")
+        raise _broken(parts.gradient, "is no subclass of simsiam_zoo.plugin.GradientPolicy")
 
     loss = _create(parts.loss, dim=dim)
     # not the p and z of above: an untrained model's may be all alike, which a loss need not bear
@@ -108,7 +111,17 @@ def _create(part: Resolved, **host: int | None) -> nn.Module:
     module = part.create(**host)
     if not isinstance(module, nn.Module):
         raise _broken(part, f"made a {type(module).__name__}, not a torch.nn.Module")
+    base = _BASES.get(part.kind, Part)
+    if not isinstance(module, base):
+        unheard = sorted(n for n in _offers(base) - _offers(nn.Module) if hasattr(module, n))
+        if unheard:
+            what = f"has {unheard[0]}, which counts in subclasses of"
+            raise _broken(part, f"{what} simsiam_zoo.plugin.{base.__name__} alone")
     return module
+
+
+def _offers(base: type[nn.Module]) -> set[str]:
+    return {name for name in dir(base) if not name.startswith("_")}
 
 
 def _dry_run(
@@ -149,11 +162,11 @@ def _out_dim(part: Resolved, projector: nn.Module) -> int:
 
 
 def _set_up(part: Resolved, siamese: Siamese) -> None:
-    setup = getattr(siamese.get_submodule(part.kind), "setup", None)
-    if setup is None:
+    module = siamese.get_submodule(part.kind)
+    if not isinstance(module, Part):
         return
     try:
-        setup(siamese)
+        module.setup(siamese)
     except ZooError:
         raise
     except Exception as error:  # a stranger's code may raise anything

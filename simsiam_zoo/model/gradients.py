@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese, StepOutput
 
 
 class _PairedViews(GradientPolicy):
@@ -29,17 +29,18 @@ class _PairedViews(GradientPolicy):
         """What a prediction is compared with, [N, dim]."""
         raise NotImplementedError
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """One or two (prediction, target) for each pair of views, all [N, dim]."""
-        compared = []
+        pairs, embeddings = [], []
         for x1, x2 in zip(batch.views[0::2], batch.views[1::2], strict=True):  # [N, 3, H, W] each
             z1, z2 = siamese.encode(x1), siamese.encode(x2)  # [N, dim] each
+            embeddings += [z1, z2]
             p1 = siamese.predict(z1)  # [N, dim]
-            compared.append((p1, self.target(z2)))
+            pairs.append((p1, self.target(z2)))
             if self.sides == "both":
                 p2 = siamese.predict(z2)  # [N, dim]
-                compared.append((p2, self.target(z1)))
-        return compared
+                pairs.append((p2, self.target(z1)))
+        return StepOutput(pairs, embeddings)
 
 
 class StopGradient(_PairedViews):

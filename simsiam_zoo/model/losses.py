@@ -1,18 +1,17 @@
-"""Losses: a prediction p against a target z, both [N, dim], to a scalar.
-
-`minimum` is the least value that a loss can take; a verdict compares with it.
-"""
+"""Losses: a prediction p against a target z, both [N, dim], to a scalar."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from simsiam_zoo.model.siamese import Loss
 
 _EPS = 1e-8
 """Norms below this count as this, so that zero vectors have a loss and a gradient."""
 
 
-class CosineLoss(nn.Module):
+class CosineLoss(Loss):
     """D(p, z) = -cos(p, z), the batch's mean (arXiv:2011.10566 eq. 1); 0 at a zero vector."""
 
     minimum = -1.0
@@ -22,7 +21,7 @@ class CosineLoss(nn.Module):
         return -functional.cosine_similarity(prediction, target, dim=1, eps=_EPS).mean()
 
 
-class CrossEntropyLoss(nn.Module):
+class CrossEntropyLoss(Loss):
     """D(p, z) = -softmax(z) · log softmax(p) over channels (arXiv:2011.10566 section 4.5)."""
 
     minimum = 0.0
@@ -33,7 +32,7 @@ class CrossEntropyLoss(nn.Module):
         return -(target.softmax(dim=1) * log_q).sum(dim=1).mean()
 
 
-class MseLoss(nn.Module):
+class MseLoss(Loss):
     """Squared distance.
 
     Args:

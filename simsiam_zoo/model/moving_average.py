@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese, StepOutput
 from simsiam_zoo.runtime.distributed import gather, rank, total, world_size
 
 
@@ -54,7 +54,7 @@ class MovingAverage(GradientPolicy):
         """η of this rank's images, [rows, dim], and how often each was seen, [rows] int32."""
         return {"average": self.average, "times": self.times}
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """(p1, η) and (p2, η), all [N, dim]; η is updated first.
 
         Raises:
@@ -67,7 +67,7 @@ class MovingAverage(GradientPolicy):
             )
         z = [siamese.encode(x) for x in batch.views]  # [N, dim] each
         eta = self._update(batch.ids, z)  # [N, dim]
-        return [(siamese.predict(each), eta) for each in z]
+        return StepOutput([(siamese.predict(each), eta) for each in z], z)
 
     @torch.no_grad()
     def _update(self, ids: Tensor, views: list[Tensor]) -> Tensor:

@@ -10,13 +10,14 @@ What is compared with what, and where gradient flows, is the fourth part, the gr
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PluginError
 
 
 @dataclass
@@ -34,22 +35,94 @@ class Batch:
     labels: Tensor | None = None
 
 
-class GradientPolicy(nn.Module):
+@dataclass(frozen=True)
+class StepOutput:
+    """What a gradient policy gives for one batch of N images.
+
+    Args:
+        pairs: (prediction, target), each [N, dim]; the step's loss is the mean of D over them.
+        embeddings: z of the views, in the views' order, [N, dim] each. The step's statistics
+            (std, alignment, uniformity) are of these, and the parts' `after_step` sees them. Where
+            a policy states none, there are no such statistics: nothing is guessed from the pairs,
+            whose sides may be something else than z.
+    """
+
+    pairs: Sequence[tuple[Tensor, Tensor]]
+    embeddings: Sequence[Tensor] = ()
+
+    def detached(self) -> StepOutput:
+        """The same values without their graph."""
+        pairs = [(p.detach(), z.detach()) for p, z in self.pairs]
+        return StepOutput(pairs, [z.detach() for z in self.embeddings])
+
+
+class Part(nn.Module):
+    """Base of the five parts: hooks that do nothing, for a part to define where it needs them.
+
+    A backbone, projector or predictor that needs no hook may be any `nn.Module`. The host calls the
+    hooks of subclasses of `Part` alone, and refuses another module that has a method of such a
+    name. They are called outside of autocast, torch.compile and autograd.
+    """
+
+    compilable: bool = True
+    """False: `training.compile` leaves this part as it is."""
+
+    def setup(self, siamese: Siamese) -> None:
+        """Called once, when all parts have the weights that the run starts from.
+
+        That is before BN is synchronised, and before the optimiser and DDP take the parameters: a
+        module that is made here is trained.
+        """
+
+    def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
+        """Called after each step that the optimiser took (one that fp16 left out is none).
+
+        Args:
+            siamese: the network, with the weights after the step.
+            output: of the step, detached: of the images of this process.
+            step: its number, from 0.
+            steps: of the whole run.
+        """
+
+
+class Loss(Part):
+    """Base of the losses: (prediction, target), both [N, dim] float32, to a scalar.
+
+    A loss may be any `nn.Module` too, if it has nothing to state.
+    """
+
+    minimum: float | None = None
+    """The least value that it can take, which a verdict compares with; None: not known."""
+    whole_batch: bool = False
+    """True: an image's loss depends on the other images of the batch, as negatives or a covariance
+    do. With micro-batches (`training.accumulate`) it is then another loss, and the run says so."""
+
+
+class GradientPolicy(Part):
     """Base of the gradient policies: what is compared with what, and where gradient flows.
 
     State lives in its `state_dict` and is equal on all ranks; what it keeps for each sample may be
-    shared out over ranks instead (`per_sample_state`). Beside `forward` a policy may define
-    `setup(siamese)`, `after_step(siamese, step, steps)` and `prepare(siamese, batches)`. The last
-    is called before each block of `lookahead` steps, with an iterator over the very batches that
-    follow (fewer at the end of the run), under the step's autocast and without gradient.
+    shared out over ranks instead (`per_sample_state`).
     """
 
     views: int = 2
     """How many views of each image it compares."""
-    lookahead: int = 0
-    """How many coming batches `prepare` is shown; 0: none, `prepare` is not called."""
+    blocks: int = 0
+    """Steps in a block, for a policy that sees the batches of a block before its first step
+    (`prepare_block`); 0: there are no blocks."""
     needs_ids: bool = False
     """True: refuse data that has no sample ids."""
+
+    def prepare_block(self, siamese: Siamese, batches: Iterator[Batch]) -> None:
+        """Called before each block of `blocks` steps, under the step's autocast, without gradient.
+
+        A checkpoint within a block is that of its start, from where the block is prepared again: so
+        nothing that is made here belongs into the `state_dict`.
+
+        Args:
+            siamese: the network, with the weights of this moment.
+            batches: the very batches that follow, in their order; fewer at the end of the run.
+        """
 
     def per_sample_state(self) -> dict[str, Tensor]:
         """What is kept for each sample: buffers in no `state_dict`, [samples / ranks, ...].
@@ -59,8 +132,8 @@ class GradientPolicy(nn.Module):
         """
         return {}
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (prediction, target), each [N, dim]; the model averages the loss over them."""
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput | list[tuple[Tensor, Tensor]]:
+        """The pairs to compare and the views' embeddings; or a bare list of pairs."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward(siamese, batch)")
 
 
@@ -75,11 +148,6 @@ class Siamese(nn.Module):
         loss: (prediction, target) → scalar.
         in_dim: width of the backbone's features.
         dim: width of z and p.
-
-    Attributes:
-        latest: z of each view, by its place in the batch, from the last forward pass in training
-            mode, detached. A view that the policy does not encode is missing; anything else that
-            it encodes is at `gradient.views`.
     """
 
     def __init__(
@@ -101,16 +169,11 @@ class Siamese(nn.Module):
         self.loss = loss
         self.in_dim = in_dim
         self.dim = dim
-        self.latest: dict[int, Tensor] = {}
-        self._views: list[Tensor] = []
 
     def encode(self, x: Tensor) -> Tensor:
         """z = f(x). One view at a time, since BN's statistics are those of one view."""
         y = self.backbone(x)  # [N, 3, H, W] → [N, in_dim]
         z: Tensor = self.projector(y)  # [N, in_dim] → [N, dim]
-        if self.training and self._views:
-            places = (place for place, view in enumerate(self._views) if view is x)
-            self.latest[next(places, self.gradient.views)] = z.detach()
         return z
 
     def predict(self, z: Tensor) -> Tensor:
@@ -119,28 +182,72 @@ class Siamese(nn.Module):
         return p
 
     def forward(self, batch: Batch) -> Tensor:
-        """The step's loss: the mean of D over the policy's pairs, a scalar.
+        """The step's loss, a scalar: see `step`."""
+        return self.step(batch)[0]
+
+    def step(self, batch: Batch) -> tuple[Tensor, StepOutput]:
+        """The step's loss, the mean of D over the policy's pairs, and what it is made of.
+
+        Returns:
+            The loss, a scalar to go backward from, and the policy's output, detached.
 
         Raises:
             InputError: the batch has another number of views than the policy compares.
+            PluginError: the policy gave something else.
         """
         if len(batch.views) != self.gradient.views:
             raise InputError(
                 f"the batch has {len(batch.views)} views of each image,"
                 f" and the gradient policy compares {self.gradient.views}"
             )
-        self.latest, self._views = {}, batch.views
-        try:
-            pairs = self.gradient(self, batch)
-        finally:
-            self._views = []  # what is encoded between steps is none of the step's views
-        return torch.stack([self._compare(p, z) for p, z in pairs]).mean()
+        output = self.gradient(self, batch)
+        if isinstance(output, list):
+            output = StepOutput(output)
+        if not isinstance(output, StepOutput):
+            raise PluginError(
+                f"the gradient policy {type(self.gradient).__name__} gave a"
+                f" {type(output).__name__}, not a StepOutput or a list of (prediction, target)"
+            )
+        loss = torch.stack([self._compare(p, z) for p, z in output.pairs]).mean()
+        return loss, output.detached()
+
+    def after_step(self, output: StepOutput, step: int, steps: int) -> None:
+        """Let the parts do what they do after a step of the optimiser (`Part.after_step`)."""
+        with torch.no_grad():
+            for part in self.parts_after_step():
+                part.after_step(self, output, step, steps)
+
+    def parts_after_step(self) -> list[Part]:
+        """The parts that define `after_step`."""
+        parts = (self.get_submodule(name) for name in PARTS)
+        return [
+            part
+            for part in parts
+            if isinstance(part, Part) and type(part).after_step is not Part.after_step
+        ]
+
+    def compilable_parts(self) -> list[nn.Module]:
+        """Backbone, projector and predictor, but for those that are not to be compiled."""
+        parts = (self.backbone, self.projector, self.predictor)
+        return [part for part in parts if not isinstance(part, Part) or part.compilable]
 
     def _compare(self, p: Tensor, z: Tensor) -> Tensor:
         # half precision has too few digits for a cosine near -1
         with torch.autocast(p.device.type, enabled=False):
             loss: Tensor = self.loss(_at_least_float32(p), _at_least_float32(z))
         return loss
+
+
+class TrainStep(nn.Module):
+    """`Siamese.step` as a module's forward pass, which is what DDP wraps."""
+
+    def __init__(self, siamese: Siamese) -> None:
+        super().__init__()
+        self.siamese = siamese
+
+    def forward(self, batch: Batch) -> tuple[Tensor, StepOutput]:
+        """The loss, a scalar, and the policy's output, detached."""
+        return self.siamese.step(batch)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ def compile_in_place(
     """Have the modules' forward passes compiled when they are first called.
 
     Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
-    A module that holds no parameters gains nothing and is left as it is, and so is one that says
-    `compilable = False`.
+    A module that holds no parameters gains nothing and is left as it is.
 
     Args:
         modules: are changed in place.
@@ -41,8 +40,7 @@ def compile_in_place(
     if backend == DEFAULT_BACKEND:
         _refuse_without_compiler(device)
     for module in modules:
-        compilable = getattr(module, "compilable", True)
-        if compilable and next(module.parameters(), None) is not None:
+        if next(module.parameters(), None) is not None:
             module.compile(backend=backend)
 
 

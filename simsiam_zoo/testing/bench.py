@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.model.siamese import Batch, Part, Siamese
 from simsiam_zoo.testing.checks import expect
 from simsiam_zoo.testing.plugins import Subject
 
@@ -57,9 +57,9 @@ def make(subject: Subject, seed: int = 0) -> Siamese:
         backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
     ).train()
     for part in PARTS:
-        setup = getattr(siamese.get_submodule(part), "setup", None)
-        if setup is not None:
-            setup(siamese)
+        module = siamese.get_submodule(part)
+        if isinstance(module, Part):
+            module.setup(siamese)
     return siamese
 
 
@@ -88,31 +88,27 @@ def batch(siamese: Siamese, seed: int = 0, n: int = 3) -> Batch:
 
 
 def step(siamese: Siamese, given: Batch, number: int = 0, autocast: bool = False) -> Tensor:
-    """One step as the loop takes it: prepare, loss, backward, a little SGD, after_step.
+    """One step as the loop takes it: prepare_block, loss, backward, a little SGD, after_step.
 
     Gradients are left where they are.
     """
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         prepared(siamese, given)
-        loss: Tensor = siamese(given)
+        loss, output = siamese.step(given)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in siamese.parameters():
             if parameter.requires_grad and parameter.grad is not None:
                 parameter.sub_(0.01 * parameter.grad)
-        for part in PARTS:
-            after_step = getattr(siamese.get_submodule(part), "after_step", None)
-            if after_step is not None:
-                after_step(siamese, number, STEPS)
+    siamese.after_step(output, number, STEPS)
     return loss.detach()
 
 
 def prepared(siamese: Siamese, given: Batch) -> None:
-    """Show a policy that looks ahead the batch that follows."""
-    prepare = getattr(siamese.gradient, "prepare", None)
-    if siamese.gradient.lookahead and prepare is not None:
+    """Show a policy that has blocks the batch that follows."""
+    if siamese.gradient.blocks:
         with torch.no_grad():
-            prepare(siamese, iter([given]))
+            siamese.gradient.prepare_block(siamese, iter([given]))
 
 
 def state(siamese: Siamese) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.model.siamese import GradientPolicy
+from simsiam_zoo.model.siamese import GradientPolicy, Part, StepOutput
 from simsiam_zoo.runtime.compile import compile_in_place
 from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import Broken, Inapplicable, check, expect
@@ -68,11 +69,16 @@ def _pairs(subject: Subject, n: int) -> Iterator[tuple[str, tuple[int, ...], Ten
     expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.plugin.GradientPolicy")
     given = bench.batch(siamese, n=n)
     bench.prepared(siamese, given)
-    pairs = policy(siamese, given)
-    expect(isinstance(pairs, list) and pairs, "gave no list of pairs (prediction, target)")
-    for pair in pairs:
-        for side in pair:
-            yield f"{len(given.views)} views of {n} images", (n, siamese.dim), side
+    output = policy(siamese, given)
+    stated = isinstance(output, StepOutput)
+    pairs, z = (output.pairs, output.embeddings) if stated else (output, ())
+    expect(
+        (stated or isinstance(output, list)) and pairs, "gave no list of pairs (prediction, target)"
+    )
+    many = f"states {len(z)} embeddings of {len(given.views)} views"
+    expect(len(z) <= len(given.views), many)
+    for side in (*chain.from_iterable(pairs), *z):
+        yield f"{len(given.views)} views of {n} images", (n, siamese.dim), side
 
 
 @check(
@@ -213,7 +219,7 @@ def compiles(subject: Subject) -> None:
     """With the backend `eager`, which traces as inductor does and generates no code."""
     plain, compiled = bench.make(subject), bench.make(subject)
     part = bench.own(compiled, subject)
-    if not getattr(part, "compilable", True):
+    if isinstance(part, Part) and not part.compilable:
         raise Inapplicable("it says that it is not compilable")
     if next(part.parameters(), None) is None:
         raise Inapplicable("it has no parameters, and is not compiled")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simsiam_zoo.evaluation.verdict import Evidence
+from simsiam_zoo.model.siamese import Loss
 from simsiam_zoo.training.record import Row
 from simsiam_zoo.training.setup import Setup, monitor_ids
 from simsiam_zoo.training.untrained import state_before
@@ -28,12 +29,13 @@ def gather_evidence(
         rank: effective rank of the embeddings then.
         untrained_rank, gain: as in `Evidence`.
     """
+    loss = setup.siamese.loss
     known = [row for row in rows if row["step"] <= step]
     return Evidence(
         finite=True,
         first_loss=next((row["loss"] for row in known if "loss" in row), None),
         last_loss=late_mean(known, "loss", step),
-        loss_minimum=getattr(setup.siamese.loss, "minimum", None),
+        loss_minimum=loss.minimum if isinstance(loss, Loss) else None,
         spread=late_mean(known, "std_sqrt_d", step),
         rank=rank,
         rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),

@@ -15,8 +15,8 @@ HELD_BYTES = 1 << 30
 
 
 def block_of(setup: Setup) -> int:
-    """Steps in a block: what the gradient policy looks ahead; 1 where it does not."""
-    return max(1, setup.siamese.gradient.lookahead)
+    """Steps in a block: the gradient policy's; 1 where it has none."""
+    return max(1, setup.siamese.gradient.blocks)
 
 
 def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterator[LoadedBatch]:
@@ -27,7 +27,7 @@ def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterat
         batches: from `step` on.
         step: the start of a block.
     """
-    if not setup.siamese.gradient.lookahead:
+    if not setup.siamese.gradient.blocks:
         yield from batches
         return
     while step < setup.steps:
@@ -49,7 +49,7 @@ def prepare(setup: Setup, step: int, block: Iterator[LoadedBatch]) -> None:
     # As the step is: a block of one has the targets that the step itself would have.
     torch.manual_seed(step_seed(setup, step))
     with torch.no_grad(), setup.runtime.autocast():
-        policy.prepare(setup.siamese, (to_device(setup, loaded) for loaded in block))  # type: ignore[operator]
+        policy.prepare_block(setup.siamese, (to_device(setup, loaded) for loaded in block))
 
 
 def read_again(setup: Setup, step: int, length: int) -> Iterator[LoadedBatch]:

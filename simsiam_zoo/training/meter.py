@@ -9,7 +9,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,21 +92,21 @@ class Meter:
         self._last["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
 
     @torch.no_grad()
-    def add(self, loss: Tensor, views: dict[int, Tensor]) -> None:
+    def add(self, loss: Tensor, views: Sequence[Tensor]) -> None:
         """Take in one step. Waits for nothing.
 
         Args:
             loss: the step's, a scalar.
-            views: embeddings [N, d] of each view, as `Siamese.latest` has them.
+            views: embeddings [N, d] of each view, as `StepOutput` has them.
         """
         figures = {"loss": loss.detach()}
         if views:
-            figures["std_sqrt_d"] = spread(views[max(views)])
+            figures["std_sqrt_d"] = spread(views[-1])
         new = torch.stack([each.to(loss.dtype) for each in figures.values()])
         self._sums = new if self._sums is None else self._sums + new
         self._summed, self._steps = tuple(figures), self._steps + 1
         if self._last:  # a row is due
-            self._last |= _pairwise(views, self._setup.siamese.gradient.views)
+            self._last |= _pairwise(views)
 
     def row(self, step: int) -> Row:
         """The row of metrics after `step` steps; waits for the device. Starts the next one."""
@@ -156,21 +156,15 @@ class Meter:
         self._steps, self._steps_before, self._waited = 0, 0, 0.0
 
 
-def _pairwise(views: dict[int, Tensor], count: int) -> dict[str, Tensor]:
-    """Alignment of views 1 and 2, 3 and 4 and so on, and uniformity of each; those that are there.
-
-    Args:
-        views: embeddings [N, d] by the view's place in the batch.
-        count: how many views the batch has.
-    """
+def _pairwise(views: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Alignment of views 1 and 2, 3 and 4 and so on, and uniformity of each, [N, d]."""
     found = {
         f"alignment_{first + 1}_{first + 2}": alignment(views[first], views[first + 1])
-        for first in range(0, count - 1, 2)
-        if first in views and first + 1 in views
+        for first in range(0, len(views) - 1, 2)
     }
-    for place in sorted(views):
-        if place < count and len(views[place]) > 1:
-            found[f"uniformity_{place + 1}"] = uniformity(views[place][:UNIFORMITY_ROWS])
+    for number, view in enumerate(views, start=1):
+        if len(view) > 1:
+            found[f"uniformity_{number}"] = uniformity(view[:UNIFORMITY_ROWS])
     return found
 
 

@@ -31,7 +31,7 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.build import Parts, build
-from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.model.siamese import Batch, Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
@@ -49,7 +49,7 @@ class Setup:
 
     Attributes:
         siamese: the network itself.
-        model: what a step calls, `siamese` or the DDP around it.
+        model: what a step calls: a batch to (loss, StepOutput).
         bn_batch: images that a BN's statistics are taken over; 0 where the network has none.
     """
 
@@ -113,8 +113,7 @@ def prepare(recipe: Recipe) -> Setup:
     runtime = trustworthy(recipe, runtime, siamese)
     siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
     if training.compile:
-        encoder = (siamese.backbone, siamese.projector, siamese.predictor)
-        compile_in_place(encoder, runtime.device)
+        compile_in_place(siamese.compilable_parts(), runtime.device)
     peak = optim.lr * training.batch_size / REFERENCE_BATCH
     groups = {}
     for part in PARTS:
@@ -223,17 +222,17 @@ def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[
 
 
 def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:
-    """What a step calls: the network, within DDP where there are several processes.
+    """What a step calls: `Siamese.step`, within DDP where there are several processes.
 
     Buffers stay each rank's own, as a rank's statistics are; the first rank's are saved.
     """
     if not distributed.is_distributed():
-        return siamese
+        return TrainStep(siamese)
     with warnings.catch_warnings():
         # Its successor sends buffers around at the start, those that are a rank's own among them.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return nn.parallel.DistributedDataParallel(
-            siamese,
+            TrainStep(siamese),
             device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,

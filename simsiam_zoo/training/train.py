@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.class_order import order_warning
 from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, StoppedError
@@ -138,8 +137,7 @@ def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached
     step, elapsed = reached.step, reached.elapsed
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
     training = setup.recipe.training
-    parts: list[Any] = [siamese.get_submodule(name) for name in PARTS]
-    after_step = [part.after_step for part in parts if hasattr(part, "after_step")]
+    hooks = bool(siamese.parts_after_step())
     look_epochs = epochs_between_looks(setup.recipe)
     meter = Meter(setup, reached.row)
     keeper = Keeper(setup, record, progress, meter)
@@ -159,7 +157,7 @@ def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached
         siamese.train()
         batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
         # What a block's policy is shown depends on the step before it: nothing is fetched then.
-        ahead = not siamese.gradient.lookahead
+        ahead = not siamese.gradient.blocks
         place, device = partial(to_device, setup), setup.runtime.device
         for loaded, batch in prefetched(batches, place, device, ahead):
             keeper.note(step, time.monotonic() - began)
@@ -167,18 +165,16 @@ def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached
             torch.manual_seed(step_seed(setup, step))
             setup.schedule.apply(optimizer, step)
             with setup.runtime.autocast():
-                loss = setup.model(batch)
+                loss, output = setup.model(batch)
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
             if step == 0:
                 refuse_unused(setup)
             if meter.is_due(step + 1):
                 meter.take_gradients()
-            if scaled_step(scaler, optimizer, ask=bool(after_step)):
-                with torch.no_grad():
-                    for hook in after_step:
-                        hook(siamese, step, setup.steps)
-            meter.add(loss, siamese.latest)
+            if scaled_step(scaler, optimizer, ask=hooks):
+                siamese.after_step(output, step, setup.steps)
+            meter.add(loss, output.embeddings)
             found = damage.note(step, loaded.damaged)
             step += 1
             watchdog.beat()

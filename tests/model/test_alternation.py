@@ -45,21 +45,21 @@ def train(
 ) -> Trace:
     """SGD, with a block's targets prepared where the policy asks; all values after each step."""
     optimizer = torch.optim.SGD(siamese.parameters(), lr=0.5, momentum=0.9)
-    block, trace = siamese.gradient.lookahead, []
+    block, trace = siamese.gradient.blocks, []
     for step, batch in enumerate(data):
         torch.manual_seed(100 + step)
         if block and step % block == 0:
             with autocast(), torch.no_grad():
-                siamese.gradient.prepare(siamese, iter(data[step : step + block]))
+                siamese.gradient.prepare_block(siamese, iter(data[step : step + block]))
         with autocast():
-            loss = siamese(batch)
+            loss, output = siamese.step(batch)
         optimizer.zero_grad()
         loss.backward()
         gradients = {f"grad {n}": p.grad.clone() for n, p in siamese.named_parameters()}
         optimizer.step()
         state = {name: value.clone() for name, value in siamese.state_dict().items()}
         drawn = {"generator": torch.get_rng_state()}
-        drawn |= {f"z of view {view}": z for view, z in siamese.latest.items()}
+        drawn |= {f"z of view {view}": z for view, z in enumerate(output.embeddings)}
         trace.append({"loss": loss.detach(), **gradients, **state, **drawn})
     return trace
 
@@ -116,7 +116,7 @@ def test_preparing_changes_nothing_and_holds_one_batch_at_a_time() -> None:
     siamese(next(iter(prepared(siamese, batches(1)))))  # so that there are statistics
     before = {name: value.clone() for name, value in siamese.state_dict().items()}
     where = {name: buffer.data_ptr() for name, buffer in siamese.named_buffers()}
-    latest, generator = siamese.latest, torch.get_rng_state()
+    generator = torch.get_rng_state()
 
     asked: list[int] = []
 
@@ -127,9 +127,8 @@ def test_preparing_changes_nothing_and_holds_one_batch_at_a_time() -> None:
             yield batch
 
     with torch.no_grad():
-        siamese.gradient.prepare(siamese, streamed())
+        siamese.gradient.prepare_block(siamese, streamed())
     assert asked == [0, 1, 2, 3]
-    assert siamese.latest is latest
     assert torch.equal(torch.get_rng_state(), generator)
     assert before.keys() == siamese.state_dict().keys()  # no target in there
     for name, value in siamese.state_dict().items():
@@ -139,7 +138,7 @@ def test_preparing_changes_nothing_and_holds_one_batch_at_a_time() -> None:
 
 def prepared(siamese: Siamese, data: Iterable[Batch]) -> Iterable[Batch]:
     with torch.no_grad():
-        siamese.gradient.prepare(siamese, iter(data))
+        siamese.gradient.prepare_block(siamese, iter(data))
     return data
 
 
@@ -152,14 +151,14 @@ def test_statistics_are_restored_where_a_batch_cannot_be_had() -> None:
         raise OSError
 
     with torch.no_grad(), pytest.raises(OSError):  # noqa: PT011
-        siamese.gradient.prepare(siamese, broken())
+        siamese.gradient.prepare_block(siamese, broken())
     assert all(torch.equal(value, before[name]) for name, value in siamese.state_dict().items())
 
 
 def test_a_step_that_was_not_prepared_is_refused() -> None:
     siamese = network(Alternation(k=2))
     data = batches(3)
-    with pytest.raises(InputError, match=r"no targets.*\n.*prepare\(siamese, batches\)"):
+    with pytest.raises(InputError, match=r"no targets.*\n.*prepare_block\(siamese, batches\)"):
         siamese(data[0])
     prepared(siamese, data[:2])
     siamese(data[0])
@@ -171,10 +170,10 @@ def test_a_step_that_was_not_prepared_is_refused() -> None:
 
 
 def test_a_block_is_k_steps_or_an_epoch() -> None:
-    assert Alternation().lookahead == 10
-    assert Alternation(k=100, steps_per_epoch=62).lookahead == 100
-    assert Alternation(k="epoch", steps_per_epoch=62).lookahead == 62
-    assert Alternation(k="epoch").lookahead == 0
+    assert Alternation().blocks == 10
+    assert Alternation(k=100, steps_per_epoch=62).blocks == 100
+    assert Alternation(k="epoch", steps_per_epoch=62).blocks == 62
+    assert Alternation(k="epoch").blocks == 0
 
 
 def test_targets_of_long_blocks_are_kept_in_memory_of_the_host(

@@ -89,7 +89,7 @@ def test_what_is_compared_and_where_gradient_flows(
     who = [(0, 1), (1, 0), (2, 3), (3, 2)][: 2 * pairs]
     who = who if sides == "both" else who[::2]
 
-    found = siamese.gradient(siamese, Batch(x))
+    found = siamese.gradient(siamese, Batch(x)).pairs
     assert len(found) == len(who)
     for (prediction, target), (i, j) in zip(found, who, strict=True):
         assert torch.equal(prediction, p[i])

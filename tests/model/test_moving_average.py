@@ -73,7 +73,7 @@ def test_targets_are_the_moving_averages_of_each_image(momentum: float, normaliz
             eta[image] = momentum * eta[image] + (1 - momentum) * z if image in eta else z
         target = torch.stack([eta[image] for image in batch.ids.tolist()])
 
-        (p1, found1), (p2, found2) = siamese.gradient(siamese, batch)
+        (p1, found1), (p2, found2) = siamese.gradient(siamese, batch).pairs
         torch.testing.assert_close((p1, p2), (z1, z2), rtol=0, atol=0)
         assert found1 is found2
         assert not found1.requires_grad
@@ -105,7 +105,7 @@ def test_an_image_that_is_in_a_batch_twice_counts_once_with_its_mean() -> None:
     for this in (batch, later):
         z = sum(siamese.encode(x) for x in this.views) / 2
         old = siamese.gradient.average[3].clone()
-        (_, eta), _ = siamese.gradient(siamese, this)
+        (_, eta), _ = siamese.gradient(siamese, this).pairs
         now = z[this.ids == 3].mean(dim=0)
         expected = 0.8 * old + 0.2 * now if this is later else now
         for row in torch.nonzero(this.ids == 3).flatten():
@@ -116,7 +116,7 @@ def test_it_is_in_no_state_dict_and_half_precision_is_averaged_in_fp32() -> None
     siamese = network().float()
     batch = batches(1)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pairs = siamese.gradient(siamese, Batch([x.float() for x in batch.views], batch.ids))
+        pairs = siamese.gradient(siamese, Batch([x.float() for x in batch.views], batch.ids)).pairs
     assert {p.dtype for p, _ in pairs} == {torch.bfloat16}
     unit = [functional.normalize(p.detach().float(), dim=1) for p, _ in pairs]
     torch.testing.assert_close(pairs[0][1], (unit[0] + unit[1]) / 2, rtol=1e-6, atol=1e-7)

@@ -30,7 +30,7 @@ DEFAULT = {
     "policy": "StopGradient",
     "sides": "both",
     "views": 2,
-    "lookahead": 0,
+    "blocks": 0,
     "loss": "CosineLoss",
 }
 CHANGES: dict[str, dict[str, Any]] = {
@@ -50,8 +50,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cross-entropy similarity": {"loss": "CrossEntropyLoss"},
     "one side": {"sides": "one"},
     "one side, two pairs": {"sides": "one", "views": 4},
-    "targets for 10 steps at once": {"policy": "Alternation", "sides": None, "lookahead": 10},
-    "targets for an epoch at once": {"policy": "Alternation", "sides": None, "lookahead": 2502},
+    "targets for 10 steps at once": {"policy": "Alternation", "sides": None, "blocks": 10},
+    "targets for an epoch at once": {"policy": "Alternation", "sides": None, "blocks": 2502},
     "moving average, no predictor": {"policy": "MovingAverage", "sides": None, "predictor": ""},
     "width 512, predictor's hidden width a quarter of it": {
         "projector": f"{HIDDEN} {HIDDEN} fc512 bn-",
@@ -104,7 +104,7 @@ def facts(flags: str = "") -> dict[str, Any]:
         "policy": type(siamese.gradient).__name__,
         "sides": getattr(siamese.gradient, "sides", None),
         "views": siamese.gradient.views,
-        "lookahead": siamese.gradient.lookahead,
+        "blocks": siamese.gradient.blocks,
         "loss": type(siamese.loss).__name__,
     }
 

@@ -13,7 +13,14 @@ from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.model.build import Parts, build
 from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese, parameter_counts
+from simsiam_zoo.model.siamese import (
+    Batch,
+    GradientPolicy,
+    Part,
+    Siamese,
+    StepOutput,
+    parameter_counts,
+)
 
 SMALL = {
     "backbone": "resnet10t",
@@ -85,8 +92,8 @@ def test_the_loss_does_not_know_the_order_of_views_and_samples(loss: str) -> Non
 def test_each_view_is_normalised_by_its_own_statistics() -> None:
     siamese = small()
     x1, x2 = views(2)
-    (p1, _), (p2, _) = siamese.gradient(siamese, Batch([x1, x2]))
-    (same, _), (other, _) = siamese.gradient(siamese, Batch([x1, 3 * x2.relu() + 1]))
+    (p1, _), (p2, _) = siamese.gradient(siamese, Batch([x1, x2])).pairs
+    (same, _), (other, _) = siamese.gradient(siamese, Batch([x1, 3 * x2.relu() + 1])).pairs
     assert torch.equal(p1, same)
     assert not torch.allclose(p2, other)
     together = siamese.predict(siamese.encode(torch.cat([x1, 3 * x2.relu() + 1])))
@@ -115,36 +122,69 @@ def test_the_loss_is_taken_in_float32_outside_autocast_and_float64_stays() -> No
     assert set(seen) == {(torch.float64,) * 3}
 
 
-def test_latest_holds_z_of_each_view_of_training_steps_only() -> None:
+def test_a_step_gives_its_loss_and_the_detached_embeddings_of_its_views() -> None:
     siamese = small()
-    x1, x2 = views(2)
-    siamese.eval()(Batch([x1, x2]))
-    assert siamese.latest == {}
-    siamese.train().encode(x1)  # a part's own business, between steps
-    assert siamese.latest == {}
-    siamese(Batch([x1, x2]))
-    assert list(siamese.latest) == [0, 1]
-    for place, x in enumerate((x1, x2)):
-        assert torch.equal(siamese.latest[place], siamese.encode(x))
-        assert not siamese.latest[place].requires_grad
+    batch = Batch(views(2))
+    loss, output = siamese.step(batch)
+    assert loss.requires_grad
+    assert torch.equal(loss, siamese(batch))
+    assert len(output.pairs) == 2
+    for x, z in zip(batch.views, output.embeddings, strict=True):
+        assert torch.equal(z, siamese.encode(x))
+    sides = [side for pair in output.pairs for side in pair]
+    assert not any(each.requires_grad for each in [*sides, *output.embeddings])
 
 
-def test_latest_knows_views_by_what_they_are_and_not_by_their_order() -> None:
-    class Odd(GradientPolicy):
-        views = 3
+class AllAtOnce(GradientPolicy):
+    """Encodes both views in one pass: their embeddings are what it states."""
 
-        def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-            z3, z1 = siamese.encode(batch.views[2]), siamese.encode(batch.views[0])
-            siamese.encode(batch.views[0] + batch.views[1])  # none of the views
-            return [(z3, z1)]
+    def __init__(self, states: bool) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput | list[tuple[Tensor, Tensor]]:
+        z1, z2 = siamese.encode(torch.cat(batch.views)).chunk(2)
+        pairs = [(siamese.predict(z1), z2.detach()), (siamese.predict(z2), z1.detach())]
+        return StepOutput(pairs, (z1, z2)) if self.states else pairs
+
+
+def test_embeddings_are_what_the_policy_states_and_of_a_bare_list_there_are_none() -> None:
+    stated, bare = small(), small()
+    stated.gradient, bare.gradient = AllAtOnce(True), AllAtOnce(False)
+    batch = Batch(views(2))
+    (loss, output), (same, nothing) = stated.step(batch), bare.step(batch)
+    assert torch.equal(loss, same)
+    z = stated.encode(torch.cat(batch.views))
+    assert torch.equal(torch.cat([*output.embeddings]), z)
+    assert nothing.embeddings == []
+
+
+def test_a_policy_that_forgets_the_list_is_told() -> None:
+    class OnePair(GradientPolicy):
+        def forward(self, siamese: Siamese, batch: Batch) -> tuple[Tensor, Tensor]:
+            z1, z2 = (siamese.encode(x) for x in batch.views)
+            return z1, z2
 
     siamese = small()
-    siamese.gradient = Odd()
-    batch = Batch([*views(2), views(1)[0] + 1])
-    siamese(batch)
-    assert sorted(siamese.latest) == [0, 2, 3]
-    for place in (0, 2):
-        assert torch.equal(siamese.latest[place], siamese.encode(batch.views[place]))
+    siamese.gradient = OnePair()
+    with pytest.raises(PluginError, match="OnePair gave a tuple, not a StepOutput or a list"):
+        siamese(Batch(views(2, n=2)))
+
+
+def test_hooks_are_those_of_parts_that_define_one() -> None:
+    class Counting(Part, nn.Identity):
+        calls = 0
+
+        def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
+            assert not torch.is_grad_enabled()
+            self.calls += 1
+
+    siamese = small()
+    assert siamese.parts_after_step() == []  # the policy and the loss have empty ones
+    siamese.predictor = Counting()
+    assert siamese.parts_after_step() == [siamese.predictor]
+    siamese.after_step(siamese.step(Batch(views(2)))[1], 0, 1)
+    assert siamese.predictor.calls == 1
 
 
 def test_a_batch_with_another_number_of_views_is_refused() -> None:
@@ -247,9 +287,18 @@ class Raises(nn.Module):
         raise KeyError("a stranger's mistake")
 
 
-class RaisesInSetup(nn.Identity):
+class RaisesInSetup(Part, nn.Identity):
     def setup(self, siamese: Siamese) -> None:
         raise KeyError("a stranger's mistake")
+
+
+class UnheardHook(nn.Identity):
+    def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
+        raise AssertionError("nobody calls it")
+
+
+class UnheardMinimum(nn.Module):
+    minimum = 0.0
 
 
 class Halves(nn.Module):
@@ -292,6 +341,8 @@ def test_build_passes_what_the_host_knows_and_sets_up_once() -> None:
         ("predictor", "Halves", r"gave \[2, 12\] for \[2, 24\], not \[2, 24\]"),
         ("predictor", "GivesNan", "not finite"),
         ("predictor", "RaisesInSetup", "failed in setup"),
+        ("predictor", "UnheardHook", r"has after_step, which counts in subclasses of .*\.Part"),
+        ("loss", "UnheardMinimum", r"has minimum, which counts in subclasses of .*\.Loss"),
         ("gradient", "NotPooled", "GradientPolicy"),
         ("loss", "PerSampleLoss", r"gave \[2\] for \[2, 24\] and \[2, 24\], not \[\]"),
         ("loss", "missing", "bad cannot be used"),

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import wrong_parts
 from wrong_zoo import FOUND_BY, zoo_components
 
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.compile import compile_in_place
+from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import Broken, Inapplicable, checks_of
 from simsiam_zoo.testing.plugins import PLUGIN, Subject, subjects_of
 
@@ -139,14 +138,12 @@ def test_a_plugin_that_imports_torch_to_say_its_names_is_found(
 
 
 def test_a_part_may_say_that_it_is_not_compilable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrong_parts.Compile, "compilable", False, raising=False)
+    monkeypatch.setattr(wrong_parts.Compile, "compilable", False)
     (compile_check,) = (c for c in checks_of("predictor") if c.name == "compile")
     with pytest.raises(Inapplicable, match="says that it is not compilable"):
         compile_check.on(subject("predictor", "compile"))
-    part = wrong_parts.Compile(dim=4)
-    compile_in_place([part], torch.device("cpu"), backend="eager")  # as training.compile does
-    torch.testing.assert_close(part(torch.ones(2, 4)), part.forward(torch.ones(2, 4)))
-    assert part._compiled_call_impl is None
+    siamese = bench.make(subject("predictor", "compile"))
+    assert siamese.compilable_parts() == [siamese.backbone, siamese.projector]
 
 
 def test_what_needs_something_that_is_not_here_is_skipped() -> None:

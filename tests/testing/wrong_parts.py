@@ -15,7 +15,7 @@ from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.data.image import View
 from simsiam_zoo.data.shards import Dataset, open_shards
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.model.siamese import GradientPolicy
+from simsiam_zoo.model.siamese import GradientPolicy, Part
 from simsiam_zoo.studies.local import LocalLauncher
 
 SETTINGS: dict[str, Any] = {}
@@ -80,7 +80,7 @@ class ChannelsLast(nn.Linear):
         return super().forward(x.view(len(x), -1))
 
 
-class Compile(nn.Linear):
+class Compile(Part, nn.Linear):
     def __init__(self, *, dim: int) -> None:
         super().__init__(dim, dim)
 
@@ -126,7 +126,7 @@ class Thawing(GradientPolicy):
         z1, z2 = (siamese.encode(x) for x in batch.views)
         return [(self.scale * siamese.predict(z1), z2.detach())]
 
-    def after_step(self, siamese: Any, step: int, steps: int) -> None:
+    def after_step(self, siamese: Any, output: Any, step: int, steps: int) -> None:
         self.scale.requires_grad_(True)
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from simsiam_zoo.evaluation.verdict import judge
+from simsiam_zoo.model.siamese import Loss
 from simsiam_zoo.training import evidence
 from simsiam_zoo.training.setup import Setup
 
@@ -35,7 +36,9 @@ def point(curve: Curve, since: float) -> Curve:
 
 def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(evidence, "monitor_ids", lambda setup: range(curve["rank_limit"]))
-    siamese = SimpleNamespace(dim=512, loss=SimpleNamespace(minimum=curve["loss_minimum"]))
+    loss = Loss()
+    loss.minimum = curve["loss_minimum"]
+    siamese = SimpleNamespace(dim=512, loss=loss)
     seen = evidence.gather_evidence(
         cast(Setup, SimpleNamespace(siamese=siamese, start={})),
         curve["rows"],

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.plugin import Batch, GradientPolicy, InputError, Siamese
+from simsiam_zoo.plugin import Batch, GradientPolicy, InputError, Siamese, StepOutput
 
 
 class Momentum(GradientPolicy):
@@ -49,16 +49,19 @@ class Momentum(GradientPolicy):
         encoder = OrderedDict(backbone=siamese.backbone, projector=siamese.projector)
         self.target = copy.deepcopy(nn.Sequential(encoder)).requires_grad_(False)
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """(p1, z'2) and (p2, z'1), all [N, dim], where z' is f_ξ's and a constant."""
         x1, x2 = batch.views  # [N, 3, H, W] each
-        p1, p2 = (siamese.predict(siamese.encode(x)) for x in (x1, x2))  # [N, dim] each
+        z1 = siamese.encode(x1)  # [N, dim]
+        p1 = siamese.predict(z1)  # [N, dim]
+        z2 = siamese.encode(x2)
+        p2 = siamese.predict(z2)
         target = self._target()
         with torch.no_grad():
-            z1, z2 = target(x1), target(x2)  # [N, dim] each
-        return [(p1, z2), (p2, z1)]
+            target1, target2 = target(x1), target(x2)  # [N, dim] each
+        return StepOutput([(p1, target2), (p2, target1)], (z1, z2))
 
-    def after_step(self, siamese: Siamese, step: int, steps: int) -> None:
+    def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
         """ξ ← τ ξ + (1 - τ) θ."""
         online: list[Tensor] = [*siamese.backbone.parameters(), *siamese.projector.parameters()]
         followers: list[Tensor] = [*self._target().parameters()]

@@ -48,11 +48,14 @@ def encoder(siamese: Siamese) -> list[nn.Parameter]:
     return [*siamese.backbone.parameters(), *siamese.projector.parameters()]
 
 
-def sgd_step(siamese: Siamese, seed: int) -> Tensor:
-    loss = siamese(batch(seed))
+def sgd_step(siamese: Siamese, seed: int, number: int | None = None) -> Tensor:
+    """A step of SGD; one that has a number is followed by the target."""
+    loss, output = siamese.step(batch(seed))
     trained = [p for p in siamese.parameters() if p.requires_grad]
     for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
         parameter.data -= 0.5 * gradient
+    if number is not None:
+        siamese.after_step(output, number, STEPS)
     return loss.detach()
 
 
@@ -73,10 +76,8 @@ def test_the_target_is_the_weighted_sum_of_all_weights_there_were(schedule: str)
     siamese = network(tau=0.7, schedule=schedule)
     history = [[p.detach().numpy().copy() for p in encoder(siamese)]]
     for step in range(STEPS):
-        sgd_step(siamese, step)
+        sgd_step(siamese, step, step)
         history.append([p.detach().numpy().copy() for p in encoder(siamese)])
-        with torch.no_grad():
-            siamese.gradient.after_step(siamese, step, STEPS)
     taus = [1 - 0.3 * (np.cos(np.pi * k / STEPS) + 1) / 2 for k in range(STEPS)]
     if schedule == "constant":
         taus = [0.7] * STEPS
@@ -91,9 +92,7 @@ def test_the_target_is_the_weighted_sum_of_all_weights_there_were(schedule: str)
 def test_the_loss_is_the_papers_and_the_target_is_a_constant() -> None:
     """(|q/|q| - z'/|z'||² of both directions) / 2, BN by each view's own batch on both sides."""
     siamese = network(tau=0.5)
-    sgd_step(siamese, 0)
-    with torch.no_grad():
-        siamese.gradient.after_step(siamese, 0, STEPS)  # the target is another network from here
+    sgd_step(siamese, 0, 0)  # the target is another network from here
     online = nn.Sequential(copy.deepcopy(siamese.backbone), copy.deepcopy(siamese.projector))
     target = copy.deepcopy(siamese.gradient.target)
     x1, x2 = batch(1).views
@@ -126,10 +125,12 @@ def test_the_target_has_running_statistics_of_its_own_and_uses_its_batchs() -> N
         torch.testing.assert_close(target(batch(2).views[0]), before, rtol=0, atol=0)
 
 
-def test_only_the_online_network_is_encoded_for_the_monitor() -> None:
-    siamese = network()
-    siamese(batch(0))
-    assert sorted(siamese.latest) == [0, 1]
+def test_the_embeddings_for_the_monitor_are_the_online_networks() -> None:
+    siamese = network(tau=0.5)
+    sgd_step(siamese, 0, 0)  # the target is another network from here
+    _, output = siamese.step(batch(1))
+    z = [siamese.encode(x) for x in batch(1).views]
+    torch.testing.assert_close([*output.embeddings], z, rtol=0, atol=0)
 
 
 def test_the_optimiser_does_not_have_the_target() -> None:
@@ -144,9 +145,7 @@ def test_the_optimiser_does_not_have_the_target() -> None:
 def test_the_target_is_in_the_state_dict() -> None:
     siamese, other = network(tau=0.5), network(tau=0.5)
     for step in range(3):
-        sgd_step(siamese, step)
-        with torch.no_grad():
-            siamese.gradient.after_step(siamese, step, STEPS)
+        sgd_step(siamese, step, step)
     state = siamese.state_dict()
     assert "gradient.target.backbone.0.weight" in state
     other.load_state_dict(state)
@@ -158,12 +157,10 @@ def test_at_the_start_it_is_simsiam_and_with_tau_0_it_stays_so() -> None:
     siamese = network(tau=0.0, schedule="constant")
     for step in range(3):
         x1, x2 = batch(step).views
-        pairs = siamese.gradient(siamese, batch(step))
+        pairs = siamese.gradient(siamese, batch(step)).pairs
         z = [siamese.projector(siamese.backbone(x)).detach() for x in (x2, x1)]
         torch.testing.assert_close([target for _, target in pairs], z, rtol=0, atol=0)
-        sgd_step(siamese, step)
-        with torch.no_grad():
-            siamese.gradient.after_step(siamese, step, STEPS)
+        sgd_step(siamese, step, step)
 
 
 def test_it_refuses_what_it_cannot_do() -> None:

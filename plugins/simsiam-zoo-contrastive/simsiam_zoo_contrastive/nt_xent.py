@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from simsiam_zoo.plugin import gather
+from simsiam_zoo.plugin import Loss, gather
 
 
-class NTXentLoss(nn.Module):
+class NTXentLoss(Loss):
     """Each of the batch's 2N vectors has to find its other view among the 2N - 1 others.
 
         l(i, j) = -log( exp(cos(u_i, u_j) / τ) / Σ_{k ≠ i} exp(cos(u_i, u_k) / τ) )
@@ -30,6 +30,8 @@ class NTXentLoss(nn.Module):
     Args:
         temperature: τ, greater than 0. The paper's is 0.1 on ImageNet and 0.5 on CIFAR-10.
     """
+
+    whole_batch = True
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()

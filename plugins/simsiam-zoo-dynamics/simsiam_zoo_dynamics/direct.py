@@ -7,15 +7,15 @@ with the eigenvectors of F = E[z zᵀ]; these are set there at once.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from simsiam_zoo.plugin import Siamese, mean
+from simsiam_zoo.plugin import InputError, Part, Siamese, StepOutput, mean
 
 _NoEigenvalues: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 
-class _FromCorrelation(nn.Module):
+class _FromCorrelation(Part):
     """p = W z, where W is set from F̂ after steps: F̂ ← ρ F̂ + (1 - ρ) E_B[z zᵀ].
 
     The mean is over the step's online z of all views and ranks, not centred; the first one is taken
@@ -49,12 +49,19 @@ class _FromCorrelation(nn.Module):
         """z [N, dim] → p [N, dim]. Gradient flows into z."""
         return functional.linear(z, self.weight)
 
-    def after_step(self, siamese: Siamese, step: int, steps: int) -> None:
-        """Average F̂; set W."""
-        views = [siamese.latest[v] for v in range(siamese.gradient.views) if v in siamese.latest]
-        if not views:
-            return
-        z = torch.cat(views).to(self.correlation.dtype)  # [views x N, dim]
+    def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
+        """Average F̂; set W.
+
+        Raises:
+            InputError: the gradient policy states no embeddings, so there is no z to go by.
+        """
+        if not output.embeddings:
+            raise InputError(
+                f"predictor {type(self).__name__} follows z, and the gradient policy"
+                f" {type(siamese.gradient).__name__} states no embeddings in its StepOutput",
+                "Use another predictor or gradient policy.",
+            )
+        z = torch.cat([*output.embeddings]).to(self.correlation.dtype)  # [views x N, dim]
         batch = mean(z.T @ z / len(z))  # [dim, dim]
         kept = self.rho * (self.updates > 0).to(batch.dtype)
         self.correlation.mul_(kept).add_(batch * (1 - kept))

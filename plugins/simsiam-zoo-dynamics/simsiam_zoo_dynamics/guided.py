@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simsiam_zoo.plugin import Batch, GradientPolicy, Siamese
+from simsiam_zoo.plugin import Batch, GradientPolicy, Siamese, StepOutput
 
 
 class GuidedStopGradient(GradientPolicy):
@@ -24,13 +24,14 @@ class GuidedStopGradient(GradientPolicy):
     processes the other image is of the same rank's batch.
     """
 
-    def forward(self, siamese: Siamese, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """One (prediction, target), both [N, dim]: one view of each image against its other."""
         x1, x2 = batch.views  # [N, 3, H, W] each
         z1, z2 = siamese.encode(x1), siamese.encode(x2)  # [N, dim] each
         p1, p2 = siamese.predict(z1), siamese.predict(z2)  # [N, dim] each
         first = first_is_nearer(z1.detach(), z2.detach())[:, None]  # [N, 1]
-        return [(torch.where(first, p1, p2), torch.where(first, z2, z1).detach())]
+        pair = torch.where(first, p1, p2), torch.where(first, z2, z1).detach()
+        return StepOutput([pair], (z1, z2))
 
 
 def first_is_nearer(z1: Tensor, z2: Tensor) -> Tensor:

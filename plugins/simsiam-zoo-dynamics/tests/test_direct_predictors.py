@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.siamese import Batch, Siamese
-from simsiam_zoo.runtime import distributed
+from simsiam_zoo.model.siamese import Batch, Siamese, StepOutput
 from simsiam_zoo_dynamics.direct import DirectCopy, DirectPred, DirectSet
 
 N, DIM, STEPS = 9, 5, 6
@@ -33,13 +33,12 @@ def batch(seed: int) -> Batch:
 
 def step(siamese: Siamese, number: int) -> NDArray[np.float64]:
     """One step of SGD and what follows it; z of both views, [2N, dim], from before it."""
-    loss = siamese(batch(number))
+    loss, output = siamese.step(batch(number))
     z = [siamese.projector(siamese.backbone(x)).detach() for x in batch(number).views]
     trained = [*siamese.parameters()]
     for parameter, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
         parameter.data -= 0.5 * gradient
-    with torch.no_grad():
-        siamese.predictor.after_step(siamese, number, STEPS)
+    siamese.after_step(output, number, STEPS)
     return torch.cat(z).numpy()
 
 
@@ -144,9 +143,15 @@ def test_its_state_is_in_the_state_dict(kind: type[DirectPred]) -> None:
 def test_ranks_average_over_the_global_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rank's matrix passes distributed.mean, and what that gives is what is kept."""
     siamese = network(DirectCopy(dim=DIM))
-    monkeypatch.setattr(distributed, "mean", lambda x: 2 * x)
+    monkeypatch.setattr("simsiam_zoo_dynamics.direct.mean", lambda x: 2 * x)
     z = step(siamese, 0)
     np.testing.assert_allclose(siamese.predictor.correlation.numpy(), 2 * z.T @ z / (2 * N))
+
+
+def test_a_policy_that_states_no_embeddings_is_refused() -> None:
+    siamese = network(DirectCopy(dim=DIM))
+    with pytest.raises(InputError, match="StopGradient states no embeddings"):
+        siamese.after_step(StepOutput([]), 0, STEPS)
 
 
 @pytest.mark.parametrize("kind", [DirectPred, DirectSet, DirectCopy])
@@ -154,17 +159,14 @@ def test_a_collapsed_or_diverged_z_is_no_crash(kind: type[DirectPred]) -> None:
     zero = kind(dim=DIM).from_correlation(torch.zeros(DIM, DIM))
     torch.testing.assert_close(zero, 0.1 * torch.eye(DIM))
     siamese = network(kind(dim=DIM))
-    siamese.latest = {0: torch.full((N, DIM), torch.nan), 1: torch.zeros(N, DIM)}
-    with torch.no_grad():
-        siamese.predictor.after_step(siamese, 0, STEPS)
+    z = [torch.full((N, DIM), torch.nan), torch.zeros(N, DIM)]
+    siamese.after_step(StepOutput([], z), 0, STEPS)
     assert siamese.predictor.weight.isnan().any()
 
 
 def test_half_precision_z_is_correlated_in_the_predictors_own_precision() -> None:
     siamese = network(DirectCopy(dim=DIM)).float()
     z = torch.randn(N, DIM).bfloat16()
-    siamese.latest = {0: z, 1: z}
-    with torch.no_grad():
-        siamese.predictor.after_step(siamese, 0, STEPS)
+    siamese.after_step(StepOutput([], [z, z]), 0, STEPS)
     expected = z.float().T @ z.float() / N
     torch.testing.assert_close(siamese.predictor.correlation, expected, rtol=1e-5, atol=1e-6)

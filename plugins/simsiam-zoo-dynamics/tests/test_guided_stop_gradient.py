@@ -70,7 +70,7 @@ def test_the_nearest_views_of_two_images_are_predicted_from(own: int, other: int
 
 def test_targets_are_constants_and_each_image_has_one_view_on_each_side() -> None:
     siamese = network()
-    ((prediction, target),) = siamese.gradient(siamese, batch())
+    ((prediction, target),) = siamese.gradient(siamese, batch()).pairs
     assert prediction.requires_grad
     assert not target.requires_grad
     z = [siamese.projector(siamese.backbone(x)) for x in batch().views]
@@ -91,7 +91,7 @@ def test_without_gradient_into_the_far_views() -> None:
 
         predict = encode
 
-    ((p, target),) = GuidedStopGradient()(Given(), Batch([z1, z2]))
+    ((p, target),) = GuidedStopGradient()(Given(), Batch([z1, z2])).pairs
     g1, g2 = torch.autograd.grad(CosineLoss()(p, target), (z1, z2))
     first = first_is_nearer(z1.detach(), z2.detach())
     assert 0 < first.sum() < N

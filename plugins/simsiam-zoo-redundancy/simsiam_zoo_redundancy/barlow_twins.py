@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from simsiam_zoo.plugin import gather
+from simsiam_zoo.plugin import Loss, gather
 
 _EPS = 1e-5
 """Added to variances, so that a constant channel has a gradient; the released code's (its BN's)."""
 
 
-class BarlowTwinsLoss(nn.Module):
+class BarlowTwinsLoss(Loss):
     """Each channel should agree with itself in the other view, and with no other channel.
 
         L = Σ_i (1 - C_ii)² + λ Σ_i Σ_{j ≠ i} C_ij²
@@ -28,6 +28,7 @@ class BarlowTwinsLoss(nn.Module):
     """
 
     minimum = 0.0
+    whole_batch = True
 
     def __init__(self, *, lambd: float = 0.0051, scale: float = 1.0) -> None:
         super().__init__()

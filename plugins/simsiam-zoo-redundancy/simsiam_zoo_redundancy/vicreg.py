@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from simsiam_zoo.plugin import gather
+from simsiam_zoo.plugin import Loss, gather
 
 _EPS = 1e-4
 """Added to variances under the root: the paper's."""
 
 
-class VicRegLoss(nn.Module):
+class VicRegLoss(Loss):
     """The views should agree, each channel should vary, and no two should vary together.
 
         L = λ s(p, z) + μ (v(p) + v(z)) + ν (c(p) + c(z))
@@ -36,6 +36,7 @@ class VicRegLoss(nn.Module):
     """
 
     minimum = 0.0
+    whole_batch = True
 
     def __init__(
         self,
