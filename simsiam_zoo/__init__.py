@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simsiam_zoo.exchange.backbone import load_backbone
+    from simsiam_zoo.exchange.weights import load_backbone
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.training.run import Run, build, load, train
 
@@ -27,7 +27,7 @@ __all__ = [
 
 _HEAVY = {
     "Recipe": "simsiam_zoo.recipe",
-    "load_backbone": "simsiam_zoo.exchange.backbone",
+    "load_backbone": "simsiam_zoo.exchange.weights",
     **dict.fromkeys(("Run", "build", "load", "train"), "simsiam_zoo.training.run"),
 }
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.shards import Dataset, open_shards
     from simsiam_zoo.evaluation.features import Features, FeatureSplits
     from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, check_labels, make_score
+    from simsiam_zoo.exchange.export import ExportFormat, ExportSource
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
     from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
@@ -45,6 +46,8 @@ __all__ = [
     "DataError",
     "Dataset",
     "EvaluationProtocol",
+    "ExportFormat",
+    "ExportSource",
     "Family",
     "FeatureSplits",
     "Features",
@@ -91,6 +94,7 @@ _HOMES = {
     "evaluation.features": ("FeatureSplits", "Features"),
     "evaluation.protocol": ("EvaluationProtocol", "Score", "check_labels", "make_score"),
     "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),
+    "exchange.export": ("ExportFormat", "ExportSource"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
     "runtime.folders": ("atomic_write_text", "cache_dir"),
     "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),

@@ -49,7 +49,7 @@ def keys_table() -> str:
 
 def parts_table() -> str:
     text = []
-    for kind in (*PARTS, "augmentation", "dataset", "protocol", "logger", "launcher"):
+    for kind in (*PARTS, "augmentation", "dataset", "protocol", "logger", "launcher", "format"):
         text.append(f"## {kind}\n")
         for entry in catalog().entries(kind):
             component = entry.component
@@ -69,6 +69,7 @@ INTERFACES: dict[str, Any] = {
     "protocol": plugin.EvaluationProtocol,
     "logger": plugin.Logger,
     "launcher": plugin.Launcher,
+    "format": plugin.ExportFormat,
 }
 
 
@@ -97,7 +98,8 @@ def api_list() -> str:
 def is_interface(value: object) -> bool:
     """Whether authors subclass it, or write what has its methods."""
     protocol = getattr(value, "_is_protocol", False)
-    return isinstance(value, type) and (protocol or issubclass(value, nn.Module))
+    abstract = inspect.isabstract(value)
+    return isinstance(value, type) and (protocol or abstract or issubclass(value, nn.Module))
 
 
 def arguments(value: Any) -> str:

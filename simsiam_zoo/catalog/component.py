@@ -18,7 +18,8 @@ from simsiam_zoo.errors import InputError, PluginError, did_you_mean
 PARTS = ("backbone", "projector", "predictor", "gradient", "loss")
 """The five parts of a Siamese network, in the order in which data meets them."""
 
-KINDS = (*PARTS, "augmentation", "dataset", "logger", "launcher", "protocol", "preset", "study")
+_AROUND = ("augmentation", "dataset", "logger", "launcher", "protocol", "format")
+KINDS = (*PARTS, *_AROUND, "preset", "study")
 """Everything that a plugin can supply."""
 
 HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
@@ -42,6 +43,7 @@ CONTRACTS: Mapping[str, str] = {
     "protocol": "`FeatureSplits` (features and labels) to a list of `Score`",
     "logger": "writes each row of metrics.jsonl once more, also where a run goes on",
     "launcher": "starts the commands of a study and tells how they ended",
+    "format": "an `ExportFormat`: writes a backbone for another library, and says how to load it",
     "preset": 'a TOML recipe in the package, `target="package:file.toml"`; it may say `extends`',
     "study": 'a TOML study in the package, `target="package:file.toml"`',
 }

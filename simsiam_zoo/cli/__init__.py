@@ -37,7 +37,7 @@ COMMANDS = {
     "pack": ("simsiam_zoo.cli.pack:pack", "Turn a data set on disk into shards."),
     "index": ("simsiam_zoo.cli.index:index", "Count and index shards of other makers."),
     "inspect": ("simsiam_zoo.cli.inspect:inspect", "What is in shards, and what is wrong there."),
-    "export": ("simsiam_zoo.cli.export:export", "The backbone for timm, torchvision, ONNX, ..."),
+    "export": ("simsiam_zoo.cli.export:export", "The backbone for timm, torchvision, the Hub, ..."),
     "import": ("simsiam_zoo.cli.import_:import_", "A run from weights trained elsewhere."),
     "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
     "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),

@@ -7,50 +7,40 @@ import json
 import click
 
 from simsiam_zoo.cli import options
+from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.cli.text import print_heading, print_line
 
-_FORMATS = ("timm", "torchvision", "safetensors", "onnx", "pt2", "hub")
 
-
-@click.command(name="export", short_help="The backbone for timm, torchvision, ONNX, ...")
+@click.command(name="export", short_help="The backbone for timm, torchvision, the Hub, ...")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--to",
     metavar="FORMAT",
-    type=click.Choice(_FORMATS),
     required=True,
+    shell_complete=complete_component("format"),
     help="What it is to be loaded by.",
 )
 @click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
-@click.option(
-    "--license",
-    "licence",
-    metavar="ID",
-    help="Of the weights, for the hub's model card: cc-by-4.0.",
-)
+@plugin_option
 @options.as_json("what was written")
-def export(run: str, to: str, out: str | None, licence: str | None, as_json: bool) -> None:
+def export(run: str, to: str, out: str | None, as_json: bool) -> None:
     """Write the backbone of RUN for another library, and check it there.
 
     What was written is loaded again as its users will, and compared with the run's own backbone on
     random images; if its features differ, nothing is left behind. The Python that loads it is
-    printed.
-
-    \b
-    timm, torchvision  weights for the other library's own model of that name
-    safetensors        weights for simsiam_zoo.load_backbone
-    onnx, pt2          the computation itself, for batches of any size
-    hub                a folder for the Hugging Face Hub, with a model card
+    printed. `simsiam-zoo list formats` shows the formats; the package simsiam-zoo-export adds onnx
+    and pt2.
 
     \b
     Examples:
       simsiam-zoo export runs/mnist-5k-seed0 --to timm
-      simsiam-zoo export runs/mnist-5k-seed0 --to hub --license cc-by-4.0
+      simsiam-zoo export runs/mnist-5k-seed0 --to hub:license=cc-by-4.0
     """
     from simsiam_zoo.exchange.export import export as write
     from simsiam_zoo.training.run import load
 
-    done = write(load(run), to, out, licence)
+    done = write(load(run), to, out)
     if as_json:
         report = {
             "path": str(done.path),

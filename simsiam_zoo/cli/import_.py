@@ -31,8 +31,9 @@ def import_(
 ) -> None:
     """Make a run of CHECKPOINT, so that it can be measured and gone on with.
 
-    CHECKPOINT is one of SimSiam's original release (backbone, projector and predictor), or a
-    state dict of timm or torchvision (the backbone alone). Nothing in it is executed.
+    CHECKPOINT is one of SimSiam's original release (backbone, projector and predictor), a state
+    dict of timm or torchvision (the backbone alone), also behind the prefix of another training
+    library, or a run's backbone.safetensors. Nothing in it is executed.
 
     \b
     Examples:
@@ -47,7 +48,8 @@ def import_(
     )
     imported = done.run.lock["imported"]
     if as_json:
-        report = {"folder": out, "resumable": done.resumable, **imported}
+        found = {"prefix": done.prefix, "left_out": done.left_out}
+        report = {"folder": out, "resumable": done.resumable, **found, **imported}
         click.echo(json.dumps(report, indent=2))
         return
     print_heading(out)
@@ -56,6 +58,10 @@ def import_(
         ("backbone", str(done.run.recipe.backbone.name)),
         ("weights", ", ".join(done.parts)),
     ]
+    if done.prefix:
+        rows.append(("found below", done.prefix))
+    if done.left_out:
+        rows.append(("left out", ", ".join(done.left_out)))
     if rest := [part for part in ("projector", "predictor") if part not in done.parts]:
         rows.append(("random", f"{' and '.join(rest)}, of which the file has none"))
     for line in columns(rows, wrap=1):

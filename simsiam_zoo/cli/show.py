@@ -109,9 +109,9 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str |
         }
     if kind == "study":
         return {"command": f"simsiam-zoo ablate {shlex.quote(name)}", "toml": None}
-    if kind == "launcher":
-        command = f"simsiam-zoo ablate five-parts --launcher {shlex.quote(spec)}"
-        return {"command": command, "toml": None}
+    if kind in ("launcher", "format"):
+        use = "ablate five-parts --launcher" if kind == "launcher" else "export RUN --to"
+        return {"command": f"simsiam-zoo {use} {shlex.quote(spec)}", "toml": None}
     table = name if kind == "preset" else {"name": name, **given}
     return {
         "command": f"simsiam-zoo train {_FLAGS[kind]} {shlex.quote(spec)}",

@@ -13,10 +13,11 @@ _HERE = "simsiam_zoo.components"
 
 
 def around_the_parts() -> Iterator[Component]:
-    """Protocols, loggers, launchers, presets and studies."""
+    """Protocols, loggers, launchers, formats, presets and studies."""
     yield from _protocols()
     yield from _loggers()
     yield from _launchers()
+    yield from _formats()
     yield from _presets()
     yield from _studies()
 
@@ -106,6 +107,23 @@ def _launchers() -> Iterator[Component]:
         "local",
         target="simsiam_zoo.studies.local:LocalLauncher",
         summary="Processes on this machine; whole GPUs, handed out among the jobs",
+    )
+
+
+def _formats() -> Iterator[Component]:
+    for name, target, summary in (
+        ("timm", "TimmFormat", "Weights by timm's keys"),
+        ("torchvision", "TorchvisionFormat", "Weights by torchvision's keys"),
+        ("safetensors", "SafetensorsFormat", "Weights, and what rebuilds the backbone"),
+    ):
+        yield Component("format", name, f"simsiam_zoo.exchange.export:{target}", summary)
+    yield Component(
+        "format",
+        "hub",
+        target="simsiam_zoo.exchange.hub:HubFormat",
+        summary="A folder for the Hugging Face Hub, with a model card",
+        params=(Param("license", str, None, "Of the weights, as the Hub spells it: cc-by-4.0"),),
+        reference="https://huggingface.co/docs/hub/model-cards",
     )
 
 

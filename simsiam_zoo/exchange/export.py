@@ -1,35 +1,105 @@
-"""`simsiam-zoo export`: write the backbone for another library, read it there, compare."""
+"""Export: write a run's backbone for another library, load it there, compare the features.
+
+A format is a component of the kind `format`. It states the Python that loads what it wrote, as a
+text for the user; `write_checked` runs that very text to check the file. The text is made of names
+of ours alone; nothing that a file says gets into it.
+"""
 
 from __future__ import annotations
 
 import copy
 import os
+import re
 import tempfile
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from simsiam_zoo.errors import DataError, InputError, PluginError, did_you_mean
-from simsiam_zoo.exchange.formats import (
-    Code,
-    Source,
-    write_onnx,
-    write_pt2,
-    write_safetensors,
-    write_timm,
-    write_torchvision,
-)
-from simsiam_zoo.exchange.hub import write_hub
-from simsiam_zoo.runtime.folders import sync_folder
+from simsiam_zoo.catalog import Resolved, catalog
+from simsiam_zoo.errors import DataError, InputError, PluginError
+from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.folders import atomic_write, made_folder, sync_folder
+from simsiam_zoo.training.export import backbone_metadata, plain_state, write_backbone
 from simsiam_zoo.training.run import Run
 
 TOLERANCE = 1e-4
 """Largest difference that is let pass, as a share of the largest feature (of 1, if that is more).
 
 Weights are copied bit by bit; what may differ is the order in which another library adds up."""
+
+PICKLED = (".pth", ".pt", ".bin")
+"""Endings of files that `torch.save` writes; all others are safetensors."""
+
+SAME_KEYS = re.compile(
+    r"(?P<resnet>(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d)|(?P<densenet>densenet\d+)"
+    r"|(?P<vgg>vgg\d+(_bn)?)"
+)
+"""Architectures that torchvision and timm give the same keys, if both have them by that name."""
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """What is exported.
+
+    Attributes:
+        backbone: [N, 3, H, W] → features [N, in_dim]; on the CPU, in eval mode and float32.
+        recipe: of the run.
+        identity: of the run; "" where it has none.
+        run: the run's folder and what is in it; None where there is only a backbone.
+    """
+
+    backbone: nn.Module
+    recipe: Recipe
+    identity: str = ""
+    run: Run | None = None
+
+    def made_by_timm(self) -> TimmRecipe:
+        """How timm makes the backbone. Raises InputError where it is none of timm's."""
+        if (made := timm_recipe(self.backbone)) is None:
+            raise InputError(
+                f"the backbone {self.recipe.backbone.name} is none of timm's, and this format"
+                " takes only those",
+                "Export it with --to safetensors.",
+            )
+        return made
+
+    def images(self, count: int) -> Tensor:
+        """Random images [count, 3, H, W] of the run's size, the same at each call."""
+        size = self.recipe.data.image_size
+        generator = torch.Generator().manual_seed(count)
+        return torch.randn(count, 3, size, size, generator=generator)
+
+
+class ExportFormat(ABC):
+    """The contract of a component of the kind `format`.
+
+    Attributes:
+        file: what is written is called so where the user gives no name.
+    """
+
+    file: str
+
+    @abstractmethod
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Write the backbone to `path`, a file or a folder that does not exist yet.
+
+        Raises:
+            InputError: the format has no place for this backbone.
+            PluginError: a package is missing, or it cannot do it.
+        """
+
+    @abstractmethod
+    def code(self, source: ExportSource, path: Path) -> str:
+        """Python that takes `images` [N, 3, H, W] and leaves `features` [N, in_dim].
+
+        It loads what `write` wrote, in whatever place that is now: `path`.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,64 +120,69 @@ class Exported:
     code: str
 
 
-FORMATS: dict[str, tuple[str, Callable[[Source, Path], Code]]] = {
-    "timm": ("timm.safetensors", write_timm),
-    "torchvision": ("torchvision.safetensors", write_torchvision),
-    "safetensors": ("backbone.safetensors", write_safetensors),
-    "onnx": ("backbone.onnx", write_onnx),
-    "pt2": ("backbone.pt2", write_pt2),
-    "hub": ("hub", write_hub),
-}
-"""What `to` may be: the name of what is written, and what writes it."""
-
-
-def export(
-    run: Run, to: str, out: Path | str | None = None, licence: str | None = None
-) -> Exported:
+def export(run: Run, to: str, out: Path | str | None = None) -> Exported:
     """Write a run's backbone for another library, and prove that it gives the same features there.
 
     Args:
         run: the run; an unfinished one gives the backbone of its last checkpoint.
-        to: `timm`, `torchvision`, `safetensors`, `onnx`, `pt2` or `hub` (a folder).
+        to: the format's spec: `timm`, `torchvision`, `safetensors`, `hub:license=cc-by-4.0`, or one
+            of a plugin.
         out: where; nothing may be there. By default in the run's folder, in `exports/`.
-        licence: of the weights, as the Hub spells it (`cc-by-4.0`); for the model card of `hub`.
 
     Raises:
-        InputError: there is something at `out`, it cannot be written, or the other library has no
-            such architecture.
-        PluginError: a package is missing, torch cannot export the backbone, or what was written
-            gives other features; then nothing is left behind.
+        InputError: there is no such format, there is something at `out`, it cannot be written, or
+            the other library has no such architecture.
+        PluginError: a package is missing, the format cannot write the backbone, or what was
+            written gives other features; then nothing is left behind.
         DataError: the run's weights are damaged or not finite.
     """
-    if to not in FORMATS:
-        raise InputError(f"there is no format {to!r}", did_you_mean(to, FORMATS, _formats()))
-    name, write = FORMATS[to]
-    out = Path(out) if out is not None else run.folder / "exports" / name
-    if out.exists():
+    chosen = catalog().resolve("format", to)
+    form = create_format(chosen)
+    out = Path(out) if out is not None else run.folder / "exports" / form.file
+    if os.path.lexists(out):
         raise InputError(f"{out} exists already", "Remove it, or give another --out.")
-    if licence is not None and to != "hub":
-        raise InputError("a licence is for the model card, which only --to hub writes")
     backbone = copy.deepcopy(run.backbone).to(memory_format=torch.contiguous_format).float()
-    source = Source(run, backbone, licence)
+    source = ExportSource(backbone, run.recipe, str(run.lock.get("identity", "")), run)
+    return write_checked(form, chosen.name, source, out)
+
+
+def create_format(chosen: Resolved) -> ExportFormat:
+    """The format that `chosen` means. Raises PluginError where it is none."""
+    form = chosen.create()
+    if not isinstance(form, ExportFormat):
+        raise PluginError(f"format {chosen.id} cannot be used: it is no ExportFormat")
+    return form
+
+
+def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path) -> Exported:
+    """Write to `out`, load that again and compare; on an error leave nothing behind.
+
+    Args:
+        form: the format.
+        name: its name, for messages.
+        source: the backbone.
+        out: the file or folder.
+
+    Raises:
+        InputError, PluginError, DataError: as for `export`.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         # In a folder of its own, so that whatever is written there goes with it.
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
+        with (
+            made_folder(out.parent),
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as beside,
+        ):
             there = Path(beside) / out.name
-            code = write(source, there)
-            difference, largest = _compare(source, code(there), to)
+            form.write(source, there)
+            difference, largest = _compare(source, form.code(source, there), name)
             os.replace(there, out)
-        sync_folder(out.parent)
+            sync_folder(out.parent)
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror or error}") from None
-    return Exported(out, difference, largest, code(out))
+    return Exported(out, difference, largest, form.code(source, out))
 
 
-def _formats() -> str:
-    return f"The formats are {', '.join(FORMATS)}."
-
-
-def _compare(source: Source, code: str, to: str) -> tuple[float, float]:
+def _compare(source: ExportSource, code: str, name: str) -> tuple[float, float]:
     """(largest difference, largest feature) over three random images.
 
     Three, where graphs were traced with two: the size of a batch must not be in them.
@@ -119,23 +194,156 @@ def _compare(source: Source, code: str, to: str) -> tuple[float, float]:
         if not expected.isfinite().all():
             raise DataError("the run's backbone gives features that are not finite")
         try:
-            exec(code, names)  # our own text, see formats.py
+            exec(code, names)  # the format's own text
         except Exception as error:
             raise PluginError(
-                f"what was written for {to} cannot be loaded there:"
+                f"what was written for {name} cannot be loaded there:"
                 f" {type(error).__name__}: {str(error).partition(chr(10))[0]}"
             ) from error
     features = torch.as_tensor(names["features"])
     if features.shape != expected.shape:
         raise PluginError(
-            f"loaded by {to} the backbone gives {list(features.shape)}, not {list(expected.shape)}"
+            f"loaded by {name} the backbone gives {list(features.shape)},"
+            f" not {list(expected.shape)}"
         )
     difference = float((features - expected).abs().max())
     largest = float(expected.abs().max())
     if not difference <= TOLERANCE * max(1.0, largest):
         raise PluginError(
-            f"loaded by {to} the backbone gives other features: they differ by up to"
+            f"loaded by {name} the backbone gives other features: they differ by up to"
             f" {difference:.2g}, where the largest is {largest:.2g}",
             "Nothing was kept. Export with --to safetensors.",
         )
     return difference, largest
+
+
+class TimmFormat(ExportFormat):
+    """Weights that `timm.create_model` or `timm.models.load_checkpoint` reads."""
+
+    file = "timm.safetensors"
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Raises InputError where the backbone is none of timm's."""
+        source.made_by_timm()
+        _write_state(source, path)
+
+    def code(self, source: ExportSource, path: Path) -> str:
+        """It also states the run's images, in place of those that timm's weights were made of."""
+        return timm_code(source, str(path))
+
+
+def timm_code(source: ExportSource, weights: str) -> str:
+    """Python that loads the file `weights` into timm's model."""
+    made = source.made_by_timm()
+    kwargs = "".join(f", {key}={value!r}" for key, value in made.kwargs.items())
+    if made.changes:
+        body = [made.code, f"timm.models.load_checkpoint(model, {weights!r})"]
+    else:
+        create = f"timm.create_model({made.name!r}, num_classes=0{kwargs}, checkpoint_path=file)"
+        body = ["import timm", f"file = {weights!r}", f"model = {create}"]
+    stated = ", ".join(f"{key}={value!r}" for key, value in timm_images(source.recipe).items())
+    return "\n".join(
+        [
+            *body,
+            f"model.pretrained_cfg.update({stated})",
+            "model.eval()",
+            "features = model(images)",
+        ]
+    )
+
+
+def timm_images(recipe: Recipe) -> dict[str, Any]:
+    """The images that a run was trained on, by the keys of timm's `pretrained_cfg`.
+
+    timm's transforms (`timm.data.resolve_model_data_config`) then do what evaluation here does.
+    """
+    data = recipe.data
+    return {
+        "input_size": (3, data.image_size, data.image_size),
+        "test_input_size": None,
+        "mean": tuple(data.mean),
+        "std": tuple(data.std),
+        "crop_pct": recipe.evaluation.crop,
+        "test_crop_pct": None,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+    }
+
+
+class TorchvisionFormat(ExportFormat):
+    """Weights that torchvision's model of that name takes, without its classifier."""
+
+    file = "torchvision.safetensors"
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        """Raises InputError where torchvision has no such architecture, or no such keys."""
+        name, names = source.made_by_timm().name, torchvision_names()
+        if name not in names:
+            raise InputError(
+                f"torchvision has no architecture with the keys of timm's {name}",
+                f"It takes {', '.join(names)}. Or export with --to timm or safetensors.",
+            )
+        _write_state(source, path)
+
+    def code(self, source: ExportSource, path: Path) -> str:
+        """See the base class."""
+        made = source.made_by_timm()
+        family = SAME_KEYS.fullmatch(made.name)
+        assert family is not None  # `write` refuses others
+        if family["vgg"]:  # what `timm_backbone` changes of timm's VGG, torchvision has elsewhere
+            changes = ["model.avgpool = torch.nn.AdaptiveAvgPool2d(1)"]
+        else:
+            changes = [*made.changes]
+        head = "fc" if family["resnet"] else "classifier"
+        if path.suffix in PICKLED:
+            imports, reader = [], "torch.load(file, weights_only=True)"
+        else:
+            imports, reader = ["from safetensors.torch import load_file"], "load_file(file)"
+        return "\n".join(
+            [
+                "import torch",
+                "import torchvision",
+                *imports,
+                f"file = {str(path)!r}",
+                f"model = torchvision.models.get_model({made.name!r})",
+                *changes,
+                f"model.{head} = torch.nn.Identity()",
+                f"model.load_state_dict({reader})",
+                "model.eval()",
+                "features = model(images)",
+            ]
+        )
+
+
+def torchvision_names() -> list[str]:
+    """The architectures that can be exported to torchvision, by their names in both libraries."""
+    import timm
+    import torchvision
+
+    both = {*torchvision.models.list_models()} & {*timm.list_models()}
+    return sorted(name for name in both if SAME_KEYS.fullmatch(name))
+
+
+class SafetensorsFormat(ExportFormat):
+    """Weights and what rebuilds the backbone from the file alone."""
+
+    file = "backbone.safetensors"
+
+    def write(self, source: ExportSource, path: Path) -> None:
+        """See `training.export`."""
+        write_backbone(source.backbone, source.recipe, source.identity, path)
+
+    def code(self, source: ExportSource, path: Path) -> str:
+        """See the base class."""
+        load = f"model = simsiam_zoo.load_backbone({str(path)!r})"
+        return "\n".join(["import simsiam_zoo", load, "features = model(images)"])
+
+
+def _write_state(source: ExportSource, path: Path) -> None:
+    state = plain_state(source.backbone)
+    with atomic_write(path) as file:
+        if path.suffix in PICKLED:
+            torch.save(state, file)
+        else:
+            metadata = backbone_metadata(source.backbone, source.recipe, source.identity)
+            file.write(save(state, metadata))

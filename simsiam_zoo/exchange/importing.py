@@ -9,6 +9,7 @@ goes on from them has another identity than one from random weights.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,16 @@ from typing import Any
 
 import torch
 
-from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.exchange.layouts import Weights, file_digest, fit, read_weights
-from simsiam_zoo.model.backbones import timm_recipe
+from simsiam_zoo.catalog import PARTS, catalog
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.exchange.weights import Weights, below_prefix, file_digest, fit, read_weights
 from simsiam_zoo.model.build import Parts, set_up
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.folders import made_folder
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.meter import Meter
@@ -50,12 +51,16 @@ class Imported:
         run: the run.
         layout: `simsiam` or `backbone`.
         parts: which of its parts have the checkpoint's weights; the others are at their start.
+        prefix: what stood before the backbone's keys in the file; mostly "".
+        left_out: first words of the keys beside that prefix, which the run has not.
         resumable: whether `train --resume` can go on with it: its data was at hand.
     """
 
     run: Run
     layout: str
     parts: tuple[str, ...]
+    prefix: str
+    left_out: tuple[str, ...]
     resumable: bool
 
 
@@ -71,7 +76,7 @@ def import_checkpoint(
     """Make a run's folder of SimSiam's original checkpoints, or of a timm or torchvision backbone.
 
     Args:
-        checkpoint: the file; see `layouts.py` for what is understood.
+        checkpoint: the file; see `weights.py` for what is understood.
         out: the run's folder, new or empty.
         backbone: which one it is, where the file does not say.
         preset, file, settings: the recipe, as for `Recipe.make`: what the weights were trained by,
@@ -94,7 +99,7 @@ def import_checkpoint(
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             setup = prepare(recipe) if _at_hand(recipe) else None
             siamese = build(recipe) if setup is None else setup.siamese
-            _fill(siamese, weights, checkpoint)
+            prefix, left_out = _fill(siamese, weights, checkpoint)
             set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
             imported = {
                 "source": checkpoint.name,
@@ -106,7 +111,8 @@ def import_checkpoint(
             _write(out, recipe, setup, siamese, imported)
     finally:
         torch.set_num_threads(threads)
-    return Imported(Run(out, recipe), weights.layout, tuple(weights.parts), setup is not None)
+    parts, resumable = tuple(weights.parts), setup is not None
+    return Imported(Run(out, recipe), weights.layout, parts, prefix, left_out, resumable)
 
 
 def _recipe(
@@ -123,7 +129,7 @@ def _recipe(
     Raises:
         InputError: the architecture is not known, or the user and the file contradict each other.
     """
-    if backbone and weights.arch and backbone != weights.arch:
+    if backbone and weights.arch and not _same_backbone(backbone, weights.arch):
         raise InputError(
             f"{checkpoint} says that its arch is {weights.arch!r}, and --backbone says {backbone!r}"
         )
@@ -135,11 +141,16 @@ def _recipe(
         )
     stated = {"backbone": name, **weights.settings, "training.init": digest[:16]}
     given = {key.partition(".")[0]: key for key in settings}
-    for key in stated:
-        if (part := key.partition(".")[0]) != "training" and part in given:
-            raise InputError(f"{given[part]} cannot be set: the {part} is as {checkpoint} has it")
+    for word in dict.fromkeys(key.partition(".")[0] for key in stated):
+        if word in PARTS and word in given:
+            raise InputError(f"{given[word]} cannot be set: the {word} is as {checkpoint} has it")
     base = preset if preset is not None or file is not None else PRESET
-    return Recipe.make(base, file, {**settings, **stated})
+    return Recipe.make(base, file, {**stated, **settings, "training.init": stated["training.init"]})
+
+
+def _same_backbone(one: str, other: str) -> bool:
+    known = catalog()
+    return one == other or known.resolve("backbone", one).id == known.resolve("backbone", other).id
 
 
 def _at_hand(recipe: Recipe) -> bool:
@@ -150,35 +161,53 @@ def _at_hand(recipe: Recipe) -> bool:
     return True
 
 
-def _fill(siamese: Siamese, weights: Weights, checkpoint: Path) -> None:
+def _fill(siamese: Siamese, weights: Weights, checkpoint: Path) -> tuple[str, tuple[str, ...]]:
+    """Load the parts that the file holds; the backbone's prefix there, and what was left out."""
+    prefix, left_out = "", list[str]()
     for part, state in weights.parts.items():
         module = siamese.get_submodule(part)
-        headless = part == "backbone"
-        if headless and timm_recipe(module) is None:
-            raise PluginError("only timm's backbones can be imported: others' keys are not known")
         own = module.state_dict()
+        headless = part == "backbone"
+        if headless and weights.layout == "backbone":
+            state, prefix, left_out = below_prefix(state, own)
         module.load_state_dict(fit(state, own, part, checkpoint, headless))
+    return prefix, tuple(left_out)
 
 
 def _write(
     out: Path, recipe: Recipe, setup: Setup | None, siamese: Siamese, imported: dict[str, Any]
 ) -> None:
-    """Write the folder: the checkpoint of step 0, from which `train --resume` goes on."""
+    """Write the folder: the checkpoint of step 0, from which `train --resume` goes on.
+
+    On an error nothing is left behind.
+    """
     lock = _unresumable_lock(recipe) if setup is None else setup.lock
     name = identity(lock)
     record = Record(out, recipe, {**lock, "imported": imported}, name)
-    with disk_trouble(out), record:
-        record.start()
-        if setup is None:
-            plain = {"identity": name, "step": 0, "elapsed": 0.0, "siamese": siamese.state_dict()}
-            save_checkpoint(record.checkpoints, 0, plain)
-        else:
-            try:
-                Keeper(setup, record, Progress(), Meter(setup)).save(0, 0.0, done=True, again=False)
-            except NotFiniteError:
-                raise InputError("the weights to import are not finite") from None
-            keep_start(out, of_parts(siamese, imported["parts"]))
-        write_backbone(siamese.backbone, recipe, name, out / "backbone.safetensors")
+    with disk_trouble(out), made_folder(out), record:
+        try:
+            record.start()
+            _save(record, setup, siamese, name, imported["parts"])
+            write_backbone(siamese.backbone, recipe, name, out / "backbone.safetensors")
+        except BaseException:
+            for entry in out.iterdir():
+                if entry.name != ".lock":  # the record holds it, and removes it
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            raise
+
+
+def _save(
+    record: Record, setup: Setup | None, siamese: Siamese, name: str, parts: list[str]
+) -> None:
+    if setup is None:
+        plain = {"identity": name, "step": 0, "elapsed": 0.0, "siamese": siamese.state_dict()}
+        save_checkpoint(record.checkpoints, 0, plain)
+        return
+    try:
+        Keeper(setup, record, Progress(), Meter(setup)).save(0, 0.0, done=True, again=False)
+    except NotFiniteError:
+        raise InputError("the weights to import are not finite") from None
+    keep_start(record.folder, of_parts(siamese, parts))
 
 
 def _unresumable_lock(recipe: Recipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_fo
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # in torch's refusal: what the file wants to import
 _SHARE = re.compile(r"step-(\d{8,})\.\d+-of-\d+\.pt\Z")
 
 
@@ -99,12 +101,15 @@ def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
     raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
 
 
-def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, mapped: bool = False, harmless: Sequence[Any] = ()
+) -> dict[str, Any]:
     """Read one checkpoint, tensors on the CPU; its digest is checked where there is one.
 
     Args:
         path: the file.
         mapped: leave tensors on the disk until they are looked at.
+        harmless: types that may stand beside tensors and plain values: reading them runs nothing.
 
     Raises:
         InputError: it cannot be opened.
@@ -114,15 +119,21 @@ def load_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
         expected = _expected_digest(path)
         if expected is not None and _sha256(path) != expected:
             raise DataError(f"the checkpoint {path} is damaged: its digest differs")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*harmless]):
             warnings.simplefilter("ignore")  # torch remarks on damage before it fails on it
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise InputError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        found = _GLOBAL.search(str(error))
+        what = f"more than tensors and plain values ({found[1]})" if found else "no such values"
         raise DataError(
-            f"the checkpoint {path} is damaged, or holds more than tensors and plain values;"
-            " nothing in it was run"
+            f"the checkpoint {path} is damaged, or holds {what}; nothing in it was run",
+            "Whoever trusts it can save its tensors alone, in Python:\n"
+            f"  table = torch.load({str(path)!r}, weights_only=False)\n"
+            '  torch.save({"state_dict": table["state_dict"]}, "tensors.pth")'
+            if found
+            else None,
         ) from None
     except DataError:
         raise

@@ -51,6 +51,24 @@ def new_run_folder(name: str) -> Path:
 
 
 @contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` and those above it; on an error remove those that were made, if empty again.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Write a file beside `path`, fsync it, and rename it over `path`; on an error leave no trace.
 

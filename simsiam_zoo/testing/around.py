@@ -1,4 +1,4 @@
-"""Checks of what is around a network: protocols, loggers, launchers."""
+"""Checks of what is around a network: protocols, loggers, launchers, formats."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import torch
 
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.protocol import Score
+from simsiam_zoo.exchange.export import ExportSource, create_format, write_checked
+from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
 from simsiam_zoo.testing.checks import Broken, check, expect
 from simsiam_zoo.testing.inputs import made
 from simsiam_zoo.testing.plugins import Subject
+from simsiam_zoo.training.run import Run, build
 
 _CLASSES = 3
 _SECONDS = 120.0
@@ -132,6 +135,26 @@ def a_launcher_runs_jobs(subject: Subject) -> None:
             close = getattr(launcher, "close", None)
             if close is not None:
                 close()
+
+
+@check(
+    "written",
+    "format",
+    asks="a format is an ExportFormat: write makes a file or folder, and code gives Python that"
+    " loads it and takes images to the features that the backbone itself gives.",
+    way_out="follow simsiam_zoo.plugin.ExportFormat; code may import any library.",
+)
+def a_format_gives_the_same_features(subject: Subject) -> None:
+    """ResNet-18, which every library has, at 32 px."""
+    recipe = Recipe.make("digits", None, {"backbone": "resnet18", "data.image_size": 32})
+    form = create_format(subject.part)
+    with tempfile.TemporaryDirectory() as name:
+        run = Run(Path(name) / "run", recipe)
+        run.__dict__.update(lock={}, result=None)  # of a run that was not evaluated
+        source = ExportSource(build(recipe).eval().backbone, recipe, run=run)
+        out = Path(name) / form.file
+        write_checked(form, subject.part.name, source, out)
+        expect(out.exists(), f"wrote no {form.file}")
 
 
 def _run_jobs(launcher: Any, folder: Path) -> None:

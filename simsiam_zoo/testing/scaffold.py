@@ -89,6 +89,11 @@ _SKETCHES = {
         "simsiam-zoo ablate stop-gradient --preset digits --launcher {}",
         ('Param("nice", int, 0, "How far they step back", min=0, max=19)',),
     ),
+    "format": _Sketch(
+        "Weights as numpy arrays, for timm's model",
+        "simsiam-zoo export RUN --to {}",
+        ('Param("compressed", bool, False, "A smaller file")',),
+    ),
     "preset": _Sketch("Digits with a wider projector", "simsiam-zoo train --preset {}"),
     "study": _Sketch("What two of the parts are for", "simsiam-zoo ablate {}"),
 }

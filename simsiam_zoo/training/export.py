@@ -48,8 +48,18 @@ def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Pat
 
 
 def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU, contiguous and of no module any more."""
-    return {key: value.detach().cpu().contiguous() for key, value in backbone.state_dict().items()}
+    """The state dict on the CPU, contiguous; tensors that modules share are copied for each key.
+
+    safetensors refuses shared memory, and timm reads each key.
+    """
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in backbone.state_dict().items():
+        plain = value.detach().cpu().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        state[key] = plain.clone() if memory in seen else plain
+        seen.add(memory)
+    return state
 
 
 def backbone_metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dict[str, str]:

@@ -126,7 +126,7 @@ def test_the_examples_of_show_hold(kind, name, capsys):
     known = catalog()
     expected = known.resolve(kind, name)
     *_, spec = shlex.split(shown["example"]["command"])
-    if kind in ("launcher", "study"):  # they have no place in a recipe
+    if kind in ("launcher", "format", "study"):  # they have no place in a recipe
         assert shown["example"]["toml"] is None
         assert known.resolve(kind, spec) == expected
         return

@@ -14,6 +14,7 @@ from simsiam_zoo.training.run import Run
 
 NARROW: dict[str, object] = {
     "data.image_size": 32,
+    "data.mean": [0.1, 0.2, 0.3],
     "training.threads": 1,
     "training.precision": "fp32",
     "projector": "mlp:layers=1,out_dim=8",
@@ -35,7 +36,8 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
             torch.manual_seed(0)
             backbone = stir(catalog().resolve("backbone", name).create(image_size=32))
             file: Path = folder / "weights.safetensors"
-            save_file({k: v.contiguous() for k, v in backbone.state_dict().items()}, file)
+            state = {k: v.clone().contiguous() for k, v in backbone.state_dict().items()}
+            save_file(state, file)
             made[name] = import_checkpoint(file, folder / "run", backbone=name, settings=NARROW).run
         return made[name]
 

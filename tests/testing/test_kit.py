@@ -43,6 +43,7 @@ SAYS = {
     "figures": ", and 0.",
     "rows": "changed the row that it was given",
     "jobs": "says exit code 0 of a command that ended with 7",
+    "written": "gives other features: they differ by up to",
     "recipe": "widht",
     "model": "projector wrong-zoo/run could not be built: RuntimeError: 512 features",
     "arms": "has no arm beside its base",

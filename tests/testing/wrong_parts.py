@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.data.image import View
 from simsiam_zoo.data.shards import Dataset, open_shards
 from simsiam_zoo.evaluation.knn import KnnProtocol
+from simsiam_zoo.exchange.export import ExportSource, SafetensorsFormat
 from simsiam_zoo.model.siamese import GradientPolicy, Part
 from simsiam_zoo.studies.local import LocalLauncher
 
@@ -196,3 +198,8 @@ class Jobs(LocalLauncher):
     def poll(self, job: str) -> int | None:
         code = super().poll(job)
         return code if code is None else 0
+
+
+class Written(SafetensorsFormat):
+    def code(self, source: ExportSource, path: Path) -> str:
+        return super().code(source, path) + " * 1.5"

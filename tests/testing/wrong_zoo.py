@@ -13,6 +13,7 @@ _WRONG = {
     "protocol": ("Figures",),
     "logger": ("Rows",),
     "launcher": ("Jobs",),
+    "format": ("Written",),
 }
 FOUND_BY = {
     "channels-last": "channels-last",

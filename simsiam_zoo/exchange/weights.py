@@ -1,0 +1,343 @@
+"""Weights in files: a backbone from its own file, and checkpoints of other makers.
+
+Two layouts of other makers are known:
+
+- *simsiam*, the original release's: a table with `arch` and `state_dict`; the keys
+  `module.encoder.*` are torchvision's ResNet, with the projector in the place of its `fc`, and
+  `module.predictor.*` is the predictor;
+- *backbone*: a state dict of timm or torchvision, plain or in a table under `state_dict`, `model`
+  or `student`; `.safetensors` too. Its keys may stand behind a prefix that a training library put
+  there: `module.`, `backbone.`, `encoder_q.`, `student.backbone.`, ...
+
+Nothing is unpickled but tensors and plain values (`weights_only`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path, PosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import Resolved, catalog
+from simsiam_zoo.errors import DataError, InputError, PluginError
+from simsiam_zoo.runtime.checkpoint import load_checkpoint
+
+State = dict[str, Tensor]
+"""A state dict: key → tensor."""
+
+_TABLES = ("state_dict", "model", "student")
+_WRAPPERS = re.compile(r"(^|(?<=\.))_orig_mod\.")  # torch.compile, around a model or inside one
+_RESNET = re.compile(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d")
+_HEAD = re.compile(r"(fc|classifier|head|head_dist|pre_logits|AuxLogits|aux\d)\.")
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+_COPIES = re.compile(r"(^|[._])(teacher|encoder_k|momentum|target|ema)([._]|$)")
+"""Prefixes of a second network that follows the first; the first is the one that was trained."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint holds, by the parts of a run.
+
+    Attributes:
+        layout: `simsiam` or `backbone`.
+        arch: the backbone's name or id, as the file states it; None where it does not.
+        parts: the part's name → its state dict.
+        settings: what the file says of the recipe besides.
+    """
+
+    layout: str
+    arch: str | None
+    parts: dict[str, State]
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BackboneFile:
+    """A `.safetensors` file of a run or of `simsiam-zoo export`.
+
+    Attributes:
+        state: the weights, by timm's keys or the component's own.
+        part: the component that makes the module.
+        data: `image_size`, `mean` and `std` of the images that it was trained on.
+    """
+
+    state: State
+    part: Resolved
+    data: dict[str, Any]
+
+
+def load_backbone(path: Path | str) -> nn.Module:
+    """The backbone in a `.safetensors` file of a run or of `simsiam-zoo export`.
+
+    The file's metadata name a component of the catalogue, its parameters and the image size; that
+    component makes the module. Nothing in the file is executed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The backbone, [N, 3, H, W] → features [N, in_dim], on the CPU and in eval mode. Its
+        attribute `zoo_data` holds `image_size`, `mean` and `std` of the images it was trained on.
+
+    Raises:
+        InputError: there is no such file, or it is not one of ours.
+        DataError: it is damaged, or its weights do not fit what its metadata say.
+        PluginError: the backbone's component is not installed here.
+    """
+    path = Path(path)
+    file = _backbone_file(path, *_read_safetensors(path))
+    if file is None:
+        raise InputError(
+            f"{path} does not say which backbone its weights are of",
+            "Name a file that simsiam-zoo wrote, or read it with: simsiam-zoo import.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        backbone: nn.Module = file.part.create(image_size=file.data["image_size"])
+    try:
+        backbone.load_state_dict(file.state)
+    except RuntimeError as error:
+        what = str(error).partition("\n")[2].strip().partition("\n")[0]
+        raise DataError(f"{path} does not fit its backbone {file.part.id}: {what}") from None
+    backbone.__dict__["zoo_data"] = file.data
+    if isinstance(stated := getattr(backbone, "pretrained_cfg", None), dict):
+        size = (3, file.data["image_size"], file.data["image_size"])
+        mean, std = tuple(file.data["mean"]), tuple(file.data["std"])
+        stated.update(input_size=size, test_input_size=None, mean=mean, std=std)
+    return backbone.eval()
+
+
+def _backbone_file(path: Path, state: State, metadata: dict[str, str]) -> BackboneFile | None:
+    """What the metadata say; None where they are not ours.
+
+    Raises:
+        DataError: they are damaged.
+        PluginError: the backbone's component is not installed here.
+    """
+    if (name := metadata.get("simsiam_zoo.backbone")) is None:
+        return None
+    try:
+        params, data = (json.loads(metadata[f"simsiam_zoo.{key}"]) for key in ("params", "data"))
+        data = {key: data[key] for key in ("image_size", "mean", "std")}
+        data["image_size"] = int(data["image_size"])
+        params = {key: value for key, value in params.items() if value is not None}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"the metadata of {path} are damaged: {error}") from None
+    try:
+        part = catalog().resolve("backbone", name, params)
+    except InputError as error:
+        raise PluginError(
+            f"{path} holds the backbone {name}, which is not installed here: {error.what}"
+        ) from None
+    return BackboneFile(state, part, data)
+
+
+def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return state, dict(file.metadata() or {})
+    except Exception as error:  # the reader's own class, which no module of it names publicly
+        raise DataError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a checkpoint, and tell what its layout is.
+
+    Raises:
+        InputError: there is no such file, or no layout that is known here.
+        DataError: it is damaged, or holds more than tensors and plain values.
+        PluginError: it is a backbone's own file, and its component is not installed here.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        state, metadata = _read_safetensors(path)
+        if (file := _backbone_file(path, state, metadata)) is not None:
+            params = {key: value for key, value in file.part.params.items() if value is not None}
+            settings: dict[str, object] = {f"backbone.{key}": params[key] for key in params}
+            settings["data.image_size"] = file.data["image_size"]
+            return Weights("backbone", file.part.id, {"backbone": state}, settings)
+        table: dict[str, Any] = dict(state)
+    else:
+        table = load_checkpoint(path, harmless=_harmless())
+    if "siamese" in table:
+        raise InputError(
+            f"{path} is a checkpoint of simsiam-zoo",
+            "It needs no import: name the run's folder.",
+        )
+    arch = table.get("arch", getattr(table.get("args"), "arch", None))
+    inner = next((table[key] for key in _TABLES if isinstance(table.get(key), dict)), table)
+    state = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    others = [repr(key) for key in inner if key not in state]
+    if others or not state:
+        what = f"holds {_first(others)}, and no state dict" if others else "is empty"
+        raise InputError(
+            f"{path} {what}",
+            "Name a file with tensors by their keys, plain or under 'state_dict' or 'model'.",
+        )
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    name = arch if isinstance(arch, str) else None
+    if all(any(key.startswith(part) for key in state) for part in ("encoder.", "predictor.")):
+        return _simsiam(state, name, path)
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
+    return Weights("backbone", name, {"backbone": state})
+
+
+def _harmless() -> list[Any]:
+    """Types that training scripts save beside tensors and that execute nothing when they are read.
+
+    A Namespace is a bag of attributes, a path is its words, a numpy scalar a type and its bytes.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")  # numpy 2 and 1
+    types = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDG"}
+    return [argparse.Namespace, PosixPath, np.dtype, *types, *((scalar, name) for name in names)]
+
+
+def below_prefix(weights: State, model: State) -> tuple[State, str, list[str]]:
+    """The backbone's weights, wherever a training library put them.
+
+    The prefix is the one behind which most of the model's keys are found; of two networks that
+    have as many, the one that was trained rather than its slow copy, then the file's first.
+
+    Args:
+        weights: what the file has.
+        model: the backbone's own state dict.
+
+    Returns:
+        The weights behind the prefix, by the keys after it; the prefix; the first words of the
+        keys that are not behind it.
+    """
+    hits: dict[str, int] = {}
+    for key in weights:
+        words = key.split(".")
+        for i in range(len(words)):
+            if ".".join(words[i:]) in model:
+                prefix = "".join(f"{word}." for word in words[:i])
+                hits[prefix] = hits.get(prefix, 0) + 1
+                break
+    best = max(hits, key=lambda p: (hits[p], _COPIES.search(p) is None), default="")
+    below = _below(weights, best)
+    others = dict.fromkeys(key.partition(".")[0] for key in weights if not key.startswith(best))
+    return below, best, [*others]
+
+
+def fit(weights: State, model: State, part: str, path: Path, headless: bool) -> State:
+    """The weights as a part's `load_state_dict` takes them.
+
+    Args:
+        weights: what the file has of the part.
+        model: the part's own state dict.
+        part: for messages.
+        path: for messages.
+        headless: drop a classifier, which the part has none of.
+
+    Raises:
+        InputError: keys are missing or unknown, or shapes differ; the first ones are named.
+    """
+    found = dict(weights)
+    for key, value in model.items():
+        if key.endswith("num_batches_tracked"):  # older checkpoints have none
+            found.setdefault(key, value)
+    extra = [key for key in found if key not in model]
+    if headless:
+        extra = [key for key in extra if not _HEAD.match(key)]
+    missing = [key for key in model if key not in found]
+    problems = [f"lacks {_first(missing)}"] * bool(missing)
+    problems += [f"has {_first(extra)}, which it has no place for"] * bool(extra)
+    differ = [key for key in model if key in found and found[key].shape != model[key].shape]
+    if differ and not problems:
+        key = differ[0]
+        problems = [f"has {key} {list(found[key].shape)}, not {list(model[key].shape)}"]
+        problems[0] += f" ({len(differ) - 1} more differ)" if len(differ) > 1 else ""
+    if problems:
+        raise InputError(
+            f"{path} does not fit the {part}: it {' and '.join(problems)}",
+            "Is it another architecture (--backbone) or image size (--set data.image_size)?",
+        )
+    return {key: found[key] for key in model}
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of the file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _simsiam(state: State, arch: str | None, path: Path) -> Weights:
+    """The original release's layout, in the names and with the arithmetic of a run's model."""
+    if arch is None or not _RESNET.fullmatch(arch):
+        says = "does not say its arch" if arch is None else f"says that its arch is {arch!r}"
+        raise InputError(
+            f"{path} has the layout of SimSiam's original release, but {says}",
+            "That layout is of torchvision's ResNets: resnet18, resnet50 and their kin.",
+        )
+    encoder, predictor = _below(state, "encoder."), _below(state, "predictor.")
+    stray = [key for key in state if not key.startswith(("encoder.", "predictor."))]
+    if stray:
+        raise InputError(f"{path} has {_first(stray)}, which belongs to no part of SimSiam")
+    projector = _below(encoder, "fc.")
+    backbone = {key: value for key, value in encoder.items() if not key.startswith("fc.")}
+    layers = sorted(int(key.split(".")[0]) for key, x in projector.items() if x.ndim == 2)
+    hidden = [key for key, x in predictor.items() if x.ndim == 2]
+    if not layers or len(hidden) != 2:
+        raise InputError(
+            f"{path} lacks the {'predictor' if layers else 'projector'} that SimSiam's original"
+            " release has: fc layers with BN between"
+        )
+    last = layers[-1]
+    settings: dict[str, object] = {
+        "projector": "mlp",
+        "projector.layers": len(layers),
+        "projector.hidden_dim": len(projector[f"{layers[0]}.weight"]),
+        "projector.out_dim": len(projector[f"{last}.weight"]),
+        "predictor": "mlp",
+        "predictor.hidden_dim": len(predictor[sorted(hidden)[0]]),
+    }
+    folded = fold_bias(projector, last)
+    return Weights(
+        "simsiam",
+        arch,
+        {"backbone": backbone, "projector": folded, "predictor": predictor},
+        settings,
+    )
+
+
+def fold_bias(projector: State, last: int) -> State:
+    """The projector without the bias of its last fc, which is moved into the BN that follows.
+
+    BN(Wx + b) subtracts the running mean m: (Wx + b) - m = Wx - (m - b). In training the bias has
+    no effect at all, since the batch's mean has it too.
+
+    Args:
+        projector: state dict by the layers' numbers.
+        last: number of the last fc; its BN is the one after it.
+    """
+    folded = dict(projector)
+    bias = folded.pop(f"{last}.bias", None)
+    mean = f"{last + 1}.running_mean"
+    if bias is not None and mean in folded:
+        folded[mean] = folded[mean] - bias
+    return folded
+
+
+def _below(state: State, prefix: str) -> State:
+    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
+
+
+def _first(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
