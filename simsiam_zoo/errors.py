@@ -7,6 +7,8 @@ message on stderr and an exit code (`cli/__init__.py`); from Python they are ord
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 
@@ -81,3 +83,25 @@ def did_you_mean(wrong: str, valid: Iterable[str], otherwise: str | None = None)
     """A hint that names the nearest valid spellings, or `otherwise` where none is near."""
     near = nearest(wrong, valid)
     return f"Did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def describe_error(error: BaseException, target: str = "") -> str:
+    """What plugin code raised, on one line of at most 300 characters, with the place where known.
+
+    `NameError: name 'nm' is not defined (leaky_zoo/impl.py:12)`
+
+    Args:
+        error: what was raised.
+        target: `"module:attribute"` or a module of the plugin. The place is the innermost line of
+            its top-level package, since below it stands other people's code.
+    """
+    package = target.partition(":")[0].partition(".")[0]
+    places = []
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
+            _, found, below = frame.f_code.co_filename.rpartition(f"{os.sep}{package}")
+            places.append(f" ({package if found else ''}{below}:{number})")
+    text = f"{type(error).__name__}: {error}"
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    place = places[-1] if places else ""
+    return (line if len(line) <= 300 else f"{line[:297]}...") + place

@@ -12,8 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from simsiam_zoo.catalog.component import Component, Family, Param
-from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.catalog import Component, Family, Param, hookimpl
 from simsiam_zoo.errors import DataError, InputError, PluginError
 
 if TYPE_CHECKING:

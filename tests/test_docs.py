@@ -116,7 +116,7 @@ def summary(name: str, value: Any) -> str:
     if inspect.isclass(value) or inspect.isfunction(value):
         return paragraph(value)
     homes = [home for home, names in plugin._HOMES.items() if name in names] or [
-        "catalog.hookspecs"
+        "catalog.component"
     ]
     body = ast.parse((ROOT / "simsiam_zoo" / f"{homes[0].replace('.', '/')}.py").read_text()).body
     return dict(documented(body))[name]

@@ -8,15 +8,13 @@ from simsiam_zoo.catalog.component import (
     PARTS,
     Component,
     Family,
-    Param,
-    Value,
+    hookimpl,
     load_target,
 )
-from simsiam_zoo.catalog.discovery import API, HOST, Plugin, discover, selection
-from simsiam_zoo.catalog.entry import Entry, Resolved
-from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.catalog.discovery import API, HOST, Plugin, canonical_name, discover, selection
 from simsiam_zoo.catalog.local import local_files, use_file
-from simsiam_zoo.catalog.spec import split_spec
+from simsiam_zoo.catalog.lookup import CatalogEntry, Resolved
+from simsiam_zoo.catalog.param import Param, Value, split_spec
 
 __all__ = [
     "API",
@@ -26,13 +24,14 @@ __all__ = [
     "KINDS",
     "PARTS",
     "Catalog",
+    "CatalogEntry",
     "Component",
-    "Entry",
     "Family",
     "Param",
     "Plugin",
     "Resolved",
     "Value",
+    "canonical_name",
     "catalog",
     "check_kind",
     "discover",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,21 +12,19 @@ from simsiam_zoo.catalog.discovery import (
     HOST,
     SELECTION,
     Plugin,
+    canonical_name,
     disabled,
     discover,
-    normalize,
-    one_line,
     selection,
 )
-from simsiam_zoo.catalog.entry import Entry, Resolved
 from simsiam_zoo.catalog.local import LocalFile, local_files
-from simsiam_zoo.catalog.lookup import Index, Match
-from simsiam_zoo.catalog.spec import complete_params, split_spec
+from simsiam_zoo.catalog.lookup import CatalogEntry, Match, NameIndex, Resolved, ask_names
+from simsiam_zoo.catalog.param import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
 
 
 class Catalog:
-    """What `plugins` supply, by kind and name. `Index` has the rules.
+    """What `plugins` supply, by kind and name. `NameIndex` has the rules.
 
     Args:
         plugins: as `discover` gives them. Their order is the order of listings, nothing else.
@@ -35,18 +32,18 @@ class Catalog:
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.plugins = tuple(plugins)
-        self._index = Index(self.plugins)
+        self._index = NameIndex(self.plugins)
 
-    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
+    def entries(self, kind: str | None = None) -> tuple[CatalogEntry, ...]:
         """Components and families of one kind, or of all in the order of `KINDS`."""
         kinds = KINDS if kind is None else (check_kind(kind),)
         return tuple(self._entry(match) for each in kinds for match in self._index.of_kind(each))
 
-    def families(self, kind: str) -> tuple[Entry, ...]:
+    def families(self, kind: str) -> tuple[CatalogEntry, ...]:
         """The families of one kind."""
         return tuple(entry for entry in self.entries(kind) if entry.is_family)
 
-    def members(self, family: Entry) -> tuple[str, ...]:
+    def members(self, family: CatalogEntry) -> tuple[str, ...]:
         """The names in a family, sorted.
 
         Raises:
@@ -60,7 +57,7 @@ class Catalog:
             )
         return tuple(self._index.members(match))
 
-    def pretrained(self, family: Entry) -> tuple[str, ...]:
+    def pretrained(self, family: CatalogEntry) -> tuple[str, ...]:
         """The members of a family that have pretrained weights; none where it cannot say.
 
         Raises:
@@ -70,18 +67,14 @@ class Catalog:
         if ask is None:
             return ()
         members = frozenset(self.members(family))
-        try:
-            with contextlib.redirect_stdout(sys.stderr):
-                return tuple(sorted(members.intersection(ask())))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a stranger's function, as in discovery
+        names, cause = ask_names(ask, family.component.target)
+        if cause is not None:
             raise PluginError(
-                f"{family.kind} {family.call} cannot say what has pretrained weights:"
-                f" {one_line(error)}"
-            ) from error
+                f"{family.kind} {family.call} cannot say what has pretrained weights: {cause}"
+            )
+        return tuple(name for name in names if name in members)
 
-    def member_call(self, family: Entry, member: str) -> str:
+    def member_call(self, family: CatalogEntry, member: str) -> str:
         """The shortest spelling that means this member of a family and nothing else."""
         return self._shortest(Match(family.component, family.plugin, member))
 
@@ -119,7 +112,7 @@ class Catalog:
             member=match.member,
         )
 
-    def family(self, kind: str, name: str) -> Entry:
+    def family(self, kind: str, name: str) -> CatalogEntry:
         """The family `[distribution/]prefix`. Raises as `resolve` does."""
         distribution, prefix = _split_distribution(name)
         return self._entry(self._family(check_kind(kind), distribution, prefix, name))
@@ -160,19 +153,19 @@ class Catalog:
             return match.short if _is_alone(match, families) else match.full
         return match.full
 
-    def _entry(self, match: Match) -> Entry:
+    def _entry(self, match: Match) -> CatalogEntry:
         kind, plugin = match.component.kind, match.plugin
         search = self._index.families if match.is_family else self._index.named
         found = search(kind, match.name)
         end = ":*" if match.is_family else ""
         if _is_alone(match, found):
-            return Entry(match.component, plugin, match.name + end)
+            return CatalogEntry(match.component, plugin, match.name + end)
         built_in = found[0].plugin.distribution == HOST
         call = f"{plugin.distribution}/{match.name}{end}"
-        return Entry(match.component, plugin, call, "shadowed" if built_in else "ambiguous")
+        return CatalogEntry(match.component, plugin, call, "shadowed" if built_in else "ambiguous")
 
     def _unknown(self, kind: str, written: str) -> ZooError:
-        """The error for a name that nobody supplies, with all that may help."""
+        """The error for a name that no plugin supplies, with all that may help."""
         distribution, rest = _split_distribution(written)
         what = f"unknown {kind} {written!r}"
         unusable = [plugin for plugin in self.plugins if plugin.status != "ok"]
@@ -257,10 +250,10 @@ def _catalog(
         )
     for plugin in plugins:
         if plugin.status == "broken":
-            _tell(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
+            _warn(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
     for name in sorted((only or set()) - installed):
         hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
-        _tell(f"{SELECTION} names {name}, which has no plugin here. {hint}")
+        _warn(f"{SELECTION} names {name}, which has no plugin here. {hint}")
     return Catalog([*plugins, *(file.plugin for file in files)])
 
 
@@ -276,12 +269,12 @@ def _split_distribution(name: str) -> tuple[str | None, str]:
     distribution, slash, rest = name.partition("/")
     if not slash or ":" in distribution:  # a member may have a slash of its own: `hf:org/model`
         return None, name
-    return normalize(distribution), rest
+    return canonical_name(distribution), rest
 
 
 def _is_alone(match: Match, found: list[Match]) -> bool:
     return len(found) == 1 and found[0].component is match.component
 
 
-def _tell(text: str) -> None:
+def _warn(text: str) -> None:
     print(f"{HOST}: {text}", file=sys.stderr)

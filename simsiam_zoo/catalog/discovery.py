@@ -12,17 +12,16 @@ import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pluggy
 
-from simsiam_zoo.catalog import hookspecs
-from simsiam_zoo.catalog.component import Component, Family
-from simsiam_zoo.catalog.config import config_path, disabled_distributions
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.catalog import component as hookspecs
+from simsiam_zoo.catalog.component import PROJECT, Component, Family
+from simsiam_zoo.errors import InputError, describe_error, did_you_mean
 
 API = "v1"
 """The version of the plugin API that this host speaks; it is part of the entry-point group."""
@@ -33,9 +32,14 @@ HOST = "simsiam-zoo"
 SELECTION = "SIMSIAM_ZOO_PLUGINS"
 """The environment variable that limits plugins by distribution."""
 
+CONFIG = "SIMSIAM_ZOO_CONFIG"
+"""The environment variable that says where the configuration file is; empty: there is none."""
+
 _GROUP = re.compile(r"simsiam_zoo\.(v\d+)\Z")
+_CONFIG_KEYS = {"plugins": ("disabled",)}
 
 Status = Literal["ok", "broken", "incompatible", "disabled"]
+_Import = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
 
-def normalize(distribution: str) -> str:
+def canonical_name(distribution: str) -> str:
     """The distribution's name as PEP 503 compares it: `Swish_Zoo` is `swish-zoo`."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
@@ -83,20 +87,70 @@ def selection() -> frozenset[str] | None:
     text = os.environ.get(SELECTION)
     if text is None:
         return None
-    return frozenset(normalize(name.strip()) for name in text.split(",") if name.strip())
+    return frozenset(canonical_name(name.strip()) for name in text.split(",") if name.strip())
+
+
+def config_path() -> Path | None:
+    """Where the user's configuration file is, whether it exists or not; None: there is none."""
+    text = os.environ.get(CONFIG)
+    if text is not None:
+        return Path(text).expanduser() if text else None
+    import platformdirs
+
+    return platformdirs.user_config_path("simsiam-zoo") / "config.toml"
 
 
 def disabled() -> frozenset[str]:
     """The distributions that the configuration file switches off.
 
+        [plugins]
+        disabled = ["some-zoo"]
+
+    A file that is wrong is an error, not a warning: what it was to switch off would be imported.
+
     Raises:
-        InputError: the file is wrong, or names simsiam-zoo itself.
+        InputError: the file that SIMSIAM_ZOO_CONFIG names is missing, or a file cannot be read, is
+            not TOML, says something that this version does not know, or names simsiam-zoo itself.
     """
     path = config_path()
-    names = frozenset(map(normalize, disabled_distributions(path)))
-    if HOST in names:
+    tree = {} if path is None else _read_config(path)
+    plugins = tree.get("plugins", {})
+    if not isinstance(plugins, dict):
+        raise _wrong(path, "has a plugins that is no table", "Write [plugins].")
+    for prefix, table, known in (("", tree, _CONFIG_KEYS), ("plugins.", plugins, ("disabled",))):
+        for key in table:
+            if key not in known:
+                there = f"There is {', '.join(prefix + name for name in known)}."
+                hint = did_you_mean(key, known, there)
+                raise _wrong(path, f"has an unknown key {prefix}{key}", hint)
+    names = plugins.get("disabled", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _wrong(path, f"has plugins.disabled = {names!r}", 'Write disabled = ["some-zoo"].')
+    off = frozenset(map(canonical_name, names))
+    if HOST in off:
         raise InputError(f"the configuration {path} disables {HOST}, which has the components")
-    return names
+    return off
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows write a BOM
+    except FileNotFoundError:
+        if os.environ.get(CONFIG):
+            raise _wrong(path, "does not exist", f"{CONFIG} names it.") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(path, f"cannot be read: {error}") from None
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _wrong(path, f"is not TOML: {error}") from None
+
+
+def _wrong(path: Path | None, what: str, hint: str | None = None) -> InputError:
+    return InputError(f"the configuration {path} {what}", hint)
 
 
 def discover(only: Collection[str] | None = None, off: Collection[str] = ()) -> tuple[Plugin, ...]:
@@ -105,25 +159,25 @@ def discover(only: Collection[str] | None = None, off: Collection[str] = ()) -> 
     The order does not depend on when or where something was installed.
 
     Args:
-        only: normalized distributions to load besides the built-in one; None loads all.
-        off: normalized distributions that the configuration file switches off. What `only` names is
-            loaded nevertheless: it is the nearer word.
+        only: canonical names of distributions to load besides the built-in one; None loads all.
+        off: canonical names of distributions that the configuration file switches off. `only` takes
+            precedence over `off`.
     """
     plugins: list[Plugin] = []
     supplied: dict[tuple[str, object], str] = {}
-    for plugin, get in sorted(_installed(), key=_order):
+    for plugin, load in sorted(_installed(), key=_order):
         if plugin.status == "ok" and only is not None and plugin.distribution not in {HOST, *only}:
             plugin = replace(plugin, status="disabled", cause=f"not named in {SELECTION}")
         if plugin.status == "ok" and only is None and plugin.distribution in off:
             plugin = replace(plugin, status="disabled", cause=f"switched off in {config_path()}")
         if plugin.status == "ok":
-            plugin = _without_repeats(load(plugin, get), supplied)
+            plugin = _without_repeats(load_plugin(plugin, load), supplied)
         plugins.append(plugin)
     return tuple(plugins)
 
 
-def load(plugin: Plugin, get: Callable[[], object]) -> Plugin:
-    """Import a plugin with `get` and ask it what it supplies.
+def load_plugin(plugin: Plugin, load: _Import) -> Plugin:
+    """Import a plugin with `load` and ask it what it supplies.
 
     Whatever it raises is caught, SystemExit included, and what it prints goes to stderr: stdout
     belongs to the command that was asked for.
@@ -131,26 +185,19 @@ def load(plugin: Plugin, get: Callable[[], object]) -> Plugin:
     start, before = time.perf_counter(), "torch" in sys.modules
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            components = _ask(get(), plugin)
+            components = _call_hook(load(), plugin)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        plugin = replace(plugin, status="broken", cause=one_line(error))
+        cause = describe_error(error, plugin.module)
+        plugin = replace(plugin, status="broken", cause=cause)
     else:
         plugin = replace(plugin, components=components)
     after = None if before else "torch" in sys.modules
     return replace(plugin, seconds=time.perf_counter() - start, imported_torch=after)
 
 
-def one_line(error: BaseException) -> str:
-    """The error's type and message on one line."""
-    text = " ".join(traceback.format_exception_only(error))
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    line = " ".join(printable.split())
-    return line if len(line) <= 300 else f"{line[:297]}..."
-
-
-def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
+def _installed() -> Iterator[tuple[Plugin, _Import]]:
     """Each distribution's plugins, from metadata alone."""
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
@@ -168,7 +215,7 @@ def _installed() -> Iterator[tuple[Plugin, Callable[[], object]]]:
 def _entry_points_text(distribution: importlib.metadata.Distribution) -> str:
     try:
         return distribution.read_text("entry_points.txt") or ""
-    except (OSError, UnicodeDecodeError):  # a stranger's damaged file, and none of our business
+    except (OSError, UnicodeDecodeError):  # some distribution's damaged file, perhaps no plugin's
         return ""
 
 
@@ -179,20 +226,23 @@ def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[st
         # and parsing the whole description with it would cost milliseconds for each plugin.
         head = dict(line.partition(": ")[::2] for line in text.partition("\n\n")[0].splitlines())
         if head.keys() >= {"Name", "Version"}:
-            return normalize(head["Name"].strip()), head["Version"].strip()
+            return canonical_name(head["Name"].strip()), head["Version"].strip()
         metadata = distribution.metadata
-        return normalize(metadata["Name"]), metadata["Version"]
-    except Exception:  # a leftover folder without METADATA; the error differs between Pythons
-        return "unknown", "unknown"
+        return canonical_name(metadata["Name"]), metadata["Version"]
+    except Exception:  # a folder without METADATA; the error differs between Pythons
+        # Its own name tells it from others: left_over-1.0.dist-info.
+        folder = Path(str(getattr(distribution, "_path", "unknown"))).stem
+        name, _, version = folder.partition("-")
+        return canonical_name(name), version or "unknown"
 
 
 def _entry_points(
     distribution: importlib.metadata.Distribution, name: str, version: str
-) -> Iterator[tuple[Plugin, Callable[[], object]]]:
+) -> Iterator[tuple[Plugin, _Import]]:
     try:
         points = list(distribution.entry_points)
     except Exception as error:  # importlib.metadata has no error of its own for a malformed file
-        cause = f"entry_points.txt cannot be read: {one_line(error)}"
+        cause = f"entry_points.txt cannot be read: {describe_error(error)}"
         yield Plugin("unknown", "unknown", name, version, API, "broken", cause), lambda: None
         return
     found = [(match[1], point) for point in points if (match := _GROUP.match(point.group))]
@@ -211,21 +261,21 @@ def _order(found: tuple[Plugin, object]) -> tuple[bool, str, str]:
     return plugin.distribution != HOST, plugin.distribution, plugin.name
 
 
-def _ask(plugin: object, origin: Plugin) -> tuple[Component | Family, ...]:
-    """What `plugin` supplies, from a manager of its own: no other's hooks mix in."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
+def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]:
+    """What `module` supplies, from a manager of its own: no other's hooks mix in."""
+    manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(plugin, f"{origin.distribution}/{origin.name}")
+    manager.register(module, f"{plugin.distribution}/{plugin.name}")
     manager.check_pending()
-    if not manager.get_hookcallers(plugin):
-        raise ValueError(f"nothing in {origin.module} is marked with simsiam_zoo.hookimpl")
+    if not manager.get_hookcallers(module):
+        raise ValueError(f"nothing in {plugin.module} is marked with simsiam_zoo.plugin.hookimpl")
     supplied: dict[object, Component | Family] = {}
     for results in manager.hook.zoo_components():
         for item in results:
             if not isinstance(item, Component | Family):
                 raise TypeError(f"zoo_components gave {item!r}, which is no Component or Family")
             if _key(item) in supplied:
-                raise ValueError(f"zoo_components gave {_describe(item)} twice")
+                raise ValueError(f"zoo_components gave {_key(item)} twice")
             supplied[_key(item)] = item
     return tuple(supplied.values())
 
@@ -235,16 +285,12 @@ def _without_repeats(plugin: Plugin, supplied: dict[tuple[str, object], str]) ->
     for item in plugin.components:
         other = supplied.get((plugin.distribution, _key(item)))
         if other is not None:
-            cause = f"{_describe(item)} is already supplied by its entry point {other}"
+            cause = f"{_key(item)} is already supplied by its entry point {other}"
             return replace(plugin, status="broken", cause=cause, components=())
     for item in plugin.components:
         supplied[plugin.distribution, _key(item)] = plugin.name
     return plugin
 
 
-def _key(item: Component | Family) -> object:
-    return (item.kind, item.prefix, ":") if isinstance(item, Family) else (item.kind, item.name)
-
-
-def _describe(item: Component | Family) -> str:
-    return f"{item.kind} {item.prefix}:" if isinstance(item, Family) else f"{item.kind} {item.name}"
+def _key(item: Component | Family) -> str:
+    return f"{item.kind} {item.name}{':' if isinstance(item, Family) else ''}"

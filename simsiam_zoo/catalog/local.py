@@ -1,10 +1,10 @@
 """A local file as a plugin, for as long as the process lives: `--plugin ./part.py`.
 
 The file is read once: what is hashed is what runs. Its module is called by the file's stem, so that
-a target may be in the same file (`part:Projector`), and so is its distribution. A copy is kept in
-the user's cache, by its digest. From there workers import it; and that it is there says that the
-user has named this very file before, without which no run's record gets it executed: a run's folder
-may come from anywhere.
+a target may be in the same file (`part:Projector`), and so is its distribution. What was read is
+kept in the user's cache, by its digest: workers and the jobs of a study import that, also when the
+file is edited meanwhile. It also shows that this user has named this very file before, without
+which no run's record gets it executed: a run's folder may come from anywhere.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from simsiam_zoo.catalog.discovery import API, Plugin, load, normalize
+from simsiam_zoo.catalog.discovery import API, Plugin, canonical_name, load_plugin
 from simsiam_zoo.errors import DataError, InputError, PluginError
 
-VERSION = "local"
+LOCAL_VERSION = "local"
 """What stands for the version of a file's distribution; its digest tells one from another."""
 
 
@@ -42,6 +41,11 @@ class LocalFile:
     def source(self) -> str:
         """The digest as locks give it for the source of a component."""
         return self.digest[:16]
+
+    @property
+    def cached(self) -> Path:
+        """The file with the same bytes in the user's cache."""
+        return _cached(self.digest, self.path.stem)
 
     def record(self) -> dict[str, str]:
         """What a lock has of it, from which `use_recorded` finds it again."""
@@ -70,9 +74,12 @@ def use_file(path: Path | str) -> LocalFile:
         PluginError: it raises, or breaks the contract.
     """
     path = Path(path).expanduser().absolute()
-    content = _read(path)
-    digest = _sha256(content)
-    name = normalize(path.stem)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        hint = "--plugin takes a Python file."
+        raise InputError(f"the plugin {path} cannot be read: {error.strerror}", hint) from None
+    digest, name = _sha256(content), canonical_name(path.stem)
     if (known := _FILES.get(name)) is not None:
         if known.digest == digest:
             return known
@@ -80,9 +87,9 @@ def use_file(path: Path | str) -> LocalFile:
             f"{path} and {known.path} would be one plugin, {name}", "Rename one of the files."
         )
     _refuse_name(path)
-    copy = _copy_path(digest, path.stem)
-    plugin = load(
-        Plugin(path.stem, path.stem, name, VERSION, API), lambda: _module(path, content, copy)
+    plugin = load_plugin(
+        Plugin(path.stem, path.stem, name, LOCAL_VERSION, API),
+        lambda: sys.modules.get(path.stem) or _execute(path, content, digest),
     )
     if plugin.status != "ok":
         sys.modules.pop(path.stem, None)
@@ -101,57 +108,53 @@ def use_recorded(records: Iterable[Mapping[str, Any]]) -> None:
         PluginError: a file is missing, or is another one now, or the user has never named it.
         DataError: a record is none.
     """
-    for entry in records:
+    for record in records:
         try:
-            name, digest = normalize(str(entry["distribution"])), str(entry["digest"])
-            path = Path(str(entry["file"]))
+            name, digest = canonical_name(str(record["distribution"])), str(record["digest"])
+            path = Path(str(record["file"]))
         except (TypeError, KeyError):
             raise DataError("the lock is damaged: its plugins are no list of files") from None
-        given = _FILES.get(name)
-        here = given.digest if given is not None else _digest(path)
+        used = _FILES.get(name)
         what = f"the run was made with the plugin {path}"
+        # The record's text leads nowhere outside the cache.
+        named = len(digest) == 64 and digest.isalnum() and path.stem.isidentifier()
+        cached = _cached(digest, path.stem) if named else None
+        trusted = cached is not None and cached.is_file()
+        here = used.digest if used is not None else _digest(path)
         if here != digest:
-            where = path if given is None else given.path
+            where = path if used is None else used.path
             state = "is missing" if here is None else "is another file now"
-            raise PluginError(f"{what}: {where} {state}", _way_back(digest, path.stem))
-        if given is None:
-            if not _copy_path(digest, path.stem).is_file():
-                raise PluginError(
-                    f"{what}, and a run's record alone gets no file executed",
-                    f"Read it; where it is what you trust, say --plugin {path}.",
-                )
+            raise PluginError(
+                f"{what}: {where} {state}",
+                f"A copy of what it was is here: say --plugin {cached}."
+                if trusted
+                else "Put back what it was, or say where that is: --plugin FILE.",
+            )
+        if used is None and not trusted:
+            raise PluginError(
+                f"{what}, and a run's record alone gets no file executed",
+                f"Read it; where it is what you trust, say --plugin {path}.",
+            )
+        if used is None:
             use_file(path)
 
 
-def _way_back(digest: str, stem: str) -> str:
-    """Where the file as it was can be had. The record's text leads nowhere outside the cache."""
-    named = len(digest) == 64 and digest.isalnum() and stem.isidentifier()
-    copy = _copy_path(digest, stem) if named else None
-    if copy is not None and copy.is_file():
-        return f"A copy of what it was is here: say --plugin {copy}."
-    return "Put back what it was, or say where that is: --plugin FILE."
+def _execute(path: Path, content: bytes, digest: str) -> object:
+    """Run the file as the module of its stem, and let other processes find the same."""
+    from simsiam_zoo.runtime.folders import atomic_write
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"the plugin {path} cannot be read: {error.strerror}", "--plugin takes a Python file."
-        ) from None
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib  # not at the top: it takes milliseconds, and every command imports this module
-
-    return hashlib.sha256(content).hexdigest()
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return _sha256(path.read_bytes())
-    except (OSError, ValueError):  # a name with a null byte is a ValueError
-        return None
+    cached = _cached(digest, path.stem)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    if _digest(cached) != digest:
+        with atomic_write(cached) as file:
+            file.write(content)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # it ends in .py
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    if str(cached.parent) not in sys.path:
+        sys.path.insert(0, str(cached.parent))
+    exec(compile(content, str(path), "exec"), module.__dict__)
+    return module
 
 
 def _refuse_name(path: Path) -> None:
@@ -159,7 +162,7 @@ def _refuse_name(path: Path) -> None:
     stem = path.stem
     if path.suffix != ".py" or not stem.isidentifier() or not stem[0].isalpha():
         raise InputError(
-            f"the plugin {path}: it is imported as a module, and its name is none",
+            f"the plugin {path} is imported as a module, and its name cannot be a module's",
             "Call it by letters, digits and _, such as my_part.py.",
         )
     found = sys.modules.get(stem) or importlib.util.find_spec(stem)
@@ -171,27 +174,20 @@ def _refuse_name(path: Path) -> None:
         )
 
 
-def _copy_path(digest: str, stem: str) -> Path:
+def _cached(digest: str, stem: str) -> Path:
     from simsiam_zoo.runtime.folders import cache_dir
 
     return cache_dir() / "plugins" / digest / f"{stem}.py"
 
 
-def _module(path: Path, content: bytes, copy: Path) -> ModuleType:
-    """Execute the file as the module of its stem, with its copy where workers will find it."""
-    from simsiam_zoo.runtime.folders import atomic_write
+def _digest(path: Path) -> str | None:
+    try:
+        return _sha256(path.read_bytes())
+    except (OSError, ValueError):  # a name with a null byte is a ValueError
+        return None
 
-    if (imported := sys.modules.get(path.stem)) is not None:
-        return imported  # by its own name, from the current folder: not a second time
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    if not copy.is_file() or copy.read_bytes() != content:
-        with atomic_write(copy) as file:
-            file.write(content)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None  # it ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    if str(copy.parent) not in sys.path:
-        sys.path.insert(0, str(copy.parent))
-    exec(compile(content, str(path), "exec"), module.__dict__)
-    return module
+
+def _sha256(content: bytes) -> str:
+    import hashlib  # not at the top: it takes milliseconds, and every command imports this module
+
+    return hashlib.sha256(content).hexdigest()

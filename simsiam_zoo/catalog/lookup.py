@@ -1,25 +1,131 @@
-"""Who supplies a name: the rules by which it is given to one, to several or to nobody."""
+"""What a name means: a component with its supplier, one chosen for a run, and the rules between."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from simsiam_zoo.catalog.component import KINDS, Component, Family
-from simsiam_zoo.catalog.discovery import HOST, Plugin, one_line
+from simsiam_zoo.catalog.component import KINDS, Component, Family, load_target
+from simsiam_zoo.catalog.discovery import HOST, Plugin
+from simsiam_zoo.catalog.param import Value
+from simsiam_zoo.errors import PluginError, ZooError, describe_error
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A component or family, who supplies it, and how a user reaches it.
+
+    Args:
+        component: what the plugin yielded.
+        plugin: the plugin that yielded it.
+        call: how a user writes it: `mlp`, `other-zoo/mlp`; a family ends in `:*`.
+        status: `ok`: its bare name is its own. `shadowed`: the bare name is a built-in's.
+            `ambiguous`: other third parties supply the name as well, and nobody has it.
+    """
+
+    component: Component | Family
+    plugin: Plugin
+    call: str
+    status: Literal["ok", "shadowed", "ambiguous"] = "ok"
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return self.component.kind
+
+    @property
+    def name(self) -> str:
+        """The component's name, or the family's prefix."""
+        return self.component.name
+
+    @property
+    def is_family(self) -> bool:
+        """Whether this is a whole library behind one prefix."""
+        return isinstance(self.component, Family)
+
+    @property
+    def distribution(self) -> str:
+        """Who supplies it."""
+        return self.plugin.distribution
+
+    @property
+    def version(self) -> str:
+        """The distribution's version."""
+        return self.plugin.version
+
+    @property
+    def note(self) -> str | None:
+        """How to call it where its bare name does not do; None where it does."""
+        if self.status == "ok":
+            return None
+        owner = "is built in" if self.status == "shadowed" else "is supplied by others too"
+        return f"the name {self.name} {owner}: write {self.call}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """One component, chosen and complete: everything that building it needs.
+
+    Args:
+        kind: one of `KINDS`.
+        name: the shortest spelling that means this and nothing else.
+        id: `distribution/name` or `distribution/family:name`; it means the same wherever it is
+            read, whatever else is installed.
+        entry: the component or family, and its supplier.
+        params: every parameter, the defaults filled in.
+        member: the name within the family, if it is one's.
+    """
+
+    kind: str
+    name: str
+    id: str
+    entry: CatalogEntry
+    params: Mapping[str, Value]
+    member: str | None = None
+
+    def create(self, **host: object) -> Any:
+        """Import the target and call it.
+
+        It gets its params, `name=` if it is a family, and those of the keywords `host` that it
+        declares.
+
+        Raises:
+            PluginError: it cannot be imported or called as its descriptor says, or it failed; the
+                text has the file and the line.
+            ZooError: whatever it raises of that tree itself.
+        """
+        target = self.entry.component.target
+        factory = load_target(target, f"{self.kind} {self.id}")
+        arguments: dict[str, object] = dict(self.params)
+        if self.member is not None:
+            arguments["name"] = self.member
+        try:
+            signature = inspect.signature(factory)
+            declared = signature.parameters
+            arguments |= {key: value for key, value in host.items() if key in declared}
+            signature.bind(**arguments)
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"{self.kind} {self.id}: {target} does not take what its descriptor says: {error}",
+                f"This is a mistake in {self.entry.plugin.supplier}, not in what you asked for.",
+            ) from error
+        try:
+            return factory(**arguments)
+        except ZooError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{self.kind} {self.id} could not be built: {describe_error(error, target)}"
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """Something that a name may mean: a component, a family, or with `member` one of a family's.
-
-    Args:
-        component: the descriptor.
-        plugin: who supplies it.
-        member: the name within the family.
-    """
+    """Something that a name may mean: a component, a family, or with `member` one of a family's."""
 
     component: Component | Family
     plugin: Plugin
@@ -33,8 +139,7 @@ class Match:
     @property
     def name(self) -> str:
         """The component's name, or the family's prefix."""
-        component = self.component
-        return component.prefix if isinstance(component, Family) else component.name
+        return self.component.name
 
     @property
     def short(self) -> str:
@@ -47,7 +152,7 @@ class Match:
         return f"{self.plugin.distribution}/{self.short}"
 
 
-class Index:
+class NameIndex:
     """Components and families by kind, name and distribution.
 
     A bare name is looked for among the built-in components, then in the built-in families, then
@@ -89,14 +194,9 @@ class Index:
         if not isinstance(component, Family):
             return {}
         if id(component) not in self._members:
-            names: list[str] = []
-            try:
-                with contextlib.redirect_stdout(sys.stderr):
-                    names = sorted(component.names())
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a stranger's function, as in discovery
-                self._failures[id(component)] = one_line(error)
+            names, cause = ask_names(component.names, component.target)
+            if cause is not None:
+                self._failures[id(component)] = cause
             self._members[id(component)] = dict.fromkeys(names)
         return self._members[id(component)]
 
@@ -120,3 +220,16 @@ class Index:
             for match in supply
             if name in self.members(match)
         ]
+
+
+def ask_names(ask: Callable[[], Iterable[str]], target: str) -> tuple[list[str], str | None]:
+    """What a family's function gives, sorted; or nothing, and why, on one line."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the command
+            names = list(ask())
+            wrong = [name for name in names if not isinstance(name, str)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # plugin code may raise anything, SystemExit included
+        return [], describe_error(error, target)
+    return ([], f"it gives {wrong[0]!r}, which is no text") if wrong else (sorted(names), None)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from simsiam_zoo.catalog import HOST, Plugin, catalog
-from simsiam_zoo.catalog.config import config_path
-from simsiam_zoo.catalog.discovery import SELECTION
-from simsiam_zoo.catalog.local import VERSION as LOCAL
+from simsiam_zoo.catalog.discovery import SELECTION, config_path
+from simsiam_zoo.catalog.local import LOCAL_VERSION
 from simsiam_zoo.cli.plugin_list import is_slow
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.runtime.cores import available_cores
@@ -102,7 +101,7 @@ def _plugin(plugin: Plugin) -> Iterator[Check]:
 
 def _imports_torch(plugin: Plugin) -> bool:
     """Whether listing it imports torch; where torch was there before, asked in a fresh process."""
-    ours = plugin.distribution == HOST or plugin.version == LOCAL
+    ours = plugin.distribution == HOST or plugin.version == LOCAL_VERSION
     if plugin.imported_torch is not None or ours or plugin.status != "ok":
         return bool(plugin.imported_torch) and not ours
     code = "import sys, simsiam_zoo.catalog as c; c.catalog(); print('torch' in sys.modules)"

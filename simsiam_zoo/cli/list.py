@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from simsiam_zoo.catalog import Catalog, Entry, catalog
+from simsiam_zoo.catalog import Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli.complete import complete_kind, singular
 from simsiam_zoo.cli.plugin_file import plugin_option
 from simsiam_zoo.cli.text import columns, print_heading, print_line
@@ -82,7 +82,11 @@ def _matching(
 
 
 def _members(
-    known: Catalog, entry: Entry, match: Callable[[str], object], pretrained: bool, asked: bool
+    known: Catalog,
+    entry: CatalogEntry,
+    match: Callable[[str], object],
+    pretrained: bool,
+    asked: bool,
 ) -> list[Row]:
     try:
         names = known.pretrained(entry) if pretrained else known.members(entry)
@@ -121,7 +125,7 @@ def _unusable(known: Catalog) -> list[Row]:
     ]
 
 
-def _row(known: Catalog, entry: Entry) -> Row:
+def _row(known: Catalog, entry: CatalogEntry) -> Row:
     row = {
         "kind": entry.kind,
         "name": f"{entry.name}:*" if entry.is_family else entry.name,

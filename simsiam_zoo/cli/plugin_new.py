@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from simsiam_zoo.catalog import KINDS
-from simsiam_zoo.catalog.discovery import normalize
+from simsiam_zoo.catalog import KINDS, canonical_name
 from simsiam_zoo.cli.complete import complete_kind, singular
 from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import InputError
@@ -37,9 +36,9 @@ def new(name: str, kind: str | None, out: Path | None) -> None:
     if kind is None:
         raise InputError("say what the package supplies: --kind", f"One of {', '.join(KINDS)}.")
     files = write_package(name, kind, out)
-    folder = Path(normalize(name)) if out is None else out
+    folder = Path(canonical_name(name)) if out is None else out
     for file in files:
         print_line(f"  {folder / file}")
     print_line()
     print_line(f"Install it:  pip install -e {folder if out else f'./{folder}'}")
-    print_line(f"Check it:    simsiam-zoo plugin check {normalize(name)}")
+    print_line(f"Check it:    simsiam-zoo plugin check {canonical_name(name)}")

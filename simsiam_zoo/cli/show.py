@@ -9,7 +9,7 @@ from typing import Any
 import click
 import tomli_w
 
-from simsiam_zoo.catalog import PARTS, Catalog, Entry, Param, Value, catalog
+from simsiam_zoo.catalog import PARTS, Catalog, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli.complete import complete_component, complete_kind, singular
 from simsiam_zoo.cli.plugin_file import plugin_option
@@ -52,7 +52,7 @@ def _component_facts(known: Catalog, kind: str, name: str) -> Facts:
     return facts | {"example": example}
 
 
-def _family_facts(known: Catalog, entry: Entry) -> Facts:
+def _family_facts(known: Catalog, entry: CatalogEntry) -> Facts:
     names = known.members(entry)
     member = entry.call.removesuffix("*") + "NAME"
     facts = {"kind": entry.kind, "name": entry.call, "id": f"{entry.distribution}/{entry.name}:*"}
@@ -60,7 +60,7 @@ def _family_facts(known: Catalog, entry: Entry) -> Facts:
     return facts | _facts(entry) | {"example": example, "names": names}
 
 
-def _facts(entry: Entry) -> Facts:
+def _facts(entry: CatalogEntry) -> Facts:
     component = entry.component
     file = local_file(entry.distribution)
     return {
@@ -79,7 +79,7 @@ def _facts(entry: Entry) -> Facts:
 def _param_facts(param: Param) -> Facts:
     return {
         "name": param.name,
-        "type": param.type.__name__,
+        "type": param.type_name,
         "default": param.default,
         "min": param.min,
         "max": param.max,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simsiam_zoo.catalog.component import Component, Param
+from simsiam_zoo.catalog import Component, Param
 
 SIMSIAM = "arXiv:2011.10566"
 _HERE = "simsiam_zoo.components"

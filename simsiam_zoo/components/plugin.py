@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simsiam_zoo.catalog.component import Component, Family, Param
-from simsiam_zoo.catalog.hookspecs import hookimpl
+from simsiam_zoo.catalog import Component, Family, Param, hookimpl
 from simsiam_zoo.components.around import SIMSIAM, around_the_parts
 from simsiam_zoo.components.timm_names import timm_names, timm_pretrained
 

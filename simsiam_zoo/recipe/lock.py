@@ -21,8 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.catalog import Resolved, catalog
-from simsiam_zoo.catalog.component import Param
+from simsiam_zoo.catalog import Param, Resolved, catalog
 from simsiam_zoo.catalog.local import local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS

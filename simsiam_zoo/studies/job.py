@@ -30,7 +30,7 @@ BUSY = 76
 
 def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
     """What a launcher is given to run."""
-    plugins = [word for file in local_files() for word in ("--plugin", str(file.path))]
+    plugins = [word for file in local_files() for word in ("--plugin", str(file.cached))]
     job = [str(folder.resolve()), *metrics]
     return [sys.executable, "-m", "simsiam_zoo.studies.job", *plugins, *job]
 

@@ -6,8 +6,9 @@ import inspect
 import os
 import subprocess
 import sys
+from typing import Any
 
-from simsiam_zoo.catalog import KINDS
+from simsiam_zoo.catalog import KINDS, load_target
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.testing.checks import check, expect
 from simsiam_zoo.testing.plugins import PLUGIN, Subject
@@ -77,8 +78,7 @@ def has_a_summary(subject: Subject) -> None:
 )
 def target_is_importable(subject: Subject) -> None:
     """Import it as a build does."""
-    component = subject.part.entry.component
-    expect(callable(component.load()), f"{component.target} is nothing that can be called")
+    expect(callable(_factory(subject)), "its target is nothing that can be called")
 
 
 @check(
@@ -92,7 +92,7 @@ def target_is_importable(subject: Subject) -> None:
 def parameters_match_the_signature(subject: Subject) -> None:
     """Names, defaults, and that all can be given by keyword."""
     component = subject.part.entry.component
-    signature = inspect.signature(component.load()).parameters
+    signature = inspect.signature(_factory(subject)).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     declared = {param.name: param for param in component.params}
     for name, param in declared.items():
@@ -112,3 +112,7 @@ def parameters_match_the_signature(subject: Subject) -> None:
                 f"{component.target} takes {name}, which is no param of its descriptor, and the"
                 f" host supplies {host}",
             )
+
+
+def _factory(subject: Subject) -> Any:
+    return load_target(subject.part.entry.component.target, subject.label)

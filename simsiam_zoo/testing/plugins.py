@@ -11,13 +11,13 @@ from simsiam_zoo.catalog import (
     HOST,
     HOST_SUPPLIED,
     Catalog,
-    Entry,
+    CatalogEntry,
     Plugin,
     Resolved,
+    canonical_name,
     catalog,
     check_kind,
 )
-from simsiam_zoo.catalog.discovery import normalize
 from simsiam_zoo.errors import InputError, did_you_mean
 
 PLUGIN = "plugin"
@@ -81,7 +81,7 @@ def subjects_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[Subjec
     Raises:
         InputError: it has no plugin here, or a spec means nothing.
     """
-    known, name = catalog(), normalize(distribution)
+    known, name = catalog(), canonical_name(distribution)
     plugins = [plugin for plugin in known.plugins if plugin.distribution == name]
     if not plugins:
         installed = sorted({plugin.distribution for plugin in known.plugins})
@@ -109,7 +109,7 @@ def _asked(known: Catalog, text: str, distribution: str) -> Resolved:
     return known.resolve(check_kind(kind), own)
 
 
-def _spec(known: Catalog, entry: Entry) -> str:
+def _spec(known: Catalog, entry: CatalogEntry) -> str:
     full = f"{entry.distribution}/{entry.name}"
     if not entry.is_family:
         return full

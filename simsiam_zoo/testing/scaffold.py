@@ -14,8 +14,7 @@ from pathlib import Path
 
 import jinja2
 
-from simsiam_zoo.catalog import HOST, catalog, check_kind
-from simsiam_zoo.catalog.discovery import normalize
+from simsiam_zoo.catalog import HOST, canonical_name, catalog, check_kind
 from simsiam_zoo.errors import InputError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 508
@@ -119,7 +118,7 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
     """
     check_kind(kind)
     module, component = names_of(name, kind)
-    folder = Path(normalize(name)) if folder is None else folder
+    folder = Path(canonical_name(name)) if folder is None else folder
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             hint = "Choose another with --out, or move it away."
@@ -127,7 +126,7 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".zoo-", dir=folder.parent) as temporary:
             beside = Path(temporary) / "package"
-            files = _texts(normalize(name), kind, module, component)
+            files = _texts(canonical_name(name), kind, module, component)
             for path, text in files.items():
                 (beside / path).parent.mkdir(parents=True, exist_ok=True)
                 (beside / path).write_text(text, "utf-8")
@@ -150,7 +149,7 @@ def names_of(name: str, kind: str) -> tuple[str, str]:
             f"{name!r} cannot name a distribution",
             "Letters, digits, '-', '_' and '.', with a letter or digit at both ends: leaky-zoo.",
         )
-    distribution = normalize(name)
+    distribution = canonical_name(name)
     module = distribution.replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
         raise InputError(f"{name!r} gives no module's name: {module} is no Python identifier")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simsiam_zoo.catalog import load_target
+from simsiam_zoo.catalog import Catalog, Plugin, load_target
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.plugin import Component, Family, Param
 
@@ -10,6 +10,8 @@ WIDTH = Param("width", int, 8, min=1, max=64)
 SHARE = Param("share", float, 0.5, min=0, max=1)
 BIAS = Param("bias", bool, True)
 NORM = Param("norm", str, "all", choices=("all", "hidden"))
+RATES = Param("rates", list[float], (0.1, 1), min=0)
+FLAGS = Param("flags", list[bool], [True])
 STEPS = Param("steps", int, 10, min=1, words=("epoch", "run"))
 
 
@@ -21,12 +23,58 @@ STEPS = Param("steps", int, 10, min=1, words=("epoch", "run"))
         (SHARE, "1e-3", 0.001),
         (BIAS, "False", False),
         (NORM, "hidden", "hidden"),
+        (RATES, "0.003/1/1e-3", [0.003, 1.0, 0.001]),
+        (RATES, "3", [3.0]),
+        (FLAGS, "true/false", [True, False]),
     ],
 )
-def test_text_becomes_a_value_of_the_declared_type(param, text, value):
+def test_text_becomes_a_value_of_the_declared_type_and_is_spelt_so(param, text, value):
     parsed = param.parse(text, "it")
     assert parsed == value
-    assert type(parsed) is param.type
+    assert type(parsed) is (list if param.is_list else param.type)
+    assert param.parse(param.spell(parsed), "it") == parsed
+
+
+def test_a_list_is_an_array_in_toml_and_each_item_is_checked():
+    assert RATES.check([1, 0.5], "it") == [1.0, 0.5]
+    assert [type(value) for value in RATES.check([1], "it")] == [float]
+    assert RATES.describe() == "a list, each a number >= 0"
+    assert RATES.type_name == "list[float]"
+    for wrong in ([], 1.0, "1", [-1], [True], ["1"], [[1.0]]):
+        with pytest.raises(InputError, match="it is a list, each a number >= 0"):
+            RATES.check(wrong, "it")
+    with pytest.raises(ValueError, match="or a list of one"):
+        Param("rates", list[list[int]], [])
+    with pytest.raises(InputError, match="default of parameter rates"):
+        Param("rates", list[int], [])
+
+
+def test_a_list_passes_from_a_spec_and_from_toml_to_the_factory(tmp_path, monkeypatch):
+    (tmp_path / "lists_zoo.py").write_text("def made(*, rates): return rates")
+    monkeypatch.syspath_prepend(tmp_path)
+    component = Component("loss", "listed", "lists_zoo:made", "", (RATES,))
+    known = Catalog([Plugin("p", "m", "lists-zoo", "1", "v1", components=(component,))])
+    assert known.resolve("loss", "listed").create() == [0.1, 1.0]
+    assert known.resolve("loss", "listed:rates=1/2").create() == [1.0, 2.0]
+    assert known.resolve("loss", "listed", {"rates": [3]}).create() == [3.0]
+
+
+def test_a_body_that_fails_says_the_file_and_the_line(tmp_path, monkeypatch):
+    body = "from math import sqrt\ndef lost():\n    return nm\ndef deep():\n    return sqrt(-1)\n"
+    package = tmp_path / "fails_zoo"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "body.py").write_text(body)
+    (package / "early.py").write_text("\n\nx = nm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ("fails_zoo.body:lost", "fails_zoo.body:deep", "fails_zoo.early:Body")
+    components = tuple(Component("loss", f"n{i}", name, "") for i, name in enumerate(names))
+    known = Catalog([Plugin("p", "m", "fails-zoo", "1", "v1", components=components)])
+    places = ("body.py:3", "body.py:5", "early.py:3")
+    for component, place in zip(components, places, strict=True):
+        with pytest.raises(PluginError, match="Error: ") as caught:
+            known.resolve("loss", component.name).create()
+        assert f"(fails_zoo/{place})" in str(caught.value)
 
 
 @pytest.mark.parametrize(

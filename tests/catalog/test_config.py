@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.catalog.config import config_path, disabled_distributions
-from simsiam_zoo.catalog.discovery import disabled
+from simsiam_zoo.catalog.discovery import config_path, disabled
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe.lock import refuse_missing
 
@@ -45,7 +44,7 @@ def test_a_distribution_that_the_file_disables_is_not_loaded(config, swish, monk
     assert state("swish-zoo") == ("ok", None)
 
 
-def test_the_environment_is_the_nearer_word(config, swish, monkeypatch):
+def test_the_environment_takes_precedence(config, swish, monkeypatch):
     config('[plugins]\ndisabled = ["swish-zoo"]')
     monkeypatch.setenv("SIMSIAM_ZOO_PLUGINS", "swish-zoo")
     assert state("swish-zoo") == ("ok", None)
@@ -68,6 +67,7 @@ def test_a_run_whose_plugin_is_disabled_says_where(config, swish, monkeypatch):
     [
         ("[plugins", "is not TOML"),
         (b"\xff", "cannot be read"),
+        (b"\xef\xbb\xbf[plugin]", "unknown key plugin"),  # with a BOM it is TOML all the same
         ("[plugin]", "unknown key plugin\n  Did you mean plugins?"),
         ("plugins = 3", "no table"),
         ('[plugins]\ndisable = ["a"]', "unknown key plugins.disable\n  Did you mean disabled?"),
@@ -96,7 +96,7 @@ def test_a_file_that_the_environment_names_must_be_there(monkeypatch, tmp_path):
 def test_without_the_variable_the_users_folder_has_it(monkeypatch, tmp_path):
     monkeypatch.delenv("SIMSIAM_ZOO_CONFIG", raising=False)
     monkeypatch.setattr("platformdirs.user_config_path", lambda name: tmp_path / name)
-    assert disabled_distributions(config_path()) == frozenset()
+    assert disabled() == frozenset()
     (tmp_path / "simsiam-zoo").mkdir()
     (tmp_path / "simsiam-zoo" / "config.toml").write_text('[plugins]\ndisabled = ["a-zoo"]')
     assert disabled() == {"a-zoo"}

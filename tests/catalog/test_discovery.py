@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo.catalog.discovery import Plugin, discover, load
+from simsiam_zoo.catalog.discovery import Plugin, discover, load_plugin
 from simsiam_zoo.plugin import Component, hookimpl
 
 SOUND = Component("projector", "sound", "a:B", "")
@@ -37,13 +37,16 @@ def plugin_giving(*items, error=None):
         (plugin_giving(SOUND, SOUND), "projector sound twice"),
         (plugin_giving(SOUND, "projector"), "no Component or Family"),
         (SimpleNamespace(zoo_components=hookimpl(lambda: 3)), "not iterable"),
-        (SimpleNamespace(zoo_components=lambda: [SOUND]), "marked with simsiam_zoo.hookimpl"),
+        (
+            SimpleNamespace(zoo_components=lambda: [SOUND]),
+            "marked with simsiam_zoo.plugin",
+        ),
         (SimpleNamespace(zoo_component=hookimpl(lambda: [SOUND])), "unknown hook 'zoo_component'"),
-        (None, "marked with simsiam_zoo.hookimpl"),
+        (None, "marked with simsiam_zoo.plugin"),
     ],
 )
 def test_a_plugin_that_misbehaves_is_broken_with_all_it_gave(plugin, said):
-    loaded = load(Plugin("p", "m", "some-zoo", "1", "v1"), lambda: plugin)
+    loaded = load_plugin(Plugin("p", "m", "some-zoo", "1", "v1"), lambda: plugin)
     assert loaded.status == "broken"
     assert loaded.components == ()
     assert said in loaded.cause
@@ -55,7 +58,7 @@ def test_a_descriptor_that_raises_breaks_its_plugin():
         yield Component("projector", "Not A Name", "a:B", "")
 
     plugin = SimpleNamespace(zoo_components=hookimpl(zoo_components))
-    loaded = load(Plugin("p", "m", "some-zoo", "1", "v1"), lambda: plugin)
+    loaded = load_plugin(Plugin("p", "m", "some-zoo", "1", "v1"), lambda: plugin)
     assert (loaded.status, loaded.components) == ("broken", ())
     assert "lower case" in loaded.cause
 
@@ -65,7 +68,7 @@ def test_only_an_interrupt_gets_through():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load(Plugin("p", "m", "some-zoo", "1", "v1"), interrupted)
+        load_plugin(Plugin("p", "m", "some-zoo", "1", "v1"), interrupted)
 
 
 @pytest.fixture
@@ -130,6 +133,23 @@ def test_malformed_metadata_break_one_distribution_only(distribution, tmp_path):
     assert [plugin.status for plugin in found("some-zoo")] == ["broken"]
     assert [plugin.status for plugin in found("good-zoo")] == ["ok"]
     assert [plugin.status for plugin in found("simsiam-zoo")] == ["ok"]
+
+
+def test_distributions_without_metadata_are_told_apart_by_their_folders(distribution, tmp_path):
+    for name in ("left_one", "left_two"):
+        distribution(name, V1 + f"{name} = no_such_module_{name}")
+        next(tmp_path.glob(f"{name}*/*/METADATA")).unlink()
+    (one,), (two,) = found("left-one"), found("left-two")
+    assert (one.version, one.status) == (two.version, two.status) == ("1.0", "broken")
+    assert "no_such_module_left_two" in two.cause
+
+
+def test_a_broken_plugin_says_the_line_that_raised(distribution):
+    distribution("lost_zoo", V1 + "lost = lost_zoo", lost_zoo="import os\nx = nm.Linear\n")
+    distribution("loud_zoo", V1 + "loud = loud_zoo", loud_zoo=MODULE.format(name="Not A Name"))
+    (lost,), (loud,) = found("lost-zoo"), found("loud-zoo")
+    assert lost.cause == "NameError: name 'nm' is not defined (lost_zoo.py:2)"
+    assert loud.cause.endswith("(loud_zoo.py:5)")  # where it makes the descriptor
 
 
 def test_the_order_is_by_name_whatever_the_path_says(distribution):

@@ -118,6 +118,19 @@ def test_a_family_without_names_is_listed_as_broken(monkeypatch, capsys):
     assert "ZeroDivisionError" in states
 
 
+@pytest.mark.parametrize("names", [[3, 4], ["a", None]])
+def test_a_family_whose_names_are_no_text_is_listed_as_broken(names, monkeypatch, capsys):
+    families = tuple(
+        Family("backbone", prefix, lambda: names, "a:b", pretrained=lambda: names)
+        for prefix in ("lib", "other")
+    )
+    known = Catalog([Plugin("p", "m", "lib-zoo", "1.0", "v1", components=families)])
+    monkeypatch.setattr("simsiam_zoo.cli.list.catalog", lambda: known)
+    for words in (["list"], ["list", "backbones", "a*"], ["list", "--pretrained"]):
+        cli.root.main(words, standalone_mode=False)
+        assert f"it gives {names[-1] if names[0] == 'a' else 3!r}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
 def test_the_examples_of_show_hold(kind, name, capsys):
     """What `show` tells people to write resolves to the component shown, defaults as stated."""

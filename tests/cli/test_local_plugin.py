@@ -170,7 +170,7 @@ def test_a_file_given_in_place_of_the_recorded_one_must_be_the_same(part, forget
         ("part.txt", "", InputError, "letters, digits and _"),
         ("json.py", "", InputError, "would hide the module json"),
         ("torch.py", "", InputError, "would hide the module torch"),
-        ("zoo_part.py", "x = 1", PluginError, "marked with simsiam_zoo.hookimpl"),
+        ("zoo_part.py", "x = 1", PluginError, "marked with simsiam_zoo.plugin.hookimpl"),
         ("zoo_part.py", "1 / 0", PluginError, "ZeroDivisionError"),
         ("zoo_part.py", "raise SystemExit(3)", PluginError, "SystemExit: 3"),
         ("zoo_part.py", "x =", PluginError, "SyntaxError"),
@@ -222,10 +222,11 @@ def test_a_worker_process_finds_what_is_pickled_by_name(tmp_path):
 def test_a_studys_jobs_are_given_the_file(part, tmp_path, capsys, forget):
     use_file(part)
     words = job.command(tmp_path, ("knn",))
-    assert words[3:] == ["--plugin", str(part), str(tmp_path), "knn"]
+    assert words[3:] == ["--plugin", str(local.local_files()[0].cached), str(tmp_path), "knn"]
+    part.write_text("1 / 0")  # edited while the study runs: its jobs go on with what it was
     forget()
     assert job.main([*words[3:5], str(tmp_path / "none")]) == 2  # there is no such job,
-    assert [file.path for file in local.local_files()] == [part]  # but the file is in use
+    assert [file.path.read_text() for file in local.local_files()] == [PART]  # but it is in use
     assert job.main(["--plugin", str(tmp_path / "gone.py"), str(tmp_path)]) == 2
     assert "gone.py cannot be read" in capsys.readouterr().err
 

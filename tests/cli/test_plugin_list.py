@@ -8,7 +8,7 @@ import pytest
 
 import simsiam_zoo.cli as cli
 from simsiam_zoo.catalog import Catalog, Plugin
-from simsiam_zoo.catalog.discovery import load
+from simsiam_zoo.catalog.discovery import load_plugin
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.plugin import Component, Family, hookimpl
 
@@ -27,7 +27,7 @@ def slow_plugin(seconds: float) -> Plugin:
         time.sleep(seconds)
         return SimpleNamespace(zoo_components=zoo_components)
 
-    return load(Plugin("p", "late_mod", "late-zoo", "2.0", "v1"), get)
+    return load_plugin(Plugin("p", "late_mod", "late-zoo", "2.0", "v1"), get)
 
 
 @pytest.fixture

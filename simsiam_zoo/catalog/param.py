@@ -1,0 +1,214 @@
+"""A component's parameters, and what a user writes for them: `mlp:hidden_dim=256`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simsiam_zoo.errors import InputError, did_you_mean
+
+Value = bool | int | float | str | list[Any] | None
+
+_PARAM_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_WORDS = {bool: "true or false", int: "an int", float: "a number", str: "a string"}
+_BOOLS = {"true": True, "false": False}
+_SEPARATOR = "/"  # between the items of a list in a spec, where a comma ends the parameter
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a component: its type, default, bounds and meaning.
+
+    The default is stated here alone: the factory is always given every parameter.
+
+    Args:
+        name: the keyword that the factory takes, and the key in a recipe.
+        type: `bool`, `int`, `float` or `str`, or a list of one of them, such as `list[float]`. A
+            list is an array in TOML, and `lrs=0.1/0.3` in a spec.
+        default: a value of that type, or None where the component works it out itself (TOML has
+            no null, so None is spelt by leaving the key away).
+        help: a few words, shown by `simsiam-zoo show`.
+        min, max: inclusive bounds of a number, or of each number in a list.
+        choices: the only values allowed, if not empty.
+        words: texts that a number may be instead: `auto`, `epoch`.
+        operational: the value says where or how, not what (a path, say): it is not part of a
+            run's identity and may change on resume.
+
+    Raises:
+        ValueError: the declaration is wrong.
+        InputError: the default breaks the bounds.
+    """
+
+    name: str
+    type: type
+    default: Value
+    help: str = ""
+    min: float | None = None
+    max: float | None = None
+    choices: tuple[Value, ...] = ()
+    operational: bool = False
+    words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _PARAM_NAME.match(self.name) or self.name == "name":
+            raise ValueError(f"{self.name!r} cannot name a parameter (lower_case, not 'name')")
+        if self.item_type not in _WORDS:
+            raise ValueError(
+                f"parameter {self.name}: the type is bool, int, float or str, or a list of one"
+            )
+        if self.words and self.type not in (int, float):
+            raise ValueError(f"parameter {self.name}: words stand in for a number")
+        if self.default is not None:
+            self.check(self.default, where=f"the default of parameter {self.name}")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether its value is a list."""
+        return getattr(self.type, "__origin__", None) is list
+
+    @property
+    def item_type(self) -> Any:
+        """The type of a list's items; of anything else, the type itself."""
+        return self.type.__args__[0] if self.is_list else self.type  # type: ignore[attr-defined]
+
+    @property
+    def type_name(self) -> str:
+        """The type as Python spells it: `int`, `list[float]`."""
+        return str(self.type) if self.is_list else self.type.__name__
+
+    def parse(self, text: str, where: str) -> Value:
+        """The value that `text` spells on a command line. Raises InputError."""
+        if self.is_list:
+            return self.check([self._parse_one(t, where) for t in text.split(_SEPARATOR)], where)
+        return self.check(self._parse_one(text, where), where)
+
+    def spell(self, value: Value) -> str:
+        """The text that `parse` turns into `value`."""
+        if isinstance(value, list | tuple):
+            return _SEPARATOR.join(self.spell(item) for item in value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def check(self, value: object, where: str) -> Value:
+        """`value` if it has the type and lies in the bounds (an int widens to float), or is a word.
+
+        Raises:
+            InputError: it is neither.
+        """
+        if not self.is_list:
+            return self._check_one(value, where)
+        if not isinstance(value, list | tuple) or not value:
+            raise InputError(f"{where} is {self.describe()}, not {value!r}")
+        return [self._check_one(item, where) for item in value]
+
+    def describe(self) -> str:
+        """The valid values in words: `an int >= 1`, `one of both, one`, `an int, or auto`."""
+        text = ", or ".join([self._describe_one(), *self.words])
+        return f"a list, each {text}" if self.is_list else text
+
+    def _parse_one(self, text: str, where: str) -> Value:
+        if self.item_type is str or text in self.words:
+            return text
+        try:
+            value: Value = _BOOLS[text.lower()] if self.item_type is bool else self.item_type(text)
+        except (KeyError, ValueError):
+            raise InputError(f"{where} is {self.describe()}, not {text!r}") from None
+        return value
+
+    def _check_one(self, value: object, where: str) -> Value:
+        if isinstance(value, str) and value in self.words:
+            return value
+        if self.item_type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.item_type:
+            raise InputError(f"{where} is {self.describe()}, not {value!r}")
+        if self.choices and value not in self.choices:
+            hint = did_you_mean(str(value), map(str, self.choices))
+            raise InputError(f"{where} is {self.describe()}, not {value!r}", hint)
+        if isinstance(value, int | float):
+            too_low = self.min is not None and value < self.min
+            too_high = self.max is not None and value > self.max
+            if too_low or too_high or not math.isfinite(value):
+                raise InputError(f"{where} is {self.describe()}, not {value!r}")
+        return value  # type: ignore[return-value]  # one of the four types by now
+
+    def _describe_one(self) -> str:
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        text = _WORDS[self.item_type]
+        if self.min is not None and self.max is not None:
+            return f"{text} from {self.min:g} to {self.max:g}"
+        if self.min is not None:
+            return f"{text} >= {self.min:g}"
+        if self.max is not None:
+            return f"{text} <= {self.max:g}"
+        return text
+
+
+def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """Split `[distribution/][family:]name[:key=value,...]` into the name and its parameters.
+
+    `"mlp:hidden_dim=256"` → `("mlp", {"hidden_dim": "256"})`. The values are still text.
+
+    Raises:
+        InputError: there is no name, a parameter has no value, or a key comes twice.
+    """
+    usage = "Write NAME:key=value,key=value."
+    head, equals, _ = spec.partition("=")
+    name, colon, _ = head.rpartition(":") if equals else (spec, "", "")
+    if equals and not colon:
+        raise InputError(f"{spec!r} has no name before its parameters", usage)
+    if not name.strip(" :/"):
+        raise InputError(f"{spec!r} names no component")
+    params: dict[str, str] = {}
+    for item in spec[len(name) + 1 :].split(",") if equals else ():
+        key, equals, value = (text.strip() for text in item.partition("="))
+        if not key or not equals:
+            raise InputError(f"{item.strip()!r} in {spec!r} is no parameter", usage)
+        if key in params:
+            raise InputError(f"{spec!r} gives {key} twice")
+        params[key] = value
+    return name.strip(), params
+
+
+def complete_params(
+    what: str,
+    params: tuple[Param, ...],
+    texts: Mapping[str, str],
+    values: Mapping[str, object],
+) -> dict[str, Value]:
+    """All of a component's parameters, in its own order, the defaults filled in.
+
+    Args:
+        what: the component in words, for messages: `predictor mlp`.
+        params: what it takes.
+        texts: values from a command line, to be parsed.
+        values: typed values, to be checked.
+
+    Raises:
+        InputError: an unknown key (with the nearest one), a wrong type, a value out of bounds, or
+            a key that both `texts` and `values` give.
+    """
+    known = {param.name: param for param in params}
+    for key in (*texts, *values):
+        if key not in known:
+            otherwise = f"It takes {', '.join(known)}." if known else "It takes no parameters."
+            hint = did_you_mean(key, known, otherwise)
+            raise InputError(f"{what} has no parameter {key!r}", hint)
+    for key in texts:
+        if key in values:
+            raise InputError(f"{key} of {what} is given twice")
+    return {key: _value(param, what, texts, values) for key, param in known.items()}
+
+
+def _value(
+    param: Param, what: str, texts: Mapping[str, str], values: Mapping[str, object]
+) -> Value:
+    where = f"{param.name} of {what}"
+    if param.name in texts:
+        return param.parse(texts[param.name], where)
+    value = values.get(param.name, param.default)
+    # None stands for "worked out by the component" and is valid only where it is the default.
+    return None if value is None and param.default is None else param.check(value, where)
