@@ -10,6 +10,7 @@ import difflib
 import os
 import traceback
 from collections.abc import Iterable
+from typing import Self
 
 
 class ZooError(Exception):
@@ -26,6 +27,10 @@ class ZooError(Exception):
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
+
+    def at(self, where: str) -> Self:
+        """This error with the place named before it, unless that is empty."""
+        return type(self)(f"{where}: {self.what}", self.hint) if where else self
 
     def __str__(self) -> str:
         return self.what if self.hint is None else f"{self.what}\n  {self.hint}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -27,10 +27,23 @@ _WANTED = {
 """Pydantic's type of error → what the value has to be, in the words of `Param.describe`."""
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str = "") -> InputError:
-    """One InputError for the first thing that is wrong; `where` names what is no recipe."""
-    found = _explained(error, model, where or "a recipe")
-    return InputError(f"{where}: {found.what}", found.hint) if where else found
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    where: str | Callable[[list[str]], str],
+    whole: str = "a recipe",
+) -> InputError:
+    """One InputError for the first thing that is wrong.
+
+    Args:
+        error: pydantic's.
+        model: what was to be validated.
+        where: what is wrong, as errors name it; or what tells that of a key's path.
+        whole: what has no key, where a top-level one is unknown.
+    """
+    found = _explained(error, model, whole)
+    path = _as_written(error.errors(include_url=False)[0]["loc"])
+    return found.at(where if isinstance(where, str) else where(path))
 
 
 def _explained(error: ValidationError, model: type[BaseModel], whole: str) -> InputError:

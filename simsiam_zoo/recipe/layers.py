@@ -10,11 +10,11 @@ from __future__ import annotations
 import copy
 import importlib.resources
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from simsiam_zoo.catalog import PARTS, Catalog, split_spec
+from simsiam_zoo.catalog import PARTS, Catalog, Resolved, split_spec
 from simsiam_zoo.errors import InputError, PluginError
 
 COMPONENTS = (*PARTS, "augmentation", "dataset")
@@ -30,6 +30,18 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
 OPTIMIZER_KEYS = frozenset(key for own in OPTIMIZERS.values() for key in own)
 
 Tree = dict[str, Any]
+
+
+class Layer(NamedTuple):
+    """One layer of a recipe.
+
+    Attributes:
+        where: a preset or a file, as errors name it; empty for settings, which were just typed.
+        tree: what it states, components as tables.
+    """
+
+    where: str
+    tree: Tree
 
 
 class Text(str):
@@ -58,59 +70,108 @@ def read_layers(
     known: Catalog,
     preset: str | None,
     file: Path | str | None,
-    settings: Mapping[str, object],
+    settings: Sequence[Mapping[str, object]],
     default_preset: str,
-) -> Tree:
-    """The merged tree; its `preset` names the preset at the bottom. Raises InputError."""
-    file_tree = read_file(Path(file)) if file is not None else {}
-    top = _nest(settings)
-    if "preset" in top and preset is not None:
+) -> list[Layer]:
+    """A recipe's layers, the lowest first; the last one names the preset. Raises InputError."""
+    file_tree = read_toml(Path(file), "the recipe") if file is not None else {}
+    nested = [_nest(each) for each in settings]
+    stated = [tree["preset"] for tree in nested if "preset" in tree]
+    if stated and preset is not None:
         raise InputError("preset is set twice")
-    base = top.get("preset", preset)
+    base = stated[-1] if stated else preset
     if base is None:
         base = file_tree.get("preset", default_preset)
     if not isinstance(base, str):
         raise InputError(f"preset is a name, not {base!r}")
-    tree = read_preset(known, base)
-    tree = merge(tree, _normal(file_tree, str(file)))
-    tree = merge(tree, _normal(top, "the settings"))
-    tree["preset"] = str(base)
+    return [
+        *read_preset(known, base),
+        Layer(f"{file}", _normal(file_tree, str(file))),
+        *(Layer("", _normal(tree, "the settings")) for tree in nested),
+        Layer("", {"preset": str(base)}),
+    ]
+
+
+def read_complete(file: Path, settings: Mapping[str, object]) -> list[Layer]:
+    """The layers of a recipe that a run left behind: no preset below it is needed any more."""
+    tree = read_toml(file, "the recipe")
+    return [
+        Layer("", {"preset": tree.get("preset", "")}),
+        Layer(str(file), _normal(tree, str(file))),
+        Layer("", _normal(_nest(settings), "the settings")),
+    ]
+
+
+def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[Layer]:
+    """A preset's layers: those that it `extends`, and its own. Raises InputError, PluginError."""
+    resolved = known.resolve("preset", name)
+    if resolved.id in above:
+        raise PluginError(f"preset {name} extends itself, through {' -> '.join(above)}")
+    tree = read_component_file(resolved)
+    parent = tree.pop("extends", None)
+    own = Layer(f"preset {name}", _normal(tree, f"preset {name}"))
+    if parent is None:
+        return [own]
+    return [*read_preset(known, str(parent), (*above, resolved.id)), own]
+
+
+def read_component_file(resolved: Resolved) -> Tree:
+    """The TOML file inside a package that a preset or a study is. Raises PluginError."""
+    package, _, filename = resolved.entry.component.target.partition(":")
+    try:
+        return _parse(importlib.resources.files(package).joinpath(filename).read_bytes())
+    except (OSError, ImportError, ValueError) as error:
+        what = f"{resolved.kind} {resolved.name} ({package}:{filename})"
+        raise PluginError(f"{what} cannot be read: {error}") from None
+
+
+def read_toml(path: Path, what: str, hint: str | None = None) -> Tree:
+    """A TOML file that a user named, as a tree.
+
+    Args:
+        path: the file.
+        what: names it in errors: `the recipe`.
+        hint: the way out where it cannot be read.
+
+    Raises:
+        InputError: there is none, or it is not TOML.
+    """
+    try:
+        return _parse(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be read: {error.strerror}", hint) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{what} {path} is not UTF-8 text", "Save it as UTF-8.") from None
+    except ValueError as error:  # of tomllib, and a path with a null byte
+        raise InputError(f"{what} {path} is not TOML: {error}", hint) from None
+
+
+def _parse(content: bytes) -> Tree:
+    """TOML is UTF-8; editors put a mark before it that is no part of it. Raises ValueError."""
+    return tomllib.loads(content.decode("utf-8-sig"))
+
+
+def merged(layers: Sequence[Layer]) -> Tree:
+    """All layers laid on each other."""
+    tree: Tree = {}
+    for layer in layers:
+        tree = merge(tree, layer.tree)
     return tree
 
 
-def read_complete(file: Path, settings: Mapping[str, object]) -> Tree:
-    """The tree of a recipe that a run left behind: no preset below it is needed any more."""
-    tree = read_file(file)
-    merged = merge(_normal(tree, str(file)), _normal(_nest(settings), "the settings"))
-    return {"preset": tree.get("preset", ""), **merged}
-
-
-def read_preset(known: Catalog, name: str, below: tuple[str, ...] = ()) -> Tree:
-    """A preset's tree, laid on the one that it `extends`. Raises InputError, PluginError."""
-    resolved = known.resolve("preset", name)
-    if resolved.id in below:
-        raise PluginError(f"preset {name} extends itself, through {' -> '.join(below)}")
-    package, _, filename = resolved.entry.component.target.partition(":")
-    try:
-        text = importlib.resources.files(package).joinpath(filename).read_text("utf-8")
-        tree = tomllib.loads(text)
-    except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PluginError(f"preset {name} ({package}:{filename}) cannot be read: {error}") from None
-    parent = tree.pop("extends", None)
-    tree = _normal(tree, f"preset {name}")
-    if parent is None:
-        return tree
-    return merge(read_preset(known, str(parent), (*below, resolved.id)), tree)
-
-
-def read_file(path: Path) -> Tree:
-    """A TOML file as a tree. Raises InputError where there is none or it is not TOML."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"the recipe {path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"the recipe {path} is not TOML: {error}") from None
+def stated_in(layers: Sequence[Layer], path: Sequence[str]) -> str:
+    """Where the value at `path` comes from: the uppermost layer that states it, or a part of it."""
+    for layer in reversed(layers):
+        table: Any = layer.tree
+        for step in path:
+            if not isinstance(table, dict) or step not in table:
+                break
+            table = table[step]
+        else:
+            return layer.where
+        if not isinstance(table, dict):
+            return layer.where
+    return ""
 
 
 def merge(lower: Tree, upper: Tree) -> Tree:

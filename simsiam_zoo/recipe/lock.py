@@ -95,6 +95,22 @@ def identity(lock: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def keep_threads(recipe: Recipe, lock: dict[str, Any]) -> Recipe:
+    """The recipe with as many CPU threads as a run began with, unless it states a number.
+
+    Other threads add in another order; so a resume takes those that `0` meant at the start.
+
+    Args:
+        recipe: of the run to go on with.
+        lock: the run's.
+    """
+    threads = lock.get("machine", {}).get("threads")
+    if recipe.training.threads or not isinstance(threads, int) or threads < 1:
+        return recipe
+    training = recipe.training.model_copy(update={"threads": threads})
+    return recipe.model_copy(update={"training": training})
+
+
 def read_lock(folder: Path) -> dict[str, Any]:
     """The lock of the run in `folder`, its `identity` among it.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.catalog.local import use_recorded
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.recipe.layers import read_toml
 from simsiam_zoo.recipe.lock import (
     FORMAT,
     make_lock,
@@ -84,12 +84,7 @@ def read_locked(path: Path) -> dict[str, Any]:
         InputError: there is none, or it is none that this version writes.
     """
     way_out = "Name the lock.toml in a run's folder."
-    try:
-        tree = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"the lock {path} cannot be read: {error.strerror}", way_out) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"the lock {path} is not TOML: {error}", way_out) from None
+    tree = read_toml(path, "the lock", way_out)
     try:
         _Lock.model_validate(tree)
     except ValidationError as error:

@@ -7,7 +7,9 @@ and leaves a frozen value in which nothing is implied: defaults are written out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +20,16 @@ from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
 from simsiam_zoo.data.remote.urls import refuse_secrets
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, Text, literals, read_complete, read_layers
+from simsiam_zoo.recipe.layers import (
+    COMPONENTS,
+    Layer,
+    Text,
+    literals,
+    merged,
+    read_complete,
+    read_layers,
+    stated_in,
+)
 from simsiam_zoo.recipe.sections import (
     Data,
     Evaluation,
@@ -31,6 +42,9 @@ from simsiam_zoo.recipe.sections import (
 )
 
 DEFAULT_PRESET = "mnist-5k"
+
+_LONGEST_NAME = 120
+"""Characters of a run's name: a file system takes 255 bytes, and a report adds to the name."""
 
 
 class Recipe(Section):
@@ -55,7 +69,7 @@ class Recipe(Section):
         cls,
         preset: str | None = None,
         file: Path | str | None = None,
-        settings: Mapping[str, object] | None = None,
+        settings: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
     ) -> Self:
         """Read preset < file < settings, and resolve every component.
 
@@ -63,13 +77,18 @@ class Recipe(Section):
             preset: a preset's name; the file's own, or `mnist-5k`, where it is None.
             file: a TOML recipe.
             settings: dotted paths and values, e.g. `{"training.epochs": 3, "predictor": "none",
-                "predictor.hidden_dim": 64}`; a part's own path takes a spec.
+                "predictor.hidden_dim": 64}`; a part's own path takes a spec. Of several, each is a
+                layer on the one before.
 
         Raises:
-            InputError: an unknown name or key, a wrong type, a value out of range, no such file.
+            InputError: an unknown name or key, a wrong type, a value out of range, no such file;
+                the file or preset that states it is named.
             PluginError: a preset's file cannot be read.
         """
-        return cls._complete(read_layers(catalog(), preset, file, settings or {}, DEFAULT_PRESET))
+        if isinstance(file, Mapping):
+            raise InputError("a recipe's file is a path, not a dict", "Say settings={...}.")
+        layers = [settings] if isinstance(settings, Mapping) else settings or ()
+        return cls._complete(read_layers(catalog(), preset, file, layers, DEFAULT_PRESET))
 
     @classmethod
     def of_run(cls, file: Path, settings: Mapping[str, object] | None = None) -> Self:
@@ -83,22 +102,22 @@ class Recipe(Section):
         return cls._complete(read_complete(file, settings or {}))
 
     @classmethod
-    def _complete(cls, tree: dict[str, Any]) -> Self:
-        known = catalog()
+    def _complete(cls, layers: Sequence[Layer]) -> Self:
+        known, tree = catalog(), merged(layers)
         for kind in COMPONENTS:
             table = tree.get(kind)
             if not isinstance(table, dict) or "name" not in table:
                 raise InputError(f"the recipe names no {kind}", f'Say [{kind}] name = "...".')
-            tree[kind] = _resolved_table(known, kind, table)
-            for value in tree[kind].values():
-                if isinstance(value, str):  # recipes are written down, printed and passed on
-                    refuse_secrets(value)
+            try:
+                tree[kind] = _resolved_table(known, kind, table)
+            except InputError as error:
+                raise error.at(stated_in(layers, [kind])) from None
         for section in cls.model_fields.keys() - set(COMPONENTS):
             tree[section] = literals(tree[section]) if section in tree else {}
         try:
             recipe = cls.model_validate(tree)
         except ValidationError as error:
-            raise explain(error, cls) from None
+            raise explain(error, cls, lambda path: stated_in(layers, path)) from None
         recipe.protocols()  # a wrong spec fails now, not after the training
         recipe.loggers()
         return recipe
@@ -120,11 +139,16 @@ class Recipe(Section):
         """A name for the run's folder: the preset, the parts that differ from it, the seed."""
         plain = type(self).make(self.preset)
         parts = [
-            f"{kind}-{getattr(self, kind).name}".replace("/", "-").replace(":", "-")
+            f"{kind}-{getattr(self, kind).name}"
             for kind in COMPONENTS
             if getattr(self, kind).name != getattr(plain, kind).name
         ]
-        return "-".join([self.preset.replace("/", "-"), *parts, f"seed{self.training.seed}"])
+        words = [self.preset, *parts, f"seed{self.training.seed}"]
+        name = re.sub(r"[^\w.+-]", "-", "-".join(words))
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return f"{name[: _LONGEST_NAME - 9]}-{digest}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, every key written out; what `to_toml` writes.
@@ -199,4 +223,7 @@ def _resolved_table(known: Catalog, kind: str, table: dict[str, Any]) -> dict[st
     }
     resolved = known.resolve(kind, name, params)
     given = {key: value for key, value in resolved.params.items() if value is not None}
+    for value in given.values():
+        if isinstance(value, str):  # recipes are written down, printed and passed on
+            refuse_secrets(value)
     return {"name": resolved.name, **given}

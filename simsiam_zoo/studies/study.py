@@ -23,8 +23,6 @@ by key, crossed. What it says `on` a preset takes the place of what it says in g
 
 from __future__ import annotations
 
-import importlib.resources
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,9 +30,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, read_file
+from simsiam_zoo.recipe.layers import COMPONENTS, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
 VerdictName = Literal["learned", "collapsed", "diverged", "undertrained", "undetermined"]
@@ -138,7 +136,7 @@ class Study(_Strict):
         try:
             return type(self).model_validate({**dict(self), **changes})
         except ValidationError as error:
-            raise explain(error, type(self), "the study") from None
+            raise explain(error, type(self), "the study", "it") from None
 
     @property
     def preset(self) -> str:
@@ -161,17 +159,12 @@ def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
         PluginError: a plugin's study cannot be read.
     """
     path = Path(name)
-    if name.endswith(".toml") or (
-        "/" in name and path.is_file()
-    ):  # `distribution/name` has one too
-        return path.stem, parse_study(_read(path), f"the study {path}", preset, path.parent)
-    resolved = catalog().resolve("study", name)
-    package, _, filename = resolved.entry.component.target.partition(":")
-    try:
-        text = importlib.resources.files(package).joinpath(filename).read_text("utf-8")
-        tree = tomllib.loads(text)
-    except (OSError, ImportError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PluginError(f"study {name} ({package}:{filename}) cannot be read: {error}") from None
+    # `distribution/name` has a slash too.
+    if name.endswith(".toml") or ("/" in name and path.is_file()):
+        hint = "`simsiam-zoo ablate --list` shows the studies that come by name."
+        tree = read_toml(path, "the study", hint)
+        return path.stem, parse_study(tree, f"the study {path}", preset, path.parent)
+    tree = read_component_file(catalog().resolve("study", name))
     if preset is None and "base" not in tree:
         preset = DEFAULT_PRESET
     return name.replace("/", "-"), parse_study(tree, f"study {name}", preset)
@@ -192,7 +185,7 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
     tree = dict(tree)
     base = tree.get("base", {})
     if isinstance(base, str):
-        base = read_file(folder / base)
+        base = read_toml(folder / base, "the recipe")
     if not isinstance(base, dict):
         raise InputError(f"{where}: base is a recipe's table, or a recipe's file, not {base!r}")
     tree["base"] = base if preset is None else {**base, "preset": preset}
@@ -202,7 +195,7 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
-        raise explain(error, Study, where) from None
+        raise explain(error, Study, where, "it") from None
 
 
 def _on(ablation: Any, preset: str) -> Any:
@@ -223,13 +216,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
         else:
             paths[path] = value
     return paths
-
-
-def _read(path: Path) -> Tree:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        hint = "`simsiam-zoo ablate --list` shows the studies that come by name."
-        raise InputError(f"the study {path} cannot be read: {error.strerror}", hint) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"the study {path} is not TOML: {error}") from None

@@ -187,6 +187,8 @@ def train(
         StoppedError: a signal asked to stop; a checkpoint was written.
         PeerError: another rank failed.
     """
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"train takes a Recipe, not {recipe!r}", 'Say Recipe.make("digits").')
     if init is not None:
         if resume:
             raise InputError("a run goes on from its own checkpoint, so no init")

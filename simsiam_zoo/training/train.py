@@ -16,6 +16,7 @@ from simsiam_zoo.data.stream import WEAKER
 from simsiam_zoo.errors import DivergedError, StoppedError
 from simsiam_zoo.metrics import Latest
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import keep_threads
 from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.compile import WEAKER as COMPILED
@@ -95,6 +96,8 @@ def train(
             progress.say(f"{out} is complete already")
             result: dict[str, Any] = done
             return result
+        if before is not None:
+            recipe = keep_threads(recipe, before)
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, progress.say))

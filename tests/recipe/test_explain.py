@@ -130,9 +130,43 @@ def test_a_file_that_is_no_recipe_is_refused(write, text):
     assert not JARGON.search(str(caught.value))
 
 
+def test_a_wrong_value_is_told_with_the_file_or_preset_that_states_it(write, tmp_path):
+    file = write('preset = "digits"\n[training]\nepochs = "3"\n[predictor]\nhidden_dim = 0\n')
+    with pytest.raises(InputError) as caught:
+        Recipe.make(None, file, {"predictor.hidden_dim": 64})
+    assert caught.value.what == f"{file}: training.epochs is an int, not '3'"
+    with pytest.raises(InputError) as caught:
+        Recipe.make(None, file, {"training.epochs": 3})
+    assert caught.value.what.startswith(f"{file}: ")
+    assert "hidden_dim of predictor mlp is an int >= 1, not 0" in caught.value.what
+    with pytest.raises(InputError) as caught:  # what was typed needs no place
+        Recipe.make(None, None, {"training.epochs": "3"})
+    assert caught.value.what == "training.epochs is an int, not '3'"
+    with pytest.raises(InputError, match=r"\[training\] has no key 'epoch'") as caught:
+        Recipe.make(None, write("[training]\nepoch = 3\n"))
+    assert str(file) in caught.value.what
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_file(tmp_path):
+    text = 'preset = "digits"\n[training]\nepochs = 3\n'
+    file = tmp_path / "marked.toml"
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert Recipe.make(None, file).training.epochs == 3
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(InputError, match="is not UTF-8 text") as caught:
+        Recipe.make(None, file)
+    assert caught.value.hint == "Save it as UTF-8."
+
+
+def test_settings_in_the_place_of_the_file_are_refused_with_the_right_way():
+    with pytest.raises(InputError, match="path, not a dict") as caught:
+        Recipe.make("digits", {"training.epochs": 3})
+    assert caught.value.hint == "Say settings={...}."
+
+
 def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'preset = "\xe9"\n')
-    for path in (tmp_path / "no.toml", tmp_path, tmp_path / "latin.toml"):
+    for path in (tmp_path / "no.toml", tmp_path, tmp_path / "latin.toml", tmp_path / "a\0b"):
         with pytest.raises(InputError, match=re.escape(str(path))):
             Recipe.make(None, path)
 

@@ -132,6 +132,15 @@ def test_command_line_text_gets_the_keys_type():
     assert (recipe.predictor.params["hidden_dim"], recipe.dataset.params["path"]) == (7, "7")
 
 
+def test_of_several_settings_each_is_a_layer_on_the_one_before():
+    base = {"predictor.hidden_dim": 64, "training": {"epochs": 3, "batch_size": 32}}
+    recipe = Recipe.make("digits", None, [base, {"predictor": "none", "training": {"epochs": 5}}])
+    assert (recipe.predictor.name, recipe.predictor.params) == ("none", {})
+    assert (recipe.training.epochs, recipe.training.batch_size) == (5, 32)
+    with pytest.raises(InputError, match="hidden_dim"):  # together they contradict each other
+        Recipe.make("digits", None, {"predictor": "none", "predictor.hidden_dim": 64})
+
+
 def test_the_callers_settings_stay_as_they_are():
     settings = {"dataset": {"name": "shards"}, "dataset.path": "x", "optim": {}, "optim.lr": 1.0}
     Recipe.make("cifar10", None, settings)
@@ -194,6 +203,15 @@ def test_presets_that_lead_nowhere_end_with_a_message(presets, texts, name, erro
     with pytest.raises(error) as caught:
         Recipe.make(name)
     assert name in str(caught.value) or "cifar10" in str(caught.value)
+
+
+def test_a_runs_name_fits_a_file_system_and_long_ones_differ(presets):
+    text = 'extends = "digits"\n'
+    presets(**{"x" * 230 + end: text for end in "ab"})
+    recipes = [Recipe.make("x" * 230 + end, None, {"predictor": "none"}) for end in "ab"]
+    first, second = (recipe.run_name() for recipe in recipes)
+    assert first != second
+    assert len(first) == len(second) == 120
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ VIEWS = {
     "jitter_p": 0.8,
     "gray_p": 0.2,
     "flip_p": 0.5,
+    "interpolation": "bilinear",  # of torchvision, as in the released code
 }
 PAPER = {
     "imagenet": {

@@ -157,3 +157,9 @@ def test_a_notebook_shows_the_verdict_and_every_figure(trained: zoo.Run, tmp_pat
     odd.__dict__["result"] = {**trained.result, "reason": "a < b"}
     assert "<script>" not in odd._repr_html_()
     assert "a &lt; b" in odd._repr_html_()
+
+
+def test_a_name_in_the_place_of_a_recipe_is_refused_with_the_right_way() -> None:
+    with pytest.raises(InputError, match="train takes a Recipe, not 'digits'") as caught:
+        zoo.train("digits")  # type: ignore[arg-type]
+    assert caught.value.hint == 'Say Recipe.make("digits").'

@@ -155,6 +155,33 @@ def stop_after(recipe: Recipe, folder: Path, step: int) -> None:
         train(recipe, folder, progress=Cutting())
 
 
+class Listening(Progress):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_resume_takes_the_threads_that_the_run_began_with(
+    tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other threads add in another order; where others are asked for, the run tells."""
+    settings = {"training.checkpoint_steps": 1, "evaluation.protocols": [], "training.threads": 0}
+    recipe = tiny(settings)
+    monkeypatch.setattr("simsiam_zoo.runtime.device.available_cores", lambda: 1)
+    stop_after(recipe, tmp_path / "run", 3)
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    monkeypatch.setattr("simsiam_zoo.runtime.device.available_cores", lambda: 2)
+    progress = Listening()
+    train(recipe, tmp_path / "run", resume=True, progress=progress)
+    assert not [line for line in progress.said if "machine" in line]
+    others = tiny({**settings, "training.threads": 2})
+    train(others, tmp_path / "other", resume=True, progress=progress)
+    (warning,) = (line for line in progress.said if "machine" in line)
+    assert "machine.threads: 1 there, 2 here" in warning
+
+
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_process_goes_on_to_the_same_weights(
     run: Run, tiny: Callable[..., Recipe], tmp_path: Path, sign: signal.Signals
