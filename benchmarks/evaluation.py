@@ -86,8 +86,8 @@ def benchmark_knn(rows: int, queries: int, width: int, threads: int) -> None:
 def benchmark_features(images: int, threads: int) -> None:
     import torch
 
-    from simsiam_zoo.data.packing.writer import PackedSample, pack
-    from simsiam_zoo.data.shards import open_shards
+    from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+    from simsiam_zoo.data.sources import open_shards
     from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.runtime.device import open_runtime
@@ -105,7 +105,7 @@ def benchmark_features(images: int, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data, store = Path(folder) / "data", Path(folder) / "features"
         data.mkdir()
-        pack(data, {"train": samples}, None)
+        pack_dataset(data, {"train": samples}, None)
         shards = open_shards(str(data)).train
         transform = Transform(32, 1.0, recipe.data.mean, recipe.data.std)
         frozen = FrozenPass(backbone, recipe.backbone.name, transform, runtime, store)

@@ -36,10 +36,11 @@ from torchvision.datasets import ImageFolder
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data.decode import decode
-from simsiam_zoo.data.loader import TrainLoader, normalize
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.runtime.device import _device_name
 
 IMAGES, BATCH, WARM, TIMED, SIZE = 64, 32, 4, 12, 224
@@ -111,9 +112,9 @@ def ours(shards: ShardSet, floats: bool, complete: bool) -> Iterator[object]:
     if not complete:
         chances = dict.fromkeys(chances, 0.0)
     augmentation = SimSiamAugmentation(min_scale=0.2, flip_p=0.5, **strengths, **chances)
-    plan = Plan(shards.counts, seed=0, batch=BATCH)
+    plan = SampleOrder(shards.counts, seed=0, batch=BATCH)
     for batch in TrainLoader(shards, plan, augmentation, SIZE, epochs=40, workers=1):
-        yield [normalize(view, MEAN, STD) for view in batch.views] if floats else batch
+        yield [normalize_pixels(view, MEAN, STD) for view in batch.views] if floats else batch
 
 
 def cpu_seconds() -> float:
@@ -161,7 +162,7 @@ def main(rounds: int = 5) -> None:
         for i, image in enumerate(encoded):
             (folder / "images" / "all" / f"{i:04d}.jpg").write_bytes(image)
         samples = [PackedSample(f"{i:04d}", image, "jpg", 0) for i, image in enumerate(encoded)]
-        pack(folder / "shards", {"train": samples}, None, shard_size=32)
+        pack_dataset(folder / "shards", {"train": samples}, None, shard_size=32)
         shards = open_shards(str(folder / "shards")).train
         cases: dict[str, Callable[[], float]] = {
             "PIL uint8": lambda: seconds_per_image(theirs(folder / "images", floats=False)),

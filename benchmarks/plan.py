@@ -23,9 +23,9 @@ from PIL import Image
 
 from simsiam_zoo.components.augmentations import CifarAugmentation
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.sources import open_shards
 
 FEW, MANY, EACH, BATCH = 1000, 10_000, 2, 160
 
@@ -39,7 +39,7 @@ def plan_case(shards: int, step: str) -> dict[str, float]:
     """Make the plan and ask for one rank's ids at a step that it has not seen."""
     counts = np.full(shards, 10_000)
     before, start = peak_mb(), time.perf_counter()
-    plan = Plan(counts, seed=1, batch=4096, lanes=8)
+    plan = SampleOrder(counts, seed=1, batch=4096, lanes=8)
     at = {"first": 0, "middle": plan.steps // 2, "last": plan.steps - 1}[step]
     plan.ids(7, at, rank=3, world=64)
     return {"seconds": time.perf_counter() - start, "grown": peak_mb() - before}
@@ -49,7 +49,7 @@ def reader_case(folder: str) -> dict[str, float]:
     """An epoch by the loader: read, decoded, two views."""
     imported = peak_mb()
     train = open_shards(folder).train
-    plan = Plan(train.counts, seed=1, batch=BATCH)
+    plan = SampleOrder(train.counts, seed=1, batch=BATCH)
     augmentation = CifarAugmentation(
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.8, gray_p=0.2, flip_p=0.5,
@@ -67,7 +67,7 @@ def made_shards(folder: Path, shards: int) -> None:
     Image.fromarray(pixels).save(file, "PNG")
     samples = (PackedSample(str(i), file.getvalue(), "png", 0) for i in range(shards * EACH))
     folder.mkdir()
-    pack(folder, {"train": samples}, None, shard_size=EACH)
+    pack_dataset(folder, {"train": samples}, None, shard_size=EACH)
 
 
 def alone(*arguments: str) -> dict[str, float]:

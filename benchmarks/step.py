@@ -38,8 +38,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet50
 
-from simsiam_zoo.data.loader import LoadedBatch, TrainLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import TrainLoader
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
@@ -109,7 +110,7 @@ def noise_shards(folder: Path, images: int) -> None:
         for _ in range(images)
     ]
     samples = [PackedSample(f"{i:04d}", image, "png", 0) for i, image in enumerate(encoded)]
-    pack(folder, {"train": samples}, None)
+    pack_dataset(folder, {"train": samples}, None)
 
 
 def clock(setup: Setup) -> float:

@@ -18,9 +18,10 @@ from simsiam_zoo.errors import DataError, InputError, PluginError
 if TYPE_CHECKING:
     from simsiam_zoo.components.augmentations import SimSiamAugmentation, random_resized_box
     from simsiam_zoo.data.batches import Augmentation
-    from simsiam_zoo.data.image import View, render
-    from simsiam_zoo.data.packing.writer import PackedSample, pack
-    from simsiam_zoo.data.shards import Dataset, open_shards
+    from simsiam_zoo.data.image import ViewParams, render_view
+    from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+    from simsiam_zoo.data.shards import Dataset
+    from simsiam_zoo.data.sources import open_shards
     from simsiam_zoo.evaluation.features import Features, FeatureSplits
     from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, check_labels, make_score
     from simsiam_zoo.exchange.export import ExportFormat, ExportSource
@@ -65,7 +66,7 @@ __all__ = [
     "Siamese",
     "SimSiamAugmentation",
     "StepOutput",
-    "View",
+    "ViewParams",
     "atomic_write_text",
     "cache_dir",
     "check_labels",
@@ -74,10 +75,10 @@ __all__ = [
     "make_score",
     "mean",
     "open_shards",
-    "pack",
+    "pack_dataset",
     "random_resized_box",
     "rank",
-    "render",
+    "render_view",
     "tethered",
     "thread_variables",
     "total",
@@ -87,9 +88,10 @@ __all__ = [
 _HOMES = {
     "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),
     "data.batches": ("Augmentation",),
-    "data.image": ("View", "render"),
-    "data.packing.writer": ("PackedSample", "pack"),
-    "data.shards": ("Dataset", "open_shards"),
+    "data.image": ("ViewParams", "render_view"),
+    "data.packing.writer": ("PackedSample", "pack_dataset"),
+    "data.shards": ("Dataset",),
+    "data.sources": ("open_shards",),
     "evaluation.features": ("FeatureSplits", "Features"),
     "evaluation.protocol": ("EvaluationProtocol", "Score", "check_labels", "make_score"),
     "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),

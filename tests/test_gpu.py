@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
@@ -45,7 +45,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (x, y) in enumerate(zip(images[:320], labels[:320], strict=True))
     ]
     classes = tuple("0123456789")
-    pack(folder, {"train": samples[:256], "val": samples[256:]}, classes, shard_size=64)
+    pack_dataset(folder, {"train": samples[:256], "val": samples[256:]}, classes, shard_size=64)
     return folder
 
 

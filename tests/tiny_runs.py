@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 
 TINY: dict[str, object] = {
@@ -53,7 +53,7 @@ def digits(count: int, labelled: bool = True) -> list[PackedSample]:
 def pack_digits(folder: Path, classes: tuple[str, ...]) -> Path:
     """96 digits to train on in 3 shards, 64 to test on, labelled."""
     samples = digits(160)
-    pack(folder, {"train": samples[:96], "val": samples[96:]}, classes, shard_size=32)
+    pack_dataset(folder, {"train": samples[:96], "val": samples[96:]}, classes, shard_size=32)
     return folder
 
 

@@ -259,11 +259,11 @@ def run_check() -> Check:
 def _pack_few_digits(folder: Path) -> Path:
     """160 of scikit-learn's digits to train on and 64 to test on, as shards."""
     from simsiam_zoo.components.datasets import digit_samples
-    from simsiam_zoo.data.packing.writer import pack
+    from simsiam_zoo.data.packing.writer import pack_dataset
 
     samples = digit_samples(224)
     folder.mkdir()
-    pack(folder, {"train": samples[:160], "val": samples[160:]}, tuple("0123456789"), 64)
+    pack_dataset(folder, {"train": samples[:160], "val": samples[160:]}, tuple("0123456789"), 64)
     return folder
 
 

@@ -52,7 +52,7 @@ def inspect(
     """
     from simsiam_zoo.data.inspection import inspect_shards
     from simsiam_zoo.data.manifest import read_packed
-    from simsiam_zoo.data.shards import open_shards
+    from simsiam_zoo.data.sources import open_shards
     from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.runtime.progress import open_progress
 
@@ -104,7 +104,7 @@ def _recipe(preset: str | None, file: str | None) -> Any:
 
 
 def _draw(path: Path, recipe: Any, shards: Any) -> None:
-    from simsiam_zoo.data.sheet import contact_sheet
+    from simsiam_zoo.data.inspection import contact_sheet
     from simsiam_zoo.runtime.folders import atomic_write
 
     sheet = contact_sheet(

@@ -1,4 +1,4 @@
-"""The built-in augmentations: each draws a view's parameters; `data.image.render` applies them.
+"""The built-in augmentations: they draw views' parameters, `data.image.render_view` applies them.
 
 The distributions are those of the torchvision transforms that the paper uses.
 """
@@ -9,7 +9,7 @@ import math
 
 from numpy.random import Generator
 
-from simsiam_zoo.data.image import View
+from simsiam_zoo.data.image import ViewParams
 
 _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 
@@ -48,7 +48,7 @@ class SimSiamAugmentation:
         )
         self.jitter_p, self.gray_p, self.blur_p, self.flip_p = jitter_p, gray_p, blur_p, flip_p
 
-    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> ViewParams:
         """Draw one view of an image of `size` (height, width)."""
         box = random_resized_box(generator, size, self.min_scale)
         jitter: tuple[tuple[str, float], ...] = ()
@@ -59,7 +59,7 @@ class SimSiamAugmentation:
                 (name, generator.uniform(low, high)) for name, low, high in ranges if low < high
             )
         gray, blur, sigma, flip = generator.random(4).tolist()
-        return View(
+        return ViewParams(
             box,
             flip=flip < self.flip_p,
             jitter=jitter,
@@ -121,11 +121,11 @@ class DigitsAugmentation:
         self.min_scale, self.rotation, self.shear = min_scale, rotation, shear
         self.brightness, self.contrast = brightness, contrast
 
-    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> ViewParams:
         """Draw one view of an image of `size` (height, width)."""
         box = random_resized_box(generator, size, self.min_scale)
         rotation, shear, brightness, contrast = generator.uniform(-1.0, 1.0, 4).tolist()
-        return View(
+        return ViewParams(
             box,
             rotation=rotation * self.rotation,
             shear=shear * self.shear,

@@ -18,10 +18,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsiam_zoo.data.keyed import derive_key, keyed_order
 from simsiam_zoo.data.manifest import read_manifest
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.shards import Dataset, open_shards
+from simsiam_zoo.data.order import derive_key, keyed_order
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import Dataset
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.data.stream import open_stream_set
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir, sync_folder
@@ -133,7 +134,7 @@ def _pack_embedded(folder: Path, source: Source, test: int) -> None:
     images, labels = source()
     for_test = stratified_test_split(labels, test)
     beside.mkdir()
-    pack(
+    pack_dataset(
         beside,
         {
             "train": _samples(images, labels, np.flatnonzero(~for_test)),

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.decode import ImageError
-from simsiam_zoo.data.image import Pixels, View, center, decode_any, render, to_rgb
+from simsiam_zoo.data.decode import ImageError, Pixels, decode_any, to_rgb
+from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.index import printable
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.errors import DataError
 
@@ -29,11 +29,13 @@ from simsiam_zoo.errors import DataError
 class Augmentation(Protocol):
     """What an augmentation component gives.
 
-    It may also have `apply(image, view, size)`, used in place of `data.image.render`: from uint8
-    [H, W, 3] to uint8 [size, size, 3].
+    It may also have `apply(image, view, size)`, used in place of `data.image.render_view`: from
+    uint8 [H, W, 3] to uint8 [size, size, 3].
     """
 
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
         """Draw the parameters of the `view`-th view of an image of `size` (height, width)."""
 
 
@@ -110,7 +112,7 @@ class TrainBatches:
     def __init__(
         self,
         shards: ShardSet,
-        plan: Plan,
+        plan: SampleOrder,
         augmentation: Augmentation,
         size: int,
         views: int,
@@ -148,7 +150,7 @@ class TrainBatches:
                 # batch already, is not seen twice in the same view.
                 view = self.augmentation.sample(draws.at(epoch, id, v), v, extent)
                 if self._apply is None:
-                    _place(render(image, view, self.size, out[v, row]), out[v, row])
+                    _place(render_view(image, view, self.size, out[v, row]), out[v, row])
                 else:
                     _place(self._apply(to_rgb(image), view, self.size), out[v, row])
         return loaded(canvas, shown, labels, epoch, step, found.replaced)

@@ -1,4 +1,4 @@
-"""One view of an image: what was drawn for it (`View`), and its rendering.
+"""One view of an image: what was drawn for it (`ViewParams`), and its rendering.
 
 The operations are the ones of the paper's torchvision pipeline, in its order, on uint8 pixels; each
 is tested against torchvision or Pillow. Grey images [H, W] stay one channel wide as long as no
@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
-
-__all__ = ["Pixels", "View", "center", "decode", "decode_any", "render", "to_rgb"]
+from simsiam_zoo.data.decode import Pixels, to_rgb
 
 _CUT = -0.5 + 2**-10
 """Turns rounding to the nearest level into Pillow's cutting off, but for rounding errors."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewParams:
     """The drawn parameters of one view.
 
     Attributes:
@@ -54,7 +52,7 @@ class View:
     bicubic: bool = False
 
 
-def render(image: Pixels, view: View, size: int, slot: Pixels | None = None) -> Pixels:
+def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None = None) -> Pixels:
     """Render one view.
 
     Args:
@@ -90,7 +88,7 @@ def render(image: Pixels, view: View, size: int, slot: Pixels | None = None) -> 
     return out
 
 
-def _has_colour_or_blur(view: View) -> bool:
+def _has_colour_or_blur(view: ViewParams) -> bool:
     return bool(view.jitter or view.gray or view.blur or view.solarize is not None)
 
 
@@ -139,7 +137,7 @@ def _planes(image: Pixels) -> torch.Tensor:
     return torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None]
 
 
-def _affine_crop(image: Pixels, view: View, size: int) -> Pixels:
+def _affine_crop(image: Pixels, view: ViewParams, size: int) -> Pixels:
     """Crop, shear and rotation in one sampling of the source.
 
     What the rotation brings in from outside the crop is the image's own content; outside of the
@@ -169,7 +167,7 @@ def _affine_crop(image: Pixels, view: View, size: int) -> Pixels:
     return cast(Pixels, cv2.warpAffine(image, matrix, (size, size), flags=flags))
 
 
-def _view_to_source(view: View, size: int) -> NDArray[np.float64]:
+def _view_to_source(view: ViewParams, size: int) -> NDArray[np.float64]:
     """The matrix [2, 3] from pixel (x, y, 1) of the view to the pixel of the source it shows."""
     left, top, right, bottom = view.box
     zoom_x, zoom_y = (right - left) / size, (bottom - top) / size

@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.tar import BLOCK, Member, members, split_name
+from simsiam_zoo.data.tar import TAR_BLOCK, Member, members, split_name
 from simsiam_zoo.errors import DataError
 
 INDEX_VERSION = 2
 """Version 1 had no `image_checks`; it is still read."""
-FORMATS = ("jpg", "png", "webp")
+IMAGE_FORMATS = ("jpg", "png", "webp")
 """What `ShardIndex.formats` counts; the image's first bytes decide how it is decoded."""
 MAX_IMAGE_BYTES = 1 << 28
 MAX_LABEL_BYTES = 1 << 20
@@ -49,7 +49,7 @@ class ShardIndex:
         sizes: [n] bytes of each image.
         checks: [n] CRC-32 of that header: a reader knows that it found what was indexed.
         labels: [n], -1 where there is none.
-        formats: [n] places in `FORMATS`, by the member's name.
+        formats: [n] places in `IMAGE_FORMATS`, by the member's name.
         about: (version of the index, size of the tar in bytes).
         image_checks: [n] CRC-32 of each image's bytes, or [0] where they are not known.
     """
@@ -217,7 +217,7 @@ def _pack(descriptor: int, samples: dict[bytes, _Found], checksums: bool) -> Sha
 
 def _checksum(descriptor: int, member: Member) -> int:
     """CRC-32 of a member's content, read in bounded pieces."""
-    check, at, end = 0, member.header + BLOCK, member.header + BLOCK + member.size
+    check, at, end = 0, member.header + TAR_BLOCK, member.header + TAR_BLOCK + member.size
     while at < end:
         piece = os.pread(descriptor, min(end - at, _PIECE), at)
         if not piece:
@@ -230,7 +230,7 @@ def _label(descriptor: int, sample: _Found) -> int:
     for member in (sample.cls, sample.json):
         if member is None or member.size > MAX_LABEL_BYTES:
             continue
-        text = os.pread(descriptor, member.size, member.header + BLOCK)
+        text = os.pread(descriptor, member.size, member.header + TAR_BLOCK)
         value: Any = None
         if member is sample.cls:
             digits = text.strip()
@@ -288,13 +288,13 @@ def _problem(index: ShardIndex, tar_size: int) -> str | None:
     if (ends < 0).any() or index.key_ends[-1] != len(index.keys):
         return "its keys are damaged"
     inside = (index.offsets >= 0) & (index.sizes >= 0) & (index.sizes <= tar_size)
-    inside &= index.offsets <= tar_size - BLOCK - np.minimum(index.sizes, tar_size)
-    if not inside.all() or (index.offsets % BLOCK).any():
+    inside &= index.offsets <= tar_size - TAR_BLOCK - np.minimum(index.sizes, tar_size)
+    if not inside.all() or (index.offsets % TAR_BLOCK).any():
         return "it points outside"
     order = np.argsort(index.offsets)
-    ends_of = (index.offsets + BLOCK + index.sizes)[order]
+    ends_of = (index.offsets + TAR_BLOCK + index.sizes)[order]
     if (index.offsets[order][1:] < ends_of[:-1]).any():
         return "its images overlap"
-    if (index.labels < UNLABELLED).any() or (index.formats >= len(FORMATS)).any():
+    if (index.labels < UNLABELLED).any() or (index.formats >= len(IMAGE_FORMATS)).any():
         return "its labels or formats are damaged"
     return None

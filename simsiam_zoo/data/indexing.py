@@ -11,6 +11,8 @@ import numpy as np
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex, load_index, survey
 from simsiam_zoo.data.manifest import (
     MANIFEST,
+    TEST,
+    TRAIN,
     ShardInfo,
     SplitInfo,
     index_path,
@@ -20,8 +22,7 @@ from simsiam_zoo.data.manifest import (
     write_counts,
 )
 from simsiam_zoo.data.packing.writer import sha256
-from simsiam_zoo.data.sources import TEST, TRAIN
-from simsiam_zoo.data.tasks import run_tasks
+from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import atomic_write
 

@@ -1,4 +1,4 @@
-"""What is in shards: counts, classes, sizes, formats, damage."""
+"""What is in shards: counts, classes, their order, sizes, formats, damage; and a contact sheet."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import io
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from simsiam_zoo.data.class_order import class_order
-from simsiam_zoo.data.decode import decode_any
+from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
 from simsiam_zoo.data.index import load_index
+from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.tasks import run_tasks
 from simsiam_zoo.errors import DataError
+
+if TYPE_CHECKING:  # processes that look at images need no torch
+    from simsiam_zoo.data.batches import Augmentation, Draws
 
 _AT_ONCE = 64
 _SIZES_LISTED = 20
@@ -146,3 +149,151 @@ def _spread(values: list[int]) -> dict[str, int] | None:
     if not values:
         return None
     return {"min": min(values), "median": int(np.median(values)), "max": max(values)}
+
+
+_LOOKED_AT = 32  # shards, evenly spaced, before training
+
+
+class ClassOrder(NamedTuple):
+    """How many classes a shard holds.
+
+    Attributes:
+        found: the mean over the shards.
+        expected: what it would be if the same samples lay in random order.
+    """
+
+    found: float
+    expected: float
+
+    @property
+    def ordered(self) -> bool:
+        """Whether shards hold less than half of the classes that they should."""
+        return self.found < self.expected / 2
+
+
+def class_order(labels: Sequence[NDArray[np.int64]]) -> ClassOrder | None:
+    """Look at the labels of several shards; None where there is nothing to be ordered."""
+    known = [shard[shard >= 0] for shard in labels]
+    known = [shard for shard in known if len(shard) > 1]
+    if len(known) < 2:
+        return None
+    _, counts = np.unique(np.concatenate(known), return_counts=True)
+    missing = np.log1p(-counts / counts.sum()) if len(counts) > 1 else np.array([-np.inf])
+    expected = [float((1 - np.exp(missing * len(shard))).sum()) for shard in known]
+    found = [len(np.unique(shard)) for shard in known]
+    return ClassOrder(float(np.mean(found)), float(np.mean(expected)))
+
+
+def order_warning(shards: ShardSet, window: int) -> str | None:
+    """What to say before training on class-ordered shards; None where all is well or unknown.
+
+    Args:
+        shards: to train on; up to 32 of them are looked at, those that are at hand.
+        window: how many of them are shuffled together. All of them together are a full shuffle.
+    """
+    total = len(shards.shards)
+    if total <= window:
+        return None
+    labels = []
+    for place in sorted(set(np.linspace(0, total - 1, _LOOKED_AT).round().astype(int).tolist())):
+        shard = shards.shards[place]
+        try:
+            labels.append(load_index(shard.index, shard.bytes).labels)
+        except DataError:  # it is elsewhere, or damaged: whoever reads it will tell
+            continue
+    order = class_order(labels)
+    if order is None or not order.ordered:
+        return None
+    return (
+        f"warning: the shards are ordered by class: one holds {order.found:.1f} classes where"
+        f" {order.expected:.1f} were to be expected. Batches will not be random, whatever the"
+        " window; pack the data again: simsiam-zoo pack shuffles it"
+    )
+
+
+_CELL = 96  # smaller views are enlarged to about this side, pixel by pixel
+_GAP = 4
+_HEAD = 18
+_NAME = 110
+
+
+def contact_sheet(
+    shards: ShardSet,
+    augmentation: Augmentation,
+    size: int,
+    crop: float = 1.0,
+    seed: int = 0,
+    rows: int = 8,
+    epochs: int = 4,
+) -> Image.Image:
+    """Draw one.
+
+    Args:
+        shards: images are taken from them, evenly spaced.
+        augmentation: draws the views.
+        size: side of a view in pixels.
+        crop: of the center view, as evaluation takes it.
+        seed: of the run; the views are those that it would draw in its first epochs.
+        rows: images.
+        epochs: each gives a pair of views.
+
+    Raises:
+        DataError: one of the images is damaged.
+    """
+    from simsiam_zoo.data.batches import Draws
+    from simsiam_zoo.data.image import center
+
+    ids = np.linspace(0, len(shards) - 1, min(rows, len(shards))).round().astype(int).tolist()
+    zoom = max(1, round(_CELL / size))
+    cell = size * zoom
+    lefts = [_NAME] + [
+        _NAME + cell + 4 * _GAP + pair * (2 * cell + 4 * _GAP) + view * (cell + _GAP)
+        for pair in range(epochs)
+        for view in (0, 1)
+    ]
+    sheet = Image.new("RGB", (lefts[-1] + cell + _GAP, _HEAD + len(ids) * (cell + _GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    titles = ["evaluation"] + [f"epoch {e}, x{v}" for e in range(1, epochs + 1) for v in (1, 2)]
+    for left, title in zip(lefts, titles, strict=True):
+        draw.text((left, 3), title[: max(1, cell // 6)], fill="black")
+    draws = Draws(seed)
+    for row, id in enumerate(ids):
+        sample = shards.read(id)
+        image = decode(sample.image)
+        top = _HEAD + row * (cell + _GAP)
+        draw.text((_GAP, top + 2), _caption(shards, sample.key, sample.label), fill="black")
+        views = [to_rgb(center(image, size, crop))] + [
+            _view(image, augmentation, draws, epoch, id, view, size)
+            for epoch in range(epochs)
+            for view in (0, 1)
+        ]
+        for left, pixels in zip(lefts, views, strict=True):
+            shown = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
+            sheet.paste(shown, (left, top))
+    return sheet
+
+
+def _view(
+    image: Pixels,
+    augmentation: Augmentation,
+    draws: Draws,
+    epoch: int,
+    id: int,
+    number: int,
+    size: int,
+) -> Pixels:
+    from simsiam_zoo.data.image import render_view
+
+    extent = image.shape[0], image.shape[1]
+    view = augmentation.sample(draws.at(epoch, id, number), number, extent)
+    apply = getattr(augmentation, "apply", None)
+    return to_rgb(render_view(image, view, size) if apply is None else apply(image, view, size))
+
+
+def _caption(shards: ShardSet, key: str, label: int) -> str:
+    name = "unlabelled"
+    if label >= 0:
+        known = shards.classes is not None and label < len(shards.classes)
+        name = shards.classes[label] if known and shards.classes else f"label {label}"
+    safe = "".join(c if c.isascii() else "?" for c in f"{name[:17]}\n{key[-17:]}")
+    return safe

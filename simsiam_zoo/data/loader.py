@@ -1,4 +1,4 @@
-"""Plan + shards + augmentation → batches, and their way onto the device.
+"""Order + shards + augmentation → batches, and their way onto the device.
 
 What is in a batch depends on (seed, epoch, step, rank) alone: the number of workers changes who
 makes it, never what it is.
@@ -19,29 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.batches import Augmentation, Damage, EvalBatches, LoadedBatch, TrainBatches
-from simsiam_zoo.data.limits import affordable_workers
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.processes import Lifeline, end_with_parent
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.slots import Asked, Made, Slots
-from simsiam_zoo.data.workers import Lifeline, default_workers, end_with_parent
+from simsiam_zoo.data.slots import Asked, Made, Slots, affordable_workers
 from simsiam_zoo.errors import DataError, ZooError
-
-__all__ = [
-    "Augmentation",
-    "Damage",
-    "EvalLoader",
-    "LoadedBatch",
-    "TrainLoader",
-    "default_workers",
-    "normalize",
-]
 
 PREFETCH = 4
 """Batches that each worker makes ahead."""
 
-KEPT = 2
+KEEP_LAST = 2
 """Batches that have room beside those made ahead: the one that the caller has still, and the one
 that it gets now."""
 
@@ -68,7 +57,7 @@ class TrainLoader:
     def __init__(
         self,
         shards: ShardSet,
-        plan: Plan,
+        plan: SampleOrder,
         augmentation: Augmentation,
         image_size: int,
         *,
@@ -98,7 +87,7 @@ class TrainLoader:
                 died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, KEPT)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, KEEP_LAST)
         order = follow_plan(
             _Order(self, epoch, step),
             self._batches.shards,
@@ -155,7 +144,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, KEPT)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, KEEP_LAST)
         order = follow_ids(self._order, self._batches.shards)
         return _run(self._batches, order, workers, pixels, self._pin_memory)
 
@@ -165,7 +154,7 @@ def in_flight(workers: int) -> int:
     return max(1, workers * PREFETCH)
 
 
-def normalize(
+def normalize_pixels(
     images: Tensor,
     mean: Sequence[float],
     std: Sequence[float],
@@ -239,7 +228,7 @@ def _run(
             "worker_init_fn": functools.partial(_start_worker, lifeline.end),
         }
         if len(order):
-            slots = Slots(min(in_flight(workers) + KEPT, len(order)), pixels)
+            slots = Slots(min(in_flight(workers) + KEEP_LAST, len(order)), pixels)
     else:
         cv2.setNumThreads(1)  # its threads cost more than they save on single images
     loader: DataLoader[Any] = DataLoader(

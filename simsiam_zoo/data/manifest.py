@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -17,8 +17,8 @@ TIMM_INFO = "_info.json"
 PACKING = ".packing"
 """A folder in that of the shards, as long as they are not complete (`packing/job.py`)."""
 
-FORMAT = "simsiam-zoo shards"
-VERSION = 1
+MANIFEST_FORMAT = "simsiam-zoo shards"
+MANIFEST_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 27
 
 _SHARD_NAME = re.compile(r"[\w][\w.+-]*\.tar\Z")
@@ -88,7 +88,7 @@ def write_counts(
         }
         for name, split in splits.items()
     }
-    document = {"format": FORMAT, "version": VERSION, "splits": ours}
+    document = {"format": MANIFEST_FORMAT, "version": MANIFEST_VERSION, "splits": ours}
     if packed is not None:
         document["packed"] = packed
     atomic_write_text(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
@@ -102,11 +102,12 @@ def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
     """
     path = folder / MANIFEST
     document = _read(path)
-    if document.get("format") != FORMAT:
+    if document.get("format") != MANIFEST_FORMAT:
         return None
-    if document.get("version") != VERSION:
+    if document.get("version") != MANIFEST_VERSION:
         raise DataError(
-            f"{path} is of version {document.get('version')!r}; this simsiam-zoo reads {VERSION}",
+            f"{path} is of version {document.get('version')!r}; this simsiam-zoo reads"
+            f" {MANIFEST_VERSION}",
             "Update simsiam-zoo, or pack the data again.",
         )
     try:
@@ -119,7 +120,9 @@ def read_packed(folder: Path) -> dict[str, Any] | None:
     """How the folder's shards were made, as its manifest tells it; None where it does not."""
     document = _read(folder / MANIFEST)
     packed = document.get("packed")
-    return packed if document.get("format") == FORMAT and isinstance(packed, dict) else None
+    return (
+        packed if document.get("format") == MANIFEST_FORMAT and isinstance(packed, dict) else None
+    )
 
 
 def read_info(folder: Path) -> dict[str, int] | None:
@@ -184,3 +187,30 @@ def _shard(entry: Mapping[str, Any]) -> ShardInfo:
 def _check_count(name: str, number: object) -> None:
     if type(number) is not int or not 0 <= number < 1 << 62:
         raise ValueError(f"{name}: {number!r} is no count")
+
+
+TRAIN, TEST = ("train",), ("val", "validation", "test")
+"""Prefixes of shard names (`train-000000.tar`) by what they are for."""
+
+
+_T = TypeVar("_T")
+
+
+def by_purpose(shards: Sequence[_T], name: Callable[[_T], str]) -> tuple[list[_T], list[_T]]:
+    """Shards for training and for testing, told apart by their names' prefixes."""
+    train = _with_prefix(shards, name, TRAIN)
+    test = _with_prefix(shards, name, TEST)
+    if not train:
+        named = set(map(name, test))
+        train = [one for one in shards if name(one) not in named]
+    return train, test
+
+
+def _with_prefix(
+    shards: Sequence[_T], name: Callable[[_T], str], prefixes: tuple[str, ...]
+) -> list[_T]:
+    for prefix in prefixes:
+        found = [one for one in shards if name(one).startswith(f"{prefix}-")]
+        if found:
+            return found
+    return []

@@ -1,27 +1,296 @@
-"""What a user names → sets of shards to train on and to test on."""
+"""The samples of some shards, read at random: a dense id gives a key, an image and a label.
+
+The shards of a set are kept as columns: some hundred bytes each, where objects take thousands.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, overload
+from zlib import crc32
 
-from simsiam_zoo.data.index import load_index, scan
-from simsiam_zoo.data.manifest import TIMM_INFO, index_path, read_info, read_manifest
-from simsiam_zoo.data.remote.cache import ShardCache
-from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
+import numpy as np
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index
+from simsiam_zoo.data.manifest import index_path
+from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.remote.urls import redacted
-from simsiam_zoo.data.shard_set import MAX_OPEN_SHARDS, Sample, ShardSet
-from simsiam_zoo.data.shard_table import Row, ShardTable
-from simsiam_zoo.data.sources import is_remote, locate_shards
-from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+from simsiam_zoo.data.tar import TAR_BLOCK, is_member
+from simsiam_zoo.errors import DataError
+from simsiam_zoo.runtime.folders import cache_dir
 
-__all__ = ["MAX_OPEN_SHARDS", "Dataset", "Sample", "ShardSet", "open_shards"]
 
-_AT_ONCE = 256  # shards that are looked at together
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard, with what is known of it before it is opened.
+
+    One that lies elsewhere has in `path` and `index` where they will be once it was fetched.
+    """
+
+    path: Path
+    samples: int
+    bytes: int
+    sha256: str | None  # as its manifest states it
+    index: Path
+    remote: RemoteShard | None = None
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without where it lies."""
+        return self.path.name if self.remote is None else self.remote.name
+
+    @property
+    def where(self) -> str:
+        """What errors call it."""
+        return str(self.path) if self.remote is None else redacted(self.remote.url)
+
+
+class ShardRow(NamedTuple):
+    """What a table keeps of one shard.
+
+    `place` is its path or URL; `cached` the name of its index in the user's cache, "" where the
+    index lies beside it.
+    """
+
+    place: str
+    samples: int
+    bytes: int
+    sha256: str | None
+    cached: str = ""
+
+
+class ShardTable(Sequence[Shard]):
+    """Shards in order; a `Shard` is made when it is asked for.
+
+    Args:
+        rows: one for each shard.
+        cache: where they are fetched into, if their places are URLs.
+
+    Attributes:
+        samples, bytes: of each shard, int64 [n].
+    """
+
+    def __init__(self, rows: Iterable[ShardRow] = (), cache: ShardCache | None = None) -> None:
+        folders: dict[str, int] = {}
+        self._folder_of, self._names, self._digests, self._indexes = [], [], [], []
+        samples, sizes = [], []
+        for row in rows:
+            folder, slash, name = row.place.rpartition("/")
+            self._folder_of.append(folders.setdefault(folder + slash, len(folders)))
+            self._names.append(name)
+            self._digests.append(None if row.sha256 is None else bytes.fromhex(row.sha256))
+            self._indexes.append(row.cached)
+            samples.append(row.samples)
+            sizes.append(row.bytes)
+        self._folders = tuple(folders)
+        self.samples, self.bytes = np.array(samples, np.int64), np.array(sizes, np.int64)
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, place: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Shard]: ...
+
+    def __getitem__(self, place: int | slice) -> Shard | list[Shard]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(len(self))[place]]
+        where = self._folders[self._folder_of[place]] + self._names[place]
+        samples, size = int(self.samples[place]), int(self.bytes[place])
+        digest = self._digests[place]
+        sha256 = None if digest is None else digest.hex()
+        if self._cache is not None:
+            remote = RemoteShard(where, size, samples, sha256)
+            path, index = self._cache.path(remote), self._cache.index(remote)
+            return Shard(path, samples, size, sha256, index, remote)
+        path, cached = Path(where), self._indexes[place]
+        index = cache_dir() / "indexes" / cached if cached else index_path(path)
+        return Shard(path, samples, size, sha256, index)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        sha256 = hashlib.sha256()
+        rows = zip(self._names, self.bytes, self.samples, self._digests, strict=True)
+        for name, size, samples, digest in rows:
+            line = f"{name}\0{size}\0{samples}\0{digest.hex() if digest else '-'}\n"
+            sha256.update(line.encode("utf-8", "surrogateescape"))
+        return sha256.hexdigest()
+
+
+MAX_CLASSES = 1 << 20
+"""Labels that nobody names are below it: a classifier of more would not fit in memory."""
+
+MAX_OPEN_SHARDS = 64
+"""Shards that one process keeps open (a descriptor and an index each)."""
+
+_READS_PER_SWEEP = 64
+
+
+class Sample(NamedTuple):
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none.
+
+    `check` is the CRC-32 that `image` had when it was indexed; None where the index keeps none.
+    """
+
+    key: str
+    image: memoryview
+    label: int
+    check: int | None = None
+
+
+class ShardSet:
+    """The samples of some shards, 0 to n - 1 in the shards' order (a sample's *dense id*).
+
+    Files are opened when they are first read, in each process of its own: a ShardSet can be sent
+    to workers. Samples are read with `os.pread` at indexed offsets, and the tar header found there
+    must be the one that was indexed. Remote shards are fetched into `cache` when they are opened.
+
+    Attributes:
+        shards: in order.
+        offsets: the dense id of each shard's first sample; one more at the end, n. int64.
+        classes: names of the labels 0, 1, ..., where known.
+        cache: where remote shards are fetched into; None for shards on disk.
+    """
+
+    def __init__(
+        self,
+        shards: ShardTable,
+        classes: tuple[str, ...] | None = None,
+        cache: ShardCache | None = None,
+    ) -> None:
+        self.shards = shards
+        self.classes = classes
+        self.cache = cache
+        self._reads = 0
+        self.offsets = np.concatenate(([0], np.cumsum(shards.samples)))
+        self._open: OrderedDict[int, tuple[int, ShardIndex]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the shards that are open; reading opens them again."""
+        for descriptor, _ in self.__dict__.get("_open", {}).values():
+            os.close(descriptor)
+        self.__dict__.get("_open", {}).clear()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Of each shard."""
+        return tuple(shard.path for shard in self.shards)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Samples of each shard."""
+        return tuple(self.shards.samples.tolist())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        return self.shards.digest()
+
+    def labels(self) -> NDArray[np.int64]:
+        """All labels by dense id [n]; -1 where there is none."""
+        with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
+            parts = list(pool.map(lambda i: self._index(i).labels, range(len(self.shards))))
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def locate(self, id: int) -> tuple[int, int]:
+        """The shard's place and the sample's place in it. Raises IndexError."""
+        if not 0 <= id < len(self):
+            raise IndexError(f"no sample {id} among {len(self)}")
+        shard = int(self.offsets.searchsorted(id, "right")) - 1
+        return shard, id - int(self.offsets[shard])
+
+    def name(self, id: int) -> str:
+        """`shard: key`, as errors call a sample."""
+        shard, i = self.locate(id)
+        return f"{self.shards[shard].where}: {self._opened(shard)[1].key(i)}"
+
+    def read(self, id: int) -> Sample:
+        """One sample.
+
+        Raises:
+            DataError: the shard is not what was indexed, or cannot be read.
+        """
+        shard, i = self.locate(id)
+        self._reads += 1
+        if self._reads % _READS_PER_SWEEP == 0:
+            self._let_go_of_removed()
+        descriptor, index = self._opened(shard)
+        offset, size = int(index.offsets[i]), int(index.sizes[i])
+        if size > MAX_IMAGE_BYTES:
+            raise DataError(f"{self.name(id)}: an image of {size} bytes is refused")
+        try:
+            content = os.pread(descriptor, TAR_BLOCK + size, offset)
+        except OSError as error:
+            raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
+        header = content[:TAR_BLOCK]
+        found = len(content) == TAR_BLOCK + size and crc32(header) == index.checks[i]
+        if not (found and is_member(header, size)):
+            raise DataError(
+                f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
+                "Restore the shard, or start again: a changed shard is indexed anew.",
+            )
+        check = int(index.image_checks[i]) if len(index.image_checks) else None
+        return Sample(index.key(i), memoryview(content)[TAR_BLOCK:], int(index.labels[i]), check)
+
+    def _opened(self, place: int) -> tuple[int, ShardIndex]:
+        opened = self._open.get(place)
+        if opened is not None:
+            self._open.move_to_end(place)
+            return opened
+        self._let_go_of_removed()
+        index = self._index(place)
+        self._open[place] = opened = (self._descriptor(self.shards[place]), index)
+        if len(self._open) > MAX_OPEN_SHARDS:
+            os.close(self._open.popitem(last=False)[1][0])
+        return opened
+
+    def _index(self, place: int) -> ShardIndex:
+        shard = self.shards[place]
+        if shard.remote is not None and self.cache is not None and not shard.index.is_file():
+            os.close(self.cache.open(shard.remote))
+        index = load_index(shard.index, shard.bytes)
+        if len(index) != shard.samples:
+            raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
+        classes = MAX_CLASSES if self.classes is None else len(self.classes)
+        if (index.labels >= classes).any():
+            raise DataError(f"{shard.where} has labels over its {classes} classes")
+        return index
+
+    def _descriptor(self, shard: Shard) -> int:
+        if shard.remote is not None and self.cache is not None:
+            return self.cache.open(shard.remote)
+        try:
+            return os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{shard.where} cannot be opened: {error.strerror}") from None
+
+    def _let_go_of_removed(self) -> None:
+        """Close what was removed from the cache: while it is open, its space is not free."""
+        if self.cache is None:
+            return
+        for place, (descriptor, _) in list(self._open.items()):
+            if not os.fstat(descriptor).st_nlink:
+                os.close(descriptor)
+                del self._open[place]
 
 
 @dataclass(frozen=True)
@@ -31,142 +300,3 @@ class Dataset:
     train: ShardSet
     test: ShardSet | None = None
     classes: tuple[str, ...] | None = None
-
-
-def open_shards(source: str, test: str = "") -> Dataset:
-    """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `sources`).
-
-    Of remote shards nothing is read yet but what is stated beside them.
-
-    Args:
-        source: the shards; a folder may hold test shards too.
-        test: another source of test shards: those in it that are named so, else all.
-
-    Raises:
-        InputError: there is nothing to read, or its counts are not known.
-        DataError: a shard is damaged, or what is remote cannot be had.
-    """
-    for_training, for_test = _open(source)
-    if test:
-        train_of_test, test_of_test = _open(test)
-        for_test = test_of_test or train_of_test
-    return Dataset(for_training, for_test, for_training.classes)
-
-
-def _open(source: str) -> tuple[ShardSet, ShardSet | None]:
-    if is_remote(source):
-        train, test = find_remote(source)
-        return _remote_set(train, source), _remote_set(test, source) if test else None
-    train_paths, test_paths = locate_shards(source)
-    if os.path.isdir(folder := os.path.expanduser(source)):
-        _refuse_missing(Path(folder))
-    return _shard_set(train_paths, source), _shard_set(test_paths, source) if test_paths else None
-
-
-def _refuse_missing(folder: Path) -> None:
-    """A folder has all the shards that its manifest states, or it was not copied to the end.
-
-    Raises:
-        DataError: shards are missing.
-    """
-    there = set(os.listdir(folder))
-    splits = (read_manifest(folder) or {}).values()
-    stated = [shard.name for split in splits for shard in split.shards]
-    if missing := [name for name in stated if name not in there]:
-        raise DataError(
-            f"{folder} lacks {len(missing):,} of the {len(stated):,} shards that its manifest"
-            f" states; the first is {missing[0]}",
-            "Copy them again; or, to do without them, name those that are there by a pattern.",
-        )
-
-
-def _remote_set(split: RemoteSplit, source: str) -> ShardSet:
-    if not sum(shard.samples for shard in split.shards):
-        raise InputError(f"{redacted(source)} holds no images, as is stated there")
-    cache = ShardCache()
-    rows = (Row(s.url, s.samples, s.bytes, s.sha256) for s in split.shards)
-    return ShardSet(ShardTable(rows, cache), split.classes, cache)
-
-
-def _shard_set(paths: list[str], source: str) -> ShardSet:
-    folders = {folder: _Stated(Path(folder)) for folder in {os.path.dirname(p) for p in paths}}
-    with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
-        parts = (paths[at : at + _AT_ONCE] for at in range(0, len(paths), _AT_ONCE))
-        table = ShardTable(
-            row
-            for part in parts
-            for row in pool.map(lambda p: folders[os.path.dirname(p)].row(p), part)
-        )
-    if not table.samples.any():
-        raise InputError(f"{source} holds no images: looked for members .jpg, .jpeg, .png, .webp")
-    classes = {folders[os.path.dirname(path)].classes(path) for path in paths}
-    return ShardSet(table, classes.pop() if len(classes) == 1 else None)
-
-
-class _Stated:
-    """What a folder's files state of its shards."""
-
-    def __init__(self, folder: Path) -> None:
-        self._splits = tuple((read_manifest(folder) or {}).values())
-        self._split_of = {
-            shard.name: (split, place)
-            for split, of in enumerate(self._splits)
-            for place, shard in enumerate(of.shards)
-        }
-        self._info = folder / TIMM_INFO
-        self._counts = {} if self._splits else read_info(folder) or {}
-
-    def classes(self, path: str) -> tuple[str, ...] | None:
-        """Of the split that the shard is in, where they are named."""
-        split, _ = self._split_of.get(os.path.basename(path), (None, 0))
-        return None if split is None else self._splits[split].classes
-
-    def row(self, path: str) -> Row:
-        """What is known of the shard: from the manifest, or by scanning it once."""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
-        name = os.path.basename(path)
-        if name not in self._split_of:
-            index, samples = _cached_index(Path(path), status)
-            if self._counts.get(name, samples) != samples:
-                raise DataError(
-                    f"{path} holds {samples} samples, and {self._info} states {self._counts[name]}",
-                    "Copy the shard again; or, if it is right, count anew: `simsiam-zoo index`.",
-                )
-            return Row(path, samples, status.st_size, None, index)
-        split, place = self._split_of[name]
-        stated = self._splits[split].shards[place]
-        if status.st_size != stated.bytes:
-            raise DataError(
-                f"{path} has {status.st_size} bytes, its manifest states {stated.bytes}",
-                "Copy or pack the shard again.",
-            )
-        beside = index_path(Path(path)).is_file()  # it may have been copied without it
-        index = "" if beside else _cached_index(Path(path), status)[0]
-        return Row(path, stated.samples, stated.bytes, stated.sha256, index)
-
-
-def _cached_index(path: Path, status: os.stat_result) -> tuple[str, int]:
-    """The index of a shard in the user's cache (the shard's folder may be read-only), its length.
-
-    It is found by the shard's path, size and time: a shard that changed is indexed anew.
-    """
-    identity = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
-    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".npz"
-    cached = cache_dir() / "indexes" / name
-    try:
-        return name, len(load_index(cached, status.st_size))
-    except DataError:  # missing, damaged or of another version
-        index = scan(path)
-    try:
-        cached.parent.mkdir(exist_ok=True)
-        with atomic_write(cached) as file:
-            index.save(file)
-    except OSError as error:
-        raise InputError(
-            f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
-        ) from None
-    return name, len(index)

@@ -5,6 +5,9 @@ worker and again in the main process, and a descriptor and a connection to send 
 process makes room once for all batches under way, the workers get it when they start, and with
 each batch that is asked for goes the number of a free slot. What comes back is that number. A slot
 is free again when no tensor over it lives any more; where none is, a batch gets memory of its own.
+
+What is free in /dev/shm is compared with what is needed before the workers start: a full one kills
+a worker by SIGBUS in the middle of a run, and no message says why.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import resource
+import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +27,72 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from simsiam_zoo.data.batches import Damage, LoadedBatch, loaded
-from simsiam_zoo.errors import ZooError
+from simsiam_zoo.errors import InputError, ZooError
+
+_SHARED_MEMORY = Path("/dev/shm")
+_OWN_DESCRIPTORS = 192  # open shards, the log, what libraries hold
+_DESCRIPTORS_EACH = 8  # of one worker: pipes, queues, its sentinel
+
+
+def affordable_workers(workers: int, batch_bytes: int, prefetch: int, kept: int = 0) -> int:
+    """As many of `workers` as fit into free shared memory; a line on stderr where it is fewer.
+
+    Args:
+        workers: how many are wanted.
+        batch_bytes: pixels of one batch of one rank.
+        prefetch: batches that each makes ahead.
+        kept: batches beside, of all of them together.
+
+    Raises:
+        InputError: not one fits, or the process may not open as many files as they need.
+    """
+    if not workers:
+        return 0
+    each, beside = prefetch * batch_bytes, kept * batch_bytes
+    free = _free_shared_memory()
+    fitting = workers
+    if free is not None and each:
+        fitting = max(0, min(workers, (free - beside) // each))
+    if not fitting:
+        raise InputError(
+            f"{_SHARED_MEMORY} has {_mib(free or 0)} free, one loader process needs"
+            f" {_mib(each + beside)} ({prefetch + kept} batches)",
+            "Give it more (docker run --shm-size), or use data.workers = 0 or a smaller batch.",
+        )
+    if fitting < workers:
+        print(
+            f"simsiam-zoo: {fitting} loader processes, not {workers}: {_SHARED_MEMORY} has"
+            f" {_mib(free or 0)} free and they need {_mib(beside)} and each {_mib(each)}",
+            file=sys.stderr,
+        )
+    _allow_descriptors(_OWN_DESCRIPTORS + fitting * (_DESCRIPTORS_EACH + prefetch + 1))
+    return fitting
+
+
+def _free_shared_memory() -> int | None:
+    """Bytes; None where the system has no such folder and bounds nothing."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _allow_descriptors(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise InputError(
+            f"this process may open {hard} files; the loader processes need about {needed}",
+            "Raise the limit (ulimit -n), or use fewer data.workers.",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"
+
 
 _NUMBERS = itertools.count()
 _POOLS: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()

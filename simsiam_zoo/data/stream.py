@@ -1,28 +1,84 @@
-"""Shards that nobody has counted: drawn at random, again and again, without an index."""
+"""Shards that nobody has counted: drawn at random, again and again, without an index.
+
+Each is read from front to back. Samples are put together by webdataset's own pipeline, of which
+only the parts are used that open nothing and decode nothing: its URL openers run shells, and its
+decoders unpickle. What flows into it has been checked member by member (`tar.CheckedTar`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED
-from simsiam_zoo.data.keyed import derive_key, keyed_hash
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.remote.urls import check_url, expand, redacted
-from simsiam_zoo.data.shard_table import ShardTable
-from simsiam_zoo.data.shards import Sample, ShardSet
-from simsiam_zoo.data.sources import is_remote, locate_shards
-from simsiam_zoo.data.streamed import StreamedSample, read_stream, shown_source
+from simsiam_zoo.data.order import SampleOrder, derive_key, keyed_hash
+from simsiam_zoo.data.remote.transfer import RemoteFile
+from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
+from simsiam_zoo.data.shards import Sample, ShardSet, ShardTable
+from simsiam_zoo.data.sources import locate_shards
+from simsiam_zoo.data.tar import CheckedTar
 from simsiam_zoo.errors import DataError, InputError
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+class StreamedSample(NamedTuple):
+    """One sample: its shard and key as errors call it, and the encoded image."""
+
+    name: str
+    image: bytes
+
+
+def read_stream(source: str) -> Iterator[StreamedSample]:
+    """The samples of one shard that have an image, from its front to its end.
+
+    Raises:
+        DataError: it cannot be had or is damaged.
+        InputError: it is compressed.
+    """
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
+    shown = shown_source(source)
+    with closing(_open(source)) as raw:
+        # One pipeline per shard: no sample can mix members of two.
+        tar = CheckedTar(raw, shown)
+        try:
+            for sample in group_by_keys(tar_file_expander([{"url": shown, "stream": tar}])):
+                image = next((sample[form] for form in _IMAGES if form in sample), None)
+                if image is not None:
+                    key = ascii(sample["__key__"])[1:-1]
+                    yield StreamedSample(f"{shown}: {key}", image)
+        except (tarfile.TarError, ValueError) as error:
+            words = str(error.args[0]) if error.args else type(error).__name__
+            raise DataError(f"{shown} is damaged: {ascii(words[:200])[1:-1]}") from None
+
+
+def _open(source: str) -> BinaryIO:
+    if is_remote(source):
+        return RemoteFile(source)  # type: ignore[return-value]
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise DataError(f"the shard {source} cannot be read: {error.strerror}") from None
+
+
+def shown_source(source: str) -> str:
+    """What errors call a shard."""
+    return redacted(source) if is_remote(source) else os.fspath(source)
+
 
 SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27
 """Images that wait to be drawn from, and most bytes of them."""
 
-WEAKER = (
+STREAM_NOTE = (
     "reading as a stream: an epoch is data.steps_per_epoch steps, in which an image may come twice"
     " or never; the order depends on workers and ranks; a run that is resumed sees other images"
     " than one that was not; nothing is evaluated"
@@ -30,7 +86,7 @@ WEAKER = (
 """What is said once, before the first step."""
 
 
-class StreamPlan(Plan):
+class StreamPlan(SampleOrder):
     """Steps, where samples cannot be counted. Its ids number the images that a run asks for.
 
     Args:

@@ -6,15 +6,16 @@ headers, sparse maps and base-256 numbers; here each of those is an error that n
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from simsiam_zoo.errors import DataError, InputError
 
-BLOCK = 512
+TAR_BLOCK = 512
 MAX_EXTENSION = 1 << 16  # bytes of one extended header: names, never contents
 MAX_NAME = 1 << 12  # bytes; no file system has longer paths
 
@@ -54,14 +55,14 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
     refuse_compressed(os.pread(descriptor, 6, 0), where)
     at, long_name = 0, None
     while True:
-        header = os.pread(descriptor, BLOCK, at)
-        if len(header) < BLOCK:
+        header = os.pread(descriptor, TAR_BLOCK, at)
+        if len(header) < TAR_BLOCK:
             raise DataError(f"{where} is cut off at offset {at}: the archive has no end")
-        if header.count(0) == BLOCK:
+        if header.count(0) == TAR_BLOCK:
             return
         try:
             kind, size = check_header(header)
-            content = at + BLOCK
+            content = at + TAR_BLOCK
             if content + size > total:
                 raise ValueError("its content is cut off")
             if kind in _EXTENSIONS:
@@ -79,7 +80,7 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
                 long_name = None
         except ValueError as error:
             raise DataError(f"{where}: the member at offset {at} is refused: {error}") from None
-        at = content + -(-size // BLOCK) * BLOCK
+        at = content + -(-size // TAR_BLOCK) * TAR_BLOCK
 
 
 def is_member(header: bytes, size: int) -> bool:
@@ -163,3 +164,90 @@ def _pax_path(records: bytes) -> bytes | None:
             path = value
         at += length
     return path
+
+
+MAX_MEMBER_BYTES = 1 << 26
+"""Largest member that is taken into memory: 64 MiB."""
+
+
+class CheckedTar(io.RawIOBase):
+    """A tar as it comes in: what `tar.members` would refuse is refused before it is passed on.
+
+    Args:
+        raw: the archive.
+        where: what errors call it.
+    """
+
+    def __init__(self, raw: BinaryIO, where: str) -> None:
+        super().__init__()
+        self._raw, self._where = raw, where
+        self._ready = bytearray()
+        self._at = 0
+        self._content = 0  # bytes of the current member that are still to come
+        self._ended = False
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` checked bytes; fewer at the end. Raises DataError, InputError."""
+        while not self._ended and (size < 0 or len(self._ready) < size):
+            self._advance()
+        end = len(self._ready) if size < 0 else size
+        out = bytes(self._ready[:end])
+        del self._ready[:end]
+        return out
+
+    def _advance(self) -> None:
+        if self._content:
+            block = self._exactly(min(self._content, 1 << 16))
+            self._content -= len(block)
+            self._ready += block
+            return
+        at, header = self._at, self._exactly(TAR_BLOCK)
+        self._ready += header
+        if not at:
+            refuse_compressed(header[:6], self._where)
+        if header.count(0) == TAR_BLOCK:
+            self._ready += bytes(TAR_BLOCK)
+            self._ended = True
+            return
+        try:
+            size, extends = _strictly(header)
+            padded = -(-size // TAR_BLOCK) * TAR_BLOCK
+            if not extends:
+                self._content = padded
+                return
+            content = self._exactly(padded)
+            check_extension(header[156:157], content[:size])
+            self._ready += content
+        except ValueError as error:
+            where = f"{self._where}: the member at offset {at}"
+            raise DataError(f"{where} is refused: {error}") from None
+
+    def _exactly(self, size: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            block = self._raw.read(size - len(parts))
+            if not block:
+                raise DataError(f"{self._where} is cut off: the archive has no end")
+            parts += block
+        self._at += size
+        return bytes(parts)
+
+
+def _strictly(header: bytes) -> tuple[int, bool]:
+    """The size of what follows a header, and whether it extends the next one. Raises ValueError.
+
+    Beyond `tar.check_header`: what Python's tarfile would take for another size than we do.
+    """
+    kind, size = check_header(header)
+    name = header[:100].partition(b"\0")[0]
+    if header[124] == 0 or (size and (kind == b"5" or name.endswith(b"/"))):
+        raise ValueError("its size is ambiguous")
+    if header.startswith(b"\x5d\0\0\x80"):
+        raise ValueError("it looks like a compressed archive")
+    if size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{size} bytes are too many for one member")
+    return size, kind in (b"x", b"g", b"L")

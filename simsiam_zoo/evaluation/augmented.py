@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.loader import LoadedBatch, TrainLoader, normalize
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.evaluation.features import Encoder, Features
 from simsiam_zoo.runtime import distributed
@@ -86,7 +87,7 @@ class AugmentedViews:
 
     def _loader(self, batch: int, part: int, epoch: int) -> TrainLoader:
         lanes = math.gcd(batch, self.lanes)
-        plan = Plan(self.shards.counts, self.seed, part, lanes, self.window)
+        plan = SampleOrder(self.shards.counts, self.seed, part, lanes, self.window)
         plan.steps = plan.samples // batch * (batch // part)  # the parts of whole batches alone
         return TrainLoader(
             self.shards,
@@ -110,7 +111,7 @@ class AugmentedViews:
             part = next(loaded)
             labels.append(part.labels.clone())
             for images in torch.split(part.views[0], AT_ONCE):
-                view = normalize(
+                view = normalize_pixels(
                     images, self.mean, self.std, self.runtime.device, self.runtime.dtype
                 )
                 rows.append(self.encode(view).float().cpu())

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, normalize
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import EvalLoader, normalize_pixels
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
@@ -138,7 +139,9 @@ class FrozenPass:
     def _encoded(self, loaded: LoadedBatch) -> Tensor:
         """Features [N, D] float32 on the CPU."""
         t = self.transform
-        view = normalize(loaded.views[0], t.mean, t.std, self.runtime.device, self.runtime.dtype)
+        view = normalize_pixels(
+            loaded.views[0], t.mean, t.std, self.runtime.device, self.runtime.dtype
+        )
         return frozen(self.network, self.runtime)(view).float().cpu()
 
     def _width(self) -> int:

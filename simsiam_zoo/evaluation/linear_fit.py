@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simsiam_zoo.data.keyed import derive_key, keyed_order
+from simsiam_zoo.data.order import derive_key, keyed_order
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.runtime.optim import Schedule
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam_zoo.data.keyed import derive_key, keyed_order
+from simsiam_zoo.data.order import derive_key, keyed_order
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.protocol import Score, check_labels, make_score
 

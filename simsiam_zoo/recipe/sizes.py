@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.recipe import Recipe
@@ -22,5 +22,5 @@ def sizes(recipe: Recipe) -> tuple[int | None, int | None]:
     except InputError:
         return None, None
     counts = dataset.train.counts
-    plan = Plan(counts, training.seed, training.batch_size, data.lanes, data.window)
+    plan = SampleOrder(counts, training.seed, training.batch_size, data.lanes, data.window)
     return plan.samples, plan.steps

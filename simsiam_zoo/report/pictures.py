@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from simsiam_zoo.data.image import Pixels, center, decode, resize
+from simsiam_zoo.data.decode import Pixels, decode
+from simsiam_zoo.data.image import center, resize
 from simsiam_zoo.data.shards import ShardSet
 
 _QUALITY = 80

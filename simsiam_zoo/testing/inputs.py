@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from simsiam_zoo.data.decode import decode, to_rgb
-from simsiam_zoo.data.image import View, render
+from simsiam_zoo.data.image import ViewParams, render_view
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.testing.checks import Inapplicable, check, expect
@@ -23,7 +23,7 @@ _SIDE = 16
 @check(
     "views",
     "augmentation",
-    asks="sample(generator, view, size) gives a simsiam_zoo.plugin.View whose box lies in an"
+    asks="sample(generator, view, size) gives a simsiam_zoo.plugin.ViewParams whose box lies in an"
     " image of that size (height, width), whatever the size.",
     way_out="clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height.",
     basic=True,
@@ -34,7 +34,7 @@ def views_lie_in_their_images(subject: Subject) -> None:
     for height, width in _SIZES:
         for draw in range(_DRAWS):
             view = augmentation.sample(generator, draw % 2, (height, width))
-            expect(isinstance(view, View), f"drew a {type(view).__name__}, not a View")
+            expect(isinstance(view, ViewParams), f"drew a {type(view).__name__}, not a ViewParams")
             left, top, right, bottom = view.box
             inside = 0 <= left < right <= width and 0 <= top < bottom <= height
             expect(inside, f"drew the box {view.box} for an image of {height} x {width}")
@@ -45,12 +45,12 @@ def views_lie_in_their_images(subject: Subject) -> None:
     "augmentation",
     asks="a view is rendered, by the host or by the augmentation's own apply(image, view, size), to"
     " uint8 [size, size, 3], and the image is left as it is.",
-    way_out="draw values that data.image.render knows, and in apply return a new uint8 array.",
+    way_out="draw values that data.image.render_view knows, and in apply return a new uint8 array.",
 )
 def views_can_be_rendered(subject: Subject) -> None:
     """RGB images of every size."""
     augmentation, generator = subject.create(), default_rng(1)
-    apply = getattr(augmentation, "apply", None) or render
+    apply = getattr(augmentation, "apply", None) or render_view
     for height, width in _SIZES:
         image = generator.integers(0, 256, (height, width, 3), np.uint8)
         before = image.copy()
@@ -73,7 +73,7 @@ def draws_depend_on_the_generator_alone(subject: Subject) -> None:
     """The same generator after other draws, and in a copy as a worker has it."""
     augmentation = subject.create()
 
-    def draws(one: Any, generator: Generator) -> list[View]:
+    def draws(one: Any, generator: Generator) -> list[ViewParams]:
         return [one.sample(generator, view, (28, 20)) for view in (0, 1, 0, 1)]
 
     first = draws(augmentation, default_rng(3))
@@ -88,7 +88,7 @@ def draws_depend_on_the_generator_alone(subject: Subject) -> None:
     "dataset",
     asks="a data set is a simsiam_zoo.plugin.Dataset, whose images can be decoded and whose"
     " labels are -1 or number its classes.",
-    way_out="pack images with simsiam_zoo.plugin.pack, and return open_shards(...).",
+    way_out="pack images with simsiam_zoo.plugin.pack_dataset, and return open_shards(...).",
     basic=True,
 )
 def samples_can_be_read(subject: Subject) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.testing.checks import Broken, check, expect
@@ -112,5 +112,5 @@ def _digits() -> Path:
         samples.append(PackedSample(f"{i:04d}", file.getvalue(), "png", int(labels[i])))
     split = STEPS * BATCH
     classes = tuple(str(digit) for digit in range(10))
-    pack(folder, {"train": samples[:split], "val": samples[split:]}, classes)
+    pack_dataset(folder, {"train": samples[:split], "val": samples[split:]}, classes)
     return folder

@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.training.setup import Setup, step_seed, to_device, train_loader
 
 HELD_BYTES = 1 << 30

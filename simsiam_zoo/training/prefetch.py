@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.model.siamese import Batch
 
 Place = Callable[[LoadedBatch], Batch]

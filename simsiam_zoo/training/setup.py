@@ -16,16 +16,10 @@ from timm.layers.norm_act import convert_sync_batchnorm  # torch's misses timm's
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.keyed import derive_key
-from simsiam_zoo.data.loader import (
-    EvalLoader,
-    LoadedBatch,
-    TrainLoader,
-    default_workers,
-    in_flight,
-    normalize,
-)
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import EvalLoader, TrainLoader, in_flight, normalize_pixels
+from simsiam_zoo.data.order import SampleOrder, derive_key
+from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
@@ -56,7 +50,7 @@ class Setup:
     recipe: Recipe
     runtime: Runtime
     dataset: Dataset
-    plan: Plan
+    plan: SampleOrder
     siamese: Siamese
     model: nn.Module
     bn_batch: int
@@ -157,7 +151,7 @@ def prepare(recipe: Recipe) -> Setup:
     )
 
 
-def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
+def make_plan(recipe: Recipe, dataset: Dataset) -> SampleOrder:
     """Which samples make which step; of a stream, how many steps there are.
 
     Raises:
@@ -171,7 +165,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
                 "Leave it out, or set data.stream.",
             )
         counts = dataset.train.counts
-        return Plan(counts, training.seed, training.batch_size, data.lanes, data.window)
+        return SampleOrder(counts, training.seed, training.batch_size, data.lanes, data.window)
     if not isinstance(dataset.train, StreamSet):
         raise InputError(
             f"the dataset {recipe.dataset.name} can be read exactly", "Leave out data.stream."
@@ -180,7 +174,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     return StreamPlan(data.steps_per_epoch, training.batch_size)
 
 
-def build_siamese(recipe: Recipe, plan: Plan, runtime: Runtime) -> Siamese:
+def build_siamese(recipe: Recipe, plan: SampleOrder, runtime: Runtime) -> Siamese:
     """The network at its initialisation, on the run's device, channels last.
 
     It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
@@ -313,7 +307,7 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
     """A loaded batch as the model takes it: normalised, channels last, on the run's device."""
     data, device, dtype = setup.recipe.data, setup.runtime.device, setup.runtime.dtype
     return Batch(
-        views=[normalize(view, data.mean, data.std, device, dtype) for view in loaded.views],
+        views=[normalize_pixels(view, data.mean, data.std, device, dtype) for view in loaded.views],
         ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
         labels=loaded.labels,
     )

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from simsiam_zoo.data.class_order import order_warning
-from simsiam_zoo.data.stream import WEAKER
+from simsiam_zoo.data.inspection import order_warning
+from simsiam_zoo.data.stream import STREAM_NOTE
 from simsiam_zoo.errors import DivergedError, StoppedError
 from simsiam_zoo.metrics import Latest
 from simsiam_zoo.recipe import Recipe
@@ -108,7 +108,7 @@ def train(
             kept_in = None if before is None else out
             setup = distributed.together(lambda: with_start(setup, start, kept_in))
         if recipe.data.stream:
-            progress.say(WEAKER)
+            progress.say(STREAM_NOTE)
         if recipe.training.compile:
             progress.say(COMPILED)
         if before is not None:

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_runs import digits
 
 from simsiam_zoo.cli import main
-from simsiam_zoo.data.packing.writer import pack
+from simsiam_zoo.data.packing.writer import pack_dataset
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -102,7 +102,7 @@ def test_unlabelled_images_end_with_2_before_a_feature_is_taken(evaluate, tmp_pa
     folder = tmp_path / "unlabelled"
     folder.mkdir()
     samples = digits(32, labelled=False)
-    pack(folder, {"train": samples[:24], "val": samples[24:]}, None)
+    pack_dataset(folder, {"train": samples[:24], "val": samples[24:]}, None)
     code, _, err = evaluate("run", "--data", "./unlabelled")
     assert code == 2
     assert "24 of the 24 training images have no label" in err

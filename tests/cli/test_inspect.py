@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 
 
 def image(number: int) -> bytes:
@@ -22,7 +22,7 @@ def shards(tmp_path):
     """Ordered by class."""
     (tmp_path / "shards").mkdir()
     samples = [PackedSample(f"{i}", image(i), "png", i // 4) for i in range(16)]
-    pack(tmp_path / "shards", {"train": samples, "val": samples[:2]}, tuple("abcd"), 4)
+    pack_dataset(tmp_path / "shards", {"train": samples, "val": samples[:2]}, tuple("abcd"), 4)
     return tmp_path / "shards"
 
 

@@ -9,7 +9,7 @@ import webdataset
 from made_images import random_png
 from served import Server, serve
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.remote import transfer
 
 
@@ -41,7 +41,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """12 training shards of 4 images and 2 test shards."""
     folder = tmp_path_factory.mktemp("packed")
     samples = [PackedSample(f"k{i:02d}", random_png(i, 16), "png", i % 3) for i in range(56)]
-    pack(folder, {"train": samples[:48], "val": samples[48:]}, ("a", "b", "c"), shard_size=4)
+    pack_dataset(
+        folder, {"train": samples[:48], "val": samples[48:]}, ("a", "b", "c"), shard_size=4
+    )
     return folder
 
 

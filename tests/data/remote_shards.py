@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 
 
 def contents(shards: ShardSet) -> list[tuple[str, bytes, int]]:

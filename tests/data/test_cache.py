@@ -18,11 +18,11 @@ from served import Handler, Server, slow
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote import cache as caching
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.remote.cache import ShardCache
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -38,7 +38,7 @@ def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(
     server: Server, cache: Path
 ) -> None:
     far = open_shards(server.url)
-    plan = Plan(far.train.counts, seed=3, batch=4, window=2)
+    plan = SampleOrder(far.train.counts, seed=3, batch=4, window=2)
     largest = sorted((s.bytes for s in far.train.shards), reverse=True)
     least = sum(largest[:4]) + 2 * max(s.bytes for s in (*far.train.shards, *far.test.shards))
     with pytest.raises(InputError, match=r"Set data\.cache_gb") as bad:
@@ -104,7 +104,7 @@ def run_apart(code: str, *arguments: str) -> subprocess.Popen[str]:
 def test_two_processes_share_what_is_fetched(server: Server, packed: Path) -> None:
     code = """
         import sys
-        from simsiam_zoo.data.shards import open_shards
+        from simsiam_zoo.data.sources import open_shards
         train = open_shards(sys.argv[1]).train
         print(sum(len(train.read(i).image) for i in range(len(train))))
     """
@@ -134,7 +134,7 @@ def test_a_killed_download_goes_on(server: Server, packed: Path, cache: Path) ->
     server.misbehave[path.name] = [begin]
     code = """
         import sys
-        from simsiam_zoo.data.shards import open_shards
+        from simsiam_zoo.data.sources import open_shards
         open_shards(sys.argv[1]).train.read(0)
     """
     victim = run_apart(code, server.url)

@@ -14,10 +14,12 @@ from made_images import encode, random_png
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data import batches
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import Sample, ShardSet, open_shards
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import EvalLoader, TrainLoader
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import Sample, ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError
 
 AUGMENTATION = SimSiamAugmentation(
@@ -53,12 +55,12 @@ def pack_with(folder: Path, damaged: dict[int, tuple[str, bytes]]) -> ShardSet:
     for i in range(COUNT):
         form, image = damaged.get(i, ("png", random_png(100 + i)))
         samples.append(PackedSample(f"k{i}", image, form, i))
-    pack(folder, {"train": samples}, None, shard_size=10)
+    pack_dataset(folder, {"train": samples}, None, shard_size=10)
     return open_shards(str(folder)).train
 
 
 def loader(shards: ShardSet, lanes: int = LANES, **options: object) -> TrainLoader:
-    plan = Plan(shards.counts, seed=1, batch=BATCH, lanes=lanes)
+    plan = SampleOrder(shards.counts, seed=1, batch=BATCH, lanes=lanes)
     return TrainLoader(shards, plan, AUGMENTATION, 8, **{"seed": 5, "epochs": 2, **options})
 
 

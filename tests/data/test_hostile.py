@@ -17,9 +17,9 @@ from made_images import random_png
 
 from simsiam_zoo.data.index import load_index, printable, scan
 from simsiam_zoo.data.manifest import MANIFEST, read_manifest
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError, ZooError
 
 pytestmark = pytest.mark.usefixtures("memory_stays_bounded")
@@ -123,7 +123,7 @@ def test_names_are_shown_without_their_control_characters():
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    pack(tmp_path, {"train": [PackedSample(str(i), PNG, "png", i) for i in range(3)]}, None)
+    pack_dataset(tmp_path, {"train": [PackedSample(str(i), PNG, "png", i) for i in range(3)]}, None)
     return tmp_path
 
 
@@ -176,7 +176,7 @@ def test_an_index_that_points_into_another_members_content_is_noticed(tmp_path):
     """The forger knows every checksum: what lies there must be a member's header all the same."""
     inner = member(b"9.png", PNG, kind=b"2") + member(b"8.png", PNG)
     image = PNG + bytes(-len(PNG) % 512) + inner
-    pack(tmp_path, {"train": [PackedSample("0", image, "png", 0)]}, None)
+    pack_dataset(tmp_path, {"train": [PackedSample("0", image, "png", 0)]}, None)
     content = (tmp_path / "train-000000.tar").read_bytes()
     outside = 512 + len(image) - len(inner)  # offset of the link in the tar
     forged = [(outside, len(PNG)), (outside - 512, len(PNG)), (outside + len(inner) // 2, 99)]
@@ -227,7 +227,7 @@ def test_a_member_too_large_for_memory_is_refused_unread(tmp_path):
 def test_counts_of_a_manifest_cannot_make_the_plan_wrap(packed):
     for counts in ((1 << 62, 1 << 62), (1 << 61,) * 8, (1 << 48, 1)):
         with pytest.raises(InputError, match="claim more than"):
-            Plan(counts, seed=0, batch=4)
+            SampleOrder(counts, seed=0, batch=4)
 
 
 def test_an_index_cannot_hide_a_pickle_nor_claim_memory(packed, monkeypatch):

@@ -16,7 +16,7 @@ from made_images import random_png
 from simsiam_zoo.data.index import load_index, scan
 from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.manifest import index_path, read_info, read_manifest
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 
@@ -32,7 +32,7 @@ def test_counts_and_indexes_are_written_beside_and_read_from_there(foreign, cach
     assert [one.info.samples for one in scanned] == [3, 1]
     assert [one.labelled for one in scanned] == [1, 1]
     assert (scanned[0].findings.scattered, scanned[1].findings.without_image) == (1, 1)
-    monkeypatch.setattr("simsiam_zoo.data.shards.scan", None)  # nothing is left to be scanned
+    monkeypatch.setattr("simsiam_zoo.data.sources.scan", None)  # nothing is left to be scanned
     shards = open_shards(str(foreign[0].parent)).train
     assert shards.counts == (3, 1)
     assert shards.labels().tolist() == [1, -1, -1, 4]

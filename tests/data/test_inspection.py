@@ -9,12 +9,11 @@ import pytest
 from made_images import encode, random_png
 
 from simsiam_zoo.components.augmentations import CifarAugmentation
-from simsiam_zoo.data.class_order import class_order, order_warning
-from simsiam_zoo.data.inspection import inspect_shards
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import ShardSet, open_shards
-from simsiam_zoo.data.sheet import contact_sheet
+from simsiam_zoo.data.inspection import class_order, contact_sheet, inspect_shards, order_warning
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 
 
 def packed(folder: Path, images: list[bytes], labels: list[int], shard_size: int) -> ShardSet:
@@ -23,7 +22,7 @@ def packed(folder: Path, images: list[bytes], labels: list[int], shard_size: int
         PackedSample(f"{i:03d}", image, "png", label)
         for i, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
-    pack(folder, {"train": samples}, None, shard_size)
+    pack_dataset(folder, {"train": samples}, None, shard_size)
     return open_shards(str(folder)).train
 
 
@@ -98,7 +97,9 @@ def test_the_sheet_shows_the_views_that_training_draws(tmp_path):
         gray_p=0.2, flip_p=0.5,
     )  # fmt: skip
     sheet = np.asarray(contact_sheet(shards, augmentation, 96, seed=3, rows=4, epochs=2))
-    loader = TrainLoader(shards, Plan(shards.counts, 3, 4), augmentation, 96, seed=3, epochs=2)
+    loader = TrainLoader(
+        shards, SampleOrder(shards.counts, 3, 4), augmentation, 96, seed=3, epochs=2
+    )
     lefts = [110 + 96 + 16, 110 + 2 * 96 + 20]
     for batch, shift in zip(loader, (0, 2 * 96 + 16), strict=True):
         for view, left in zip(batch.views, lefts, strict=True):

@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 from made_images import random_png
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.sources import open_shards
 
 READ = """
 import sys
 from simsiam_zoo.components.augmentations import CifarAugmentation
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.sources import open_shards
 
 if __name__ == "__main__":
     folder, start, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     shards = open_shards(folder).train
-    plan = Plan(shards.counts, seed=3, batch=8, lanes=2, window=2)
+    plan = SampleOrder(shards.counts, seed=3, batch=8, lanes=2, window=2)
     augmentation = CifarAugmentation(
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.8, gray_p=0.2, flip_p=0.5,
@@ -53,9 +53,9 @@ def read(folder: Path, start: int, last: int = -1) -> subprocess.Popen[str]:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_what_follows_a_sigkill_is_what_would_have_followed(tmp_path):
     samples = [PackedSample(str(i), random_png(i), "png", i) for i in range(61)]
-    pack(tmp_path, {"train": samples}, None, shard_size=7)
+    pack_dataset(tmp_path, {"train": samples}, None, shard_size=7)
     (tmp_path / "read.py").write_text(READ)
-    plan = Plan(open_shards(str(tmp_path)).train.counts, seed=3, batch=8, lanes=2, window=2)
+    plan = SampleOrder(open_shards(str(tmp_path)).train.counts, seed=3, batch=8, lanes=2, window=2)
     whole, _ = read(tmp_path, 0).communicate(timeout=120)
     lines = whole.splitlines()
     assert len(lines) == 5 * plan.steps

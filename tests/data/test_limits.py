@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from simsiam_zoo.data import limits
-from simsiam_zoo.data.limits import affordable_workers
+from simsiam_zoo.data import slots
+from simsiam_zoo.data.slots import affordable_workers
 from simsiam_zoo.errors import InputError
 
 MIB = 1 << 20
 
 
 def test_workers_are_as_many_as_fit_into_shared_memory(monkeypatch, capsys):
-    monkeypatch.setattr(limits, "_free_shared_memory", lambda: 64 * MIB)  # docker's default
+    monkeypatch.setattr(slots, "_free_shared_memory", lambda: 64 * MIB)  # docker's default
     assert affordable_workers(2, 7 * MIB, prefetch=4, kept=1) == 2
     assert capsys.readouterr().err == ""
     assert affordable_workers(8, 4 * MIB, prefetch=4, kept=4) == 3
@@ -23,18 +23,18 @@ def test_workers_are_as_many_as_fit_into_shared_memory(monkeypatch, capsys):
         affordable_workers(8, 20 * MIB, prefetch=4, kept=1)
     assert affordable_workers(8, 0, prefetch=4) == 8
     assert affordable_workers(0, 20 * MIB, prefetch=4) == 0
-    monkeypatch.setattr(limits, "_free_shared_memory", lambda: None)
+    monkeypatch.setattr(slots, "_free_shared_memory", lambda: None)
     assert affordable_workers(8, 20 * MIB, prefetch=4) == 8
 
 
 def test_shared_memory_is_read_from_the_system():
-    if (free := limits._free_shared_memory()) is not None:
+    if (free := slots._free_shared_memory()) is not None:
         assert free > 0
 
 
 DESCRIPTORS = """
 import resource
-from simsiam_zoo.data.limits import affordable_workers
+from simsiam_zoo.data.slots import affordable_workers
 from simsiam_zoo.errors import InputError
 hard = 300
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))

@@ -11,13 +11,15 @@ import torch
 from made_images import encode
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation, SimSiamAugmentation
-from simsiam_zoo.data import workers
-from simsiam_zoo.data.batches import Draws
-from simsiam_zoo.data.image import View, center, decode_any, to_rgb
-from simsiam_zoo.data.loader import EvalLoader, LoadedBatch, TrainLoader, normalize
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data import processes
+from simsiam_zoo.data.batches import Draws, LoadedBatch
+from simsiam_zoo.data.decode import decode_any, to_rgb
+from simsiam_zoo.data.image import ViewParams, center
+from simsiam_zoo.data.loader import EvalLoader, TrainLoader, normalize_pixels
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime import cores
 
@@ -37,7 +39,7 @@ def pack_images(folder: Path, count: int = 42) -> ShardSet:
         for i in range(count)
     ]
     samples = [PackedSample(f"k{i}", encode(image), "png", i % 5) for i, image in enumerate(images)]
-    pack(folder, {"train": samples}, None, shard_size=10)
+    pack_dataset(folder, {"train": samples}, None, shard_size=10)
     return open_shards(str(folder)).train
 
 
@@ -47,7 +49,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 
 def loader(shards: ShardSet, augmentation: object = SIMSIAM, **options: object) -> TrainLoader:
-    plan = Plan(shards.counts, seed=1, batch=BATCH)
+    plan = SampleOrder(shards.counts, seed=1, batch=BATCH)
     return TrainLoader(shards, plan, augmentation, 16, **{"seed": 5, "epochs": 3, **options})
 
 
@@ -83,8 +85,8 @@ def test_pinned_batches_are_the_same(shards):
     pinned = list(loader(shards, workers=1, pin_memory=True))
     assert all(batch.pixels.is_pinned() for batch in pinned)
     assert_same(pinned, list(loader(shards)))
-    on_device = normalize(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3, "cuda")
-    on_cpu = normalize(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3)
+    on_device = normalize_pixels(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3, "cuda")
+    on_cpu = normalize_pixels(pinned[0].views[0], (0.5,) * 3, (0.5,) * 3)
     torch.testing.assert_close(on_device.cpu(), on_cpu)
 
 
@@ -132,11 +134,13 @@ def test_a_views_draws_come_from_its_own_place_in_the_counter():
 class OwnAugmentation:
     """An augmentation that renders for itself."""
 
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
         assert size == (20, 24)
-        return View((view, 0, 16 + view, 16))
+        return ViewParams((view, 0, 16 + view, 16))
 
-    def apply(self, image: np.ndarray, view: View, size: int) -> np.ndarray:
+    def apply(self, image: np.ndarray, view: ViewParams, size: int) -> np.ndarray:
         assert image.shape == (20, 24, 3)  # grey ones too
         return np.full((size, size, 3), view.box[0], np.uint8)
 
@@ -185,7 +189,7 @@ def test_normalize_is_its_formula():
         std
     ).double().view(shape)
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-7), (torch.bfloat16, 4e-3)):
-        ours = normalize(images, mean, std, dtype=dtype)
+        ours = normalize_pixels(images, mean, std, dtype=dtype)
         assert ours.dtype == dtype
         assert ours.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=tolerance)
@@ -205,7 +209,7 @@ def test_cores_are_those_of_the_cgroup(tmp_path, monkeypatch):
     assert cores.available_cores() == 2
 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert (workers.default_workers("cuda"), workers.default_workers("cpu")) == (0, 0)
+    assert (processes.default_workers("cuda"), processes.default_workers("cpu")) == (0, 0)
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert (workers.default_workers("cuda"), workers.default_workers("cpu")) == (5, 1)
+    assert (processes.default_workers("cuda"), processes.default_workers("cpu")) == (5, 1)

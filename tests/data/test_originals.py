@@ -17,7 +17,7 @@ from made_images import encode, random_png
 
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.packing.originals import open_original
-from simsiam_zoo.data.packing.originals.pickled import load_plain
+from simsiam_zoo.data.packing.originals.cifar import load_plain
 from simsiam_zoo.errors import DataError, InputError
 
 RANDOM = np.random.default_rng(0)
@@ -178,7 +178,7 @@ def test_an_unpickled_array_is_made_by_us_and_not_by_numpy(tmp_path):
     array = RANDOM.integers(0, 256, (2, 5), np.uint8)
     (tmp_path / "a").write_bytes(pickle.dumps(array, protocol=4))
     loaded = load_plain(tmp_path / "a")
-    assert type(loaded).__module__ == "simsiam_zoo.data.packing.originals.pickled"
+    assert type(loaded).__module__ == "simsiam_zoo.data.packing.originals.cifar"
     assert (loaded.to_numpy(tmp_path) == array).all()
 
 
@@ -372,7 +372,7 @@ def test_checksums_of_images_are_those_of_zlib(tmp_path):
     """Beside: what the shards of such a set say of each image."""
     from simsiam_zoo.data.index import load_index
     from simsiam_zoo.data.packing.job import PackOptions, pack_original
-    from simsiam_zoo.data.shards import open_shards
+    from simsiam_zoo.data.sources import open_shards
 
     put(tmp_path / "in", "a.png", "b.png")
     pack_original(open_original(tmp_path / "in"), tmp_path / "out", PackOptions())

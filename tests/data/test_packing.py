@@ -18,7 +18,7 @@ from PIL import Image
 from simsiam_zoo.data.manifest import PACKING, read_manifest
 from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
 from simsiam_zoo.data.packing.originals import open_original
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 SMALL = PackOptions(shard_samples=4)

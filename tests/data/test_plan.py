@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simsiam_zoo.data.keyed import derive_key, keyed_hash
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder, derive_key, keyed_hash
 from simsiam_zoo.errors import InputError
 
 MASK = (1 << 64) - 1
@@ -72,7 +71,7 @@ def plans(draw: st.DrawFn) -> dict[str, object]:
 @given(plans(), st.randoms())
 def test_plan_is_the_construction_on_any_shards_ranks_and_start(case, random):
     epoch, world = case.pop("epoch"), case.pop("world")
-    plan = Plan(**case)
+    plan = SampleOrder(**case)
     steps = [plan.ids(epoch, k) for k in range(plan.steps)]
 
     assert plan.steps == sum(case["counts"]) // case["batch"]
@@ -82,7 +81,7 @@ def test_plan_is_the_construction_on_any_shards_ranks_and_start(case, random):
     assert len(set(seen.tolist())) == len(seen) == plan.steps * case["batch"]
 
     k = random.randrange(plan.steps)
-    fresh = Plan(**case)  # a run that starts here: it has seen nothing
+    fresh = SampleOrder(**case)  # a run that starts here: it has seen nothing
     ranks = [fresh.ids(epoch, k, rank, world) for rank in range(world)]
     assert {len(ids) for ids in ranks} == {case["batch"] // world}
     np.testing.assert_array_equal(np.concatenate(ranks), steps[k])
@@ -90,7 +89,7 @@ def test_plan_is_the_construction_on_any_shards_ranks_and_start(case, random):
 
 def test_every_sample_is_as_likely_in_every_place():
     counts, epochs = (3, 1, 0, 4), 4000
-    plan = Plan(counts, seed=3, batch=8)
+    plan = SampleOrder(counts, seed=3, batch=8)
     seen = np.zeros((8, 8))
     for epoch in range(epochs):
         seen[plan.ids(epoch, 0), np.arange(8)] += 1
@@ -101,7 +100,7 @@ def test_every_sample_is_as_likely_in_every_place():
 
 def test_a_step_draws_on_one_window_of_each_lane():
     counts = [10] * 40
-    plan = Plan(counts, seed=0, batch=40, lanes=2, window=4)
+    plan = SampleOrder(counts, seed=0, batch=40, lanes=2, window=4)
     for step in range(plan.steps):
         for half in np.split(plan.ids(0, step), 2):
             assert len(set((half // 10).tolist())) <= 8  # two windows at their border
@@ -111,7 +110,7 @@ def test_a_step_draws_on_one_window_of_each_lane():
 
 def test_order_is_the_recorded_one():
     # A run that is resumed with a later version must go on in the order in which it began.
-    plan = Plan((5, 0, 7, 3), seed=42, batch=5, window=2)
+    plan = SampleOrder((5, 0, 7, 3), seed=42, batch=5, window=2)
     steps = [plan.ids(1, step).tolist() for step in range(3)]
     assert steps == [[14, 12, 3, 4, 0], [1, 2, 13, 6, 9], [8, 10, 7, 5, 11]]
     assert keyed_hash(np.arange(2), 7).tolist() == [plain_hash(0, 7), plain_hash(1, 7)]
@@ -121,7 +120,7 @@ def test_a_billion_samples_are_sought_in_under_a_second_and_200_mb():
     counts = np.full(100_000, 10_000)
     tracemalloc.start()
     begin = time.perf_counter()
-    plan = Plan(counts, seed=1, batch=4096, lanes=8)
+    plan = SampleOrder(counts, seed=1, batch=4096, lanes=8)
     ids = plan.ids(3, plan.steps - 1, rank=63, world=64)
     seconds = time.perf_counter() - begin
     peak = tracemalloc.get_traced_memory()[1]
@@ -143,11 +142,11 @@ def test_a_billion_samples_are_sought_in_under_a_second_and_200_mb():
 )
 def test_impossible_plans_are_refused(arguments, words):
     with pytest.raises(InputError, match=words):
-        Plan((10, 20), seed=0, **arguments)
+        SampleOrder((10, 20), seed=0, **arguments)
 
 
 def test_ranks_that_cannot_share_and_steps_past_the_end_are_refused():
-    plan = Plan((10, 20), seed=0, batch=4)
+    plan = SampleOrder((10, 20), seed=0, batch=4)
     with pytest.raises(InputError, match="3 ranks"):
         plan.ids(0, 0, rank=0, world=3)
     with pytest.raises(InputError, match="no step 7"):
@@ -157,7 +156,7 @@ def test_ranks_that_cannot_share_and_steps_past_the_end_are_refused():
 def test_the_plan_names_the_shards_of_its_steps() -> None:
     counts = [5, 0, 7, 3, 3, 9, 1, 4, 6, 2]
     for lanes, window, world in ((1, 2, 1), (2, 2, 2), (2, 3, 1), (1, 4, 2), (4, 1, 2)):
-        plan = Plan(counts, seed=1, batch=8, lanes=lanes, window=window)
+        plan = SampleOrder(counts, seed=1, batch=8, lanes=lanes, window=window)
         shard_of = [i for i, count in enumerate(counts) for _ in range(count)]
         for rank in range(world):
             for first in range(3 * plan.steps):

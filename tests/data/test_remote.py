@@ -13,10 +13,11 @@ from served import Server
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.loader import EvalLoader, TrainLoader
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote import listing, stores, urls
 from simsiam_zoo.data.remote.ahead import limit_cache
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -45,7 +46,7 @@ def test_batches_are_bit_identical_to_local_ones(
     server: Server, packed: Path, workers: int
 ) -> None:
     near, far = open_shards(str(packed)), open_shards(server.url)
-    plan = Plan(near.train.counts, seed=3, batch=8, lanes=2, window=2)
+    plan = SampleOrder(near.train.counts, seed=3, batch=8, lanes=2, window=2)
     limit_cache(far, plan, 10 * max(s.bytes for s in far.train.shards))
 
     def batches(shards: ShardSet, workers: int) -> list[object]:
@@ -114,7 +115,7 @@ def test_object_stores_are_read_through_fsspec(
 
     memory = fsspec.filesystem("memory")
     monkeypatch.setattr(urls, "SCHEMES", (*urls.SCHEMES, "memory"))
-    monkeypatch.setattr(stores, "BLOCK", 1000)
+    monkeypatch.setattr(stores, "OBJECT_BLOCK", 1000)
     for file in packed.glob("*.*"):
         memory.pipe_file(f"/bucket/{file.name}", file.read_bytes())
     try:

@@ -12,7 +12,10 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.image import View, center, render, to_rgb
+from simsiam_zoo.data.decode import to_rgb
+from simsiam_zoo.data.image import ViewParams as View
+from simsiam_zoo.data.image import center
+from simsiam_zoo.data.image import render_view as render
 
 RNG = np.random.default_rng(0)
 

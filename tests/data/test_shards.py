@@ -13,10 +13,11 @@ import webdataset
 from made_images import encode, random_png
 from PIL import Image
 
-from simsiam_zoo.data import shards as shards_module
+from simsiam_zoo.data import sources as sources_module
 from simsiam_zoo.data.indexing import index_folder
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet, open_shards
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 CLASSES = ("ant", "bee", "cat")
@@ -32,7 +33,7 @@ def packed_samples(count: int, first: int = 0) -> list[PackedSample]:
 def packed(tmp_path: Path) -> Path:
     folder = tmp_path / "packed"
     folder.mkdir()
-    pack(
+    pack_dataset(
         folder,
         {"train": packed_samples(10), "val": packed_samples(4, first=10)},
         CLASSES,
@@ -83,7 +84,7 @@ def test_the_same_samples_pack_to_the_same_bytes(packed, tmp_path):
     again = tmp_path / "again"
     again.mkdir()
     splits = {"train": packed_samples(10), "val": packed_samples(4, first=10)}
-    pack(again, splits, CLASSES, shard_size=4)
+    pack_dataset(again, splits, CLASSES, shard_size=4)
     names = sorted(path.name for path in packed.iterdir())
     assert len(names) == 2 * 4 + 2  # a tar and an index each, two manifests
     assert sorted(path.name for path in again.iterdir()) == names
@@ -162,8 +163,8 @@ def test_a_foreign_shard_is_scanned_once_and_again_when_it_changed(
     path = write_tar(tmp_path / "data" / "a.tar", {"0.png": random_png(0)})
     path.parent.chmod(0o555)  # the source may be read-only: nothing is written beside it
     scans = []
-    scan = shards_module.scan
-    monkeypatch.setattr(shards_module, "scan", lambda path: scans.append(path) or scan(path))
+    scan = sources_module.scan
+    monkeypatch.setattr(sources_module, "scan", lambda path: scans.append(path) or scan(path))
 
     assert len(open_shards(str(path)).train) == len(open_shards(str(path)).train) == 1
     assert scans == [path]
@@ -312,7 +313,7 @@ def test_shards_copied_without_their_indexes_are_indexed(packed):
 
 
 def test_labels_beyond_the_classes_are_damage(tmp_path):
-    pack(
+    pack_dataset(
         tmp_path,
         {"train": [PackedSample("0", encode(np.zeros((2, 2, 3), np.uint8)), "png", 3)]},
         CLASSES,

@@ -11,11 +11,12 @@ from made_images import random_png
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.batches import LoadedBatch
-from simsiam_zoo.data.loader import KEPT, PREFETCH, EvalLoader, TrainLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data.loader import KEEP_LAST, PREFETCH, EvalLoader, TrainLoader
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.slots import Slots
+from simsiam_zoo.data.sources import open_shards
 
 DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.4, contrast=0.4)
 
@@ -23,14 +24,14 @@ DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     folder = tmp_path_factory.mktemp("packed")
-    pack(
+    pack_dataset(
         folder, {"train": [PackedSample(str(i), random_png(i), "png", i) for i in range(40)]}, None
     )
     return open_shards(str(folder)).train
 
 
 def loader(shards: ShardSet, **options: object) -> TrainLoader:
-    plan = Plan(shards.counts, seed=1, batch=8)
+    plan = SampleOrder(shards.counts, seed=1, batch=8)
     return TrainLoader(shards, plan, DIGITS, 16, **{"seed": 5, "epochs": 6, **options})
 
 
@@ -50,7 +51,7 @@ def test_a_slot_is_free_again_when_no_tensor_over_it_lives_any_more() -> None:
 
 def test_a_caller_that_keeps_every_batch_sees_none_of_them_overwritten(shards: ShardSet) -> None:
     alone = list(loader(shards))
-    assert len(alone) > 2 * (PREFETCH + KEPT)
+    assert len(alone) > 2 * (PREFETCH + KEEP_LAST)
     for kept in (list(loader(shards, workers=1)), list(loader(shards, workers=2))):
         for ours, theirs in zip(kept, alone, strict=True):
             assert torch.equal(ours.pixels, theirs.pixels)
@@ -70,7 +71,7 @@ def places(batches: object) -> list[int]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_is_used_again_and_no_batch_needs_more(shards: ShardSet, workers: int) -> None:
     steps = 30
-    most = workers * PREFETCH + KEPT
+    most = workers * PREFETCH + KEEP_LAST
     for made in (
         loader(shards, workers=workers),
         EvalLoader(shards, 16, ids=np.arange(40).repeat(6), batch=8, workers=workers),

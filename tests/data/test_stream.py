@@ -16,14 +16,18 @@ from made_images import random_png
 from served import Handler, serve
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
-from simsiam_zoo.data import streamed
 from simsiam_zoo.data.decode import decode
-from simsiam_zoo.data.image import View
+from simsiam_zoo.data.image import ViewParams
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.remote import transfer
-from simsiam_zoo.data.stream import StreamPlan, StreamSet, open_stream_set, stream_samples
-from simsiam_zoo.data.streamed import read_stream
+from simsiam_zoo.data.stream import (
+    StreamPlan,
+    StreamSet,
+    open_stream_set,
+    read_stream,
+    stream_samples,
+)
 from simsiam_zoo.errors import DataError, InputError
 
 DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.4, contrast=0.4)
@@ -43,7 +47,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """6 shards of 4 images, and nothing that counts them."""
     folder = tmp_path_factory.mktemp("uncounted")
     samples = [PackedSample(f"a/k{i:02d}", random_png(i, 40), "png", i % 3) for i in range(24)]
-    pack(folder, {"train": samples}, None, shard_size=4)
+    pack_dataset(folder, {"train": samples}, None, shard_size=4)
     for file in folder.iterdir():
         if file.suffix != ".tar":
             file.unlink()
@@ -122,8 +126,10 @@ def test_batches_are_those_of_a_run(packed: Path, workers: int) -> None:
 class Whole:
     """The image as it is."""
 
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
-        return View((0, 0, size[1], size[0]))
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
+        return ViewParams((0, 0, size[1], size[0]))
 
 
 def test_a_damaged_image_of_a_stream_is_told_and_the_next_one_taken(
@@ -227,7 +233,7 @@ def test_the_buffer_is_bounded_in_bytes(packed: Path, monkeypatch: pytest.Monkey
 
     def counting(source: str):
         nonlocal read
-        for sample in streamed.read_stream(source):
+        for sample in read_stream(source):
             read += 1
             yield sample
 

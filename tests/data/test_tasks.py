@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from simsiam_zoo.data.tasks import run_tasks
+from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.errors import DataError, InputError
 
 

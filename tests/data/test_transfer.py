@@ -11,9 +11,9 @@ from served import Handler, Server, serve, slow, status
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.loader import TrainLoader
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.remote import web
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.remote import stores
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -126,9 +126,9 @@ def test_a_part_without_proof_is_not_gone_on_with(server: Server, packed: Path) 
 def test_a_stalled_connection_is_given_up(
     server: Server, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(stores, "READ_SECONDS", 0.2)
     recovers(server, packed, slow(0.05, 16), slow(0.5, 1000))
-    monkeypatch.setattr(web, "SLOWEST", 10)
+    monkeypatch.setattr(stores, "SLOWEST", 10)
     assert fetch(f"{server.url}/train-000001.tar", packed / "train-000001.tar")
 
 
@@ -142,7 +142,7 @@ def test_a_shard_that_cannot_be_had_ends_it_by_name(
     server.misbehave["train-000002.tar"] = [status(code)] * 100
     with pytest.raises(DataError, match=rf"127.0.0.1:\d+/train-000002.tar.*{words}"):
         contents(far.train)
-    plan = Plan(far.train.counts, seed=0, batch=8)
+    plan = SampleOrder(far.train.counts, seed=0, batch=8)
     with pytest.raises(DataError, match=r"train-000002\.tar"):
         list(TrainLoader(far.train, plan, DIGITS, 16))
     assert len(server.asked("train-000002.tar")) < 20

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from simsiam_zoo.data.remote.urls import check_url, expand, redacted
-from simsiam_zoo.data.shards import open_shards
-from simsiam_zoo.data.sources import is_remote
+from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 

@@ -15,8 +15,8 @@ from made_images import random_png
 from served import Handler, Server, serve
 
 from simsiam_zoo.data.loader import EvalLoader
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.sources import open_shards
 
 
 def stalling(server: Server, name: str) -> Callable[[], None]:
@@ -39,7 +39,7 @@ def stalling(server: Server, name: str) -> Callable[[], None]:
 @pytest.fixture
 def two_shards(tmp_path: Path) -> Path:
     samples = [PackedSample(str(i), random_png(i), "png", i) for i in range(8)]
-    pack(tmp_path, {"train": samples}, None, shard_size=4)
+    pack_dataset(tmp_path, {"train": samples}, None, shard_size=4)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_a_worker_stuck_in_a_download_is_gone_soon_after_its_loader(two_shards: 
 LEAVE = """
 import sys
 from simsiam_zoo.data.loader import EvalLoader
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.sources import open_shards
 
 if __name__ == "__main__":
     batches = iter(EvalLoader(open_shards(sys.argv[1]).train, 8, batch=4, workers=1))

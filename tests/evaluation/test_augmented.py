@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.data.batches import TrainBatches
-from simsiam_zoo.data.loader import normalize
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.plan import Plan
-from simsiam_zoo.data.shards import ShardSet, open_shards
+from simsiam_zoo.data.loader import normalize_pixels
+from simsiam_zoo.data.order import SampleOrder
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.evaluation import augmented
 from simsiam_zoo.evaluation.augmented import AugmentedViews, crop_and_flip, part_of
 from simsiam_zoo.evaluation.features import Features
@@ -32,7 +33,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
         for _ in range(IMAGES)
     ]
     samples = [PackedSample(f"{i:02d}", image, "png", i) for i, image in enumerate(encoded)]
-    pack(folder, {"train": samples}, tuple(map(str, range(IMAGES))), shard_size=10)
+    pack_dataset(folder, {"train": samples}, tuple(map(str, range(IMAGES))), shard_size=10)
     return open_shards(str(folder)).train
 
 
@@ -60,14 +61,14 @@ def test_an_epoch_is_the_training_plans_whole_batches_of_crops_and_flips(
     monkeypatch.setattr(augmented, "AT_ONCE", at_once)
     found = list(views(shards)(1, BATCH))
     assert [len(part.labels) for part in found] == [BATCH] * 2
-    plan = Plan(shards.counts, 3, BATCH)
+    plan = SampleOrder(shards.counts, 3, BATCH)
     drawn = TrainBatches(shards, plan, crop_and_flip(), SIDE, 1, 3)
     for step, part in enumerate(found):
         ids = plan.ids(1, step)
         canvas = torch.empty(1, BATCH, SIDE, SIDE, 3, dtype=torch.uint8)
         batch = drawn.make((1, step, ids), canvas)
         assert part.labels.tolist() == ids.tolist()
-        assert torch.equal(part.x, normalize(batch.views[0], MEAN, STD).flatten(1))
+        assert torch.equal(part.x, normalize_pixels(batch.views[0], MEAN, STD).flatten(1))
 
 
 @pytest.mark.parametrize("lanes", [1, 2])

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.import_ import import_ as command
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.exchange.importing import import_checkpoint
 from simsiam_zoo.model.gradients import StopGradient
@@ -155,7 +155,9 @@ def test_a_run_goes_on_from_imported_weights(released, tmp_path) -> None:
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(file, "PNG")
         samples.append(PackedSample(f"{i:04d}", file.getvalue(), "png", i % 2))
     (tmp_path / "data").mkdir()
-    pack(tmp_path / "data", {"train": samples[:16], "val": samples[16:]}, ("a", "b"), shard_size=8)
+    pack_dataset(
+        tmp_path / "data", {"train": samples[:16], "val": samples[16:]}, ("a", "b"), shard_size=8
+    )
     recipe = tmp_path / "recipe.toml"
     evaluation = {"protocols": ["knn:k=3"], "baselines": False, "rank_samples": 8}
     recipe.write_text(tomli_w.dumps({"preset": "digits", "evaluation": evaluation}))

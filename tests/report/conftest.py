@@ -10,8 +10,8 @@ from hostile_names import HOSTILE
 from PIL import Image
 from tiny_runs import digits, pack_digits, tiny_recipe
 
-from simsiam_zoo.data.loader import LoadedBatch
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.train import train
@@ -51,7 +51,7 @@ def unlabelled(tmp_path: Path) -> Path:
     """24 digits to train on, without labels."""
     folder = tmp_path / "unlabelled"
     folder.mkdir()
-    pack(folder, {"train": digits(24, labelled=False)}, None)
+    pack_dataset(folder, {"train": digits(24, labelled=False)}, None)
     return folder
 
 
@@ -61,7 +61,7 @@ def damaged(tmp_path: Path) -> Path:
     folder = tmp_path / "damaged"
     folder.mkdir()
     bad = PackedSample("bad", b"\x89PNG\r\n\x1a\n and no more", "png", 1)
-    pack(folder, {"train": [*digits(5), bad]}, None)
+    pack_dataset(folder, {"train": [*digits(5), bad]}, None)
     return folder
 
 
@@ -81,5 +81,5 @@ def many_classes(tmp_path: Path) -> Path:
     folder = tmp_path / "many"
     folder.mkdir()
     names = tuple(f"West Highland white terrier, or another dog, number {i}" for i in range(200))
-    pack(folder, {"train": samples(40), "val": samples(200)}, names)
+    pack_dataset(folder, {"train": samples(40), "val": samples(200)}, names)
     return folder

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from simsiam_zoo.cli import root
-from simsiam_zoo.data.image import center, decode
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.decode import decode
+from simsiam_zoo.data.image import center
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.report import feature_file as files
 from simsiam_zoo.report.feature_file import make_table, write_table

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.components.loggers import CsvLogger
-from simsiam_zoo.data.image import View
-from simsiam_zoo.data.shards import Dataset, open_shards
+from simsiam_zoo.data.image import ViewParams
+from simsiam_zoo.data.shards import Dataset
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.exchange.export import ExportSource, SafetensorsFormat
 from simsiam_zoo.model.siamese import GradientPolicy, Part
@@ -149,20 +150,26 @@ class _Drawn:
 
 
 class Views(_Drawn):
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
-        return View((0, 0, 8, 8))
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
+        return ViewParams((0, 0, 8, 8))
 
 
 class Pixels(_Drawn):
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
         return self.inner.sample(generator, view, size)
 
-    def apply(self, image: np.ndarray, view: View, size: int) -> np.ndarray:
+    def apply(self, image: np.ndarray, view: ViewParams, size: int) -> np.ndarray:
         return np.zeros((size, size, 3), np.float32)
 
 
 class Draws(_Drawn):
-    def sample(self, generator: np.random.Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(
+        self, generator: np.random.Generator, view: int, size: tuple[int, int]
+    ) -> ViewParams:
         self.drawn = getattr(self, "drawn", 0) + 1
         drawn = self.inner.sample(generator, view, size)
         return dataclasses.replace(drawn, flip=self.drawn > 4)

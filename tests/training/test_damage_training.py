@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
-from simsiam_zoo.data.shards import open_shards
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
@@ -45,7 +45,7 @@ def hurt(digit_shards: Path, tmp_path: Path) -> Callable[..., dict[str, object]]
             ]
         folder = tmp_path / f"hurt-{train}-{test}"
         folder.mkdir()
-        pack(folder, splits, whole.classes, shard_size=32)
+        pack_dataset(folder, splits, whole.classes, shard_size=32)
         return {"dataset": str(folder), "training.checkpoint_steps": 2}
 
     return make

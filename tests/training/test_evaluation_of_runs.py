@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
@@ -130,7 +130,7 @@ def shards(folder: Path, train: list[int], test: list[int] | None) -> dict[str, 
 
     splits = {"train": samples(train)} | ({} if test is None else {"val": samples(test)})
     folder.mkdir()
-    pack(folder, splits, None)
+    pack_dataset(folder, splits, None)
     return {"dataset": str(folder)}
 
 

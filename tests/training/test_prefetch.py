@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from simsiam_zoo.data.loader import LoadedBatch
+from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training.prefetch import prefetched

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from numpy.random import Generator
 
-from simsiam_zoo.plugin import SimSiamAugmentation, View
+from simsiam_zoo.plugin import SimSiamAugmentation, ViewParams
 
 _THRESHOLD = 128
 """Solarisation inverts levels from a half up: x ↦ 1 - x where x >= 0.5."""
@@ -66,7 +66,7 @@ class ByolAugmentation(SimSiamAugmentation):
             self.jitter = (("offset", -brightness, brightness), *self.jitter[1:])
         self.of_view = ((blur_p1, solarize_p1), (blur_p2, solarize_p2))
 
-    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> View:
+    def sample(self, generator: Generator, view: int, size: tuple[int, int]) -> ViewParams:
         """Draw one view of an image of `size` (height, width)."""
         drawn = super().sample(generator, view, size)
         blur_p, solarize_p = self.of_view[view % 2]

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.image import View, render
+from simsiam_zoo.data.image import ViewParams, render_view
 from simsiam_zoo_byol.augmentation import ByolAugmentation
 from simsiam_zoo_byol.heads import ByolPredictor, ByolProjector
 
 DRAWS = 3000
 
 
-def views(augmentation: ByolAugmentation, view: int, seed: int = 0) -> list[View]:
+def views(augmentation: ByolAugmentation, view: int, seed: int = 0) -> list[ViewParams]:
     generator = np.random.default_rng(seed)
     return [augmentation.sample(generator, view, (64, 48)) for _ in range(DRAWS)]
 
@@ -99,7 +99,7 @@ def test_brightness_is_added_evenly_on_both_sides_of_none() -> None:
 def test_solarisation_inverts_the_bright_half() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     drawn = next(v for v in views(ByolAugmentation(solarize_p1=1.0), 0) if v.solarize is not None)
-    plain = View(box=(0, 0, 16, 16), solarize=drawn.solarize)
+    plain = ViewParams(box=(0, 0, 16, 16), solarize=drawn.solarize)
     x = levels / 255
     expected = np.where(x < 0.5, x, 1 - x)  # the paper's x · 1[x < 0.5] + (1 - x) · 1[x >= 0.5]
-    np.testing.assert_allclose(render(levels, plain, 16) / 255, expected, atol=1e-12)
+    np.testing.assert_allclose(render_view(levels, plain, 16) / 255, expected, atol=1e-12)

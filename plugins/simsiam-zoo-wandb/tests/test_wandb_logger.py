@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from simsiam_zoo import Recipe
-from simsiam_zoo.data.packing.writer import PackedSample, pack
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.record import read_metrics
@@ -63,7 +63,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (x, y) in enumerate(zip(images[:160], labels[:160], strict=True))
     ]
     classes = tuple(str(digit) for digit in range(10))
-    pack(folder, {"train": samples[:96], "val": samples[96:]}, classes, shard_size=32)
+    pack_dataset(folder, {"train": samples[:96], "val": samples[96:]}, classes, shard_size=32)
     return folder
 
 

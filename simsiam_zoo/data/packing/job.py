@@ -1,36 +1,189 @@
 """Packing a whole data set: in parallel, to the same bytes each time, and on from where it stopped.
 
-While it is being packed, a folder holds `.packing/`: a lock, what is being packed, and a record of
+While it is being packed, a folder holds `.packing/`: a lock, what is being packed, and a note of
 each finished shard. A shard is a function of (data set, options, its number), so it does not matter
 which process makes it, nor when. The manifest comes last; then `.packing/` goes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from simsiam_zoo.data.manifest import (
     MANIFEST,
     PACKING,
+    ShardInfo,
     SplitInfo,
+    index_path,
     read_manifest,
     read_packed,
     write_manifest,
 )
-from simsiam_zoo.data.packing.assignment import Job, PackOptions, Record
+from simsiam_zoo.data.order import derive_key, keyed_order
 from simsiam_zoo.data.packing.originals import Original
-from simsiam_zoo.data.tasks import run_tasks
+from simsiam_zoo.data.packing.writer import (
+    JPEG_QUALITY,
+    PackedSample,
+    sha256,
+    stored_form,
+    write_shard,
+)
+from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
 
-__all__ = ["DAMAGED", "PackOptions", "Packed", "pack_original"]
+_VERSION = 1  # of the bytes that are written
+_ORDER = 0x5041434B  # what a key is drawn for: "PACK"
+_LABEL_BYTES = 1024  # a label's member in a tar
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How to pack. All of it is recorded in the manifest.
+
+    Attributes:
+        seed: of the order of the images across shards.
+        shard_samples: images per shard, damaged ones included.
+        shard_bytes: in place of it, the most bytes per shard, by the sizes of the source's images.
+        resize_short: larger images are shrunk to this short side in pixels; None keeps all bytes.
+        limit: pack only that many images of each split, the first in the shuffled order.
+    """
+
+    seed: int = 0
+    shard_samples: int = 1000
+    shard_bytes: int | None = None
+    resize_short: int | None = None
+    limit: int | None = None
+
+
+class Chunk(NamedTuple):
+    """One shard to be: which images of which split."""
+
+    split: str
+    name: str
+    images: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PackNote:
+    """One finished shard."""
+
+    shard: ShardInfo
+    damaged: tuple[tuple[str, str], ...]  # (name in the source, what is wrong)
+
+
+class PackTask:
+    """A data set, how to pack it, and into which shards of which folder. Sent to workers whole."""
+
+    def __init__(self, original: Original, folder: Path, options: PackOptions) -> None:
+        self.original, self.folder, self.options = original, folder, options
+        self.chunks = tuple(self._chunks())
+
+    @property
+    def samples(self) -> int:
+        """Images to be packed, damaged ones included."""
+        return sum(len(chunk.images) for chunk in self.chunks)
+
+    @property
+    def bytes(self) -> int:
+        """About what the shards will fill, from what is known before reading."""
+        splits = self.original.splits
+        return sum(int(_in_tar(splits[c.split].sizes[c.images]).sum()) for c in self.chunks)
+
+    def description(self) -> dict[str, Any]:
+        """What decides the bytes, for the manifest; of the source what it holds, not where."""
+        listing = hashlib.sha256()
+        for name, split in self.original.splits.items():
+            listing.update("\0".join([name, *map(split.name, range(len(split)))]).encode())
+            listing.update(split.labels.tobytes() + split.sizes.tobytes())
+        options = {key: value for key, value in asdict(self.options).items() if value is not None}
+        if "shard_bytes" in options:
+            del options["shard_samples"]
+        if "resize_short" in options:
+            options["jpeg_quality"] = JPEG_QUALITY
+        return {
+            "source": self.original.kind,
+            "images": {name: len(split) for name, split in self.original.splits.items()},
+            "listing": listing.hexdigest()[:16],
+            **options,
+            "version": _VERSION,
+        }
+
+    def run(self, number: int) -> PackNote:
+        """Make one shard, unless it is there and whole."""
+        chunk = self.chunks[number]
+        path, note = self.folder / chunk.name, self.folder / PACKING / f"{chunk.name}.json"
+        record = _finished(path, note)
+        if record is None:
+            damaged: list[tuple[str, str]] = []
+            shard = write_shard(path, self._samples(chunk, damaged))
+            record = PackNote(shard, tuple(damaged))
+            atomic_write_text(note, json.dumps(asdict(record)) + "\n")
+        return record
+
+    def _chunks(self) -> Iterator[Chunk]:
+        for name, split in self.original.splits.items():
+            key = derive_key(self.options.seed, _ORDER, zlib.crc32(name.encode()))
+            order = keyed_order(np.arange(len(split)), key)[: self.options.limit]
+            starts = np.arange(0, len(order), self.options.shard_samples)
+            if self.options.shard_bytes is not None:
+                starts = _starts(_in_tar(split.sizes[order]), self.options.shard_bytes)
+            for number, images in enumerate(np.split(order, starts[1:]) if len(order) else ()):
+                yield Chunk(name, f"{name}-{number:06d}.tar", images)
+
+    def _samples(self, chunk: Chunk, damaged: list[tuple[str, str]]) -> Iterator[PackedSample]:
+        split = self.original.splits[chunk.split]
+        for i in chunk.images.tolist():
+            try:
+                form, image = stored_form(split.read(i), self.options.resize_short)
+            except DataError as error:
+                damaged.append((split.name(i), error.what))
+            except OSError as error:
+                raise DataError(
+                    f"{split.name(i)} cannot be read: {error.strerror}",
+                    "Say the same again when it can: packing goes on where it stopped.",
+                ) from None
+            else:
+                yield PackedSample(split.key(i), image, form, int(split.labels[i]))
+
+
+def _finished(path: Path, note: Path) -> PackNote | None:
+    """The record of a shard that is there and whole, checked byte by byte."""
+    try:
+        content = json.loads(note.read_text())
+        shard = ShardInfo(**content["shard"])
+        whole = index_path(path).is_file() and sha256(path) == shard.sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return PackNote(shard, tuple((n, r) for n, r in content["damaged"])) if whole else None
+
+
+def _in_tar(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes that images of these sizes fill in a tar, with their labels: blocks of 512."""
+    return (sizes + 511) // 512 * 512 + 512 + _LABEL_BYTES
+
+
+def _starts(sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Where shards of at most `most` bytes start (one image at least)."""
+    ends = np.cumsum(sizes)
+    starts, begin = [0], 0
+    while begin < len(sizes):
+        before = int(ends[begin - 1]) if begin else 0
+        begin = max(begin + 1, int(np.searchsorted(ends, before + most, side="right")))
+        starts.append(begin)
+    return np.array(starts[:-1], np.int64)
+
 
 DAMAGED = "damaged.jsonl"
 """Lists what was not packed: one JSON object a line with split, name and reason."""
@@ -75,7 +228,7 @@ def pack_original(
         InputError: the folder holds something else, is being packed into, or cannot be written.
         DataError: no image can be decoded, or a worker died.
     """
-    job = Job(original, folder, options)
+    job = PackTask(original, folder, options)
     description = job.description()
     try:
         done = _open_folder(folder, description)
@@ -116,7 +269,7 @@ def _open_folder(folder: Path, description: Mapping[str, Any]) -> Packed | None:
     return None
 
 
-def _begin(job: Job, description: Mapping[str, Any]) -> None:
+def _begin(job: PackTask, description: Mapping[str, Any]) -> None:
     """Note what is being packed, or check that it is what was begun. Raises InputError."""
     note = job.folder / PACKING / "job.json"
     if note.exists():
@@ -139,12 +292,12 @@ def _begin(job: Job, description: Mapping[str, Any]) -> None:
 
 
 def _run(
-    job: Job,
+    job: PackTask,
     description: Mapping[str, Any],
     jobs: int,
     progress: Callable[[int], bool],
 ) -> Packed | None:
-    records: dict[int, Record] = {}
+    records: dict[int, PackNote] = {}
     done = 0
     results = run_tasks(job, len(job.chunks), jobs)
     try:
@@ -158,7 +311,7 @@ def _run(
     return _finish(job, description, [records[number] for number in range(len(job.chunks))])
 
 
-def _finish(job: Job, description: Mapping[str, Any], records: list[Record]) -> Packed:
+def _finish(job: PackTask, description: Mapping[str, Any], records: list[PackNote]) -> Packed:
     """The list of damaged images, then the manifest, which makes the folder a data set."""
     pairs = list(zip(job.chunks, records, strict=True))
     lines = [

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.plan import Plan
+from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, ZooError
@@ -55,7 +55,7 @@ class Following:
 
 
 def follow_plan(
-    order: Any, shards: ShardSet, plan: Plan, start: int, epochs: int, rank: int, world: int,
+    order: Any, shards: ShardSet, plan: SampleOrder, start: int, epochs: int, rank: int, world: int,
     in_flight: int,
 ) -> Any:  # fmt: skip
     """`order` of training, with the current and the next windows' shards fetched and pinned.
@@ -68,7 +68,9 @@ def follow_plan(
     """
     if shards.cache is None:
         return order
-    own = Plan(plan.counts, plan.seed, plan.batch, plan.lanes, plan.window)  # for another thread
+    own = SampleOrder(
+        plan.counts, plan.seed, plan.batch, plan.lanes, plan.window
+    )  # for another thread
 
     def needs(number: int) -> list[int]:
         first = start + max(0, number - max(1, in_flight) + 1)
@@ -94,7 +96,7 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
     return Following(order, shards, needs)
 
 
-def limit_cache(dataset: Dataset, plan: Plan, limit: int, in_flight: int = 1) -> None:
+def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int, in_flight: int = 1) -> None:
     """Bound the cache of a data set's remote shards; do nothing where all are on disk.
 
     Args:
@@ -118,7 +120,7 @@ def limit_cache(dataset: Dataset, plan: Plan, limit: int, in_flight: int = 1) ->
         )
 
 
-def _least(dataset: Dataset, plan: Plan, in_flight: int) -> int:
+def _least(dataset: Dataset, plan: SampleOrder, in_flight: int) -> int:
     """Bytes that suffice for any order of the shards: those of the largest ones."""
     train = _sizes(dataset.train)
     counts = np.sort(plan.counts[plan.counts > 0])

@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.data.manifest import MANIFEST, MAX_MANIFEST_BYTES, TIMM_INFO, read_manifest
+from simsiam_zoo.data.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    TIMM_INFO,
+    by_purpose,
+    read_manifest,
+)
 from simsiam_zoo.data.remote.cache import RemoteShard
 from simsiam_zoo.data.remote.transfer import read_small, size_of
 from simsiam_zoo.data.remote.urls import check_url, expand, redacted
-from simsiam_zoo.data.sources import by_purpose
 from simsiam_zoo.errors import DataError, InputError
 
 _TAR = re.compile(r"[\w][\w.+-]*\.tar\Z")

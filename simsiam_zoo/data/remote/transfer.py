@@ -3,97 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from simsiam_zoo.data.remote.stores import (
+    Answer,
+    Missing,
+    StartOver,
+    Unavailable,
+    open_url,
+    stored_size,
+)
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
 
 ATTEMPTS = 8
 """Tries in all; with the waits between them about a minute."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; doubled from try to try
-BLOCK = 1 << 20
-"""Most bytes held at once of what comes in."""
 
-T = TypeVar("T")
-
-
-class Unavailable(Exception):
-    """Not to be had this time; worth another try.
-
-    Args:
-        reason: in words, without any URL.
-        wait: seconds that the server asks to wait, or NaN.
-    """
-
-    def __init__(self, reason: str, wait: float = math.nan) -> None:
-        super().__init__(reason)
-        self.reason, self.wait = reason, wait
-
-
-class Missing(Unavailable):
-    """There is no such file."""
-
-
-class StartOver(Unavailable):
-    """What was kept of an earlier try is not a part of this file."""
-
-
-@dataclass
-class Answer:
-    """What a store answers: bytes of a file from `start` on.
-
-    Attributes:
-        start: where `blocks` begin.
-        total: size of the whole file, None where it is not told.
-        etag: names this version of the file, None where nothing does.
-        blocks: the bytes; may raise Unavailable.
-        close: lets the connection go.
-    """
-
-    start: int
-    total: int | None
-    etag: str | None
-    blocks: Iterator[bytes]
-    close: Callable[[], None]
-
-
-def open_url(url: str, start: int = 0, etag: str | None = None) -> Answer:
-    """Ask for `url` from `start` on: over http(s) by `web`, from object stores by fsspec.
-
-    Raises:
-        Unavailable, Missing, StartOver, DataError: as `web.open_web` says.
-    """
-    if url.startswith(("http://", "https://")):
-        from simsiam_zoo.data.remote.web import open_web
-
-        return open_web(url, start, etag)
-    from simsiam_zoo.data.remote.stores import open_object
-
-    return open_object(url, start, etag)
+_T = TypeVar("_T")
 
 
 def size_of(url: str) -> int:
     """The size of a remote file in bytes. Raises DataError where it cannot be had."""
 
-    def ask() -> int:
-        if url.startswith(("http://", "https://")):
-            from simsiam_zoo.data.remote.web import web_size
-
-            return web_size(url)
-        from simsiam_zoo.data.remote.stores import object_size
-
-        return object_size(url)
-
-    return _tried(url, ask)
+    return _tried(url, lambda: stored_size(url))
 
 
 def read_small(url: str, limit: int) -> bytes | None:
@@ -215,7 +157,7 @@ def _kept_etag(part: Path) -> str | None:
     return text if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', text) else None
 
 
-def _tried(url: str, action: Callable[[], T]) -> T:
+def _tried(url: str, action: Callable[[], _T]) -> _T:
     """`action`, tried again while it raises Unavailable, with longer and longer waits."""
     attempts, reason = ATTEMPTS, ""
     for attempt in range(1, attempts + 1):
@@ -230,3 +172,64 @@ def _tried(url: str, action: Callable[[], T]) -> T:
         f"{redacted(url)} cannot be had: {reason} (tried {attempts} times)",
         "Look whether it can be reached, then go on with --resume: what was read is kept.",
     )
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file read from front to back; where the connection breaks, it goes on there."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url, self._at, self._tries = url, 0, 0
+        self._answer: Answer | None = None
+        self._etag: str | None = None
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+        super().close()
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes; none at the end. Raises DataError where they cannot be had."""
+        while not self._ready:
+            try:
+                block = self._next_block()
+            except Unavailable as error:
+                self._again(error)
+                continue
+            if not block:
+                return b""
+            self._ready = memoryview(block)
+        out = self._ready if size < 0 else self._ready[:size]
+        self._ready = self._ready[len(out) :]
+        return bytes(out)
+
+    def _next_block(self) -> bytes:
+        if self._answer is None:
+            answer = open_url(self._url, self._at, self._etag)
+            self._answer = answer
+            if self._at and (answer.start != self._at or answer.etag != self._etag):
+                raise DataError(f"{redacted(self._url)} changed, or cannot be gone on with")
+            self._etag = answer.etag
+        block = next(self._answer.blocks, b"")
+        self._at += len(block)
+        if not block and self._answer.total not in (None, self._at):
+            raise Unavailable(f"the connection ended after {self._at} bytes")
+        return block
+
+    def _again(self, error: Unavailable) -> None:
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+        self._tries += 1
+        if self._tries >= ATTEMPTS:
+            raise DataError(
+                f"{redacted(self._url)} cannot be had: {error.reason} (tried {self._tries} times)"
+            ) from None
+        wait_before(self._tries, error.wait)

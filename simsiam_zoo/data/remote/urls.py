@@ -156,3 +156,21 @@ def _expand(pattern: str, shown: str) -> Iterator[str]:
     return itertools.chain.from_iterable(
         (pattern[:begin] + choice + tail for tail in _expand(rest, shown)) for choice in choices
     )
+
+
+def is_remote(source: str) -> bool:
+    """Whether `source` is an allowed URL; False for what is a path.
+
+    Raises:
+        InputError: it is neither: a command, a pipe, another scheme, a URL with a secret.
+    """
+    if source.strip() in ("", "-") or source.lstrip().startswith("pipe:"):
+        shown = source if len(source) < 10 else f"{source[:5]}..."  # commands may hold tokens
+        raise InputError(
+            f"the data source {shown!r} is refused: commands and pipes are never run",
+            "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
+        )
+    if not is_url(source):
+        return False
+    check_url(source.strip())
+    return True

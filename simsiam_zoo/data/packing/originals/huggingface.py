@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from simsiam_zoo.data.index import UNLABELLED, printable
-from simsiam_zoo.data.packing.originals.original import Original, Split, png
+from simsiam_zoo.data.packing.originals import Original, OriginalSplit, png
 from simsiam_zoo.errors import DataError, InputError
 
 _TESTS = ("val", "validation", "valid", "test")
 
 
-def find(source: Path) -> Original | None:
+def find_saved(source: Path) -> Original | None:
     """The saved data set in `source`.
 
     Raises:
@@ -72,7 +72,7 @@ def _columns(source: Path, table: Any) -> tuple[str, str | None, tuple[str, ...]
     return images[0], label, names
 
 
-class _Table(Split):
+class _Table(OriginalSplit):
     def __init__(self, source: Path, table: Any, image: str, label: str | None) -> None:
         from datasets import Image as ImageFeature
 

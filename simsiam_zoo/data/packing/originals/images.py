@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
-from simsiam_zoo.data.packing.originals.original import Original, Split
+from simsiam_zoo.data.packing.originals import Original, OriginalSplit
 from simsiam_zoo.errors import DataError, InputError
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -28,7 +28,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 Found = tuple[str, int]  # a path below the split's folder, and bytes
 
 
-def find(source: Path, labels: bool = True) -> Original | None:
+def find_tree(source: Path, labels: bool = True) -> Original | None:
     """The images below `source`.
 
     Raises:
@@ -127,7 +127,7 @@ def _numbered(
     ]
 
 
-class _Files(Split):
+class _Files(OriginalSplit):
     def __init__(self, folder: Path, images: list[tuple[str, int, int]]) -> None:
         self._folder = folder
         self._paths = [path for path, _, _ in images]

@@ -1,6 +1,9 @@
-"""MNIST and its kin in IDX files, plain or gzipped (http://yann.lecun.com/exdb/mnist/).
+"""Data sets in plain binary files: MNIST and its kin (IDX), and STL-10.
 
-Plain files are mapped; gzipped ones are inflated into memory, up to the size the header states.
+IDX files (http://yann.lecun.com/exdb/mnist/) are mapped where they are plain; gzipped ones are
+inflated into memory, up to the size the header states. STL-10's images
+(https://cs.stanford.edu/~acoates/stl10/) are 3 x 96 x 96 bytes, columns first; its labels are 1 to
+10, and its unlabelled images become shards of their own, `unlabeled-*.tar`.
 """
 
 from __future__ import annotations
@@ -12,13 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.index import UNLABELLED
-from simsiam_zoo.data.packing.originals.original import (
-    MAX_RESIDENT_BYTES,
-    Original,
-    PixelSplit,
-    below,
-)
+from simsiam_zoo.data.index import UNLABELLED, printable
+from simsiam_zoo.data.packing.originals import MAX_RESIDENT_BYTES, Original, PixelSplit, below
 from simsiam_zoo.errors import DataError, InputError
 
 FASHION = (
@@ -32,7 +30,7 @@ _FOLDERS = ("raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw")
 _UNSIGNED_BYTE = 8
 
 
-def find(source: Path) -> Original | None:
+def find_idx(source: Path) -> Original | None:
     """IDX files in `source` or where torchvision puts them below it.
 
     Raises:
@@ -47,7 +45,7 @@ def find(source: Path) -> Original | None:
         raise InputError(f"there are several data sets in {source}: {names}", "Name one of them.")
     folder = folders[0].resolve()
     splits = {
-        split: _Images(images, _file(folder, prefix, "labels", 1))
+        split: _IdxImages(images, _file(folder, prefix, "labels", 1))
         for split, prefix in _SPLITS.items()
         if (images := _file(folder, prefix, "images", 3)) is not None
     }
@@ -70,7 +68,7 @@ def _file(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
     return None
 
 
-class _Images(PixelSplit):
+class _IdxImages(PixelSplit):
     def __init__(self, images: Path, labels: Path | None) -> None:
         self._path = images
         self._pixels: NDArray[np.uint8] | None = _read(images, 3)
@@ -129,3 +127,63 @@ def _shape(path: Path, start: bytes, dimensions: int) -> tuple[int, ...]:
     if dimensions == 3 and not 0 < numbers[1] * numbers[2] <= 1 << 26:
         raise DataError(f"{path} states images of {numbers[1]} x {numbers[2]} pixels")
     return tuple(numbers)
+
+
+_PIXELS = 3 * 96 * 96
+_CLASSES = 10
+
+
+def find_stl10(source: Path) -> Original | None:
+    """STL-10 in `source` or its `stl10_binary`. Raises DataError where a file is damaged."""
+    for folder in below(source, ("stl10_binary",)):
+        if (folder / "train_X.bin").is_file() and (folder / "train_y.bin").is_file():
+            return _open(folder)
+    return None
+
+
+def _open(folder: Path) -> Original:
+    files = {"train": "train", "val": "test", "unlabeled": "unlabeled"}
+    splits = {
+        split: _StlImages(folder / f"{name}_X.bin", folder / f"{name}_y.bin")
+        for split, name in files.items()
+        if (folder / f"{name}_X.bin").is_file()
+    }
+    notes: tuple[str, ...] = ()
+    if "unlabeled" in splits:
+        notes = ("the unlabelled images are shards of their own: --data 'OUT/unlabeled-*.tar'",)
+    return Original("stl-10", splits, _class_names(folder / "class_names.txt"), notes)
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        names = file.read(1 << 16).split()
+    if len(names) != _CLASSES:
+        raise DataError(f"{path} does not name {_CLASSES} classes")
+    return tuple(map(printable, names))
+
+
+class _StlImages(PixelSplit):
+    def __init__(self, images: Path, labels: Path) -> None:
+        self._path = images
+        size = images.stat().st_size
+        n = size // _PIXELS
+        if size % _PIXELS:
+            raise DataError(f"{images} is damaged: its size is no multiple of {_PIXELS} bytes")
+        stated = labels.stat().st_size if labels.is_file() else n
+        if stated != n:
+            raise DataError(f"{images} holds {n} images, but {labels} {stated} labels")
+        found = np.full(n, UNLABELLED, np.int64)
+        if labels.is_file():
+            found = np.fromfile(labels, np.uint8).astype(np.int64) - 1
+        if labels.is_file() and len(found) and not 0 <= found.min() <= found.max() < _CLASSES:
+            raise DataError(f"{labels} has labels outside 1 to {_CLASSES}")
+        super().__init__(found, (96, 96, 3))
+
+    def pixels(self, i: int) -> NDArray[np.uint8]:
+        """[96, 96, 3]."""
+        flat = np.fromfile(self._path, np.uint8, _PIXELS, offset=i * _PIXELS)
+        if len(flat) < _PIXELS:
+            raise DataError(f"{self._path} was cut off while it was read")
+        return flat.reshape(3, 96, 96).transpose(2, 1, 0)
