@@ -23,8 +23,8 @@ COMPUTES: Mapping[str, str] = {
     "evaluation": "*",
     "model": "*",
     "components": "augmentations datasets",
-    "data": "batches decode image index indexing keyed loader manifest plan shard_set shard_table"
-    " shards slots sources stream streamed tar workers",
+    "data": "batches decode image index indexing loader manifest order shards slots sources stream"
+    " tar",
     "runtime": "bf16 compile device distributed lars one_output_conv optim scaling",
     "training": "collapse conclude evidence lookahead meter monitor prefetch run saving setup start"
     " train untrained",
@@ -36,7 +36,7 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report", "seeing"), "*"),
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ around loggers plugin timm_names",
-    "data": "__init__ class_order inspection limits packing remote sheet tasks",
+    "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint clock cores folders memory progress requirements signals"
     " watchdog",
     "training": "__init__ curves damage export loggers record refusals",
