@@ -57,7 +57,7 @@ def test_an_edit_of_what_computes_changes_the_identity_and_of_what_shows_does_no
     for module in (
         "model/siamese.py",
         "data/image.py",
-        "data/plan.py",
+        "data/order.py",
         "training/train.py",
         "runtime/optim.py",
         "components/augmentations.py",
