@@ -178,7 +178,10 @@ def _losses() -> Iterator[Component]:
         "mse",
         target=f"{_MODEL}.losses:MseLoss",
         summary="Squared distance, of l2-normalised vectors by default (2 - 2 cos)",
-        params=(Param("normalize", bool, True, "l2-normalise both sides first"),),
+        params=(
+            Param("normalize", bool, True, "l2-normalise both sides first"),
+            Param("scale", float, 1.0, "Factor; 2: the sum of both directions", min=1e-9),
+        ),
         reference="arXiv:2006.07733 eq. 2",
     )
 

@@ -38,16 +38,22 @@ class MseLoss(Loss):
     Args:
         normalize: True: |p/|p| - z/|z||² = 2 - 2 cos(p, z), the mean over the batch
             (arXiv:2006.07733 eq. 2). False: the mean of (p - z)² over all elements.
+        scale: a factor. The model averages the loss over the policy's pairs; with 2 the mean over
+            two directions is their sum, as BYOL has it (eq. 2 and the line below).
     """
 
     minimum = 0.0
 
-    def __init__(self, *, normalize: bool = True) -> None:
+    def __init__(self, *, normalize: bool = True, scale: float = 1.0) -> None:
         super().__init__()
         self.normalize = normalize
+        self.scale = scale
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """[N, dim], [N, dim] → scalar >= 0."""
+        return self.scale * self._distance(prediction, target)
+
+    def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         if not self.normalize:
             return functional.mse_loss(prediction, target)
         p = functional.normalize(prediction, dim=1, eps=_EPS)

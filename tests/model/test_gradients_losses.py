@@ -33,6 +33,13 @@ def test_normalised_mse_is_two_plus_twice_the_cosine_loss() -> None:
     assert MseLoss()(p.float(), nearly) >= MseLoss.minimum
 
 
+def test_twice_the_mean_of_two_directions_is_their_sum() -> None:
+    p, z = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean = torch.stack([MseLoss(scale=2.0)(p, z), MseLoss(scale=2.0)(z.flip(0), p)]).mean()
+    expected = MseLoss()(p, z) + MseLoss()(z.flip(0), p)
+    torch.testing.assert_close(mean, expected, rtol=1e-12, atol=0)
+
+
 def test_plain_mse_and_cross_entropy_are_torchs() -> None:
     p, z = pair()
     expected = functional.mse_loss(p, z)

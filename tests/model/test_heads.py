@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.catalog import HOST_SUPPLIED, PARTS, catalog
+from simsiam_zoo.catalog.component import load_target
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.heads import (
     FixedRandomPredictor,
@@ -117,7 +118,7 @@ def test_factories_take_and_default_to_what_their_descriptors_say() -> None:
     for component in builtin.components:
         if component.kind not in PARTS:
             continue
-        taken = inspect.signature(component.load()).parameters
+        taken = inspect.signature(load_target(component.target, component.name)).parameters
         for param in component.params:
             assert taken[param.name].default == param.default, (component, param)
             checked += 1

@@ -13,6 +13,7 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog.component import load_target
 from simsiam_zoo.runtime.progress import Progress
 
 DISTRIBUTION = "simsiam-zoo-byol"
@@ -90,7 +91,7 @@ def test_parameters_are_those_of_the_bodies() -> None:
     ]
     for entry in mine:
         if entry.kind != "preset":
-            declared = inspect.signature(entry.component.load()).parameters
+            declared = inspect.signature(load_target(entry.component.target, entry.name)).parameters
             host = {"in_dim", "dim"}
             defaults = {key: p.default for key, p in declared.items() if key not in host}
             assert defaults == {param.name: param.default for param in entry.component.params}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from simsiam_zoo import Recipe
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.losses import MseLoss
@@ -108,6 +109,38 @@ def test_the_loss_is_the_papers_and_the_target_is_a_constant() -> None:
     assert all(p.grad is None and not p.requires_grad for p in siamese.gradient.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder(siamese)[:1])
     assert siamese.predictor.weight.grad.abs().sum() > 0
+
+
+def test_the_presets_step_is_the_papers_with_the_sum_of_both_directions() -> None:
+    """LARS adapts no norm and no bias: with the mean they would move by half of that step."""
+    recipe = Recipe.make("byol")
+    siamese = network(tau=recipe.gradient.params["tau"])
+    siamese.loss = recipe.part("loss").create(dim=DIM)
+    own = Group(1.0, 0.0, "constant", exclude_norm_and_bias=recipe.optim.exclude_norm_and_bias)
+    parts = {part: siamese.get_submodule(part) for part in PARTS}
+    optimizer = make_optimizer(
+        "lars", parts, dict.fromkeys(PARTS, own), recipe.optim.own_keys(), torch.device("cpu")
+    )
+    twin = copy.deepcopy(siamese)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    siamese(batch(0)).backward()
+    optimizer.step()
+
+    x1, x2 = batch(0).views
+    total = torch.zeros((), dtype=torch.float64)
+    for x, other in ((x1, x2), (x2, x1)):
+        q = twin.predictor(twin.projector(twin.backbone(x)))
+        z = twin.gradient.target(other).detach()
+        cosine = (q * z).sum(dim=1) / (q.norm(dim=1) * z.norm(dim=1))
+        total = total + (2 - 2 * cosine).mean()
+    trained = [*encoder(twin), *twin.predictor.parameters()]
+    gradients = torch.autograd.grad(total, trained)
+    moved = [*encoder(siamese), *siamese.predictor.parameters()]
+    for before, gradient, after in zip(trained, gradients, moved, strict=True):
+        ratio = 0.001 * before.norm() / gradient.norm() if before.ndim > 1 else 1.0
+        expected = before.detach() - 0.1 * ratio * gradient
+        torch.testing.assert_close(after.detach(), expected.detach(), rtol=1e-9, atol=1e-12)
 
 
 def test_the_target_has_running_statistics_of_its_own_and_uses_its_batchs() -> None:

@@ -14,6 +14,7 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import PARTS, catalog
+from simsiam_zoo.catalog.component import load_target
 from simsiam_zoo.runtime.progress import Progress
 
 DISTRIBUTION = "simsiam-zoo-contrastive"
@@ -83,7 +84,7 @@ def test_parameters_are_those_of_the_bodies() -> None:
     }
     for entry in mine:
         if entry.kind in PARTS:
-            declared = inspect.signature(entry.component.load()).parameters
+            declared = inspect.signature(load_target(entry.component.target, entry.name)).parameters
             stated = {param.name: param.default for param in entry.component.params}
             assert {name: declared[name].default for name in declared} == stated
 

@@ -1,4 +1,4 @@
-"""Linear predictors that no gradient trains: they follow the correlation matrix of z.
+"""Linear predictors that are set, not learned: they follow the correlation matrix of z.
 
 The theory (Tian et al. 2021, arXiv:2102.06810) finds that a trained linear predictor aligns itself
 with the eigenvectors of F = E[z zᵀ]; these are set there at once.
@@ -7,7 +7,7 @@ with the eigenvectors of F = E[z zᵀ]; these are set there at once.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam_zoo.plugin import InputError, Part, Siamese, StepOutput, mean
@@ -25,13 +25,15 @@ class _FromCorrelation(Part):
     in that of DirectCopy): a cosine does not feel the length of p, and ε means the same whatever
     the length of z.
 
-    W and F̂ are buffers: in the `state_dict`, and in no optimiser.
+    Between two settings W is trained by the optimiser, as in the papers; where it is set after each
+    step there is nothing to train, and W is a buffer like F̂.
 
     Args:
         dim: width of z and of p.
         rho: ρ, 0 to 1.
         eps: ε, added to every eigenvalue of W.
-        every: W is set after each step whose number (from 0) it divides; F̂ is averaged at all.
+        every: W is set after each step whose number (from 0) it divides, and trained in between;
+            F̂ is averaged at all.
     """
 
     weight: Tensor
@@ -41,7 +43,10 @@ class _FromCorrelation(Part):
     def __init__(self, *, dim: int, rho: float = 0.3, eps: float = 0.1, every: int = 1) -> None:
         super().__init__()
         self.rho, self.eps, self.every = rho, eps, every
-        self.register_buffer("weight", torch.eye(dim))
+        if every == 1:
+            self.register_buffer("weight", torch.eye(dim))
+        else:
+            self.weight = nn.Parameter(torch.eye(dim))
         self.register_buffer("correlation", torch.zeros(dim, dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 

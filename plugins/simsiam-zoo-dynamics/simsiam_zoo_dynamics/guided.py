@@ -19,6 +19,10 @@ class GuidedStopGradient(GradientPolicy):
 
         L = D(p_11, stopgrad(z_12)) / 2 + D(p_21, stopgrad(z_22)) / 2
 
+    In the paper an image is an anchor with two views and refers to another image with two views of
+    its own, so that its four views serve one pair. Here each image is anchor and reference at once,
+    with the same two views: half as many encodings for each image, and the formula is the same.
+
     Images i and i + N/2 of the batch refer to each other (the batch's order is random); with N odd,
     i + (N - 1)/2 is what i refers to. Distances are Euclidean, of z as it is. Among several
     processes the other image is of the same rank's batch.

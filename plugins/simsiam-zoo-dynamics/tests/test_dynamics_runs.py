@@ -14,6 +14,7 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog.component import load_target
 from simsiam_zoo.runtime.progress import Progress
 
 DISTRIBUTION = "simsiam-zoo-dynamics"
@@ -78,7 +79,9 @@ def test_parameters_are_those_of_the_bodies() -> None:
         ("gradient", "guided-stop-gradient"),
     }
     for entry in mine:
-        declared = inspect.signature(entry.component.load()).parameters.values()
+        declared = inspect.signature(
+            load_target(entry.component.target, entry.name)
+        ).parameters.values()
         own = [p for p in declared if p.kind is p.KEYWORD_ONLY and p.name != "dim"]
         defaults = {p.name: p.default for p in own}
         assert defaults == {param.name: param.default for param in entry.component.params}
