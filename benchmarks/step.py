@@ -43,8 +43,8 @@ from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.convolutions import OneOutputConv2d
 from simsiam_zoo.runtime.device import open_runtime
-from simsiam_zoo.runtime.one_output_conv import OneOutputConv2d
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
 from simsiam_zoo.training.train import train

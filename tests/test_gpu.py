@@ -14,8 +14,8 @@ from sklearn.datasets import load_digits
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.optim import scaled_step
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.record import read_metrics

@@ -140,7 +140,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "alternation",
-        target=f"{_MODEL}.alternation:Alternation",
+        target=f"{_MODEL}.gradients:Alternation",
         summary="Constant targets, computed for k steps at once; k = 1 is stop-gradient",
         params=(Param("k", int, 10, "Steps in a block", min=1, words=("epoch",)),),
         reference=f"{SIMSIAM} section 5.2",
@@ -148,7 +148,7 @@ def _gradients() -> Iterator[Component]:
     yield Component(
         "gradient",
         "moving-average",
-        target=f"{_MODEL}.moving_average:MovingAverage",
+        target=f"{_MODEL}.gradients:MovingAverage",
         summary="A constant target for each image: its z, averaged over the epochs",
         params=(
             Param("momentum", float, 0.8, "What is kept each time an image is seen", 0, 1),

@@ -26,8 +26,8 @@ from simsiam_zoo.evaluation.protocol import (
 from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.device import memory_trouble
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.runtime.memory import memory_trouble
 from simsiam_zoo.runtime.progress import Progress
 
 FORMAT = 1

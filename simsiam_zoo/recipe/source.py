@@ -25,7 +25,7 @@ COMPUTES: Mapping[str, str] = {
     "components": "augmentations datasets",
     "data": "batches decode image index indexing loader manifest order shards slots sources stream"
     " tar",
-    "runtime": "bf16 compile device distributed lars one_output_conv optim scaling",
+    "runtime": "convolutions device distributed lars optim",
     "training": "collapse conclude evidence lookahead meter monitor prefetch run saving setup start"
     " train untrained",
 }
@@ -37,8 +37,7 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ around loggers plugin timm_names",
     "data": "__init__ inspection packing processes remote",
-    "runtime": "__init__ checkpoint clock cores folders memory progress requirements signals"
-    " watchdog",
+    "runtime": "__init__ checkpoint cores folders progress requirements signals watchdog",
     "training": "__init__ curves damage export loggers record refusals",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.

@@ -1,4 +1,4 @@
-"""The device and the arithmetic of a run.
+"""The device, the arithmetic and the memory of a run.
 
 `auto` takes what is there: CUDA, then MPS, then the CPU; bf16 where the hardware multiplies it
 natively, fp16 with loss scaling on older GPUs, else fp32. The CUDA and MPS paths are unmeasured.
@@ -6,11 +6,15 @@ natively, fp16 with loss scaling on older GPUs, else fp32. The CUDA and MPS path
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from contextlib import AbstractContextManager, nullcontext
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.cores import available_cores
@@ -157,3 +161,95 @@ def _device_name(device: torch.device) -> str:
         except OSError:
             pass
     return device.type
+
+
+COMPILED = (
+    "compiled: fused kernels round otherwise than plain ones, so the promise that an interrupted"
+    " run ends bit-identical does not hold"
+)
+"""What a run with `training.compile` says before it starts."""
+
+DEFAULT_BACKEND = "inductor"
+
+
+def compile_in_place(
+    modules: Iterable[nn.Module], device: torch.device, backend: str = DEFAULT_BACKEND
+) -> None:
+    """Have the modules' forward passes compiled when they are first called.
+
+    Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
+    A module that holds no parameters gains nothing and is left as it is.
+
+    Args:
+        modules: are changed in place.
+        device: where they are.
+        backend: torch's name for what generates the code.
+
+    Raises:
+        InputError: the tool that compiles for `device` is not installed.
+    """
+    if backend == DEFAULT_BACKEND:
+        _refuse_without_compiler(device)
+    for module in modules:
+        if next(module.parameters(), None) is not None:
+            module.compile(backend=backend)
+
+
+def _refuse_without_compiler(device: torch.device) -> None:
+    """Torch itself finds out in the middle of the first step, in a hundred lines."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise InputError(
+            "training.compile needs Triton on CUDA, and it is not installed",
+            "python -m pip install triton, or leave out --compile.",
+        )
+    named = os.environ.get("CXX")
+    found = any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"]))
+    if device.type != "cuda" and not found:
+        raise InputError(
+            f"training.compile needs a C++ compiler on {device.type}, and"
+            f" {f'CXX = {named!r} is none' if named else 'there is none'}",
+            "Install g++ or clang++ (CXX names another), or leave out --compile.",
+        )
+
+
+_SIGNS = (
+    "DefaultCPUAllocator: ",  # torch, main memory: can't allocate, not enough
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)
+"""Shortages that come as an ordinary RuntimeError."""
+
+
+@contextmanager
+def memory_trouble(doing: str, way_out: str) -> Iterator[None]:
+    """What a device or machine that is too small does in the middle of the work. Also a decorator.
+
+    Args:
+        doing: what needs the memory, after "not enough memory for".
+        way_out: what takes less.
+
+    Raises:
+        InputError: an allocation failed.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_shortage(error):
+            raise
+        raise InputError(
+            f"not enough memory for {doing}: {_first_words(error)}", way_out
+        ) from error
+
+
+def _is_shortage(error: BaseException) -> bool:
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or any(sign in str(error) for sign in _SIGNS)
+
+
+def _first_words(error: BaseException) -> str:
+    """The allocator's own: what was asked for. torch goes on for a paragraph."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    _, _, line = line.rpartition("DefaultCPUAllocator: ")
+    return ". ".join(line.split(". ")[:2]).rstrip(".")

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Self, TextIO, TypeVar
 
-from simsiam_zoo.runtime.clock import duration
-
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
 _PATIENCE = 2.0  # seconds after which one wants to know how far it is
 
@@ -172,3 +170,13 @@ def open_progress(quiet: bool = False) -> Progress:
     if quiet:
         return Progress()
     return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3:05`, `2:03:00`; nothing less than `0 s`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

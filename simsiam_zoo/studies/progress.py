@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simsiam_zoo.errors import StoppedError
-from simsiam_zoo.runtime.clock import duration
+from simsiam_zoo.runtime.progress import duration
 from simsiam_zoo.studies.plan import Job
 
 _TAIL = 1 << 14

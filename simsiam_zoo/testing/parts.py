@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.model.siamese import GradientPolicy, Part, StepOutput
-from simsiam_zoo.runtime.compile import compile_in_place
+from simsiam_zoo.runtime.device import compile_in_place
 from simsiam_zoo.testing import bench
 from simsiam_zoo.testing.checks import Broken, Inapplicable, check, expect
 from simsiam_zoo.testing.plugins import Subject

@@ -29,10 +29,8 @@ from simsiam_zoo.model.siamese import Batch, Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.bf16 import untrustworthy_convolutions
-from simsiam_zoo.runtime.compile import compile_in_place
-from simsiam_zoo.runtime.device import Runtime, open_runtime
-from simsiam_zoo.runtime.one_output_conv import as_products
+from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
+from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
 from simsiam_zoo.training.start import States
 

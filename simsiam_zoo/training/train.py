@@ -19,10 +19,9 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import keep_threads
 from simsiam_zoo.recipe.locked import refuse_other_run
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.compile import WEAKER as COMPILED
-from simsiam_zoo.runtime.memory import memory_trouble
+from simsiam_zoo.runtime.device import COMPILED, memory_trouble
+from simsiam_zoo.runtime.optim import scaled_step
 from simsiam_zoo.runtime.progress import Progress, open_progress
-from simsiam_zoo.runtime.scaling import scaled_step
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.runtime.watchdog import Watchdog
 from simsiam_zoo.training.collapse import CollapseWatch

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model import alternation
-from simsiam_zoo.model.alternation import Alternation
-from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.model import gradients
+from simsiam_zoo.model.gradients import Alternation, StopGradient
 from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
 from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
@@ -186,9 +185,9 @@ def test_targets_of_long_blocks_are_kept_in_memory_of_the_host(
     prepared(siamese, batches(2))
     assert not moved
     of_a_block = 2 * 2 * 6 * 12 * 4  # k views N dim, in fp32
-    monkeypatch.setattr(alternation, "_ON_DEVICE", of_a_block)
+    monkeypatch.setattr(gradients, "_ON_DEVICE", of_a_block)
     prepared(siamese, batches(2))
     assert not moved
-    monkeypatch.setattr(alternation, "_ON_DEVICE", of_a_block - 1)
+    monkeypatch.setattr(gradients, "_ON_DEVICE", of_a_block - 1)
     prepared(siamese, batches(2))
     assert len(moved) == 4

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model import moving_average
+from simsiam_zoo.model import gradients
+from simsiam_zoo.model.gradients import MovingAverage
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.moving_average import MovingAverage
 from simsiam_zoo.model.siamese import Batch, Siamese
 from simsiam_zoo.runtime.distributed import mean
 
@@ -128,8 +128,8 @@ def test_rows_are_shared_out_by_id_and_cost_nothing_on_the_meta_device(
 ) -> None:
     sizes = []
     for rank in range(3):
-        monkeypatch.setattr(moving_average, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(moving_average, "world_size", lambda: 3)
+        monkeypatch.setattr(gradients, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(gradients, "world_size", lambda: 3)
         with torch.device("meta"):
             policy = MovingAverage(dim=2048, dataset_size=1_281_167)
         state = policy.per_sample_state()

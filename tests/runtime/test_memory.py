@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.memory import memory_trouble
+from simsiam_zoo.runtime.device import memory_trouble
 
 TOO_MUCH = 1 << 50  # bytes: more than a process can address on the machines that there are
 

@@ -13,7 +13,7 @@ from torch import nn
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.runtime.compile import compile_in_place
+from simsiam_zoo.runtime.device import compile_in_place
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training import setup as preparing
 from simsiam_zoo.training.setup import prepare

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from simsiam_zoo.runtime.one_output_conv import OneOutputConv2d, as_products
+from simsiam_zoo.runtime.convolutions import OneOutputConv2d, as_products
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 FIELDS = st.tuples(st.integers(1, 7), st.integers(1, 7))
