@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import importlib
 import importlib.metadata
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
-from simsiam_zoo.cli.lazy import DEBUG, LazyGroup
+from simsiam_zoo.cli.text import printable
 from simsiam_zoo.errors import (
     DivergedError,
     InputError,
@@ -23,6 +27,8 @@ from simsiam_zoo.errors import (
     PluginError,
     StoppedError,
     ZooError,
+    did_you_mean,
+    nearest,
 )
 
 PROGRAM = "simsiam-zoo"
@@ -50,31 +56,94 @@ COMMANDS = {
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _BROKEN_PIPE = 1  # what click exits with where it meets the broken pipe before we do
 
+DEBUG = click.Option(
+    ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
+)
+"""Added to every command, so that `--debug` is found after it as well."""
+
+
+class LazyGroup(click.Group):
+    """A click group over a table.
+
+    Args:
+        table: each command's `module:attribute`, and its short help, shown without importing.
+        said: how the group is called in front of a command's name, in errors.
+    """
+
+    def __init__(
+        self, *arguments: Any, table: Mapping[str, tuple[str, str]], said: str = "", **more: Any
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self.table = table
+        self._said = said
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return [*self.table]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module. Raises InputError for an unknown name."""
+        if cmd_name not in self.table:
+            if ctx.resilient_parsing:  # shell completion
+                return None
+            otherwise = f"The commands are {', '.join(self.table)}."
+            raise InputError(
+                f"there is no command {self._said + cmd_name!r}",
+                did_you_mean(cmd_name, self.table, otherwise),
+            )
+        module, _, attribute = self.table[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if DEBUG not in command.params:
+            command.params.append(DEBUG)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands' part of `--help`."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Command names and the group's own options."""
+        commands = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in self.table.items()
+            if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (see `errors.py`)."""
     # Not `list(...)`: once the module list.py is imported, that is its name in this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
+    _prepare_streams()
+    code = _run(words)
+    _drop_closed()
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """The exit code; an error is told on stderr."""
     # Looked for by hand: an error may come up before click has read all options.
     debug = "--debug" in words
     try:
-        code = _run(words)
+        _refuse_bytes(words)
+        result = root.main(words, prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
     except ZooError as error:
-        code = error.exit_code
-        rank = os.environ.get("RANK", "0")
         if debug:
             traceback.print_exception(error)
-        elif rank == "0":
-            click.echo(f"Error: {error}", err=True)
-        elif not isinstance(error, (StoppedError, DivergedError, PeerError)):
-            # Those are everyone's, and the first rank says them.
-            click.echo(f"Error on rank {rank}: {error}", err=True)
+        else:
+            _tell(error)
+        return error.exit_code
     except click.ClickException as error:
-        code = InputError.exit_code
-        error.show()
+        with suppress(OSError):
+            _shown(error).show()
+        return InputError.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _INTERRUPTED
-        click.echo("Interrupted.", err=True)
+        _say("Interrupted.")
+        return _INTERRUPTED
     except (ImportError, AttributeError, TypeError):
         # What a package that is missing or too old makes of a command, wherever it is called.
         from simsiam_zoo.runtime.requirements import unmet_requirements
@@ -82,21 +151,99 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         unmet = unmet_requirements()
         if debug or not unmet:
             raise
-        code = PluginError.exit_code
-        click.echo(f"Error: {'; '.join(unmet)}.\nInstall them, or see --debug.", err=True)
+        _say(f"Error: {'; '.join(unmet)}.\nInstall them, or see --debug.")
+        return PluginError.exit_code
     except OSError as error:
-        if error.errno != errno.EPIPE:
+        if error.errno == errno.EPIPE:  # the reader (`| head`) has gone
+            return _BROKEN_PIPE
+        if debug or error.errno != errno.ENAMETOOLONG:
             raise
-        code = _BROKEN_PIPE
-        # The reader (`| head`) has gone; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+        name = str(error.filename)
+        shown = name if len(name) <= 60 else f"{name[:30]}...{name[-20:]}"
+        _tell(InputError(f"{shown} cannot be a file here: a name in it is too long"))
+        return InputError.exit_code
 
 
-def _run(words: list[str]) -> int:
-    result = root.main(words, prog_name=PROGRAM, standalone_mode=False)
-    sys.stdout.flush()
-    return result if isinstance(result, int) else 0
+def _tell(error: ZooError) -> None:
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        _say(f"Error: {error}")
+    elif not isinstance(error, (StoppedError, DivergedError, PeerError)):
+        # Those are everyone's, and the first rank tells them.
+        _say(f"Error on rank {rank}: {error}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody may listen any more
+        click.echo(printable(text), err=True)
+
+
+def _refuse_bytes(words: Sequence[str]) -> None:
+    """Stop at an argument that is no text: recipes, locks and results are UTF-8.
+
+    Raises:
+        InputError: there is one.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(word).decode("utf-8", "replace")
+            raise InputError(
+                f"the argument {shown!r} is not UTF-8",
+                "Rename the file, or give its folder another name by a symbolic link.",
+            ) from None
+
+
+def _shown(error: click.ClickException) -> click.ClickException:
+    """The error; an unknown option with a suggestion that helps, or with none."""
+    if not isinstance(error, click.NoSuchOption):
+        return error
+    name, message = error.option_name, error.message
+    near = [
+        option
+        for option in error.possibilities or ()
+        if difflib.SequenceMatcher(None, option.strip("-"), name.strip("-")).ratio() > 0.7
+    ]
+    params = () if error.ctx is None else error.ctx.command.params
+    if not near and any(param.name == "assignments" for param in params):
+        from simsiam_zoo.recipe.recipe import recipe_keys
+
+        paths = [path for path, _ in recipe_keys()]
+        words = {word for path in paths for word in path.split(".")}
+        meant = nearest(name.strip("-").replace("-", "_"), words, 1)
+        if keys := [path for path in paths if {*meant} & {*path.split(".")}]:
+            message += f" A recipe's keys are given by --set: {', '.join(keys[:6])}."
+    return click.NoSuchOption(name, message, near, error.ctx)
+
+
+def _prepare_streams() -> None:
+    """Make stdout and stderr fit to be written to, whatever the caller left of them.
+
+    One that was closed (`>&-`) goes to the null device, and what a terminal's encoding lacks is
+    written as an escape.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for the whole process
+    for stream in _streams():
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
+
+
+def _streams() -> Iterator[TextIO]:
+    return (each for each in (sys.stdout, sys.stderr) if hasattr(each, "reconfigure"))
+
+
+def _drop_closed() -> None:
+    """Send what is left to the null device where the reader of a stream has gone.
+
+    Python would complain once more when it flushes at exit.
+    """
+    for stream in _streams():
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:

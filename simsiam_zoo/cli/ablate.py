@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.complete import complete_component
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.cli.text import columns, print_heading, print_line, table
 from simsiam_zoo.errors import InputError, ZooError
 
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     shell_complete=complete_component("launcher"),
     help="What starts the runs.",
 )
-@plugin_option
+@options.plugin_files
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")
 @options.as_json("the plan, or the results,")
 @options.quiet

@@ -1,9 +1,87 @@
-"""`simsiam-zoo completion`: the script by which a shell completes our command line."""
+"""`simsiam-zoo completion`, and how kinds and names are completed and read."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Callable
+
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
+
+from simsiam_zoo.catalog import KINDS, Catalog, catalog, check_kind
+from simsiam_zoo.errors import ZooError
+
+_PLURALS = {"studies": "study", "losses": "loss"}
+
+
+# In quotes since CompletionItem became generic only in click 8.2.
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
+
+
+def singular(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of an argument that is a kind: the plural will do. Raises InputError."""
+    if value is None:
+        return None
+    text = value.lower()
+    kind = text if text in KINDS else _PLURALS.get(text, text.removesuffix("s"))
+    if kind in KINDS or ctx.resilient_parsing:  # completion must not fail on what is half typed
+        return kind
+    return check_kind(value)
+
+
+def complete_kind(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[str]]:
+    """A `shell_complete` for kinds."""
+    return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+
+
+def complete_component(kind: str | None = None) -> Completer:
+    """A `shell_complete` for names of components.
+
+    Args:
+        kind: whose names; None takes the command's own argument `kind`.
+    """
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        # A word on stderr would land in the middle of the line that is being typed.
+        with contextlib.redirect_stderr(io.StringIO()):
+            try:
+                return _candidates(catalog(), kind or ctx.params["kind"], incomplete)
+            except ZooError:
+                return []
+
+    return complete
+
+
+def _candidates(known: Catalog, kind: str, incomplete: str) -> list[CompletionItem[str]]:
+    entries = known.entries(kind)
+    found = [
+        CompletionItem(entry.call.removesuffix("*"), help=entry.component.summary or None)
+        for entry in entries
+        if entry.call.startswith(incomplete)
+    ]
+    calls = {entry.call for entry in entries}
+    if incomplete:  # a family may have thousands of names: shown only once there is something typed
+        members = (name for name in known.names(kind) if name not in calls)
+        found += [CompletionItem(name) for name in members if name.startswith(incomplete)]
+        found += _after_prefix(known, kind, incomplete)
+    return found
+
+
+def _after_prefix(known: Catalog, kind: str, incomplete: str) -> list[CompletionItem[str]]:
+    """Members of a family whose prefix has been typed: `timm:resn`."""
+    return [
+        CompletionItem(prefix + name)
+        for family in known.families(kind)
+        if incomplete.startswith(prefix := family.call.removesuffix("*"))
+        for name in known.members(family)
+        if (prefix + name).startswith(incomplete)
+    ]
+
 
 _INSTALL = {
     "bash": "simsiam-zoo completion bash > ~/.local/share/bash-completion/completions/simsiam-zoo",

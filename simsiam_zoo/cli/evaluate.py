@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.complete import complete_component
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli.completion import complete_component
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
@@ -35,7 +34,7 @@ from simsiam_zoo.cli.plugin_file import plugin_option
     metavar="N",
     help="Images at once, of each process.",
 )
-@plugin_option
+@options.plugin_files
 @click.option("--out", metavar="FILE", help="The report, .json (default: in RUN/evaluations/).")
 @options.as_json("the report")
 @options.quiet

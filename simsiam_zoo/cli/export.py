@@ -7,8 +7,7 @@ import json
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.complete import complete_component
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.cli.text import print_heading, print_line
 
 
@@ -22,7 +21,7 @@ from simsiam_zoo.cli.text import print_heading, print_line
     help="What it is to be loaded by.",
 )
 @click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
-@plugin_option
+@options.plugin_files
 @options.as_json("what was written")
 def export(run: str, to: str, out: str | None, as_json: bool) -> None:
     """Write the backbone of RUN for another library, and check it there.

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import click
 
 from simsiam_zoo.catalog import Catalog, CatalogEntry, catalog
-from simsiam_zoo.cli.complete import complete_kind, singular
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli import options
+from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean
 
@@ -24,7 +24,7 @@ Row = dict[str, str]
 @click.argument("pattern", required=False)
 @click.option("--family", metavar="PREFIX", help="The names in one family, such as timm.")
 @click.option("--pretrained", is_flag=True, help="Families' names with pretrained weights.")
-@plugin_option
+@options.plugin_files
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def list_(
     kind: str | None, pattern: str | None, family: str | None, pretrained: bool, as_json: bool

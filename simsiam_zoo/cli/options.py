@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.cli.complete import complete_component
+from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.errors import InputError
 
 Option = Callable[[Any], Any]
@@ -54,6 +54,25 @@ assignments = click.option(
 device = click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 precision = click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
 quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+def _use_plugins(ctx: click.Context, param: click.Parameter, files: tuple[str, ...]) -> None:
+    if files and not ctx.resilient_parsing:
+        from simsiam_zoo.catalog.local import use_file
+
+        for file in files:
+            use_file(file)
+
+
+plugin_files = click.option(
+    "--plugin",
+    metavar="FILE",
+    multiple=True,
+    expose_value=False,
+    is_eager=True,  # the other options' names may be among what it supplies
+    callback=_use_plugins,
+    help="A Python file as one more plugin; may be repeated.",
+)
 
 
 def settings_of(

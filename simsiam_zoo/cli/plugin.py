@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from simsiam_zoo.cli.lazy import LazyGroup
+from simsiam_zoo.cli import LazyGroup
 
 COMMANDS = {
     "list": ("simsiam_zoo.cli.plugin_list:list_", "What is installed, and what became of it."),

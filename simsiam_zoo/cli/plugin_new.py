@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from simsiam_zoo.catalog import KINDS, canonical_name
-from simsiam_zoo.cli.complete import complete_kind, singular
+from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.testing.scaffold import write_package

@@ -11,8 +11,8 @@ import tomli_w
 
 from simsiam_zoo.catalog import PARTS, Catalog, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
-from simsiam_zoo.cli.complete import complete_component, complete_kind, singular
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli import options
+from simsiam_zoo.cli.completion import complete_component, complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 
 _FLAGS = {part: f"--{part}" for part in (*PARTS, "augmentation", "preset")} | {"dataset": "--data"}
@@ -23,7 +23,7 @@ Facts = dict[str, Any]
 @click.command()
 @click.argument("kind", callback=singular, shell_complete=complete_kind)
 @click.argument("name", shell_complete=complete_component())
-@plugin_option
+@options.plugin_files
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(kind: str, name: str, as_json: bool) -> None:
     """Show the component NAME of one KIND: its parameters, origin and an example.

@@ -15,11 +15,20 @@ _NARROWEST = 16  # below this, a column of words is worse than a line that runs 
 
 def print_heading(text: str) -> None:
     """A line in bold, where that is wanted and can be shown."""
-    print_line(click.style(text, bold=True))
+    _echo(click.style(printable(text), bold=True))
 
 
 def print_line(text: str = "") -> None:
-    """One line on stdout, without control codes in a pipe or under NO_COLOR."""
+    """Print a text on stdout, without the control characters that are in it."""
+    _echo(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text without control characters but line breaks: names and titles are other people's."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+
+
+def _echo(text: str) -> None:
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
@@ -74,5 +83,5 @@ def _terminal_width() -> int | None:
 
 
 def _clean(text: str) -> str:
-    """One line without control characters: a plugin may have put anything into its texts."""
-    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+    """One line: a plugin may have put anything into its texts."""
+    return printable(" ".join(text.split()))

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.complete import complete_component
-from simsiam_zoo.cli.plugin_file import plugin_option
+from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 
@@ -79,7 +78,7 @@ def _part_options(command: Any) -> Any:
     metavar="LOCK",
     help="Refuse a run that is not what this lock.toml says: recipe, parts, software, data.",
 )
-@plugin_option
+@options.plugin_files
 @click.option("--dry-run", is_flag=True, help="Print the recipe and the sizes; train nothing.")
 @options.as_json("the result")
 @options.quiet
