@@ -18,7 +18,7 @@ from typing import Literal
 from simsiam_zoo.catalog import HOST, Plugin, catalog
 from simsiam_zoo.catalog.discovery import SELECTION, config_path
 from simsiam_zoo.catalog.local import LOCAL_VERSION
-from simsiam_zoo.cli.plugin_list import is_slow
+from simsiam_zoo.cli.plugin import is_slow
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.runtime.cores import available_cores
 from simsiam_zoo.runtime.folders import cache_dir

@@ -1,19 +1,30 @@
-"""`simsiam-zoo plugin`: commands about the packages that supply components."""
+"""`simsiam-zoo plugin`: the packages that supply components, listed and written."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import click
 
+from simsiam_zoo.catalog import KINDS, Family, Plugin, canonical_name, catalog
 from simsiam_zoo.cli import LazyGroup
+from simsiam_zoo.cli.completion import complete_kind, singular
+from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.errors import InputError
 
-COMMANDS = {
-    "list": ("simsiam_zoo.cli.plugin_list:list_", "What is installed, and what became of it."),
-    "new": ("simsiam_zoo.cli.plugin_new:new", "Write a package that supplies one component."),
+PLUGIN_COMMANDS = {
+    "list": ("simsiam_zoo.cli.plugin:list_", "What is installed, and what became of it."),
+    "new": ("simsiam_zoo.cli.plugin:new", "Write a package that supplies one component."),
     "check": ("simsiam_zoo.cli.plugin_check:check", "Ask a package what the contract asks."),
 }
 
+_SLOW_MS = 100.0
+"""Loading one plugin for longer than this is worth a word: `list` answers in 250 ms."""
 
-@click.group(cls=LazyGroup, table=COMMANDS, said="plugin ")
+
+@click.group(cls=LazyGroup, table=PLUGIN_COMMANDS, said="plugin ")
 def plugin() -> None:
     """Plugins: the packages that supply components, other people's and your own.
 
@@ -24,3 +35,95 @@ def plugin() -> None:
       simsiam-zoo plugin check leaky-zoo
       simsiam-zoo plugin list
     """
+
+
+@click.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
+def list_(as_json: bool) -> None:
+    """List the installed plugins: who supplies what, and what cannot be used and why.
+
+    The time is what importing the plugin and asking it for its components took.
+    """
+    facts = [plugin_facts(each) for each in catalog().plugins]
+    if as_json:
+        print_line(json.dumps(facts, indent=2))
+        return
+    rows = [(f["distribution"], f["version"], f["api"], _ms(f), f["status"]) for f in facts]
+    for head, each in zip(columns(rows, wrap=4), facts, strict=True):
+        print_heading(head[2:])
+        details = [
+            (f"{len(names)} {kind}", ", ".join(names)) for kind, names in each["supplies"].items()
+        ]
+        details += [("cause", each["cause"])] if each["cause"] else []
+        for text in columns(details, wrap=1) if details else ():
+            print_line(text)
+
+
+def plugin_facts(plugin: Plugin) -> dict[str, Any]:
+    """One plugin as plain values.
+
+    `supplies` has the names by kind, in the order of `KINDS`, a family's with `:*`; `counts` how
+    many they are. `load_ms` is None for a plugin that was not imported.
+    """
+    supplies: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for item in plugin.components:
+        supplies[item.kind].append(f"{item.name}:*" if isinstance(item, Family) else item.name)
+    supplies = {kind: names for kind, names in supplies.items() if names}
+    loaded = plugin.status in ("ok", "broken")
+    return {
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "entry_point": plugin.name,
+        "module": plugin.module,
+        "api": plugin.api,
+        "status": plugin.status,
+        "cause": plugin.cause,
+        "load_ms": round(1e3 * plugin.seconds, 1) if loaded else None,
+        "slow": loaded and is_slow(plugin),
+        "counts": {kind: len(names) for kind, names in supplies.items()},
+        "supplies": supplies,
+    }
+
+
+def is_slow(plugin: Plugin) -> bool:
+    """Whether loading it takes so long that every command is felt to start late."""
+    return 1e3 * plugin.seconds > _SLOW_MS
+
+
+def _ms(facts: dict[str, Any]) -> str:
+    if facts["load_ms"] is None:
+        return "not loaded"
+    return f"{facts['load_ms']:.0f} ms{', slow' if facts['slow'] else ''}"
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--kind",
+    required=False,
+    callback=singular,
+    shell_complete=complete_kind,
+    help="What it supplies: projector, loss, preset, ...",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The package's folder, new or empty.  [default: NAME]",
+)
+def new(name: str, kind: str | None, out: Path | None) -> None:
+    """Write a package NAME that supplies one component.
+
+    It builds, installs, passes `simsiam-zoo plugin check` and trains as it is: change the
+    body, and run its tests. The component is named after NAME without `-zoo`.
+    """
+    from simsiam_zoo.testing.scaffold import write_package
+
+    if kind is None:
+        raise InputError("say what the package supplies: --kind", f"One of {', '.join(KINDS)}.")
+    files = write_package(name, kind, out)
+    folder = Path(canonical_name(name)) if out is None else out
+    for file in files:
+        print_line(f"  {folder / file}")
+    print_line()
+    print_line(f"Install it:  pip install -e {folder if out else f'./{folder}'}")
+    print_line(f"Check it:    simsiam-zoo plugin check {canonical_name(name)}")

@@ -38,9 +38,9 @@ def check(distribution: str, fast: bool, specs: tuple[str, ...], as_json: bool) 
             "the conformance kit needs pytest, and it is not installed",
             "python -m pip install pytest",
         )
-    from simsiam_zoo.testing.plugins import PLUGIN, subjects_of
+    from simsiam_zoo.testing.checks import PLUGIN, components_of
 
-    subjects = list(subjects_of(distribution, specs))  # an unknown name is told at once
+    components = list(components_of(distribution, specs))  # an unknown name is told at once
     asked = ["--zoo-plugin", distribution]
     asked += [word for spec in specs for word in ("--zoo-spec", spec)]
     told = run_kit([*asked, "--zoo-fast"] if fast else asked, quiet=as_json)
@@ -48,7 +48,7 @@ def check(distribution: str, fast: bool, specs: tuple[str, ...], as_json: bool) 
     if as_json:
         print_line(json.dumps(told, indent=2))
     else:
-        count = sum(subject.kind != PLUGIN for subject in subjects)
+        count = sum(tested.kind != PLUGIN for tested in components)
         print_line(_summary(told, count))
     if failed:
         labels = list(dict.fromkeys(row["component"] for row in failed))

@@ -1,16 +1,140 @@
-"""What a check is: a question to a component, what the contract asks, and how to meet it."""
+"""A component under test, and what a check is: what the contract asks of it, and how to meet it."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from simsiam_zoo.errors import ZooError
-from simsiam_zoo.testing.plugins import Subject
+from simsiam_zoo.catalog import (
+    HOST,
+    HOST_SUPPLIED,
+    Catalog,
+    CatalogEntry,
+    Plugin,
+    Resolved,
+    canonical_name,
+    catalog,
+    check_kind,
+)
+from simsiam_zoo.errors import InputError, ZooError, describe_error, did_you_mean
 
-_MODULES = ("light", "parts", "copies", "inputs", "around", "files", "runs")
+PLUGIN = "plugin"
+"""In place of a kind: the checks of a plugin's light module itself."""
+
+SMALL = ("test_resnet",)
+"""Members of families that stand for all of them where they are there; else the first does."""
+
+_MODULES = ("plugin_checks", "part_checks", "data_checks", "run_checks")
 """Where the checks are, in the order in which they are made; imported when they are needed."""
+
+
+@dataclass(frozen=True)
+class ComponentUnderTest:
+    """One component, as a run would have it: with all its parameters.
+
+    Args:
+        kind: one of `KINDS`, or `PLUGIN`.
+        label: kind and name, for people.
+        plugin: who supplies it.
+        chosen: the component; None where the plugin itself is under test.
+    """
+
+    kind: str
+    label: str
+    plugin: Plugin
+    chosen: Resolved | None = None
+
+    @property
+    def distribution(self) -> str:
+        """Who supplies it."""
+        return self.plugin.distribution
+
+    @property
+    def resolved(self) -> Resolved:
+        """The component."""
+        assert self.chosen is not None
+        return self.chosen
+
+    @functools.cached_property
+    def spec(self) -> str:
+        """What a recipe calls it, parameters and all."""
+        values = self.resolved.params
+        given = [
+            f"{param.name}={param.spell(values[param.name])}"
+            for param in self.resolved.entry.component.params
+            if values[param.name] is not None
+        ]
+        return ":".join([self.resolved.id, ",".join(given)] if given else [self.resolved.id])
+
+    @property
+    def host(self) -> frozenset[str]:
+        """The keywords that the host supplies to a factory of this kind."""
+        supplied = HOST_SUPPLIED.get(self.kind, frozenset())
+        return supplied if self.resolved.member is None else supplied | {"name"}
+
+    def create(self, **host: object) -> Any:
+        """The component, built as the host builds it."""
+        return self.resolved.create(**host)
+
+    def create_or_skip(self) -> Any:
+        """The component; Inapplicable, with the reason, where it cannot be had here so."""
+        try:
+            return self.create()
+        except ZooError as error:
+            if error.__cause__ is not None:  # the factory raised something else
+                raise
+            raise Inapplicable(f"{error.what} (--zoo-spec gives it other parameters)") from None
+
+
+def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[ComponentUnderTest]:
+    """The plugins of a distribution, then each component, in the catalogue's order.
+
+    Args:
+        distribution: its name, in any spelling.
+        specs: `KIND:SPEC`: how a component is to be checked, where its defaults do not do.
+
+    Raises:
+        InputError: it has no plugin here, or a spec means nothing.
+    """
+    known, name = catalog(), canonical_name(distribution)
+    plugins = [plugin for plugin in known.plugins if plugin.distribution == name]
+    if not plugins:
+        installed = sorted({plugin.distribution for plugin in known.plugins})
+        otherwise = f"Plugins are supplied by {', '.join(installed)}."
+        raise InputError(
+            f"there is no plugin of {distribution} here", did_you_mean(name, installed, otherwise)
+        )
+    given = [_resolve(known, text, name) for text in specs]
+    for plugin in plugins:
+        yield ComponentUnderTest(PLUGIN, f"plugin {plugin.name}", plugin)
+    for entry in known.entries():
+        if entry.distribution == name:
+            own = [chosen for chosen in given if chosen.entry == entry]
+            chosen = own[0] if own else known.resolve(entry.kind, _default_spec(known, entry))
+            label = f"{entry.kind} {chosen.name}"
+            yield ComponentUnderTest(entry.kind, label, entry.plugin, chosen)
+
+
+def _resolve(known: Catalog, text: str, distribution: str) -> Resolved:
+    kind, colon, spec = text.partition(":")
+    if not colon:
+        raise InputError(f"--zoo-spec is KIND:SPEC, not {text!r}")
+    bare = spec.partition(":")[0]
+    own = spec if distribution == HOST or "/" in bare else f"{distribution}/{spec}"
+    return known.resolve(check_kind(kind), own)
+
+
+def _default_spec(known: Catalog, entry: CatalogEntry) -> str:
+    full = f"{entry.distribution}/{entry.name}"
+    if not entry.is_family:
+        return full
+    members = known.members(entry)
+    if not members:
+        raise InputError(f"the family {full}: has no names")
+    return f"{full}:{next((name for name in SMALL if name in members), members[0])}"
 
 
 class Broken(AssertionError):
@@ -22,7 +146,7 @@ class Inapplicable(Exception):
 
 
 @dataclass(frozen=True)
-class Check:
+class ConformanceCheck:
     """One question to the components of some kinds.
 
     Args:
@@ -39,11 +163,11 @@ class Check:
     kinds: tuple[str, ...]
     asks: str
     way_out: str
-    run: Callable[[Subject], None]
+    run: Callable[[ComponentUnderTest], None]
     slow: bool = False
     basic: bool = False
 
-    def on(self, subject: Subject) -> None:
+    def on(self, tested: ComponentUnderTest) -> None:
         """Ask a component.
 
         Raises:
@@ -52,45 +176,45 @@ class Check:
             Inapplicable: it cannot be asked.
         """
         try:
-            self.run(subject)
+            self.run(tested)
         except Inapplicable:
             raise
-        except Broken as error:
-            raise self._told(subject, str(error)) from error
-        except ZooError as error:
-            raise self._told(subject, error.what) from error
-        except Exception as error:  # a stranger's code may raise anything
-            raise self._told(subject, f"raised {type(error).__name__}: {error}") from error
-
-    def _told(self, subject: Subject, what: str) -> Broken:
-        return Broken(
-            f"{subject.label}: {what.rstrip('.')}.\n"
-            f"  The contract ({self.name}): {self.asks}\n  The way out: {self.way_out}"
-        )
+        except Exception as error:  # plugin code may raise anything
+            what = _what_came(error, tested)
+            raise Broken(
+                f"{tested.label}: {what.rstrip('.')}.\n"
+                f"  The contract ({self.name}): {self.asks}\n  The way out: {self.way_out}"
+            ) from error
 
 
-CHECKS: list[Check] = []
+def _what_came(error: Exception, tested: ComponentUnderTest) -> str:
+    if isinstance(error, Broken):
+        return str(error)
+    if isinstance(error, ZooError):
+        return error.what
+    target = "" if tested.chosen is None else tested.resolved.entry.component.target
+    return f"raised {describe_error(error, target)}"
+
+
+CHECKS: list[ConformanceCheck] = []
 """Every check, in order."""
 
 
 def check(
-    name: str,
-    *kinds: str,
-    asks: str,
-    way_out: str,
-    slow: bool = False,
-    basic: bool = False,
-) -> Callable[[Callable[[Subject], None]], Callable[[Subject], None]]:
-    """Make a function a check; see `Check`."""
+    name: str, *kinds: str, asks: str, way_out: str, slow: bool = False, basic: bool = False
+) -> Callable[[Callable[[ComponentUnderTest], None]], Callable[[ComponentUnderTest], None]]:
+    """Make a function a check; see `ConformanceCheck`."""
 
-    def register(run: Callable[[Subject], None]) -> Callable[[Subject], None]:
-        CHECKS.append(Check(name, kinds, asks, way_out, run, slow, basic))
+    def register(
+        run: Callable[[ComponentUnderTest], None],
+    ) -> Callable[[ComponentUnderTest], None]:
+        CHECKS.append(ConformanceCheck(name, kinds, asks, way_out, run, slow, basic))
         return run
 
     return register
 
 
-def checks_of(kind: str, fast: bool = False) -> list[Check]:
+def checks_of(kind: str, fast: bool = False) -> list[ConformanceCheck]:
     """The checks that a component of this kind is to pass."""
     for module in _MODULES:
         importlib.import_module(f"simsiam_zoo.testing.{module}")

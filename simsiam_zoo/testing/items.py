@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 
 from simsiam_zoo.errors import ZooError
-from simsiam_zoo.testing.checks import Broken, Check, Inapplicable, checks_of
-from simsiam_zoo.testing.plugins import Subject, subjects_of
+from simsiam_zoo.testing.checks import (
+    Broken,
+    ComponentUnderTest,
+    ConformanceCheck,
+    Inapplicable,
+    checks_of,
+    components_of,
+)
 
 
 class Distribution(pytest.Collector):
@@ -24,26 +30,28 @@ class ConformanceItem(pytest.Item):
     """One check of one component.
 
     Args:
-        subject: the component.
+        tested: the component.
         check: what to do with it.
-        broken: the subjects that failed a check on which others rest; shared by all items.
+        broken: the labels of those that failed a check on which others rest; shared by all items.
     """
 
-    def __init__(self, *, subject: Subject, check: Check, broken: set[str], **rest: Any) -> None:
+    def __init__(
+        self, *, tested: ComponentUnderTest, check: ConformanceCheck, broken: set[str], **rest: Any
+    ) -> None:
         super().__init__(**rest)
-        self.subject, self.check, self.broken = subject, check, broken
+        self.tested, self.check, self.broken = tested, check, broken
 
     def runtest(self) -> None:
         """Run the check. A component that fails a basic one is not asked the rest."""
-        if self.subject.label in self.broken and not self.check.basic:
-            pytest.skip(f"{self.subject.label} has failed a check that this one rests on")
+        if self.tested.label in self.broken and not self.check.basic:
+            pytest.skip(f"{self.tested.label} has failed a check that this one rests on")
         try:
-            self.check.on(self.subject)
+            self.check.on(self.tested)
         except Inapplicable as reason:
             pytest.skip(str(reason))
         except Broken:
             if self.check.basic:
-                self.broken.add(self.subject.label)
+                self.broken.add(self.tested.label)
             raise
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
@@ -54,7 +62,7 @@ class ConformanceItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, None, str]:
         """Where the item is said to be."""
-        return self.subject.distribution, None, f"{self.subject.label}: {self.check.name}"
+        return self.tested.distribution, None, f"{self.tested.label}: {self.check.name}"
 
 
 def items_of(
@@ -66,17 +74,17 @@ def items_of(
         pytest.UsageError: the distribution has no plugin here, or a spec means nothing.
     """
     try:
-        subjects = list(subjects_of(distribution, specs))
+        components = list(components_of(distribution, specs))
     except ZooError as error:
         raise pytest.UsageError(str(error)) from None
     parent = Distribution.from_parent(session, name=distribution, nodeid=distribution)
     broken: set[str] = set()
-    for subject in subjects:
-        for check in checks_of(subject.kind, fast=fast):
+    for tested in components:
+        for check in checks_of(tested.kind, fast=fast):
             yield ConformanceItem.from_parent(
                 parent,
-                name=f"{subject.label}::{check.name}",
-                subject=subject,
+                name=f"{tested.label}::{check.name}",
+                tested=tested,
                 check=check,
                 broken=broken,
             )

@@ -12,9 +12,15 @@ from wrong_zoo import FOUND_BY, zoo_components
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.testing import bench
-from simsiam_zoo.testing.checks import Broken, Inapplicable, checks_of
-from simsiam_zoo.testing.plugins import PLUGIN, Subject, subjects_of
+from simsiam_zoo.testing.bench import ConformanceBench
+from simsiam_zoo.testing.checks import (
+    PLUGIN,
+    Broken,
+    ComponentUnderTest,
+    Inapplicable,
+    checks_of,
+    components_of,
+)
 
 WRONG = [(component.kind, component.name) for component in zoo_components()]
 SAYS = {
@@ -40,7 +46,7 @@ SAYS = {
     "draws": "drew other views with the same generator",
     "samples": "labels from 0 to 9, and 2 classes",
     "same-again": "has other train images each time",
-    "figures": ", and 0.",
+    "scores": ", and 0.",
     "rows": "changed the row that it was given",
     "jobs": "says exit code 0 of a command that ended with 7",
     "written": "gives other features: they differ by up to",
@@ -74,11 +80,11 @@ def _wrong_zoo(tmp_path_factory: pytest.TempPathFactory, digit_shards: Path) -> 
         yield
 
 
-def subject(kind: str, name: str) -> Subject:
-    return next(s for s in subjects_of("wrong-zoo") if s.label == f"{kind} {name}")
+def component(kind: str, name: str) -> ComponentUnderTest:
+    return next(s for s in components_of("wrong-zoo") if s.label == f"{kind} {name}")
 
 
-def failures(one: Subject, leave_out: set[str]) -> dict[str, str]:
+def failures(one: ComponentUnderTest, leave_out: set[str]) -> dict[str, str]:
     """Check → message; as in a session, one that fails a basic check is not asked the rest."""
     found: dict[str, str] = {}
     for check in checks_of(one.kind):
@@ -99,7 +105,7 @@ def failures(one: Subject, leave_out: set[str]) -> dict[str, str]:
 def test_each_wrong_component_fails_the_one_check_that_is_for_it(kind: str, name: str) -> None:
     check = FOUND_BY.get(name, name)
     slow = {"run", "compile", "jobs"} - {check}
-    found = failures(subject(kind, name), slow)
+    found = failures(component(kind, name), slow)
     assert [*found] == [check], found
     assert SAYS[name] in found[check]
     assert f"{kind} {name}: " in found[check]
@@ -129,7 +135,7 @@ def test_a_plugin_that_imports_torch_to_say_its_names_is_found(
         (metadata / name).write_text(text.replace("wrong", "eager"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv(SELECTION, "eager-zoo")
-    (plugin,) = subjects_of("eager-zoo")
+    (plugin,) = components_of("eager-zoo")
     found = failures(plugin, set())
     assert "importing eager_zoo imports torch" in found["registration"]
     (tmp_path / "eager_zoo.py").write_text(
@@ -142,31 +148,31 @@ def test_a_part_may_say_that_it_is_not_compilable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(wrong_parts.Compile, "compilable", False)
     (compile_check,) = (c for c in checks_of("predictor") if c.name == "compile")
     with pytest.raises(Inapplicable, match="says that it is not compilable"):
-        compile_check.on(subject("predictor", "compile"))
-    siamese = bench.make(subject("predictor", "compile"))
+        compile_check.on(component("predictor", "compile"))
+    siamese = ConformanceBench(component("predictor", "compile")).siamese
     assert siamese.compilable_parts() == [siamese.backbone, siamese.projector]
 
 
 def test_what_needs_something_that_is_not_here_is_skipped() -> None:
-    shards = next(s for s in subjects_of("simsiam-zoo") if s.label == "dataset shards")
+    shards = next(s for s in components_of("simsiam-zoo") if s.label == "dataset shards")
     for check in checks_of("dataset", fast=True)[-2:]:
         with pytest.raises(Inapplicable, match="needs a path"):
             check.on(shards)
 
 
 _HEAVY = ("backbone resnet18_cifar", "backbone resnet50_cifar", "dataset mnist-5k")
-BUILT_IN = [s.label for s in subjects_of("simsiam-zoo") if s.label not in _HEAVY]
+BUILT_IN = [s.label for s in components_of("simsiam-zoo") if s.label not in _HEAVY]
 
 
 @pytest.mark.parametrize("label", BUILT_IN)
 def test_the_built_in_components_conform(label: str) -> None:
     narrow = ["projector:mlp:hidden_dim=64,out_dim=32"]  # bf16 is slow on most CPUs
-    one = next(s for s in subjects_of("simsiam-zoo", narrow) if s.label == label)
+    one = next(s for s in components_of("simsiam-zoo", narrow) if s.label == label)
     assert failures(one, {"run", "compile", "jobs"}) == {}
 
 
 def test_a_family_stands_or_falls_with_the_member_that_is_asked_for() -> None:
-    labels = [s.label for s in subjects_of("simsiam-zoo", ["backbone:timm:test_vit"])]
+    labels = [s.label for s in components_of("simsiam-zoo", ["backbone:timm:test_vit"])]
     assert "backbone test_vit" in labels
     assert "backbone test_resnet" not in labels
     assert "backbone test_resnet" in BUILT_IN
@@ -174,5 +180,5 @@ def test_a_family_stands_or_falls_with_the_member_that_is_asked_for() -> None:
 
 def test_a_distribution_without_a_plugin_is_told_with_the_nearest() -> None:
     with pytest.raises(InputError, match="there is no plugin of wrong-zo here") as caught:
-        list(subjects_of("wrong-zo"))
+        list(components_of("wrong-zo"))
     assert caught.value.hint == "Did you mean wrong-zoo?"

@@ -13,10 +13,8 @@ from installed import installed
 
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.cli import COMMANDS, main
-from simsiam_zoo.cli.plugin import COMMANDS as PLUGIN_COMMANDS
-from simsiam_zoo.cli.plugin import plugin
-from simsiam_zoo.testing.checks import checks_of
-from simsiam_zoo.testing.plugins import PLUGIN
+from simsiam_zoo.cli.plugin import PLUGIN_COMMANDS, plugin
+from simsiam_zoo.testing.checks import PLUGIN, checks_of
 from simsiam_zoo.testing.scaffold import write_package
 
 DOCS = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()

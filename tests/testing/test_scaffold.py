@@ -13,8 +13,7 @@ from installed import installed
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.cli import main
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.testing.checks import checks_of
-from simsiam_zoo.testing.plugins import subjects_of
+from simsiam_zoo.testing.checks import checks_of, components_of
 from simsiam_zoo.testing.scaffold import names_of, write_package
 
 
@@ -49,7 +48,8 @@ def test_a_new_package_builds_and_passes_its_tests_and_the_kit(kind: str, tmp_pa
         code = pytest.main([*words, *kit, "--zoo-fast", str(package)], plugins=[outcomes])
         for slow in checks_of(kind):
             if slow.slow and slow.name != "compile":
-                slow.on(list(subjects_of(package.name))[1])  # trains on digits; of a launcher, runs
+                # trains on digits; of a launcher, runs
+                slow.on(list(components_of(package.name))[1])
     assert code == 0, "\n".join(outcomes.of["failed"])
     assert outcomes.of.keys() <= {"passed", "skipped"}
     passed = " ".join(outcomes.of["passed"])
@@ -77,7 +77,8 @@ def test_a_new_package_installs_and_trains(zoo, tmp_path: Path) -> None:
 def test_a_package_is_written_without_pytest_and_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\n"
-        "from simsiam_zoo.cli.plugin_new import write_package\n"
+        "import simsiam_zoo.cli.plugin\n"
+        "from simsiam_zoo.testing.scaffold import write_package\n"
         "write_package('plain-zoo', 'loss'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0

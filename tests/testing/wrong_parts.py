@@ -185,7 +185,7 @@ def same_again() -> Dataset:
     return both if turn else dataclasses.replace(both, train=both.test)
 
 
-class Figures(KnnProtocol):
+class Scores(KnnProtocol):
     def __init__(self) -> None:
         super().__init__()
 

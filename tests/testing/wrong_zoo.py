@@ -10,7 +10,7 @@ _WRONG = {
     "gradient": ("OnePair", "Thawing"),
     "augmentation": ("Views", "Pixels", "Draws"),
     "dataset": ("samples", "same_again"),
-    "protocol": ("Figures",),
+    "protocol": ("Scores",),
     "logger": ("Rows",),
     "launcher": ("Jobs",),
     "format": ("Written",),

@@ -11,9 +11,7 @@ from numpy.random import Generator, default_rng
 from simsiam_zoo.data.decode import decode, to_rgb
 from simsiam_zoo.data.image import ViewParams, render_view
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.errors import ZooError
-from simsiam_zoo.testing.checks import Inapplicable, check, expect
-from simsiam_zoo.testing.plugins import Subject
+from simsiam_zoo.testing.checks import ComponentUnderTest, check, expect
 
 _SIZES = ((8, 8), (28, 28), (20, 60), (90, 30), (1, 7))
 _DRAWS = 20
@@ -28,9 +26,9 @@ _SIDE = 16
     way_out="clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height.",
     basic=True,
 )
-def views_lie_in_their_images(subject: Subject) -> None:
+def views_lie_in_their_images(tested: ComponentUnderTest) -> None:
     """Squares, wide and tall images, and one that is one pixel high."""
-    augmentation, generator = subject.create(), default_rng(0)
+    augmentation, generator = tested.create(), default_rng(0)
     for height, width in _SIZES:
         for draw in range(_DRAWS):
             view = augmentation.sample(generator, draw % 2, (height, width))
@@ -45,11 +43,11 @@ def views_lie_in_their_images(subject: Subject) -> None:
     "augmentation",
     asks="a view is rendered, by the host or by the augmentation's own apply(image, view, size), to"
     " uint8 [size, size, 3], and the image is left as it is.",
-    way_out="draw values that data.image.render_view knows, and in apply return a new uint8 array.",
+    way_out="draw values that `render_view` knows, and in apply return a new uint8 array.",
 )
-def views_can_be_rendered(subject: Subject) -> None:
+def views_can_be_rendered(tested: ComponentUnderTest) -> None:
     """RGB images of every size."""
-    augmentation, generator = subject.create(), default_rng(1)
+    augmentation, generator = tested.create(), default_rng(1)
     apply = getattr(augmentation, "apply", None) or render_view
     for height, width in _SIZES:
         image = generator.integers(0, 256, (height, width, 3), np.uint8)
@@ -69,9 +67,9 @@ def views_can_be_rendered(subject: Subject) -> None:
     " so a run gives the same views with any number of workers.",
     way_out="draw from the numpy Generator that sample is given, and keep no state between calls.",
 )
-def draws_depend_on_the_generator_alone(subject: Subject) -> None:
+def draws_depend_on_the_generator_alone(tested: ComponentUnderTest) -> None:
     """The same generator after other draws, and in a copy as a worker has it."""
-    augmentation = subject.create()
+    augmentation = tested.create()
 
     def draws(one: Any, generator: Generator) -> list[ViewParams]:
         return [one.sample(generator, view, (28, 20)) for view in (0, 1, 0, 1)]
@@ -91,9 +89,9 @@ def draws_depend_on_the_generator_alone(subject: Subject) -> None:
     way_out="pack images with simsiam_zoo.plugin.pack_dataset, and return open_shards(...).",
     basic=True,
 )
-def samples_can_be_read(subject: Subject) -> None:
+def samples_can_be_read(tested: ComponentUnderTest) -> None:
     """All labels, and the first and the last image of each split."""
-    dataset = made(subject)
+    dataset = tested.create_or_skip()
     expect(isinstance(dataset, Dataset), f"gave a {type(dataset).__name__}, not a Dataset")
     for name, split in (("training", dataset.train), ("test", dataset.test)):
         if split is None:
@@ -115,9 +113,9 @@ def samples_can_be_read(subject: Subject) -> None:
     asks="a data set is the same each time that it is made, and in every process.",
     way_out="pack once, into a folder of its own, with a split that is no one's random draw.",
 )
-def a_dataset_is_the_same_again(subject: Subject) -> None:
+def a_dataset_is_the_same_again(tested: ComponentUnderTest) -> None:
     """Its digest goes into a run's identity."""
-    one, two = made(subject), made(subject)
+    one, two = tested.create_or_skip(), tested.create_or_skip()
     for split in ("train", "test"):
         first, second = getattr(one, split), getattr(two, split)
         expect((first is None) == (second is None), f"has its {split} images only sometimes")
@@ -125,13 +123,3 @@ def a_dataset_is_the_same_again(subject: Subject) -> None:
             expect(first.digest == second.digest, f"has other {split} images each time")
             sent = pickle.loads(pickle.dumps(first))
             expect(bytes(sent.read(0).image) == bytes(first.read(0).image), "pickling changes it")
-
-
-def made(subject: Subject) -> Any:
-    """The component, or a reason why it cannot be had with these parameters here."""
-    try:
-        return subject.create()
-    except ZooError as error:
-        if error.__cause__ is not None:  # the factory raised something else
-            raise
-        raise Inapplicable(f"{error.what} (--zoo-spec gives it other parameters)") from None

@@ -1,0 +1,269 @@
+"""Checks of the five parts as torch modules, alone and in a small network."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.model.siamese import GradientPolicy, Part, StepOutput
+from simsiam_zoo.runtime.device import compile_in_place
+from simsiam_zoo.testing.bench import ConformanceBench, expect_equal, feature_width, shape
+from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, Inapplicable, check, expect
+
+COMPILED = ("backbone", "projector", "predictor")
+
+
+@check(
+    "shapes",
+    *PARTS,
+    asks="a backbone maps [N, 3, H, W] to [N, D], a projector to [N, out_dim], a predictor keeps"
+    " [N, dim], a loss gives a scalar, and a policy pairs [N, dim] with [N, dim]; all are finite.",
+    way_out="give exactly these shapes for every N from 2 up and every width that the host gives.",
+    basic=True,
+)
+def shapes_are_right(tested: ComponentUnderTest) -> None:
+    """Batches of 2 and 5, several widths, in training and in eval mode."""
+    shapes = _pairs if tested.kind == "gradient" else _tensors
+    for n in (2, 5):
+        for given, expected, found in shapes(tested, n):
+            right = isinstance(found, Tensor) and found.shape == torch.Size(expected)
+            expect(right, f"gave {shape(found)} for {given}, not {list(expected)}")
+            expect(found.isfinite().all(), f"gave values that are not finite for {given}")
+
+
+def _tensors(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    for size in (32, 48) if tested.kind == "backbone" else (8, 24):
+        module, inputs, expected = _alone(tested, n, size)
+        expect(isinstance(module, nn.Module), "is no torch.nn.Module")
+        given = " and ".join(shape(x) for x in inputs)
+        for training in (True, False):
+            with torch.no_grad():
+                yield given, expected, module.train(training)(*inputs)
+
+
+def _alone(
+    tested: ComponentUnderTest, n: int, size: int
+) -> tuple[nn.Module, list[Tensor], tuple[int, ...]]:
+    """A part by itself, what to give it, and the shape that should come."""
+    torch.manual_seed(size)
+    x = torch.randn(n, size)
+    if tested.kind == "backbone":
+        module = tested.create(image_size=size)
+        return module, [torch.randn(n, 3, size, size)], (n, feature_width(module, size))
+    if tested.kind == "projector":
+        module = tested.create(in_dim=size)
+        width = getattr(module, "out_dim", None)
+        expect(type(width) is int, f"has out_dim {width!r}; a projector states its width")
+        return module, [x], (n, int(module.out_dim))
+    if tested.kind == "predictor":
+        return tested.create(dim=size), [x], (n, size)
+    return tested.create(dim=size), [x, torch.randn(n, size)], ()
+
+
+def _pairs(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    bench = ConformanceBench(tested)
+    policy, batch = bench.siamese.gradient, bench.batch(n=n)
+    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.plugin.GradientPolicy")
+    bench.prepare_block(batch)
+    output = policy(bench.siamese, batch)
+    stated = isinstance(output, StepOutput)
+    pairs, z = (output.pairs, output.embeddings) if stated else (output, ())
+    listed = pairs and (stated or isinstance(output, list))
+    expect(listed, "gave no list of pairs (prediction, target)")
+    views = len(batch.views)
+    expect(len(z) <= views, f"states {len(z)} embeddings of {views} views")
+    for side in (*chain.from_iterable(pairs), *z):
+        yield f"{views} views of {n} images", (n, bench.siamese.dim), side
+
+
+@check(
+    "inputs",
+    *PARTS,
+    asks="a part leaves the tensors that it is given as they are, since others read them too.",
+    way_out="avoid in-place operations on inputs: no ReLU(inplace=True) in the first layer, no +=.",
+)
+def inputs_are_left_alone(tested: ComponentUnderTest) -> None:
+    """What one part changes in place, another reads: z is predicted from, and a target too."""
+    if tested.kind == "gradient":
+        bench = ConformanceBench(tested)
+        batch = bench.batch()
+        _unchanged(batch.views, lambda: bench.step(batch))
+        return
+    module, inputs, _ = _alone(tested, 4, 32)
+    with torch.no_grad():
+        _unchanged(inputs, lambda: module.train()(*inputs))
+
+
+def _unchanged(inputs: list[Tensor], run: Callable[[], object]) -> None:
+    before = [x.clone() for x in inputs]
+    run()
+    for x, was in zip(inputs, before, strict=True):
+        expect(torch.equal(x, was), f"changed its input {shape(x)} in place")
+
+
+@check(
+    "gradients",
+    *PARTS,
+    asks="finite gradients flow back through a part to the images; none reach what is frozen, and"
+    " which parameters are trained is settled in setup.",
+    way_out="detach only targets, keep functions away from where their slope is infinite (sqrt or a"
+    " norm at 0), and set requires_grad in the constructor or in setup.",
+    basic=True,
+)
+def gradients_flow(tested: ComponentUnderTest) -> None:
+    """Through the whole network, from the loss to the views."""
+    bench = ConformanceBench(tested)
+    trained = {name for name, p in bench.siamese.named_parameters() if p.requires_grad}
+    batch = bench.batch()
+    for view in batch.views:
+        view.requires_grad_(True)
+    expect(bench.step(batch).isfinite(), "the loss is not finite")
+    grads = [view.grad for view in batch.views if view.grad is not None]
+    expect(all(g.isfinite().all() for g in grads), "the gradient of a view is not finite")
+    expect(any(g.any() for g in grads), "no gradient reaches the views")
+    for name, p in bench.siamese.named_parameters():
+        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of {name} is not finite")
+        expect(name in trained or p.grad is None, f"{name} is frozen and has a gradient")
+    now = {name for name, p in bench.siamese.named_parameters() if p.requires_grad}
+    expect(now == trained, f"a step changed which are trained: {sorted(now ^ trained)}")
+
+
+@check(
+    "seed",
+    *PARTS,
+    asks="the same seed gives the same weights and the same steps, to the bit.",
+    way_out="draw random numbers with torch only, and from its global generator.",
+    basic=True,
+)
+def a_seed_decides_everything(tested: ComponentUnderTest) -> None:
+    """Two builds, two steps each."""
+    one, other = ConformanceBench(tested), ConformanceBench(tested)
+    expect_equal(
+        one.part.state_dict(), other.part.state_dict(), "two builds with one seed differ in"
+    )
+    losses = [[float(bench.seeded_step(i)) for i in range(2)] for bench in (one, other)]
+    expect(losses[0] == losses[1], f"two runs with one seed have losses {losses[0]}, {losses[1]}")
+    expect_equal(one.state(), other.state(), "two runs with one seed differ in")
+
+
+@check(
+    "state",
+    *PARTS,
+    asks="all that a part has learned is in its state_dict (or in per_sample_state), as tensors.",
+    way_out="keep parameters in nn.Parameter and other tensors in register_buffer.",
+)
+def state_survives_a_checkpoint(tested: ComponentUnderTest) -> None:
+    """A network of other weights that is given the state goes on as the first does."""
+    first, second = ConformanceBench(tested, seed=0), ConformanceBench(tested, seed=1)
+    first.seeded_step(0)
+    file = io.BytesIO()
+    torch.save(first.state(), file)
+    file.seek(0)
+    second.load(torch.load(file, weights_only=True))
+    was, now = float(first.seeded_step(1)), float(second.seeded_step(1))
+    expect(was == now, f"with its state restored the next loss is {now!r}, and was {was!r}")
+
+
+@check(
+    "copies",
+    *PARTS,
+    asks="a part can be deep-copied and pickled, before training and in its midst.",
+    way_out="hold no lambdas, locks, open files or tensors of a graph as attributes.",
+)
+def can_be_copied_and_pickled(tested: ComponentUnderTest) -> None:
+    """Policies copy networks for their targets; launchers and workers send parts."""
+    bench = ConformanceBench(tested)
+    for number in range(2):
+        state = bench.part.state_dict()
+        expect_equal(state, copy.deepcopy(bench.part).state_dict(), "deepcopy changes")
+        expect_equal(state, pickle.loads(pickle.dumps(bench.part)).state_dict(), "pickle changes")
+        bench.seeded_step(number)
+    copied = copy.deepcopy(bench)
+    was, now = float(bench.seeded_step(2)), float(copied.seeded_step(2))
+    expect(was == now, f"a deep copy's loss is {now!r}, not {was!r}")
+
+
+@check(
+    "ddp",
+    *PARTS,
+    asks="every parameter that is trained has a gradient in every step, as DDP needs.",
+    way_out="remove parameters that no forward pass uses, or freeze them: requires_grad_(False).",
+)
+def no_parameter_is_unused(tested: ComponentUnderTest) -> None:
+    """Two steps, since a part may use some in the second only."""
+    bench = ConformanceBench(tested)
+    for number in range(2):
+        bench.seeded_step(number)
+        own = bench.part.named_parameters()
+        unused = [name for name, p in own if p.requires_grad and p.grad is None]
+        expect(not unused, f"unused in step {number + 1}: {', '.join(unused)}")
+
+
+@check(
+    "autocast",
+    *PARTS,
+    asks="a part works under autocast in bf16, whose inputs may be bfloat16, and the loss is a"
+    " finite float32.",
+    way_out="let torch's layers choose the precision, or cast what you compute by hand: x.float().",
+)
+def works_under_autocast(tested: ComponentUnderTest) -> None:
+    """Forward and backward."""
+    bench = ConformanceBench(tested)
+    loss = bench.step(bench.batch(), autocast=True)
+    expect(loss.dtype == torch.float32, f"the loss is {loss.dtype} under bf16")
+    expect(loss.isfinite(), "the loss is not finite under bf16")
+    grads = (p.grad for p in bench.siamese.parameters() if p.grad is not None)
+    expect(all(g.isfinite().all() for g in grads), "a gradient is not finite under bf16")
+
+
+@check(
+    "channels-last",
+    *PARTS,
+    asks="a part takes images in the memory format channels_last, and computes the same.",
+    way_out="do not rely on how a tensor lies in memory: flatten or reshape, not view.",
+)
+def works_channels_last(tested: ComponentUnderTest) -> None:
+    """The trainer keeps weights and images so."""
+    losses = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        bench = ConformanceBench(tested)
+        bench.siamese.to(memory_format=layout)
+        batch = bench.batch()
+        batch.views = [view.contiguous(memory_format=layout) for view in batch.views]
+        torch.manual_seed(1)
+        losses.append(bench.step(batch))
+    close = torch.allclose(losses[0], losses[1], rtol=1e-3, atol=1e-4)
+    expect(close, f"the loss is {losses[1]:.6f} in channels_last, {losses[0]:.6f} else")
+
+
+@check(
+    "compile",
+    *COMPILED,
+    asks="a part gives under torch.compile what it gives without, or says compilable = False.",
+    way_out="avoid Python state that changes in forward, or set the attribute compilable = False.",
+    slow=True,
+)
+def compiles(tested: ComponentUnderTest) -> None:
+    """With the backend `eager`, which traces as inductor does and generates no code."""
+    plain, compiled = ConformanceBench(tested), ConformanceBench(tested)
+    part = compiled.part
+    if isinstance(part, Part) and not part.compilable:
+        raise Inapplicable("it says that it is not compilable")
+    if next(part.parameters(), None) is None:
+        raise Inapplicable("it has no parameters, and is not compiled")
+    torch._dynamo.reset()
+    compile_in_place([part], torch.device("cpu"), backend="eager")
+    try:
+        for number in range(2):
+            eager, traced = plain.seeded_step(number), compiled.seeded_step(number)
+            if not torch.allclose(eager, traced, rtol=1e-4, atol=1e-5):
+                raise Broken(f"the loss is {traced:.6f} compiled, {eager:.6f} else")
+    finally:
+        torch._dynamo.reset()

@@ -1,0 +1,285 @@
+"""Checks of what works on a run from outside it, and of the component in a run of five steps."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.components.datasets import digit_samples
+from simsiam_zoo.data.packing.writer import pack_dataset
+from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import Score
+from simsiam_zoo.exchange.export import ExportSource, create_format, write_checked
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
+from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, check, expect
+from simsiam_zoo.training.run import Run, build, train
+
+STEPS, BATCH = 5, 16
+_SIZE = {"backbone": 32}
+_SMALL: dict[str, object] = {
+    "backbone": "test_resnet",
+    "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
+    "predictor": "mlp:hidden_dim=8",
+    "gradient": "stop-gradient",
+    "loss": "cosine",
+    "data.workers": 0,
+    "training.epochs": 1,
+    "training.batch_size": BATCH,
+    "training.threads": 1,
+    "training.precision": "fp32",
+    "logging.interval_steps": 1,
+    "logging.knn_epochs": 0,
+    "evaluation.protocols": [],
+    "evaluation.rank_samples": 32,
+    "evaluation.baselines": False,
+}
+
+_CLASSES = 3
+_SECONDS = 120.0
+
+_ROWS: list[dict[str, Any]] = [
+    {"step": 1, "epoch": 0, "loss": -0.25, "lr": 0.1},
+    {"step": 2, "epoch": 0, "loss": -0.5, "lr": 0.1, "knn": 0.75},
+    {"step": 3, "epoch": 1, "loss": -0.625, "lr": 0.05},
+]
+_RECIPE = {"preset": "digits", "projector": {"name": "mlp", "layers": 2}, "training": {"seed": 0}}
+_RESULT = {"verdict": "learned", "reason": "a test", "figures": []}
+
+
+@check(
+    "scores",
+    "protocol",
+    asks="a protocol takes FeatureSplits and gives a list of Scores, each of the test images in"
+    " order; the same features give the same scores.",
+    way_out="build scores with simsiam_zoo.plugin.make_score, and seed what you draw.",
+)
+def scores_are_scores(tested: ComponentUnderTest) -> None:
+    """On features of three classes that any classifier tells apart better than chance."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for again in range(2):
+            torch.manual_seed(again)
+            splits = _easy_splits(Path(folder) / str(again))
+            found.append(tested.create_or_skip()(splits))
+        for scores in found:
+            expect(isinstance(scores, list) and scores, "gave no list of scores")
+            for score in scores:
+                _check_score(score, splits)
+        first, second = ([(score.protocol, score.top1) for score in scores] for scores in found)
+        expect(first == second, f"gave {first}, and then {second} of the same features")
+
+
+def _check_score(score: object, splits: FeatureSplits) -> None:
+    expect(isinstance(score, Score), f"gave a {type(score).__name__}, not a Score")
+    assert isinstance(score, Score)
+    expect(score.protocol.strip(), "gave a score without the protocol's name")
+    correct = torch.as_tensor(score.correct)
+    tests = len(splits.test.labels)
+    expect(
+        correct.shape == (tests,), f"says of {len(correct)} images if they are right, not {tests}"
+    )
+    share = float(correct.float().mean())
+    expect(abs(score.top1 - share) < 1e-6, f"says top1 {score.top1}, and {share} are right")
+    expect(score.top1 > 1.2 / _CLASSES, f"is no better than chance where it is easy: {score.top1}")
+
+
+def _easy_splits(folder: Path) -> FeatureSplits:
+    """Three classes, far apart."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    means = 2 * torch.randn(_CLASSES, 6, generator=generator)
+
+    def draw(n: int) -> Features:
+        labels = torch.arange(n) % _CLASSES
+        x = means[labels] + torch.randn(n, 6, generator=generator)
+        return Features(x, labels, torch.arange(n))
+
+    train, test = draw(900), draw(90)  # of 1 % of the labels, 3 in each class
+
+    def augmented(epoch: int, batch: int) -> Iterator[Features]:
+        order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(epoch))
+        for rows in torch.split(order, batch):
+            if len(rows) == batch:
+                yield Features(train.x[rows], train.labels[rows])
+
+    return FeatureSplits(train, test, _CLASSES, augmented, folder)
+
+
+@check(
+    "rows",
+    "logger",
+    asks="a logger takes start(folder, recipe, step), log(row) and finish(result), also where a run"
+    " goes on and rows come again that it has logged.",
+    way_out="accept any row of step, epoch and figures, and in start drop rows after that step.",
+)
+def a_logger_takes_its_rows(tested: ComponentUnderTest) -> None:
+    """A run that is cut after its last row, goes on from step 2, and ends."""
+    with tempfile.TemporaryDirectory() as name:
+        logger = tested.create_or_skip()
+        logger.start(Path(name), _RECIPE, 0)
+        for row in _ROWS:
+            given = json.loads(json.dumps(row))
+            logger.log(given)
+            expect(given == row, "changed the row that it was given")
+        again = tested.create_or_skip()
+        again.start(Path(name), _RECIPE, 2)
+        again.log(dict(_ROWS[2]))
+        again.finish(_RESULT)
+
+
+@check(
+    "jobs",
+    "launcher",
+    asks="submit runs a command, appends what it prints to log.txt in its folder and gives an id;"
+    " poll gives its exit code, or None before; cancel asks it to stop, once; an id that is no"
+    " job's is a LaunchError.",
+    way_out="follow simsiam_zoo.plugin.Launcher; thread_variables are the environment.",
+    slow=True,
+)
+def a_launcher_runs_jobs(tested: ComponentUnderTest) -> None:
+    """One that ends with code 7, and one that is cancelled twice."""
+    with tempfile.TemporaryDirectory() as name:
+        launcher = tested.create_or_skip()
+        try:
+            _run_jobs(launcher, Path(name))
+        finally:
+            close = getattr(launcher, "close", None)
+            if close is not None:
+                close()
+
+
+def _run_jobs(launcher: Any, folder: Path) -> None:
+    short, long = folder / "short", folder / "long"
+    for each in (short, long):
+        each.mkdir()
+    threads = "import os, sys; print('threads', os.environ['OMP_NUM_THREADS']); sys.exit(7)"
+    job = launcher.submit([sys.executable, "-c", threads], short, Resources(cpus=1))
+    code = _wait_for(lambda: launcher.poll(job))
+    expect(code == 7, f"says exit code {code} of a command that ended with 7")
+    text = (short / LOG).read_text() if (short / LOG).exists() else "nothing"
+    expect("threads 1" in text, f"log.txt has {text.strip()!r} of a command that printed threads 1")
+    wait = "import time; print('ready', flush=True); time.sleep(300)"
+    other = launcher.submit([sys.executable, "-c", wait], long, Resources(cpus=1))
+    expect(other != job, f"gave two jobs the id {job!r}")
+    expect(launcher.poll(other) is None, "says an exit code of a command that runs")
+    _wait_for(lambda: (long / LOG).exists() and "ready" in (long / LOG).read_text())
+    launcher.cancel(other)
+    launcher.cancel(other)
+    code = _wait_for(lambda: launcher.poll(other))
+    expect(code != 0, "says that a cancelled command ended well")
+    launcher.cancel(job)  # it has ended: nothing happens
+    for ask in (launcher.poll, launcher.cancel):
+        try:
+            ask("no such job")
+        except LaunchError:
+            continue
+        raise Broken(f"{ask.__name__} of an unknown job raises no LaunchError")
+
+
+def _wait_for(ask: Callable[[], Any]) -> Any:
+    """The first answer that is neither None nor False."""
+    end = time.monotonic() + _SECONDS
+    while (answer := ask()) is None or answer is False:
+        expect(time.monotonic() < end, f"a command of a moment has not ended in {_SECONDS:g} s")
+        time.sleep(0.02)
+    return answer
+
+
+@check(
+    "written",
+    "format",
+    asks="a format is an ExportFormat: write makes a file or folder, and code gives Python that"
+    " loads it and takes images to the features that the backbone itself gives.",
+    way_out="follow simsiam_zoo.plugin.ExportFormat; code may import any library.",
+)
+def a_format_gives_the_same_features(tested: ComponentUnderTest) -> None:
+    """ResNet-18, which every library has, at 32 px."""
+    recipe = Recipe.make("digits", None, {"backbone": "resnet18", "data.image_size": 32})
+    form = create_format(tested.resolved)
+    with tempfile.TemporaryDirectory() as name:
+        run = Run(Path(name) / "run", recipe)
+        run.__dict__.update(lock={}, result=None)  # of a run that was not evaluated
+        source = ExportSource(build(recipe).eval().backbone, recipe, run=run)
+        out = Path(name) / form.file
+        write_checked(form, tested.resolved.name, source, out)
+        expect(out.exists(), f"wrote no {form.file}")
+
+
+class _KeptLines(Progress):
+    """Keeps the lines that a run would print."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@check(
+    "run",
+    *PARTS,
+    "augmentation",
+    "dataset",
+    "logger",
+    "protocol",
+    asks="a run with the component in it trains: five steps on digits, all figures finite.",
+    way_out="try it with simsiam-zoo train --preset digits, and --debug for the traceback.",
+    slow=True,
+)
+def a_run_trains(tested: ComponentUnderTest) -> None:
+    """In this process, into a folder that is removed again."""
+    settings = {**_SMALL, "data.image_size": _SIZE.get(tested.kind, 16), **_with(tested)}
+    progress = _KeptLines()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Recipe.make("digits", None, settings)
+        run = train(recipe, Path(folder) / "run", progress=progress)
+        losses = [row["loss"] for row in run.metrics if "loss" in row]
+        figures = run.figures
+    expect(len(losses) == STEPS, f"the run logged {len(losses)} steps, not {STEPS}")
+    expect(all(map(math.isfinite, losses)), f"the losses are {losses}")
+    if tested.kind == "logger":
+        failed = [line for line in progress.lines if tested.resolved.id in line]
+        expect(not failed, " ".join(failed))
+    if tested.kind == "protocol":
+        expect(figures, "no figure came of it")
+
+
+def _with(tested: ComponentUnderTest) -> dict[str, object]:
+    """The settings that put the component into the run."""
+    if tested.kind == "logger":
+        tested.create_or_skip()
+        return {"dataset": str(_digits()), "logging.loggers": [tested.spec]}
+    if tested.kind == "protocol":
+        return {"dataset": str(_digits()), "evaluation.protocols": [tested.spec]}
+    if tested.kind == "dataset":
+        images = len(tested.create_or_skip().train)
+        if images < STEPS:
+            raise Broken(f"has {images} images, and {STEPS} steps need as many")
+        # the steps are those of an epoch, the rest of which is dropped
+        return {"dataset": tested.spec, "training.batch_size": images // STEPS}
+    return {"dataset": str(_digits()), tested.kind: tested.spec}
+
+
+@functools.cache
+def _digits() -> Path:
+    """80 of scikit-learn's digits to train on, 40 to test on, packed for this process."""
+    folder = Path(tempfile.mkdtemp(prefix="simsiam-zoo-digits-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    samples, split = digit_samples(STEPS * BATCH + 40), STEPS * BATCH
+    classes = tuple(map(str, range(10)))
+    pack_dataset(folder, {"train": samples[:split], "val": samples[split:]}, classes)
+    return folder
