@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.studies.plan import StudyPlan, make_plan
+from simsiam_zoo.studies.plan import StudyPlan, plan_study
 from simsiam_zoo.studies.study import read_study
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -31,7 +31,7 @@ def figures() -> ModuleType:
 def planned(study: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlan:
     monkeypatch.setenv("SIMSIAM_ZOO_PLUGINS", f"{study.parent.name},simsiam-zoo-byol")
     name, read = read_study(str(study), None)
-    return make_plan(name, read, "")
+    return plan_study(name, read, "")
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.parent.name)

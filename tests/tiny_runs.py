@@ -50,9 +50,10 @@ def digits(count: int, labelled: bool = True) -> list[PackedSample]:
     ]
 
 
-def pack_digits(folder: Path, classes: tuple[str, ...]) -> Path:
-    """96 digits to train on in 3 shards, 64 to test on, labelled."""
-    samples = digits(160)
+def pack_digits(folder: Path, classes: tuple[str, ...], first: int = 0) -> Path:
+    """96 digits to train on in 3 shards, 64 to test on, labelled; from the `first` one on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = digits(first + 160)[first:]
     pack_dataset(folder, {"train": samples[:96], "val": samples[96:]}, classes, shard_size=32)
     return folder
 

@@ -82,7 +82,7 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
-    from simsiam_zoo.studies.plan import make_plan
+    from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.study import read_study
 
     name, read = read_study(study, preset)
@@ -95,7 +95,7 @@ def ablate(
         changes["threads"] = threads
     if assignments:
         changes["base"] = {**read.base, **options.settings_of({}, assignments)}
-    plan = make_plan(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
+    plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.study.preset.replace('/', '-')}"
     if dry_run:
         _print_plan(plan, folder, _jobs(jobs, plan), as_json)
@@ -115,7 +115,7 @@ def _run(
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.report.write import publish
     from simsiam_zoo.studies.launcher import Resources, create_launcher
-    from simsiam_zoo.studies.progress import default_view
+    from simsiam_zoo.studies.progress import open_study_progress
     from simsiam_zoo.studies.running import run_study
 
     starter = create_launcher(catalog().resolve("launcher", launcher))
@@ -128,7 +128,7 @@ def _run(
             starter,
             jobs=jobs,
             resources=Resources(cpus=plan.study.threads, gpus=gpus),
-            view=default_view(quiet),
+            progress=open_study_progress(quiet),
             changed=lambda: publish(folder),
         )
     except ZooError:

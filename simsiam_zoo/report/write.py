@@ -10,7 +10,7 @@ from simsiam_zoo.report.csv_file import results_csv
 from simsiam_zoo.report.reading import view
 from simsiam_zoo.report.study_curves import read_curves
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.results import gather, write_results
+from simsiam_zoo.studies.results import collect_results, write_results
 
 
 def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
@@ -59,7 +59,7 @@ def publish(folder: Path) -> dict[str, Any]:
         InputError: there is no study, or the folder cannot be written.
         DataError: its plan is damaged.
     """
-    results = gather(folder)
+    results = collect_results(folder)
     write_results(results, folder)
     write_report(results, folder)
     return results

@@ -68,9 +68,9 @@ def noise(setup: Setup, images: int) -> Batch:
 def _step(setup: Setup, batch: Batch) -> None:
     setup.siamese.train()
     policy = setup.siamese.gradient
-    if policy.lookahead:
+    if policy.blocks:
         with torch.no_grad(), setup.runtime.autocast():
-            policy.prepare(setup.siamese, iter([batch]))  # type: ignore[operator]
+            policy.prepare_block(setup.siamese, iter([batch]))
     setup.schedule.apply(setup.optimizer, 0)
     with setup.runtime.autocast():
         loss = setup.siamese(batch)

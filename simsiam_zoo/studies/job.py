@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import local_files, use_file
-from simsiam_zoo.errors import DivergedError, InputError, StoppedError, ZooError
+from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.locked import differences
+from simsiam_zoo.recipe.sizes import open_data
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.studies.arms import NOT_AT_HAND, arm_digest, arm_lock, known_digest
+from simsiam_zoo.studies.plan import JOB
 
 _PATIENCE = 5.0  # seconds
 
@@ -32,7 +37,8 @@ def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
     """What a launcher is given to run."""
     plugins = [word for file in local_files() for word in ("--plugin", str(file.cached))]
     job = [str(folder.resolve()), *metrics]
-    return [sys.executable, "-m", "simsiam_zoo.studies.job", *plugins, *job]
+    # -P: a file in the current folder hides no module.
+    return [sys.executable, "-P", "-m", "simsiam_zoo.studies.job", *plugins, *job]
 
 
 def is_held(folder: Path) -> bool:
@@ -55,6 +61,12 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
     """
     status = read_status(folder)
     if status is None or status.get("error") is not None:
+        return False
+    try:
+        result = read_run_result(folder)
+    except DataError:
+        return False
+    if result is None:
         return False
     if status.get("exit_code") == DivergedError.exit_code:
         return True
@@ -87,16 +99,71 @@ def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
 
 def read_status(folder: Path) -> dict[str, Any] | None:
     """How the folder's last process ended; None where it did not say."""
+    return _read_json(folder / "status.json")
+
+
+class _Score(BaseModel):
+    network: str = "trained network"
+    protocol: str
+    protocol_version: int
+    top1: float
+    top1_interval: tuple[float, float] | None = None
+    test_images: int
+
+
+class _Result(BaseModel):
+    """What a study takes from a run's `result.json`."""
+
+    verdict: str
+    reason: str
+    identity: str
+    steps: int
+    figures: list[_Score]
+    evidence: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+
+
+class _Measured(BaseModel):
+    protocols: list[str]
+    figures: list[_Score]
+
+
+def read_run_result(folder: Path) -> dict[str, Any] | None:
+    """What a job's run ended with, as plain values; None where it has not.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / "run" / "result.json"
+    try:
+        return _Result.model_validate_json(path.read_bytes()).model_dump()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError):
+        hint = "The study's command ends the run anew, from its last checkpoint."
+        raise DataError(f"{path} is damaged", hint) from None
+
+
+def read_measured(folder: Path) -> dict[str, Any] | None:
+    """The figures that the study had measured after the run; None where there are none."""
+    with suppress(OSError, ValidationError):
+        content = (folder / "figures.json").read_bytes()
+        return _Measured.model_validate_json(content).model_dump()
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        status = json.loads((folder / "status.json").read_text("utf-8"))
-        return status if isinstance(status, dict) else None
+        value = json.loads(path.read_text("utf-8"))
+        return value if isinstance(value, dict) else None
     return None
 
 
 def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
     try:
         (folder / "status.json").unlink(missing_ok=True)
-        if _train(folder)["verdict"] == "diverged":  # it was killed before it could say so
+        refuse_other_arm(folder)
+        if _train(folder) == "diverged":  # it was killed before it could say so
             return DivergedError.exit_code, None
         _measure(folder, metrics)
     except DivergedError:
@@ -110,22 +177,54 @@ def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
     return 0, None
 
 
-def _train(folder: Path) -> dict[str, Any]:
-    """What `result.json` holds, of the run that was there or is now."""
+def refuse_other_arm(folder: Path) -> None:
+    """Stop where the code or the data are not those that the study was planned with.
+
+    Seeds of one arm, of which some are of one code and some of another, have no mean.
+
+    Raises:
+        InputError: they are not; the first difference is named.
+    """
+    planned = _read_json(folder / JOB)
+    if planned is None:
+        raise InputError(f"{folder / JOB} cannot be read", "`simsiam-zoo ablate` writes it.")
+    recipe = Recipe.of_run(folder / "recipe.toml")
+    data = planned.get("data")
+    digest = str(data.get("digest") if isinstance(data, dict) else None)
+    if not digest.startswith(NOT_AT_HAND):
+        digest = known_digest(recipe, open_data(recipe))
+    lock = arm_lock(recipe, digest)
+    if arm_digest(lock) == planned.get("digest"):
+        return
+    here = {"code": lock["code"], "data": lock["data"]}
+    there = {key: planned.get(key) for key in here}
+    where = next(differences(there, here), "its recipe")
+    raise InputError(
+        f"this is not what the study was planned with: {where}",
+        "The study's command, given again, plans the arm anew and runs all its seeds.",
+    )
+
+
+def _train(folder: Path) -> str:
+    """The verdict on the run that was there or is now."""
     from simsiam_zoo.runtime.progress import PlainProgress
-    from simsiam_zoo.training.record import read_result
     from simsiam_zoo.training.run import train
 
     run = folder / "run"
-    if (result := read_result(run)) is not None:
-        return result
+    try:
+        result = read_run_result(folder)
+    except DataError:  # all that it was made from is in the last checkpoint
+        (run / "result.json").unlink()
+        result = None
+    if result is not None:
+        return str(result["verdict"])
     resume = (run / "checkpoints" / "last.pt").exists()
     if not resume and run.exists():  # it had not come to a checkpoint
         shutil.rmtree(run)
     recipe = Recipe.of_run(folder / "recipe.toml")
     trained = train(recipe, run, resume=resume, progress=PlainProgress()).result
     assert trained is not None  # else it had raised
-    return trained
+    return str(trained["verdict"])
 
 
 def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
@@ -149,9 +248,8 @@ def _still_wanted(folder: Path, metrics: tuple[str, ...]) -> list[str]:
 
 
 def _measured(folder: Path) -> list[str] | None:
-    with suppress(OSError, ValueError, KeyError):
-        return list(json.loads((folder / "figures.json").read_text("utf-8"))["protocols"])
-    return None
+    measured = read_measured(folder)
+    return None if measured is None else list(measured["protocols"])
 
 
 def main(words: list[str]) -> int:

@@ -4,13 +4,14 @@
       study.json              the plan: all that the results need besides the runs' own folders
       jobs/<arm>-<digest>/seed<k>/
           recipe.toml         what to run
+          job.json            the digest, code and data that it was planned with
           log.txt             what its process printed
           status.json         how its process ended
           lock                held by the process that runs it
           run/                an ordinary run
 
-The digest is of all that decides the figures, so that an arm which was changed runs anew beside
-what it was, and one that was not is not run again.
+The digest is of all that decides the figures, code and data too, so that an arm which was changed
+runs anew beside what it was, and one that was not is not run again.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.arms import Arm, make_arms
+from simsiam_zoo.studies.arms import StudyArm, arm_digest, make_arms
 from simsiam_zoo.studies.study import Study
 
-FORMAT = 1
-FILE = "study.json"
+PLAN = "study.json"
+JOB = "job.json"
 FEW_STEPS = 10
 """Steps an epoch below which a batch is as good as the whole data set, which the plan says."""
 
 
 @dataclass(frozen=True)
-class Job:
+class StudyJob:
     """One arm with one seed: one process, one run."""
 
     arm: str
@@ -67,19 +70,19 @@ class StudyPlan:
 
     name: str
     study: Study
-    arms: list[Arm]
+    arms: list[StudyArm]
     steps: dict[str, tuple[int, int] | None] = field(default_factory=dict)
     warnings: dict[str, list[str]] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
     command: str = ""
 
-    def jobs(self, folder: Path) -> Iterator[Job]:
+    def jobs(self, folder: Path) -> Iterator[StudyJob]:
         """Every run, seed by seed, so that an interrupted study has all arms with some seeds."""
         for seed in self.study.seeds:
             for arm in self.arms:
                 if arm.same_as is None and arm.name not in self.not_run:
                     steps = self.steps.get(arm.name)
-                    yield Job(
+                    yield StudyJob(
                         arm.name,
                         arm.label,
                         seed,
@@ -92,7 +95,7 @@ class StudyPlan:
         """Plain values, for `study.json`."""
         study = self.study
         return {
-            "format": FORMAT,
+            "format": 1,
             "title": study.title or self.name,
             "description": study.description.strip(),
             "study": self.name,
@@ -126,7 +129,7 @@ def job_folder(study: Path, key: str, seed: int) -> Path:
     return study / "jobs" / key / f"seed{seed}"
 
 
-def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
+def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
     """The plan of a study: every recipe valid, and sized where the data is at hand.
 
     Raises:
@@ -143,7 +146,7 @@ def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
             continue
         recipe = arm.recipes[study.seeds[0]]
         try:
-            samples, steps = sizes(recipe)
+            samples, steps = sizes(recipe, arm.dataset)
         except InputError as error:  # the batch does not go with the data
             if arm.is_base:
                 raise InputError(f"the study's base: {error.what}", error.hint) from None
@@ -162,30 +165,73 @@ def make_plan(name: str, study: Study, command: str = "") -> StudyPlan:
     return plan
 
 
+def refuse_other_folder(folder: Path) -> None:
+    """Stop where a study would land in a folder that holds something else; nothing is written.
+
+    Raises:
+        InputError: it does, or it is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder", "Give the study another --out.")
+    other = folder.is_dir() and not (folder / PLAN).exists()
+    if other and any(entry.name != "lock" for entry in folder.iterdir()):
+        raise InputError(
+            f"{folder} holds something that is no study", "Give the study another --out."
+        )
+
+
 def write_plan(plan: StudyPlan, folder: Path) -> None:
     """Write the plan into the study's folder.
 
     Raises:
         InputError: the folder cannot be written, or holds something else.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is no folder", "Give the study another --out.")
-    other = folder.is_dir() and not (folder / FILE).exists()
-    if other and any(entry.name != "lock" for entry in folder.iterdir()):
-        raise InputError(
-            f"{folder} holds something that is no study", "Give the study another --out."
-        )
+    refuse_other_folder(folder)
+    locks = {arm.name: arm.lock for arm in plan.arms}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(plan.to_dict(), indent=1, default=str)
-        atomic_write_text(folder / FILE, text + "\n")
+        atomic_write_text(folder / PLAN, text + "\n")
         for job in plan.jobs(folder):
             job.folder.mkdir(parents=True, exist_ok=True)
             atomic_write_text(job.folder / "recipe.toml", job.recipe.to_toml())
+            lock = locks[job.arm]
+            planned = {"digest": arm_digest(lock), "code": lock["code"], "data": lock["data"]}
+            atomic_write_text(job.folder / JOB, json.dumps(planned) + "\n")
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written: {error.strerror}", "Give the study another --out."
         ) from None
+
+
+class _PlannedArm(BaseModel):
+    name: str
+    label: str
+    part: str | None
+    is_base: bool
+    same_as: str | None
+    substitution: dict[str, Any]
+    differences: list[tuple[str, Any, Any]]
+    expect: list[str] | None
+    paper: float | None
+    warnings: list[str]
+    not_run: str | None
+    key: Annotated[str, Field(pattern=r"^[a-z0-9_-][a-z0-9._-]*$")]  # names a folder
+
+
+class _Plan(BaseModel):
+    """What `study.json` holds; it may come from anywhere."""
+
+    format: Literal[1]
+    title: str
+    description: str
+    study: str
+    preset: str
+    metrics: list[str]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    threads: int
+    command: str
+    arms: Annotated[list[_PlannedArm], Field(min_length=1)]
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -195,13 +241,19 @@ def read_plan(folder: Path) -> dict[str, Any]:
         InputError: there is no study.
         DataError: the file is damaged, or of another version.
     """
-    path = folder / FILE
+    path = folder / PLAN
+    way_out = "The study's command writes it anew; its complete runs are kept."
     try:
-        plan = json.loads(path.read_text("utf-8"))
+        plan = _Plan.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"there is no study in {folder}", f"It would hold a {FILE}.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-    if not isinstance(plan, dict) or plan.get("format") != FORMAT or "arms" not in plan:
-        raise DataError(f"{path} is no plan that this version reads")
-    return plan
+        raise InputError(f"there is no study in {folder}", f"It would hold a {PLAN}.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        at = ".".join(str(step) for step in error.errors()[0]["loc"]) or "JSON"
+        raise DataError(f"{path} is no plan that this version reads: {at}", way_out) from None
+    names = {arm.name for arm in plan.arms}
+    for arm in plan.arms:
+        if arm.same_as is not None and arm.same_as not in names:
+            raise DataError(f"{path} is damaged: it has no arm {arm.same_as!r}", way_out)
+    return plan.model_dump(mode="json")

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from simsiam_zoo.errors import StoppedError
 from simsiam_zoo.runtime.progress import duration
-from simsiam_zoo.studies.plan import Job
+from simsiam_zoo.studies.plan import StudyJob
 
 _TAIL = 1 << 14
 """Bytes of metrics.jsonl that are read for the newest figures."""
@@ -25,31 +25,29 @@ _TAIL = 1 << 14
 _REFRESH = 1.0
 _LINE_SECONDS = 30.0
 
-Row = dict[str, Any]
 
-
-class State(Protocol):
+class StudyState(Protocol):
     """What is shown: `running.Running`."""
 
     @property
-    def waiting(self) -> Sequence[Job]:
+    def waiting(self) -> Sequence[StudyJob]:
         """Not begun."""
 
     @property
-    def started(self) -> dict[str, Job]:
+    def started(self) -> dict[str, StudyJob]:
         """At work."""
 
     @property
-    def elsewhere(self) -> Sequence[Job]:
+    def elsewhere(self) -> Sequence[StudyJob]:
         """At work, started by others."""
 
     @property
-    def ended(self) -> Sequence[tuple[Job, int]]:
+    def ended(self) -> Sequence[tuple[StudyJob, int]]:
         """Done, and how."""
 
 
-class View:
-    """Shows nothing; a context manager."""
+class StudyProgress:
+    """Is told how the jobs of a study are. This class shows nothing; a context manager."""
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +58,11 @@ class View:
     def say(self, text: str) -> None:
         """One line that stays."""
 
-    def show(self, state: State) -> None:
+    def show(self, state: StudyState) -> None:
         """The newest state."""
 
 
-class PlainView(View):
+class StudyLines(StudyProgress):
     """A line for each job that ends, and one now and then on those that run."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -77,7 +75,7 @@ class PlainView(View):
         """Print the line."""
         print(text, file=self._stream, flush=True)
 
-    def show(self, state: State) -> None:
+    def show(self, state: StudyState) -> None:
         """Print what has ended since, and what runs if the last line is some time old."""
         if self._first:
             self._first = False
@@ -87,15 +85,15 @@ class PlainView(View):
         for job, code in state.ended:
             if job.folder not in self._said:
                 self._said.add(job.folder)
-                self.say(f"{name(job)}: {outcome(job, code)}")
+                self.say(f"{job_name(job)}: {job_outcome(job, code)}")
         now = time.monotonic()
         if now - self._last >= _LINE_SECONDS:
             self._last = now
             for job in (*state.started.values(), *state.elsewhere):
-                self.say(f"{name(job)}: {'  '.join(newest(job).words())}")
+                self.say(f"{job_name(job)}: {'  '.join(newest(job).words())}")
 
 
-class RichView(View):
+class StudyTable(StudyProgress):
     """A live table: a row for each job."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -114,15 +112,15 @@ class RichView(View):
         """Print the line above the table."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def show(self, state: State) -> None:
+    def show(self, state: StudyState) -> None:
         """Draw the table anew, now and then."""
         now = time.monotonic()
         if now - self._last >= _REFRESH:
             self._last = now
-            self._live.update(table(state, self._console.height), refresh=True)
+            self._live.update(jobs_table(state, self._console.height), refresh=True)
 
 
-def table(state: State, height: int) -> Group:
+def jobs_table(state: StudyState, height: int) -> Group:
     """The table, no higher than the terminal: what runs, what ended last, what comes next."""
     columns = ("arm", "seed", "epoch", "loss", "std", "kNN", "verdict", "left")
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
@@ -132,7 +130,7 @@ def table(state: State, height: int) -> Group:
     waiting = list(state.waiting)[: max(0, room - len(ended))]
     for job, code in ended:
         latest = newest(job)
-        drawn.add_row(*_cells(job, latest, outcome(job, code), ""))
+        drawn.add_row(*_cells(job, latest, job_outcome(job, code), ""))
     for job in running:
         latest = newest(job)
         drawn.add_row(*_cells(job, latest, latest.doing, latest.left or ""), style="cyan")
@@ -142,7 +140,7 @@ def table(state: State, height: int) -> Group:
     return Group(drawn, Text(f"{len(state.ended)} of {total} runs done", style="dim"))
 
 
-def _cells(job: Job, latest: Latest, verdict: str, left: str) -> list[str | Text]:
+def _cells(job: StudyJob, latest: NewestFigures, verdict: str, left: str) -> list[str | Text]:
     figures = latest.figures
     return [
         Text(job.label, overflow="ellipsis", no_wrap=True),
@@ -156,7 +154,7 @@ def _cells(job: Job, latest: Latest, verdict: str, left: str) -> list[str | Text
     ]
 
 
-class Latest:
+class NewestFigures:
     """The newest figures of a run, as texts.
 
     Args:
@@ -164,8 +162,8 @@ class Latest:
         job: whose they are.
     """
 
-    def __init__(self, rows: list[Row], job: Job) -> None:
-        values: Row = {}
+    def __init__(self, rows: list[dict[str, Any]], job: StudyJob) -> None:
+        values: dict[str, Any] = {}
         for row in rows:
             values |= row
         self.figures: dict[str, str] = {}
@@ -192,9 +190,9 @@ class Latest:
         return [*words, f"{self.left} left" if self.left else self.doing]
 
 
-def newest(job: Job) -> Latest:
+def newest(job: StudyJob) -> NewestFigures:
     """What the end of the job's metrics says."""
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     with suppress(OSError), (job.run / "metrics.jsonl").open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - _TAIL))
@@ -203,10 +201,10 @@ def newest(job: Job) -> Latest:
                 row = json.loads(line)
                 if isinstance(row, dict):
                     rows.append(row)
-    return Latest(rows, job)
+    return NewestFigures(rows, job)
 
 
-def outcome(job: Job, code: int) -> str:
+def job_outcome(job: StudyJob, code: int) -> str:
     """How a job ended, in a word or two."""
     if code == StoppedError.exit_code:
         return "stopped"
@@ -215,13 +213,13 @@ def outcome(job: Job, code: int) -> str:
     return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
 
 
-def name(job: Job) -> str:
+def job_name(job: StudyJob) -> str:
     """Of a job, on a line."""
     return f"{job.label}, seed {job.seed}"
 
 
-def default_view(quiet: bool) -> View:
+def open_study_progress(quiet: bool) -> StudyProgress:
     """A live table where stderr is a terminal, plain lines elsewhere."""
     if quiet:
-        return View()
-    return RichView() if sys.stderr.isatty() else PlainView()
+        return StudyProgress()
+    return StudyTable() if sys.stderr.isatty() else StudyLines()

@@ -7,29 +7,31 @@ What docs/studies.md calls the columns is made here.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.errors import StoppedError, ZooError
+from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.job import is_held, read_status
+from simsiam_zoo.studies.job import is_held, read_measured, read_run_result, read_status
 from simsiam_zoo.studies.plan import job_folder, read_plan
-from simsiam_zoo.studies.statistics import mean_std, paired_difference
 
-FORMAT = 1
-FILE = "results.json"
+RESULTS = "results.json"
 
 Row = dict[str, Any]
 
 _TRAINED = "trained network"
+CONFIDENCE = 0.95
+"""Of the intervals over seeds."""
+
 _SIGNALS = ("std_sqrt_d", "effective_rank", "loss")
 
 
-def gather(folder: Path) -> Row:
+def collect_results(folder: Path) -> Row:
     """The results of the study in `folder`, as plain values.
 
     Raises:
@@ -50,7 +52,7 @@ def gather(folder: Path) -> Row:
         runs = by_name[arm["same_as"]]["runs"] if arm["same_as"] else arm["runs"]
         arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(seeds))
     return {
-        "format": FORMAT,
+        "format": 1,
         **{
             key: plan[key]
             for key in ("title", "description", "study", "preset", "metrics", "seeds", "threads")
@@ -65,17 +67,20 @@ def gather(folder: Path) -> Row:
 
 def write_results(results: Row, folder: Path) -> None:
     """Write `results.json`."""
-    atomic_write_text(folder / FILE, json.dumps(results, indent=1) + "\n")
+    atomic_write_text(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def _run(study: Path, key: str, seed: int) -> Row:
     folder = job_folder(study, key, seed)
-    result, status = _json(folder / "run" / "result.json"), read_status(folder)
+    status, damage = read_status(folder), None
+    try:
+        result = read_run_result(folder)
+    except DataError as error:
+        result, damage = None, f"{error.what}. {error.hint}"
     evidence = (result or {}).get("evidence", {})
     figures: list[Row] = [*(result or {}).get("figures", ())]
-    extra = _json(folder / "figures.json")
-    figures += [{"network": _TRAINED, **each} for each in (extra or {}).get("figures", ())]
-    state, error = _state(folder, result, status)
+    figures += (read_measured(folder) or {}).get("figures", ())
+    state, why = _state(folder, result, status, damage)
     seconds = (result or {}).get("seconds", {})
     baselines: dict[str, dict[str, float]] = {}
     for figure in figures:
@@ -86,7 +91,7 @@ def _run(study: Path, key: str, seed: int) -> Row:
         "seed": seed,
         "folder": str((folder / "run").relative_to(study)),
         "state": state,
-        "error": error,
+        "error": why,
         "exit_code": None if status is None else status.get("exit_code"),
         "verdict": None if result is None else result["verdict"],
         "reason": None if result is None else result["reason"],
@@ -101,19 +106,23 @@ def _run(study: Path, key: str, seed: int) -> Row:
             if figure["network"] == _TRAINED
         },
         "baselines": baselines,
-        "std_sqrt_d": evidence.get("std_sqrt_d"),
-        "effective_rank": evidence.get("effective_rank"),
-        "loss": evidence.get("last_loss"),
+        "std_sqrt_d": _number(evidence.get("std_sqrt_d")),
+        "effective_rank": _number(evidence.get("effective_rank")),
+        "loss": _number(evidence.get("last_loss")),
         "steps": None if result is None else result["steps"],
         "seconds": round(sum(seconds.values()), 1) if seconds else None,
         "identity": None if result is None else result["identity"],
     }
 
 
-def _state(folder: Path, result: Row | None, status: Row | None) -> tuple[str, str | None]:
+def _state(
+    folder: Path, result: Row | None, status: Row | None, damage: str | None
+) -> tuple[str, str | None]:
     """(done | running | waiting | stopped | failed, what went wrong)."""
     if folder.is_dir() and is_held(folder):
         return "running", None
+    if damage is not None:
+        return "failed", damage
     if status is None:
         # Nobody is at it and nothing was written down: not begun, or killed.
         began = (folder / "run").exists()
@@ -227,15 +236,50 @@ def _provenance(folder: Path, arms: list[Row]) -> Row:
 def _common(locks: list[Row], table: str) -> Row:
     found: dict[str, list[Any]] = {}
     for lock in locks:
-        for key, value in lock.get(table, {}).items():
+        entries = lock.get(table)
+        for key, value in entries.items() if isinstance(entries, dict) else ():
             values = found.setdefault(key, [])
             if value not in values:
                 values.append(value)
     return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
 
 
-def _json(path: Path) -> Row | None:
-    with suppress(OSError, ValueError):
-        value = json.loads(path.read_text("utf-8"))
-        return value if isinstance(value, dict) else None
-    return None
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
+    """Mean and sample standard deviation; of one value no deviation, of none None."""
+    if not values:
+        return None
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return {"mean": mean, "std": None, "n": 1}
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return {"mean": mean, "std": math.sqrt(squares / (len(values) - 1)), "n": len(values)}
+
+
+def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
+    """Mean of arm - base over the seeds that both have, with its 95 % t-interval.
+
+    Paired by seed: the same seed draws the same initialisation where the networks agree, the same
+    order and the same views, so that much of the spread is common to both. The interval covers the
+    choice of the seed, not that of the test images.
+
+    Args:
+        arm, base: value by seed.
+
+    Returns:
+        `mean`, `low`, `high`, `n`; no bounds from one seed, None from none.
+    """
+    seeds = sorted(arm.keys() & base.keys())
+    spread = mean_std([arm[seed] - base[seed] for seed in seeds])
+    if spread is None:
+        return None
+    mean, std, n = spread["mean"], spread["std"], spread["n"]
+    if std is None:
+        return {"mean": mean, "low": None, "high": None, "n": 1}
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}

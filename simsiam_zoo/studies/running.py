@@ -14,8 +14,8 @@ from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.studies.job import BUSY, command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, LaunchError, Resources
-from simsiam_zoo.studies.plan import Job, StudyPlan, write_plan
-from simsiam_zoo.studies.progress import View
+from simsiam_zoo.studies.plan import StudyJob, StudyPlan, refuse_other_folder, write_plan
+from simsiam_zoo.studies.progress import StudyProgress
 
 _POLL = 0.25
 _GRACE = 120.0
@@ -36,10 +36,10 @@ class Running:
         ended: with their exit codes; complete ones from the start among them, with 0.
     """
 
-    waiting: deque[Job] = field(default_factory=deque)
-    started: dict[str, Job] = field(default_factory=dict)
-    elsewhere: list[Job] = field(default_factory=list)
-    ended: list[tuple[Job, int]] = field(default_factory=list)
+    waiting: deque[StudyJob] = field(default_factory=deque)
+    started: dict[str, StudyJob] = field(default_factory=dict)
+    elsewhere: list[StudyJob] = field(default_factory=list)
+    ended: list[tuple[StudyJob, int]] = field(default_factory=list)
 
     @property
     def busy(self) -> int:
@@ -54,9 +54,9 @@ def run_study(
     *,
     jobs: int,
     resources: Resources,
-    view: View,
+    progress: StudyProgress,
     changed: Callable[[], object] = lambda: None,
-) -> list[tuple[Job, int]]:
+) -> list[tuple[StudyJob, int]]:
     """Run what is not complete, `jobs` at a time; a job's failure is a result and stops no other.
 
     Args:
@@ -65,7 +65,7 @@ def run_study(
         launcher: starts the processes.
         jobs: how many at once.
         resources: of each.
-        view: shown how they are.
+        progress: is shown how they are.
         changed: called after a job has ended.
 
     Returns:
@@ -77,6 +77,7 @@ def run_study(
         StoppedError: a signal asked to stop; the jobs were asked to as well, and saved.
     """
     metrics = plan.study.metrics
+    refuse_other_folder(folder)  # before a lock is left there
     with _held(folder):
         write_plan(plan, folder)
         state, tries = Running(), dict[Path, int]()
@@ -86,15 +87,15 @@ def run_study(
             else:
                 state.waiting.append(job)
         try:
-            with StopRequest() as stop, view:
+            with StopRequest() as stop, progress:
                 while (state.waiting or state.busy) and not stop.requested:
                     _start(state, launcher, jobs, resources, metrics, tries)
                     if _collect(state, launcher, metrics, tries):
                         changed()
-                    view.show(state)
+                    progress.show(state)
                     time.sleep(_POLL)
                 if stop.requested:
-                    view.say("stopping: what runs is saved")
+                    progress.say("stopping: what runs is saved")
                     _stop(state, launcher)
         finally:
             if callable(close := getattr(launcher, "close", None)):

@@ -25,12 +25,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
@@ -40,8 +48,31 @@ VerdictName = Literal["learned", "collapsed", "diverged", "undertrained", "undet
 Tree = dict[str, Any]
 
 
+_DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
+"""Keys of a recipe that the study decides for all arms, and its own key for it."""
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _verdicts(value: Any) -> Any:
+    """One verdict or several, as a tuple; a misspelt one is told with the nearest."""
+    for each in _listed(value):
+        if isinstance(each, str) and each not in get_args(VerdictName):
+            known = ", ".join(get_args(VerdictName))
+            hint = did_you_mean(each, get_args(VerdictName), f"Verdicts are {known}.")
+            raise ValueError(f"there is no verdict {each!r}. {hint}")
+    return _listed(value)
+
+
+Verdicts = Annotated[tuple[VerdictName, ...], BeforeValidator(_verdicts)]
 
 
 class Ablation(_Strict):
@@ -53,15 +84,15 @@ class Ablation(_Strict):
     set: Tree = Field({}, description="Keys that change together, in one arm")
     grid: dict[str, tuple[Any, ...]] = Field({}, description="Values by key, crossed")
     label: str | tuple[str, ...] = Field((), description="What the arm or arms are called")
-    expect: VerdictName | tuple[VerdictName, ...] = Field((), description="Verdicts that would do")
+    expect: Verdicts = Field((), description="Verdicts that would do")
     paper: float | tuple[float, ...] = Field((), description="The paper's top-1 of each arm, in %")
     skip: str = Field("", description="Why it is not run; said on a preset, most often")
     on: dict[str, Tree] = Field({}, description="What differs on a preset, by its name")
 
-    @field_validator("with_", "expect", mode="before")
+    @field_validator("with_", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else (value,)
+    def _as_values(cls, value: Any) -> Any:
+        return _listed(value)
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -78,9 +109,13 @@ class Ablation(_Strict):
         if (self.action == "replace") != bool(self.with_):
             raise ValueError('action = "replace" goes with what it is replaced with: `with`')
         if self.action == "remove" and self.part not in COMPONENTS:
-            raise ValueError(f"only a component can be removed, and {self.part} is none")
+            hint = did_you_mean(str(self.part), COMPONENTS, f"They are {', '.join(COMPONENTS)}.")
+            raise ValueError(f"only a component can be removed, and {self.part} is none. {hint}")
         if any(not values for values in self.grid.values()):
             raise ValueError("every key of a grid has values")
+        for path in (path for arm in self.substitutions() for path in arm):
+            if path in _DECIDED:
+                raise ValueError(f"{path} is the same in all arms: say {_DECIDED[path]} = ...")
         arms = len(self.substitutions())
         for name in ("paper", "label"):
             given = getattr(self, name)
@@ -94,7 +129,7 @@ class Ablation(_Strict):
         """Dotted path → value, for each arm."""
         if self.part is not None:
             values = self.with_ if self.action == "replace" else ("none",)
-            return [{self.part: value} for value in values]
+            return [flat({self.part: value}) for value in values]
         if self.set:
             return [flat(self.set)]
         crossed: list[Tree] = [{}]
@@ -120,7 +155,7 @@ class Study(_Strict):
     seeds: tuple[int, ...] = Field((0,), description="Each arm is trained with each of them")
     metrics: tuple[str, ...] = Field((), description="Protocols; by default the preset's own")
     threads: int = Field(1, description="CPU threads of a run, whatever else runs", ge=1)
-    expect: VerdictName | tuple[VerdictName, ...] = Field("learned", description="Of the base")
+    expect: Verdicts = Field(("learned",), description="Of the base")
     paper: float | None = Field(None, description="The paper's top-1 of the base, in %")
     ablation: tuple[Ablation, ...] = Field((), description="What is substituted")
 
@@ -189,21 +224,42 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
     if not isinstance(base, dict):
         raise InputError(f"{where}: base is a recipe's table, or a recipe's file, not {base!r}")
     tree["base"] = base if preset is None else {**base, "preset": preset}
-    name = tree["base"].get("preset", DEFAULT_PRESET)
+    name = str(tree["base"].get("preset", DEFAULT_PRESET))
     if isinstance(tree.get("ablation"), list):
-        tree["ablation"] = [_on(each, str(name)) for each in tree["ablation"]]
+        tree["ablation"] = [
+            _on_preset(each, name, f"{where}: ablation.{i}")
+            for i, each in enumerate(tree["ablation"])
+        ]
     try:
         return Study.model_validate(tree)
     except ValidationError as error:
         raise explain(error, Study, where, "it") from None
 
 
-def _on(ablation: Any, preset: str) -> Any:
-    """The ablation with what it says on this preset in place of what it says in general."""
-    there = ablation.get("on") if isinstance(ablation, dict) else None
-    if not isinstance(there, dict) or not isinstance(there.get(preset), dict):
-        return ablation
-    return {**ablation, **there[preset]}
+def _on_preset(ablation: Any, preset: str, where: str) -> Any:
+    """The ablation with what it says on this preset in place of what it says in general.
+
+    What it says on the others is checked as well.
+    """
+    stated = ablation.get("on") if isinstance(ablation, dict) else None
+    if not isinstance(stated, dict):
+        return ablation  # the field's own check has the better message
+    chosen = ablation
+    for name, keys in stated.items():
+        try:
+            catalog().resolve("preset", name)
+        except InputError as error:
+            raise error.at(f"{where}.on") from None
+        if not isinstance(keys, dict):
+            continue
+        there = {key: value for key, value in ablation.items() if key != "on"} | keys
+        try:
+            Ablation.model_validate(there)
+        except ValidationError as error:
+            raise explain(error, Ablation, f"{where}.on.{name}", "it") from None
+        if name == preset:
+            chosen = there
+    return chosen
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from simsiam_zoo.model.build import Parts, build
 from simsiam_zoo.model.siamese import Batch, Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.recipe.sizes import data_digest
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
@@ -319,9 +319,3 @@ def monitor_ids(setup: Setup) -> NDArray[np.int64]:
 def evenly(total: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the ids 0 to total - 1, evenly spaced."""
     return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
-
-
-def data_digest(dataset: Dataset) -> str:
-    """One hash of the training and the test shards."""
-    digests = [dataset.train.digest, dataset.test.digest if dataset.test else "none"]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from typing import Any
 
 from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies.job import run_job
-from simsiam_zoo.studies.plan import make_plan, write_plan
+from simsiam_zoo.studies.plan import plan_study, write_plan
 from simsiam_zoo.studies.study import read_study
 
 STUDY = """
@@ -43,7 +43,7 @@ def start(folder: Path, file: Path) -> subprocess.Popen[bytes]:
 
 def undisturbed(folder: Path, file: Path) -> None:
     """The study, one run after another in this process."""
-    plan = make_plan(*read_study(str(file)))
+    plan = plan_study(*read_study(str(file)))
     write_plan(plan, folder)
     for job in plan.jobs(folder):
         assert run_job(job.folder, plan.study.metrics) == 0

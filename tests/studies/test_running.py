@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -10,14 +12,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tiny_runs import pack_digits
 
-from simsiam_zoo.errors import InputError, StoppedError
+from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.studies import running
-from simsiam_zoo.studies.job import is_complete, run_job
+from simsiam_zoo.studies.job import command, is_complete, run_job
 from simsiam_zoo.studies.launcher import LaunchError, Resources
-from simsiam_zoo.studies.plan import Job, StudyPlan, make_plan, write_plan
-from simsiam_zoo.studies.progress import View
-from simsiam_zoo.studies.results import gather
+from simsiam_zoo.studies.plan import StudyJob, StudyPlan, plan_study, write_plan
+from simsiam_zoo.studies.progress import StudyProgress
+from simsiam_zoo.studies.results import collect_results
 from simsiam_zoo.studies.running import run_study
 from simsiam_zoo.studies.study import parse_study
 
@@ -27,7 +30,7 @@ VERDICT = {"base": "learned", "gradient-none": "collapsed"}
 def plan_of(*extra: dict, seeds: Sequence[int] = (0, 1)) -> StudyPlan:
     ablation = [{"part": "gradient", "action": "remove", "expect": "collapsed"}, *extra]
     tree = {"base": {"preset": "digits"}, "seeds": list(seeds), "ablation": ablation}
-    return make_plan("played", parse_study(tree, "it"), "simsiam-zoo ablate played")
+    return plan_study("played", parse_study(tree, "it"), "simsiam-zoo ablate played")
 
 
 class Played:
@@ -92,12 +95,19 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_POLL", 0.001)
 
 
-def run(plan: StudyPlan, folder: Path, launcher: Played, jobs: int = 2) -> list[tuple[Job, int]]:
-    return run_study(plan, folder, launcher, jobs=jobs, resources=Resources(), view=View())
+def run(
+    plan: StudyPlan, folder: Path, launcher: Played, jobs: int = 2
+) -> list[tuple[StudyJob, int]]:
+    return run_study(
+        plan, folder, launcher, jobs=jobs, resources=Resources(), progress=StudyProgress()
+    )
 
 
 def states(folder: Path) -> dict[str, list[str]]:
-    return {arm["name"]: [each["state"] for each in arm["runs"]] for arm in gather(folder)["arms"]}
+    return {
+        arm["name"]: [each["state"] for each in arm["runs"]]
+        for arm in collect_results(folder)["arms"]
+    }
 
 
 def test_so_many_at_once_seed_by_seed_and_the_launcher_is_let_go(tmp_path: Path) -> None:
@@ -117,7 +127,7 @@ def test_what_is_complete_is_not_run_again_and_what_was_changed_is(tmp_path: Pat
     third = Played()
     run(plan_of(seeds=(0, 1, 2)), tmp_path, third)
     assert {each.rpartition("/")[2] for each in third.order} == {"seed2"}
-    (stale,) = gather(tmp_path)["stale"]
+    (stale,) = collect_results(tmp_path)["stale"]
     assert stale.startswith("jobs/predictor-none-")
 
 
@@ -129,7 +139,7 @@ def test_a_crash_a_divergence_and_an_error_stop_no_other(tmp_path: Path) -> None
 
     removed = [{"part": part, "action": "remove"} for part in ("predictor", "projector")]
     run(plan_of(*removed), tmp_path, Played(ends))
-    results = gather(tmp_path)
+    results = collect_results(tmp_path)
     arms = {arm["name"]: arm for arm in results["arms"]}
     assert states(tmp_path) == {
         "base": ["done"] * 2,
@@ -165,7 +175,7 @@ def test_figures_are_compared_with_the_base_seed_by_seed(tmp_path: Path) -> None
         tmp_path,
         Played(),
     )
-    base, removed, same = gather(tmp_path)["arms"]
+    base, removed, same = collect_results(tmp_path)["arms"]
     difference = removed["summary"]["difference"]["knn"]
     assert difference["mean"] == pytest.approx(-0.3)
     assert difference["high"] - difference["low"] == pytest.approx(0, abs=1e-9)
@@ -244,7 +254,85 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(InputError, match="no study"):
         run(plan_of(), tmp_path, Played())
-    assert {path.name for path in tmp_path.iterdir()} <= {"precious.txt", "lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"precious.txt"}
+
+
+def only_job(plan: StudyPlan, folder: Path) -> Path:
+    write_plan(plan, folder)
+    return next(iter(plan.jobs(folder))).folder
+
+
+def test_a_run_whose_result_is_damaged_or_gone_is_run_again(tmp_path: Path) -> None:
+    plan = plan_of(seeds=(0,))
+    folder = only_job(plan, tmp_path)
+    complete(folder)
+    assert is_complete(folder, ())
+    result = folder / "run" / "result.json"
+    whole = json.loads(result.read_text())
+    for text in ("{torn", "[]", json.dumps({**whole, "figures": [{"top1": "high"}]})):
+        result.write_text(text)
+        assert not is_complete(folder, ())
+        (run_of_base,) = collect_results(tmp_path)["arms"][0]["runs"]
+        assert run_of_base["state"] == "failed"
+        assert "result.json is damaged" in run_of_base["error"]
+    result.unlink()
+    assert not is_complete(folder, ())
+    launcher = Played()
+    run(plan, tmp_path, launcher)
+    assert len(launcher.order) == 2
+    assert states(tmp_path)["base"] == ["done"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda plan: "{torn",
+        lambda plan: "[]",
+        lambda plan: json.dumps({**plan, "seeds": "all"}),
+        lambda plan: json.dumps({**plan, "arms": []}),
+        lambda plan: json.dumps({**plan, "arms": [{**plan["arms"][0], "key": "../../x"}]}),
+        lambda plan: json.dumps({**plan, "arms": [{**plan["arms"][0], "same_as": "gone"}]}),
+        lambda plan: json.dumps({**plan, "format": 99}),
+    ],
+)
+def test_a_plan_that_is_damaged_is_told_in_words(tmp_path: Path, damage) -> None:
+    run(plan_of(seeds=(0,)), tmp_path, Played())
+    file = tmp_path / "study.json"
+    file.write_text(damage(json.loads(file.read_text())))
+    with pytest.raises(DataError, match=r"study\.json"):
+        collect_results(tmp_path)
+
+
+def test_an_arm_whose_code_was_edited_since_it_was_planned_is_not_run(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """Else one seed would be of the code before, and another of the code after."""
+    plan = plan_of(seeds=(0,))
+    folder = only_job(plan, tmp_path)
+    monkeypatch.setattr(
+        "simsiam_zoo.recipe.lock.code_of", lambda components: {"simsiam-zoo": "source edited"}
+    )
+    assert run_job(folder, ()) == 2
+    assert not (folder / "run").exists()
+    assert (
+        "this is not what the study was planned with: code.simsiam-zoo" in capsys.readouterr().err
+    )
+    assert not is_complete(folder, ())
+    anew = plan_of(seeds=(0,))  # the same command again plans it anew, in another folder
+    assert only_job(anew, tmp_path) != folder
+
+
+def test_an_arm_whose_data_was_replaced_since_it_was_planned_is_not_run(
+    tmp_path: Path, capsys
+) -> None:
+    shards = pack_digits(tmp_path / "shards", tuple("0123456789"))
+    base = {"preset": "digits", "dataset": {"name": "shards", "path": str(shards)}}
+    plan = plan_study("played", parse_study({"base": base}, "it"))
+    folder = only_job(plan, tmp_path / "study")
+    shutil.rmtree(shards)
+    pack_digits(shards, tuple("0123456789"), 160)
+    assert run_job(folder, ()) == 2
+    assert "planned with: data.digest" in capsys.readouterr().err
 
 
 def test_the_plan_says_what_a_preset_makes_meaningless_or_impossible() -> None:
@@ -257,3 +345,11 @@ def test_the_plan_says_what_a_preset_makes_meaningless_or_impossible() -> None:
     assert plan.not_run["projector-none"] == "not here"
     assert "1347" in plan.not_run["batch_size-5000"]
     assert {job.arm for job in plan.jobs(Path())} == {"base", "gradient-none", "batch_size-512"}
+
+
+def test_a_file_in_the_current_folder_hides_no_module_of_a_job(tmp_path: Path) -> None:
+    (tmp_path / "shutil.py").write_text("raise SystemExit(99)\n")
+    words = command(tmp_path / "no-such-job", ())
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "a study's job is given its folder" in done.stderr

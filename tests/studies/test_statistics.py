@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from simsiam_zoo.studies.statistics import mean_std, paired_difference
+from simsiam_zoo.studies.results import mean_std, paired_difference
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 

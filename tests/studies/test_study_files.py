@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import pack_digits
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.studies.arms import make_arms
+from simsiam_zoo.studies.plan import plan_study
 from simsiam_zoo.studies.study import flat, parse_study, read_study
 
 PRESETS = ("mnist-5k", "digits", "cifar10", "imagenet")
@@ -130,12 +132,55 @@ def test_what_decides_the_figures_decides_the_folder() -> None:
     keys = {arms_of(remove)[1].key, arms_of(remove, seeds=[1, 2])[1].key}
     assert len(keys) == 1  # the seed has a folder of its own
     assert arms_of(remove, metrics=["knn:k=3"])[1].key in keys  # measured anew, not trained anew
-    for change in ({"threads": 2}, {"base": {"preset": "digits", "optim": {"lr": 0.5}}}):
-        assert arms_of(remove, **change)[1].key not in keys
+    # Threads change the order of sums alone, and are the same in all arms.
+    assert arms_of(remove, threads=2)[1].key in keys
+    changed = {"preset": "digits", "optim": {"lr": 0.5}}
+    assert arms_of(remove, base=changed)[1].key not in keys
     operational = {"preset": "digits", "logging": {"interval_steps": 1}}
     assert arms_of(remove, base=operational)[1].key in keys
 
 
+def test_other_data_is_another_arm(tmp_path: Path, monkeypatch) -> None:
+    """Where the data lies is operational; what it holds is not, and two places may differ."""
+    classes = tuple("0123456789")
+    first, second = (pack_digits(tmp_path / f"{at}", classes, at) for at in (0, 160))
+    arms = {"part": "dataset.path", "action": "replace", "with": [str(first), str(second), "/no"]}
+    base = {"preset": "digits", "dataset": {"name": "shards", "path": str(first)}}
+    _, same, other, missing = arms_of(arms, base=base)
+    assert same.same_as == "base"
+    assert other.same_as is None
+    assert missing.same_as is None
+    assert missing.dataset is None
+
+
+def test_an_arm_that_equals_a_skipped_one_is_run_itself() -> None:
+    skipped = {"part": "gradient", "action": "remove", "skip": "not now"}
+    plan = plan_study("it", parse_study({"base": DIGITS, "ablation": [skipped, REMOVE]}, "it"))
+    _, first, second = plan.arms
+    assert (first.skip, second.same_as) == ("not now", None)
+    assert [job.arm for job in plan.jobs(Path())] == ["base", second.name]
+
+
+def test_a_substitution_lies_on_the_base_as_a_layer() -> None:
+    base = {**DIGITS, "predictor.hidden_dim": 64, "training": {"epochs": 3, "batch_size": 32}}
+    table = {"part": "training", "action": "replace", "with": {"epochs": 5}}
+    _, removed, longer = arms_of({"part": "predictor", "action": "remove"}, table, base=base)
+    assert removed.recipes[0].predictor.name == "none"
+    recipe = longer.recipes[0]
+    assert (recipe.training.epochs, recipe.training.batch_size) == (5, 32)
+    assert recipe.predictor.params["hidden_dim"] == 64
+
+
+def test_a_file_with_a_mark_of_the_byte_order_is_a_study(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_bytes('title = "Mine"\n'.encode("utf-8-sig"))
+    assert read_study(str(file))[1].title == "Mine"
+    file.write_bytes('title = "Mine"\n'.encode("utf-16"))
+    with pytest.raises(InputError, match=r"the study .*mine\.toml is not UTF-8"):
+        read_study(str(file))
+
+
+DIGITS = {"preset": "digits"}
 REMOVE = {"part": "gradient", "action": "remove"}
 
 
@@ -147,7 +192,36 @@ REMOVE = {"part": "gradient", "action": "remove"}
         ({"ablation": [{"part": "gradient", "action": "replace"}]}, "`with`"),
         ({"ablation": [{"part": "training.epochs", "action": "remove"}]}, "only a component"),
         ({"ablation": [{**REMOVE, "set": {"optim.lr": 1}}]}, "one of part, set and grid"),
-        ({"ablation": [{**REMOVE, "expect": "colapsed"}]}, "collapsed"),
+        (
+            {"ablation": [{**REMOVE, "expect": "colapsed"}]},
+            "ablation.0.expect = 'colapsed': there is no verdict 'colapsed'. Did you mean"
+            " collapsed?",
+        ),
+        ({"ablation": [REMOVE], "expect": ["learnt"]}, "Did you mean learned?"),
+        (
+            {"ablation": [{"part": "predicter", "action": "remove"}]},
+            "only a component can be removed, and predicter is none. Did you mean predictor or",
+        ),
+        ({"ablations": [REMOVE]}, "the study mine.toml: it has no key 'ablations'\n  Did you mean"),
+        ({"ablation": [{**REMOVE, "paper": float("nan")}]}, "paper"),
+        ({"ablation": [REMOVE], "paper": float("inf")}, "paper is a finite number, not inf"),
+        (
+            {"ablation": [{"set": {"training.seed": 3}}]},
+            "training.seed is the same in all arms: say seeds = ...",
+        ),
+        (
+            {"ablation": [{"part": "training", "action": "replace", "with": {"threads": 2}}]},
+            "training.threads is the same in all arms: say threads = ...",
+        ),
+        ({"ablation": [{"grid": {"training.seed": [1, 2]}}]}, "say seeds = ..."),
+        (
+            {"ablation": [{**REMOVE, "on": {"minst-5k": {"skip": "no"}}}]},
+            "ablation.0.on: unknown preset 'minst-5k'",
+        ),
+        (
+            {"ablation": [{**REMOVE, "on": {"imagenet": {"skpi": "no"}}}]},
+            "ablation.0.on.imagenet: it has no key 'skpi'\n  Did you mean skip?",
+        ),
         (
             {"ablation": [{"grid": {"optim.lr": [1, 2]}, "paper": [1.0]}]},
             "paper has 1 entries for 2 arms",
@@ -168,6 +242,7 @@ def test_what_a_study_says_wrongly_is_told_before_anything_runs(tree, says) -> N
     with pytest.raises(InputError) as told:
         make_arms(parse_study(tree, "the study mine.toml"))
     assert says in str(told.value)
+    assert str(told.value).count("mine.toml") <= 1
 
 
 def test_flat_keeps_what_names_a_component_together() -> None:

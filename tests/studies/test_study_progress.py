@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from simsiam_zoo.studies.plan import Job, make_plan
-from simsiam_zoo.studies.progress import PlainView, newest, table
+from simsiam_zoo.studies.plan import StudyJob, plan_study
+from simsiam_zoo.studies.progress import StudyLines, jobs_table, newest
 from simsiam_zoo.studies.running import Running
 from simsiam_zoo.studies.study import parse_study
 
 
-def jobs(folder: Path, seeds: int = 20) -> list[Job]:
+def jobs(folder: Path, seeds: int = 20) -> list[StudyJob]:
     remove = {"part": "gradient", "action": "remove", "label": "[bold]no stop[/bold]\x1b[31m"}
     tree = {"base": {"preset": "digits"}, "seeds": range(seeds), "ablation": [remove]}
-    return list(make_plan("seen", parse_study(tree, "it")).jobs(folder))
+    return list(plan_study("seen", parse_study(tree, "it")).jobs(folder))
 
 
-def written(job: Job, *rows: dict) -> None:
+def written(job: StudyJob, *rows: dict) -> None:
     job.run.mkdir(parents=True)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (job.run / "metrics.jsonl").write_text(text + '{"step": 9, "lo')  # a line half written
@@ -29,7 +29,7 @@ def written(job: Job, *rows: dict) -> None:
 def shown(state: Running, width: int, height: int) -> list[str]:
     screen = io.StringIO()
     console = Console(file=screen, width=width, height=height)
-    console.print(table(state, height))
+    console.print(jobs_table(state, height))
     return screen.getvalue().splitlines()
 
 
@@ -63,7 +63,7 @@ def test_the_table_fits_its_terminal_and_what_runs_is_always_in_it(tmp_path: Pat
 def test_plain_lines_tell_each_end_once(tmp_path: Path) -> None:
     queue = jobs(tmp_path, 2)
     stream = io.StringIO()
-    view, state = PlainView(stream), Running()
+    view, state = StudyLines(stream), Running()
     state.ended = [(queue[0], 0)]
     state.waiting.extend(queue[1:])
     view.show(state)
