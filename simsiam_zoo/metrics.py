@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,7 +41,7 @@ class Metric:
 
     def member(self, column: str) -> str:
         """What tells a column of a family from the others: `backbone` of `lr_backbone`."""
-        return column.removeprefix(self.key).replace("_", " and ") or column
+        return re.sub(r"(?<=\d)_(?=\d)", " and ", column.removeprefix(self.key)) or column
 
     def _has(self, column: str) -> bool:
         return self.family and column.startswith(self.key)

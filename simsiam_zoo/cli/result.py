@@ -9,7 +9,7 @@ from simsiam_zoo.cli.text import columns, print_heading, print_line
 
 _FILES = {
     "result.json": "these figures",
-    "curves.png": "loss, std, effective rank and kNN over the run",
+    "curves.svg": "loss, std, effective rank and kNN over the run",
     "metrics.jsonl": "the same as numbers",
     "recipe.toml": "the whole recipe; feed it back with --recipe",
     "lock.toml": "who supplied each part, and which versions",

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from simsiam_zoo.report.study_view import DONE, FAILED, RUNNING, Arm, View
+from simsiam_zoo.report.study import DONE, FAILED, RUNNING, ReportArm, StudyView
 from simsiam_zoo.report.text import (
     NARROW,
     between,
     count,
     listing,
     percent,
+    plus_minus,
     points,
     quoted,
-    spread,
 )
 
-NO = "no verdict"
 _BAD = ("collapsed", "diverged")
 
 
-def answer(study: View) -> list[str]:
+def answer(study: StudyView) -> list[str]:
     """The sentences: what came out as expected, what collapsed, the base, the differences."""
     told = [_expectations(study), *_fallen(study), *_failed(study), _base(study)]
     told += _differences(study)
     return [sentence for sentence in told if sentence]
 
 
-def progress(study: View) -> str | None:
+def progress(study: StudyView) -> str | None:
     """What is not done yet; None where every run has come to an end."""
     states = [run.state for _, run in study.runs]
     done, running = states.count(DONE), states.count(RUNNING)
@@ -39,7 +38,7 @@ def progress(study: View) -> str | None:
     return f"{text} ({', '.join(f'{n} {state}' for state, n in others.items())})."
 
 
-def warnings(study: View) -> list[tuple[str, list[str]]]:
+def warnings(study: StudyView) -> list[tuple[str, list[str]]]:
     """Each arm's warnings, once: (warning, labels of the arms it holds for)."""
     found: dict[str, list[str]] = {}
     for arm in study.arms:
@@ -48,7 +47,7 @@ def warnings(study: View) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def not_run(study: View) -> list[tuple[str, list[str]]]:
+def not_run(study: StudyView) -> list[tuple[str, list[str]]]:
     """Why what was not run, once: (why, the runs). Failed runs, which are shown, are left out."""
     labels = {arm.name: arm.label for arm in study.arms}
     failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
@@ -60,7 +59,7 @@ def not_run(study: View) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def notes(study: View) -> list[str]:
+def notes(study: StudyView) -> list[str]:
     """The study's notes but for the arms' `warnings`; with one seed, one of them says so."""
     of_arms = {f"{arm.label}: {warning}" for arm in study.arms for warning in arm.warnings}
     found = [note for note in dict.fromkeys(study.notes) if note not in of_arms]
@@ -70,7 +69,7 @@ def notes(study: View) -> list[str]:
     return found
 
 
-def _expectations(study: View) -> str:
+def _expectations(study: StudyView) -> str:
     stated = [arm for arm in study.arms if arm.expect]
     if not stated:
         return ""
@@ -79,17 +78,19 @@ def _expectations(study: View) -> str:
     open_ = len(stated) - len(met) - len(missed)
     text = f"Of {count(len(stated), 'arm')} with an expectation, {len(met)} came out as expected"
     if missed:
-        cases = [
-            f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {outcome(arm) or NO})"
-            for arm in missed
-        ]
+        cases = [_missed(arm) for arm in missed]
         text += f" and {len(missed)} did not: {listing(cases)}"
     if open_:
         text += f"; {open_} {'has' if open_ == 1 else 'have'} no verdict yet"
     return text + "."
 
 
-def _fallen(study: View) -> list[str]:
+def _missed(arm: ReportArm) -> str:
+    found = verdict_text(arm) or "no verdict"
+    return f"{quoted(arm.label)} (expected {' or '.join(arm.expect)}, found {found})"
+
+
+def _fallen(study: StudyView) -> list[str]:
     told = []
     for verdict in _BAD:
         fallen = [arm for arm in study.arms if arm.verdicts.get(verdict)]
@@ -101,30 +102,30 @@ def _fallen(study: View) -> list[str]:
     return told
 
 
-def _case(arm: Arm, verdict: str) -> str:
+def _case(arm: ReportArm, verdict: str) -> str:
     runs, total = arm.verdicts[verdict], sum(arm.verdicts.values())
     name = quoted(arm.label)
     return name if runs == total else f"{name} ({runs} of {count(total, 'seed')})"
 
 
-def _failed(study: View) -> list[str]:
+def _failed(study: StudyView) -> list[str]:
     failed = [quoted(a.label) for a in study.arms if any(run.state == FAILED for run in a.runs)]
     return [f"Failed: {listing(failed)}; the log's end stands below."] if failed else []
 
 
-def _base(study: View) -> str:
+def _base(study: StudyView) -> str:
     base, main = study.base, study.main
     if base is None or main is None or main not in base.metrics:
         return ""
     figure = base.metrics[main]
-    text = f"The base has {main} {spread(figure.mean, figure.std, 1, 100)}{NARROW}%"
+    text = f"The base has {main} {plus_minus(figure.mean, figure.std, 1, 100)}{NARROW}%"
     others = [f"{name} {percent(share)}" for name, share in baselines(base, main).items()]
     if others:
         text += f" (without training: {listing(others)})"
     return text + "."
 
 
-def _differences(study: View) -> list[str]:
+def _differences(study: StudyView) -> list[str]:
     main = study.main
     if main is None:
         return []
@@ -148,7 +149,7 @@ def _differences(study: View) -> list[str]:
     return told
 
 
-def baselines(arm: Arm, metric: str) -> dict[str, float]:
+def baselines(arm: ReportArm, metric: str) -> dict[str, float]:
     """Mean over seeds of what networks that were not trained reach."""
     shares: dict[str, list[float]] = {}
     for run in arm.shown_runs:
@@ -158,7 +159,7 @@ def baselines(arm: Arm, metric: str) -> dict[str, float]:
     return {network: sum(each) / len(each) for network, each in shares.items()}
 
 
-def outcome(arm: Arm) -> str:
+def verdict_text(arm: ReportArm) -> str:
     """The arm's verdict; of several, how many seeds have which."""
     if len(arm.verdicts) > 1:
         return ", ".join(f"{n} {verdict}" for verdict, n in arm.verdicts.items())

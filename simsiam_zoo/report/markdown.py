@@ -5,32 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from simsiam_zoo.report import answer, text
-from simsiam_zoo.report import tables as rows
+from simsiam_zoo.report import answer, tables, text
+from simsiam_zoo.report.study import StudyView
+from simsiam_zoo.report.study_charts import PLOTS
 from simsiam_zoo.report.study_page import wall_time
-from simsiam_zoo.report.study_view import View
 
 _ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
 _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
 
-PLOTS = {
-    "top1.png": "Top-1 of each arm",
-    "figure2.png": "Gradient policies, as in the paper's figure 2",
-    "curves.png": "Curves of loss, std × √d and kNN",
-}
 
-
-def render_markdown(study: View, plots: Sequence[str]) -> str:
+def render_markdown(study: StudyView, plots: Sequence[str]) -> str:
     """The text.
 
     Args:
-        study: as `reading.view` gives it.
+        study: as `read_study` gives it.
         plots: names of the files in `plots/`.
     """
     blocks = [f"# {escape(study.title)}", *_asked(study), *_top(study)]
     if study.arms:
-        columns = [_head(column) for column in rows.arm_columns(study)]
-        table = _table(columns, rows.arm_columns(study), rows.arm_rows(study))
+        columns = [_head(column) for column in tables.arm_columns(study)]
+        table = _table(columns, tables.arm_columns(study), tables.arm_rows(study))
         blocks += ["## Arms", table, _READING]
     for name in PLOTS:
         if name in plots:
@@ -73,14 +67,14 @@ _READING = (
 )
 
 
-def _asked(study: View) -> list[str]:
+def _asked(study: StudyView) -> list[str]:
     words = [f"study {escape(study.study)}"] if study.study else []
     words += [f"preset {escape(study.preset)}"] if study.preset else []
     asked = [escape(part) for part in study.description.split("\n\n") if part.strip()]
     return [*([f"simsiam-zoo, {', '.join(words)}"] if words else []), *asked]
 
 
-def _top(study: View) -> list[str]:
+def _top(study: StudyView) -> list[str]:
     progress = answer.progress(study)
     found = [f"**{escape(progress)}**"] if progress else []
     told = " ".join(escape(sentence) for sentence in answer.answer(study))
@@ -93,26 +87,26 @@ def _top(study: View) -> list[str]:
     return [*found, *([_list(notes)] if notes else [])]
 
 
-def _head(column: rows.Column) -> str:
+def _head(column: tables.Column) -> str:
     if not column.group:
         return escape(column.title)
     note = f"<br>{escape(column.note)}" if column.note else ""
     return f"{escape(column.title)}<br>{escape(column.group)}{note}"
 
 
-def _table(heads: list[str], columns: list[rows.Column], table: list[list[rows.Cell]]) -> str:
+def _table(heads: list[str], columns: list[tables.Column], table: list[list[tables.Cell]]) -> str:
     lines = [heads, ["---:" if column.number else "---" for column in columns]]
     for cells in table:
         lines.append([_cell(cell) for cell in cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(cell: rows.Cell) -> str:
+def _cell(cell: tables.Cell) -> str:
     note = f"<br><sub>{escape(cell.note, begins=False)}</sub>" if cell.note else ""
     return escape(cell.text, begins=False) + note
 
 
-def _differences(study: View) -> list[str]:
+def _differences(study: StudyView) -> list[str]:
     lines = [
         f"| {escape(arm.label)} | {escape(path)} | {escape(of_base)} | {escape(own)} |"
         for arm in study.arms
@@ -122,7 +116,7 @@ def _differences(study: View) -> list[str]:
     return ["## Recipe differences", "\n".join(head + lines)] if lines else []
 
 
-def _failed(study: View) -> list[str]:
+def _failed(study: StudyView) -> list[str]:
     blocks = []
     for arm, run in study.runs:
         if run.error:
@@ -131,7 +125,7 @@ def _failed(study: View) -> list[str]:
     return ["## Failed runs", *blocks] if blocks else []
 
 
-def _not_run(study: View) -> list[str]:
+def _not_run(study: StudyView) -> list[str]:
     lines = [f"**{escape(', '.join(runs))}:** {escape(why)}" for why, runs in answer.not_run(study)]
     lines += [
         f"{escape(folder)} is stale: the study has no such arm any more, and nothing above is from"
@@ -141,18 +135,18 @@ def _not_run(study: View) -> list[str]:
     return ["## Not run", _list(lines)] if lines else []
 
 
-def _runs(study: View) -> list[str]:
-    columns = rows.run_columns(study)
+def _runs(study: StudyView) -> list[str]:
+    columns = tables.run_columns(study)
     if not study.runs:
         return []
-    table = _table([escape(c.title) for c in columns], columns, rows.run_rows(study))
+    table = _table([escape(c.title) for c in columns], columns, tables.run_rows(study))
     return ["## Every run", f"<details><summary>{len(study.runs)} runs</summary>", table, _END]
 
 
 _END = "</details>"
 
 
-def _provenance(study: View) -> list[str]:
+def _provenance(study: StudyView) -> list[str]:
     lines = []
     for group, pairs in study.provenance:
         values = [f"{escape(key)} {escape(value)}".strip() for key, value in pairs]

@@ -15,23 +15,29 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from simsiam_zoo.charts.plots import page_marks
+from simsiam_zoo.charts.sheet import page_css
 
-def render_offline(package: str, name: str, **values: Any) -> str:
-    """Render `template/NAME.html` of a package.
 
-    The template is given `css` and `js`, which it puts inside, from `NAME.css` and `NAME.js` beside
-    it, and `policy` for its meta element.
+def render_offline(name: str, **values: Any) -> str:
+    """Render `template/NAME.html`.
+
+    The template is given `css` and `js`, which it puts inside, from `page.css` and `NAME.css`,
+    `NAME.js` beside it and the style of charts; `policy` for its meta element; and
+    `marks`, the symbols of verdicts.
     """
-    css, js = _text(package, f"{name}.css"), _text(package, f"{name}.js")
+    css = page_css() + _text("page.css") + _text(f"{name}.css")
+    js = _text(f"{name}.js")
     environment = Environment(
-        loader=PackageLoader(package, "template"),
+        loader=PackageLoader("simsiam_zoo.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     template = environment.get_template(f"{name}.html")
-    return template.render(policy=policy(css, js), css=Markup(css), js=Markup(js), **values)
+    own = {"css": Markup(css), "js": Markup(js), "marks": Markup(page_marks())}
+    return template.render(policy=policy(css, js), **own, **values)
 
 
 def policy(css: str, js: str) -> str:
@@ -46,5 +52,5 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _text(package: str, name: str) -> str:
-    return (resources.files(package) / "template" / name).read_text("utf-8")
+def _text(name: str) -> str:
+    return (resources.files("simsiam_zoo.report") / "template" / name).read_text("utf-8")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.charts import Chart, draw_charts, hover
+from simsiam_zoo.charts.lines import Chart, run_charts
 from simsiam_zoo.report.collect import NEIGHBORS, K, Map, Sight, T
 from simsiam_zoo.report.offline import render_offline
 from simsiam_zoo.training.run import Run
@@ -31,9 +32,8 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
     Raises:
         DataError: a file of the run is damaged.
     """
-    charts = draw_charts(run.metrics)
+    charts = run_charts(run.metrics)
     return render_offline(
-        "simsiam_zoo.report",
         "run",
         title=run.folder.resolve().name,
         run=run,
@@ -41,7 +41,10 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
         evidence=_evidence(run),
         figures=_figures(run),
         notes=notes,
-        charts=charts,
+        charts=[
+            (chart, Markup(chart.svg(f"c{n}", chart.summary(), "line")))
+            for n, chart in enumerate(charts)
+        ],
         sight=sight,
         dots=_dots(sight.map) if sight else [],
         map_size=_map_size(sight.map) if sight else (0, 0),
@@ -163,11 +166,12 @@ def _files(run: Run) -> list[tuple[str, str]]:
 
 def _data(charts: Sequence[Chart], sight: Sight | None) -> dict[str, Any]:
     """What the script reads."""
+    charted = [{"lines": chart.hover()} for chart in charts]
     if sight is None:
-        return {"charts": hover(charts), "map": None}
+        return {"charts": charted, "map": None}
     names = sight.classes
     return {
-        "charts": hover(charts),
+        "charts": charted,
         "map": {
             "points": _pixels(sight.map),
             "labels": sight.map.labels,

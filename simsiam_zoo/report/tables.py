@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simsiam_zoo.report.answer import outcome
-from simsiam_zoo.report.study_view import DONE, Arm, ArmRun, Figure, View
+from simsiam_zoo.report.answer import verdict_text
+from simsiam_zoo.report.study import DONE, ArmRun, ReportArm, SeedMean, StudyView
 from simsiam_zoo.report.text import (
     MISSING,
     NARROW,
@@ -14,11 +14,11 @@ from simsiam_zoo.report.text import (
     duration,
     fixed,
     general,
+    plus_minus,
     points,
-    spread,
 )
 
-SPREAD = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
+STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cell:
 EMPTY = Cell(MISSING)
 
 
-def arm_columns(study: View) -> list[Column]:
+def arm_columns(study: StudyView) -> list[Column]:
     """Heads of the table of arms; the first column names the row."""
     columns = [
         Column("Arm", number=False),
@@ -64,7 +64,7 @@ def arm_columns(study: View) -> list[Column]:
         columns.append(Column("From base", group, note))
     return [
         *columns,
-        Column(SPREAD, note="of z/|z|"),
+        Column(STD_TITLE, note="of z/|z|"),
         Column("Effective rank", note="of z"),
         Column("Verdict", number=False),
         Column("Expectation", number=False),
@@ -72,12 +72,12 @@ def arm_columns(study: View) -> list[Column]:
     ]
 
 
-def arm_rows(study: View) -> list[list[Cell]]:
+def arm_rows(study: StudyView) -> list[list[Cell]]:
     """A row of cells for each arm, under `arm_columns`."""
     return [_arm_row(study, arm) for arm in study.arms]
 
 
-def run_columns(study: View) -> list[Column]:
+def run_columns(study: StudyView) -> list[Column]:
     """Heads of the table of runs."""
     return [
         Column("Arm", number=False),
@@ -85,7 +85,7 @@ def run_columns(study: View) -> list[Column]:
         Column("State", number=False),
         *(Column(f"{metric}, %") for metric in study.metrics),
         Column("Loss"),
-        Column(SPREAD),
+        Column(STD_TITLE),
         Column("Effective rank"),
         Column("Verdict and evidence", number=False),
         Column("Steps"),
@@ -93,12 +93,12 @@ def run_columns(study: View) -> list[Column]:
     ]
 
 
-def run_rows(study: View) -> list[list[Cell]]:
+def run_rows(study: StudyView) -> list[list[Cell]]:
     """A row of cells for each run, under `run_columns`."""
     return [_run_row(study, arm, run) for arm, run in study.runs]
 
 
-def _measured(study: View, metric: str) -> str:
+def _measured(study: StudyView, metric: str) -> str:
     """`version 2, 1,000 test images`."""
     versions, images = study.versions(metric), study.images(metric)
     words = [f"version {' and '.join(map(str, versions))}"] if versions else []
@@ -108,7 +108,7 @@ def _measured(study: View, metric: str) -> str:
     return ", ".join(words)
 
 
-def _arm_row(study: View, arm: Arm) -> list[Cell]:
+def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
     row = [
         Cell(arm.label, "the base" if arm.is_base else "", sort=arm.label),
         Cell(arm.substituted or MISSING, sort=arm.substituted or None),
@@ -123,18 +123,18 @@ def _arm_row(study: View, arm: Arm) -> list[Cell]:
         *row,
         _figure(arm.std_sqrt_d, 2, arm),
         _figure(arm.effective_rank, 1, arm),
-        Cell(outcome(arm) or MISSING, sort=outcome(arm) or None, verdict=mark(arm)),
+        Cell(verdict_text(arm) or MISSING, sort=verdict_text(arm) or None, verdict=arm_mark(arm)),
         _expectation(arm),
         paper,
     ]
 
 
-def mark(arm: Arm) -> str | None:
+def arm_mark(arm: ReportArm) -> str | None:
     """Which mark stands for the arm: its verdict, or `mixed`."""
-    return "mixed" if len(arm.verdicts) > 1 else outcome(arm) or None
+    return "mixed" if len(arm.verdicts) > 1 else verdict_text(arm) or None
 
 
-def _seeds(arm: Arm) -> Cell:
+def _seeds(arm: ReportArm) -> Cell:
     if not arm.shown_runs:
         return Cell(MISSING, "not run")
     if arm.same_as is not None:
@@ -143,15 +143,15 @@ def _seeds(arm: Arm) -> Cell:
     return Cell(f"{arm.done} of {arm.asked}", ", ".join(others), arm.done)
 
 
-def _figure(figure: Figure | None, digits: int, arm: Arm, scale: float = 1.0) -> Cell:
+def _figure(figure: SeedMean | None, digits: int, arm: ReportArm, scale: float = 1.0) -> Cell:
     if figure is None:
         return EMPTY
     fewer = figure.n is not None and figure.n < arm.done
     note = count(figure.n or 0, "seed") if fewer else ""
-    return Cell(spread(figure.mean, figure.std, digits, scale), note, figure.mean)
+    return Cell(plus_minus(figure.mean, figure.std, digits, scale), note, figure.mean)
 
 
-def _difference(arm: Arm, metric: str) -> Cell:
+def _difference(arm: ReportArm, metric: str) -> Cell:
     found = arm.difference.get(metric)
     if found is None or arm.is_base:
         return EMPTY
@@ -160,7 +160,7 @@ def _difference(arm: Arm, metric: str) -> Cell:
     return Cell(points(found.mean), note, found.mean)
 
 
-def _expectation(arm: Arm) -> Cell:
+def _expectation(arm: ReportArm) -> Cell:
     if not arm.expect:
         return EMPTY
     note = f"expected {' or '.join(arm.expect)}"
@@ -170,7 +170,7 @@ def _expectation(arm: Arm) -> Cell:
     return Cell(f"{'✓' if arm.as_expected else '✗'} {text}", note, text)
 
 
-def _run_row(study: View, arm: Arm, run: ArmRun) -> list[Cell]:
+def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
     ended = "" if run.exit_code in (None, 0) else f"exit code {run.exit_code}"
     row = [Cell(arm.label), Cell(str(run.seed)), Cell(run.state, ended)]
     for metric in study.metrics:

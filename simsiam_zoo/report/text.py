@@ -64,7 +64,7 @@ def fixed(value: float, digits: int, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def spread(mean: float | None, std: float | None, digits: int = 2, scale: float = 1.0) -> str:
+def plus_minus(mean: float | None, std: float | None, digits: int = 2, scale: float = 1.0) -> str:
     """`95.5 ± 0.4`; without a standard deviation the mean alone."""
     if mean is None:
         return MISSING

@@ -1,22 +1,63 @@
-"""Write all files of a report, each whole or not at all."""
+"""Write all files of a study's report, each whole or not at all.
+
+`results.csv` has a row for each arm with each seed, to be read by a program:
+
+| column | |
+| --- | --- |
+| `arm`, `label`, `part`, `is_base` | of the arm |
+| `same_as` | the arm that this one equals, or `base`: its rows repeat that one's figures |
+| `substitution` | JSON: recipe path to value |
+| `seed`, `state`, `exit_code` | of the run |
+| `verdict`, `expect`, `as_expected` | the run's; those expected of the arm; its outcome |
+| `paper` | top-1 in per cent, as the paper states it |
+| `top1 PROTOCOL`, `test_images PROTOCOL` | share, 0 to 1; of how many images |
+| `NETWORK top1 PROTOCOL` | the same of the untrained network and of raw pixels |
+| `std_sqrt_d`, `effective_rank`, `loss` | of the embeddings at the end; of the last steps |
+| `steps`, `seconds`, `identity`, `folder` | of the run |
+| `reason`, `error` | what decided the verdict; how the run failed |
+
+Empty where nothing was measured. Text that a spreadsheet would take for a formula (it begins with
+`=`, `+`, `-`, `@`, and is no number) is preceded by an apostrophe.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report.csv_file import results_csv
-from simsiam_zoo.report.reading import view
-from simsiam_zoo.report.study_curves import read_curves
+from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_study
+from simsiam_zoo.report.study_charts import PLOTS, plot_files, read_curves
+from simsiam_zoo.report.text import line
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.results import collect_results, write_results
 
+Value = str | int | float | bool | None
 
-def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write `report.html`, `report.md`, `results.csv` and `plots/*.png` of a study.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
-    Figures, arms or runs that are missing are left out or named: it works while arms still run.
+
+def publish(folder: Path) -> dict[str, Any]:
+    """Gather a study's results and write them and the report anew; also while arms still run.
+
+    Raises:
+        InputError: there is no study, or the folder cannot be written.
+        DataError: its plan is damaged.
+    """
+    results = collect_results(folder)
+    write_results(results, folder)
+    write_study_report(results, folder)
+    return results
+
+
+def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study.
+
+    Numbers, arms or runs that are missing are left out or named: it works while arms still run. A
+    plot of an earlier report that has nothing now is removed.
 
     Args:
         results: what `results.json` holds.
@@ -30,18 +71,21 @@ def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
     """
     # slow to import, and needed by nobody who only runs a study
     from simsiam_zoo.report.markdown import render_markdown
-    from simsiam_zoo.report.plots import draw_plots
-    from simsiam_zoo.report.study_page import render
+    from simsiam_zoo.report.study_page import render_study
 
-    study = view(results)
+    study = read_study(results)
     curves = read_curves(study, folder)
+    plots = plot_files(study, curves)
+    texts = {
+        "report.html": render_study(study, curves),
+        "report.md": render_markdown(study, list(plots)),
+        "results.csv": results_csv(study),
+    }
+    texts |= {f"plots/{name}": svg for name, svg in plots.items()}
     try:
-        plots = draw_plots(study, curves, folder / "plots")
-        texts = {
-            "report.md": render_markdown(study, [path.name for path in plots]),
-            "results.csv": results_csv(study),
-            "report.html": render(study, curves),
-        }
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        for name in PLOTS.keys() - plots.keys():
+            (folder / "plots" / name).unlink(missing_ok=True)
         for name, text in texts.items():
             atomic_write_text(folder / name, text)
     except OSError as error:
@@ -49,17 +93,78 @@ def write_report(results: dict[str, Any], folder: Path) -> list[Path]:
             f"the report in {folder} cannot be written: {error.strerror}",
             "Make room there, then say simsiam-zoo report and the folder.",
         ) from None
-    return [folder / "report.html", folder / "report.md", folder / "results.csv", *plots]
+    return [folder / name for name in texts]
 
 
-def publish(folder: Path) -> dict[str, Any]:
-    """Gather a study's results and write them and the report anew; also while arms still run.
+def results_csv(study: StudyView) -> str:
+    """The whole file; figures are written so that they read back as the very same numbers."""
+    rows = [_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([_safe(name) for name in _names(study)])
+    for row in rows:
+        writer.writerow([_safe(row.get(name)) for name in _names(study)])
+    return file.getvalue()
 
-    Raises:
-        InputError: there is no study, or the folder cannot be written.
-        DataError: its plan is damaged.
-    """
-    results = collect_results(folder)
-    write_results(results, folder)
-    write_report(results, folder)
-    return results
+
+def _names(study: StudyView) -> list[str]:
+    measured = [f"{what} {m}" for m in study.metrics for what in ("top1", "test_images")]
+    networks = dict.fromkeys(name for _, run in study.runs for name in run.baselines)
+    baselines = [f"{network} top1 {m}" for network in networks for m in study.metrics]
+    return [
+        *("arm", "label", "part", "is_base", "same_as", "substitution"),
+        *("seed", "state", "exit_code", "verdict", "expect", "as_expected", "paper"),
+        *measured,
+        *baselines,
+        *("std_sqrt_d", "effective_rank", "loss"),
+        *("steps", "seconds", "identity", "folder", "reason", "error"),
+    ]
+
+
+def _row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Value]:
+    row: dict[str, Value] = {
+        "arm": arm.name,
+        "label": arm.label,
+        "part": arm.part,
+        "is_base": arm.is_base,
+        "same_as": arm.same_as,
+        "substitution": json.dumps(arm.substitution, ensure_ascii=False),
+        "seed": run.seed,
+        "state": run.state,
+        "exit_code": run.exit_code,
+        "verdict": run.verdict,
+        "expect": " or ".join(arm.expect),
+        "as_expected": arm.as_expected,
+        "paper": arm.paper,
+        "std_sqrt_d": run.std_sqrt_d,
+        "effective_rank": run.effective_rank,
+        "loss": run.loss,
+        "steps": run.steps,
+        "seconds": run.seconds,
+        "identity": run.identity,
+        "folder": line(run.folder),
+        "reason": run.reason,
+        "error": run.error,
+    }
+    for metric in study.metrics:
+        row[f"top1 {metric}"] = run.top1.get(metric)
+        row[f"test_images {metric}"] = run.images.get(metric)
+        for network, shares in run.baselines.items():
+            row[f"{network} top1 {metric}"] = shares.get(metric)
+    return row
+
+
+def _safe(value: Value) -> Value:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.lstrip().startswith(_FORMULA) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

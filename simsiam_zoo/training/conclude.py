@@ -86,7 +86,7 @@ def conclude(setup: Setup, record: Record, progress: Progress, elapsed: float) -
         },
     }
     save_backbone(setup, record.folder / "backbone.safetensors")
-    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.png")
+    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.svg")
     record.finish(result)
     return result
 
@@ -117,7 +117,7 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
         "seed": setup.recipe.training.seed,
         "steps": step,
     }
-    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.png")
+    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.svg")
     record.finish(result)
 
 

@@ -1,6 +1,6 @@
 """What a run leaves behind, in one folder.
 
-    recipe.toml  lock.toml  metrics.jsonl  result.json  curves.png  damaged.jsonl
+    recipe.toml  lock.toml  metrics.jsonl  result.json  curves.svg  damaged.jsonl
     checkpoints/last.pt     backbone.safetensors
 
 Every file is written whole or not at all, but for `metrics.jsonl` and `damaged.jsonl` (there only

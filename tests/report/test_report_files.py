@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,41 +20,47 @@ from made_results import (
     made_study,
     write_metrics,
 )
-from PIL import Image
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report.panels import draw, limits, thinned
-from simsiam_zoo.report.reading import view
-from simsiam_zoo.report.study_curves import KNN as KNN_CURVES
-from simsiam_zoo.report.study_curves import LOSS, STD, read_curves, read_rows, steps_per_epoch
-from simsiam_zoo.report.write import write_report
+from simsiam_zoo.metrics import LOSS, STD, TOP1
+from simsiam_zoo.report.study import read_study
+from simsiam_zoo.report.study_charts import (
+    curve_charts,
+    read_curves,
+    read_rows,
+    steps_per_epoch,
+    thinned,
+)
+from simsiam_zoo.report.write import write_study_report
 
 
 def test_all_files_are_written_and_nothing_else_is_left(tmp_path):
     results = five_parts(2)
     write_metrics(results, tmp_path)
-    written = write_report(results, tmp_path)
+    written = write_study_report(results, tmp_path)
     names = {"report.html", "report.md", "results.csv"}
-    plots = {"plots/top1.png", "plots/figure2.png", "plots/curves.png"}
+    plots = {"plots/top1.svg", "plots/figure2.svg", "plots/curves.svg"}
     assert {str(path.relative_to(tmp_path)) for path in written} == names | plots
     there = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert {name for name in there if not name.startswith("jobs/")} == names | plots
     for path in written:
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                assert image.width == 1600  # two dots for each of 800 px
+        if path.suffix == ".svg":
+            root = ElementTree.parse(path).getroot()
+            assert root.tag == "{http://www.w3.org/2000/svg}svg"
+            assert float(root.get("width")) <= 1000  # its text is read where a page is 880 px wide
+            assert "var(" not in path.read_text("utf-8")  # many viewers know no variables
 
 
 def test_a_plot_that_has_nothing_any_more_is_removed(tmp_path):
     results = five_parts(1)
     results["arms"] = results["arms"][:2]
     write_metrics(results, tmp_path, epochs=1)
-    write_report(results, tmp_path)
-    assert (tmp_path / "plots" / "figure2.png").exists()
+    write_study_report(results, tmp_path)
+    assert (tmp_path / "plots" / "figure2.svg").exists()
     del results["arms"][1]
-    written = write_report(results, tmp_path)
-    assert not (tmp_path / "plots" / "figure2.png").exists()
-    assert tmp_path / "plots" / "curves.png" in written
+    written = write_study_report(results, tmp_path)
+    assert not (tmp_path / "plots" / "figure2.svg").exists()
+    assert tmp_path / "plots" / "curves.svg" in written
 
 
 def _without(*keys):
@@ -116,7 +123,7 @@ def test_missing_figures_break_nothing(tmp_path, change):
     change(results)
     before = copy.deepcopy(results)
     write_metrics({"arms": []}, tmp_path)
-    written = write_report(results, tmp_path)
+    written = write_study_report(results, tmp_path)
     assert {path.name for path in written} >= {"report.html", "report.md", "results.csv"}
     page = (tmp_path / "report.html").read_text("utf-8")
     assert not re.search(
@@ -126,31 +133,34 @@ def test_missing_figures_break_nothing(tmp_path, change):
     assert results == before or change is _not_finite  # NaN equals nothing
 
 
-def test_names_that_matplotlib_would_read_as_formulas_are_drawn(tmp_path):
-    names = ["$\\frac{$", "_hidden", "x" * 300, "日本語", "a\x00b", "\ud800"]
+def test_any_name_is_drawn_as_the_text_that_it_is(tmp_path):
+    names = ["<b>&amp;", "]]>", "x" * 300, "日本語", "a\x00b", "\ud800"]
     arms = [made_arm(name, [made_run(f"r{i}", 0, 0.8)]) for i, name in enumerate(names)]
-    results = made_study(arms, title="$\\badmacro{$")
+    results = made_study(arms, title="<svg>")
     write_metrics(results, tmp_path, epochs=1)
-    assert len(write_report(results, tmp_path)) == 5
+    assert len(write_study_report(results, tmp_path)) == 5
+    for name in ("top1.svg", "curves.svg"):
+        drawn = "".join(ElementTree.parse(tmp_path / "plots" / name).getroot().itertext())
+        assert all(label in drawn for label in ("<b>&amp;", "]]>", "xxx…", "日本語", "a\ufffdb"))
 
 
 def test_a_folder_that_cannot_be_written_is_a_users_error(tmp_path):
     (tmp_path / "report.md").mkdir()
     with pytest.raises(InputError, match="cannot be written"):
-        write_report(five_parts(1), tmp_path)
+        write_study_report(five_parts(1), tmp_path)
 
 
 def test_curves_are_read_against_epochs_and_their_mean_is_the_seeds_mean(tmp_path):
     results = made_study([made_arm("base", [made_run("base", s, 0.9) for s in range(3)])])
     write_metrics(results, tmp_path)
-    curves = read_curves(view(results), tmp_path)
-    *seeds, mean = curves[KNN_CURVES]
+    curves = read_curves(read_study(results), tmp_path)
+    *seeds, mean = curves[TOP1.key]
     assert [curve.seed for curve in seeds] == [0, 1, 2]
     assert [epoch for epoch, _ in mean.points] == list(range(1, EPOCHS + 1))
     values = np.array([[value for _, value in curve.points] for curve in seeds])
     np.testing.assert_allclose([value for _, value in mean.points], values.mean(axis=0))
-    assert {curve.steps_per_epoch for curve in curves[LOSS]} == {STEPS_PER_EPOCH}
-    assert curves[STD][0].points[0][0] == pytest.approx(1 / STEPS_PER_EPOCH)
+    assert {curve.steps_per_epoch for curve in curves[LOSS.key]} == {STEPS_PER_EPOCH}
+    assert curves[STD.key][0].points[0][0] == pytest.approx(1 / STEPS_PER_EPOCH)
 
 
 def test_a_run_that_is_being_written_is_read_up_to_its_torn_line(tmp_path):
@@ -169,7 +179,7 @@ def test_a_column_with_half_a_character_in_its_name_can_be_written(tmp_path):
     folder = tmp_path / results["arms"][0]["runs"][0]["folder"]
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 0, "top1 knn \\ud800 $": 0.5}\n')
-    write_report(results, tmp_path)
+    write_study_report(results, tmp_path)
     assert "knn \ufffd $" in (tmp_path / "report.html").read_text("utf-8")
 
 
@@ -180,14 +190,14 @@ def test_no_metrics_are_read_from_outside_of_the_study(tmp_path):
     results["arms"][0]["runs"][0]["folder"] = "../elsewhere"
     write_metrics(results, study)
     assert (tmp_path / "elsewhere" / "metrics.jsonl").exists()
-    assert not any(read_curves(view(results), study).values())
+    assert not any(read_curves(read_study(results), study).values())
 
 
 def test_many_long_curves_are_thinned_and_keep_their_peaks(tmp_path):
     arms = [made_arm(f"a{i}", [made_run(f"a{i}", s, 0.9) for s in range(5)]) for i in range(4)]
     results = made_study(arms)
     write_metrics(results, tmp_path)
-    curves = read_curves(view(results), tmp_path)[LOSS] * 30
+    curves = read_curves(read_study(results), tmp_path)[LOSS.key] * 30
     few = thinned(curves)
     assert sum(map(len, few)) <= 35_000 < sum(len(curve.points) for curve in curves)
     for curve, points in zip(curves[:20], few, strict=False):
@@ -205,13 +215,13 @@ def test_a_diverged_arm_does_not_flatten_the_others(tmp_path):
     wild.write_text(
         '{"step": 1, "epoch": 0, "loss": 1.0}\n{"step": 62, "epoch": 1, "loss": 1e30}\n'
     )
-    study = view(results)
+    study = read_study(results)
     curves = read_curves(study, tmp_path)
-    low, high, leaves = limits(study, LOSS, curves[LOSS])
-    assert (-1.2 < low < -0.9, high < 0.2, leaves) == (True, True, True)
-    chart = draw(study, curves, {0, 1})[0]
+    chart = curve_charts(study, curves, {0, 1})[0]
     assert chart.clipped
-    assert all(abs(float(y)) < 2000 for t in chart.traces for y in t.path.replace(",", " ").split())
+    assert (-1.3 < chart.y.low < -0.9, chart.y.high < 0.3) == (True, True)
+    heights = [y for line in chart.hover() for _, y, _, _ in line["points"]]
+    assert all(abs(y) < 2000 for y in heights)
 
 
 MIXED = (("base", "learned"), ("wild", "diverged"))

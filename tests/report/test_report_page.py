@@ -7,7 +7,7 @@ import re
 import pytest
 from made_results import KNN, five_parts, made_arm, made_run, write_metrics
 
-from simsiam_zoo.report.write import write_report
+from simsiam_zoo.report.write import write_study_report
 
 HOSTILE = (
     "<script>document.title='owned'</script>",
@@ -35,7 +35,7 @@ def page(tmp_path_factory):
     results["not_run"] = [{"arm": HOSTILE[0], "seed": None, "why": HOSTILE[1]}]
     results["provenance"][HOSTILE[0]] = {HOSTILE[1]: HOSTILE[2]}
     write_metrics(results, folder, epochs=3)
-    write_report(results, folder)
+    write_study_report(results, folder)
     return folder / "report.html", results
 
 
@@ -139,7 +139,7 @@ def test_a_collapsed_arm_has_a_shape_and_a_colour_of_its_own(opened):
 def test_gradient_studies_have_the_papers_figure(opened):
     browser, _ = opened
     titles = "[...document.querySelectorAll('#figure-2 figcaption b')].map(e => e.textContent)"
-    assert browser.evaluate(titles) == ["Loss", "std of z/|z| × √d", "kNN top-1 on the way, %"]
+    assert browser.evaluate(titles) == ["Loss", "std of z/|z| × √d", "Top-1 on the way, %"]
     keys = "[...document.querySelectorAll('#figure-2 .legend li')].map(e => e.textContent)"
     assert browser.evaluate(keys) == ["gradient: stop-gradient (base)", "gradient: none"]
 

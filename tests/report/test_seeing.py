@@ -7,11 +7,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
-from simsiam_zoo.charts import Chart, draw_charts, hover, thin
+from simsiam_zoo.charts.lines import LEFT, RIGHT, find_ticks, run_charts, thin
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.knn import nearest
 from simsiam_zoo.report.layout import choose, lay_out
@@ -89,24 +91,44 @@ def test_a_chart_puts_values_where_its_axis_says():
     rows = [
         {"step": 10 * i, "epoch": i, "loss": -i / 4, "gradient_norm": 10.0**i} for i in (1, 2, 4)
     ]
-    loss, norm = draw_charts(rows)
+    loss, norm = run_charts(rows)
     for chart, scale in ((loss, lambda y: y), (norm, np.log10)):
-        (low, least), (high, most) = chart.y_ticks[0], chart.y_ticks[-1]
-        share = (scale(float(most)) - scale(float(least))) / (high - low)
-        for _, y, _, value in chart.lines[0].points:
-            assert scale(float(least)) + (y - low) * share == pytest.approx(scale(value), abs=0.02)
-    xs = [point[0] for point in loss.lines[0].points]
-    assert xs[-1] == Chart.right
-    assert (xs[1] - Chart.left) * 2 == pytest.approx(xs[2] - Chart.left, abs=0.2)
-    assert "loss from -0.25 to -1" in loss.summary.lower()
+        ticks = [float(text.replace("−", "-")) for _, text in chart.y.labels()]
+        low, high = chart.y.labels()[0][0], chart.y.labels()[-1][0]
+        share = (scale(ticks[-1]) - scale(ticks[0])) / (high - low)
+        for _, y, _, value in chart.hover()[0]["points"]:
+            assert scale(ticks[0]) + (y - low) * share == pytest.approx(scale(value), abs=0.02)
+    xs = [point[0] for point in loss.hover()[0]["points"]]
+    assert xs[-1] == RIGHT
+    assert (xs[1] - LEFT) * 2 == pytest.approx(xs[2] - LEFT, abs=0.2)
+    assert "loss from -0.25 to -1" in loss.summary().lower()
+
+
+@given(
+    st.floats(-1e9, 1e9, allow_subnormal=False),
+    st.floats(0, 1e9, allow_subnormal=False),
+    st.booleans(),
+)
+def test_ticks_are_few_and_round_and_enclose_the_values(low, span, log):
+    if log:
+        low = abs(low) + 1e-6
+    high = low + span
+    ticks = find_ticks(low, high, log)
+    slack = 1e-9 * max(abs(low), abs(high), 1e-9)
+    assert 2 <= len(ticks) <= 8
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= high - slack
+    steps = np.diff(np.log10(ticks) if log else ticks)
+    assert steps.max() <= (5 if log else 1 + 1e-3) * steps.min()
 
 
 def test_what_is_no_number_is_no_point():
     rows = [{"step": s, "epoch": 1, "loss": v} for s, v in enumerate([1.0, "<b>", None, 2.0], 1)]
-    (chart,) = draw_charts(rows)
-    assert [p["points"][0][3] for p in hover([chart])[0]["lines"]] == [1.0]
-    assert [point[3] for point in chart.lines[0].points] == [1.0, 2.0]
-    assert draw_charts([]) == []
+    (chart,) = run_charts(rows)
+    assert [value for _, value in chart.lines[0].points] == [1.0, 2.0]
+    assert [point[3] for point in chart.hover()[0]["points"]] == [1.0, 2.0]
+    assert run_charts([]) == []
 
 
 def test_a_long_run_keeps_its_peaks_and_its_ends():

@@ -17,7 +17,7 @@
   }
 
   for (const svg of document.querySelectorAll(".chart")) {
-    const { lines } = data.charts[Number(svg.dataset.chart)];
+    const { lines } = data.charts[Number(svg.parentElement.dataset.chart)];
     const cursor = svg.querySelector(".cursor");
     const reading = svg.parentElement.querySelector(".reading");
     const keys = [...reading.childNodes];

@@ -1,4 +1,4 @@
-"""From `results.json` to what the report shows.
+"""A study as the report's files show it: text is clean, numbers are finite or None.
 
 A study that is still running lacks figures, a failed arm has none, images may have no labels: here
 is the one place where that is dealt with.
@@ -7,21 +7,175 @@ is the one place where that is dealt with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from simsiam_zoo.report.study_view import DONE, WAITING, Arm, ArmRun, Difference, Figure, View
 from simsiam_zoo.report.text import clean, compact, entries, finite, items, line, tail
 
 _T = TypeVar("_T")
 
+DONE, RUNNING, WAITING, FAILED = "done", "running", "waiting", "failed"
 
-def view(results: dict[str, Any]) -> View:
+
+@dataclass(frozen=True)
+class SeedMean:
+    """A mean over seeds; `std` is None for one seed."""
+
+    mean: float
+    std: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class BaseDifference:
+    """An arm minus the base, paired by seed, with its 95 % t-interval where there is one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """One arm with one seed.
+
+    Args:
+        top1: share by protocol.
+        intervals: of a share, from the test images alone.
+        images: how many test images, by protocol.
+        baselines: shares by network that was not trained, then by protocol.
+    """
+
+    seed: int
+    folder: str
+    state: str
+    error: str | None
+    exit_code: int | None
+    verdict: str | None
+    reason: str | None
+    top1: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    images: dict[str, int]
+    versions: dict[str, int]
+    baselines: dict[str, dict[str, float]]
+    std_sqrt_d: float | None
+    effective_rank: float | None
+    loss: float | None
+    steps: int | None
+    seconds: float | None
+    identity: str | None
+
+
+@dataclass(frozen=True)
+class ReportArm:
+    """What was substituted, and what came of it.
+
+    Args:
+        same_as: label of the arm that it equals, or `base`: that is run in its place.
+        runs: its own.
+        shown_runs: those whose figures it has: its own, or those of the arm that it equals.
+    """
+
+    number: int
+    name: str
+    label: str
+    part: str | None
+    is_base: bool
+    same_as: str | None
+    substitution: dict[str, str]
+    differences: list[tuple[str, str, str]]
+    expect: list[str]
+    paper: float | None
+    warnings: list[str]
+    runs: list[ArmRun]
+    shown_runs: list[ArmRun]
+    done: int
+    asked: int
+    metrics: dict[str, SeedMean]
+    difference: dict[str, BaseDifference]
+    std_sqrt_d: SeedMean | None
+    effective_rank: SeedMean | None
+    loss: SeedMean | None
+    verdicts: dict[str, int]
+    verdict: str | None
+    as_expected: bool | None
+
+    @property
+    def substituted(self) -> str:
+        """`gradient = none`, the substitutions in one line."""
+        return "; ".join(f"{path} = {value}" for path, value in self.substitution.items())
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        found = [run.state for run in self.runs]
+        return {state: found.count(state) for state in dict.fromkeys(found)}
+
+    def substitutes(self, part: str) -> bool:
+        """Whether it replaces this part or a setting of it."""
+        paths = {path.partition(".")[0] for path in self.substitution}
+        return part in paths or self.part == part
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A whole study. `metrics` are the figures' own protocol texts, the main one first."""
+
+    title: str
+    description: str
+    study: str
+    preset: str
+    seeds: list[int]
+    threads: int | None
+    arms: list[ReportArm]
+    metrics: list[str]
+    stale: list[str]
+    not_run: list[tuple[str, int | None, str]]
+    notes: list[str]
+    provenance: list[tuple[str, list[tuple[str, str]]]]
+
+    @property
+    def base(self) -> ReportArm | None:
+        """The arm that the others are compared with."""
+        return next((arm for arm in self.arms if arm.is_base), None)
+
+    @property
+    def runs(self) -> list[tuple[ReportArm, ArmRun]]:
+        """Every run with its arm."""
+        return [(arm, run) for arm in self.arms for run in arm.runs]
+
+    @property
+    def main(self) -> str | None:
+        """The main metric."""
+        return self.metrics[0] if self.metrics else None
+
+    def images(self, metric: str) -> list[int]:
+        """The numbers of test images that a metric was measured on; one, as a rule."""
+        return sorted({run.images[metric] for _, run in self.runs if metric in run.images})
+
+    def versions(self, metric: str) -> list[int]:
+        """The versions of the metric's protocol; one, as a rule."""
+        return sorted({run.versions[metric] for _, run in self.runs if metric in run.versions})
+
+
+def run_folder(study: Path, run: ArmRun) -> Path | None:
+    """The run's folder, if it lies in the study's."""
+    folder = study / run.folder
+    try:
+        inside = bool(run.folder) and folder.resolve().is_relative_to(study.resolve())
+    except (OSError, ValueError):  # no path at all
+        return None
+    return folder if inside else None
+
+
+def read_study(results: dict[str, Any]) -> StudyView:
     """Read the results of a study; unknown keys are left alone, missing figures are None."""
     arms = [_arm(number, entries(arm)) for number, arm in enumerate(items(results.get("arms")))]
     arms = [_with_figures(arm, _original(arm, arms)) for arm in arms]
     asked = [line(metric) for metric in items(results.get("metrics"))]
-    return View(
+    return StudyView(
         title=line(results.get("title") or results.get("study") or "Study"),
         description=_paragraphs(results.get("description")),
         study=line(results.get("study") or ""),
@@ -37,13 +191,13 @@ def view(results: dict[str, Any]) -> View:
     )
 
 
-def _arm(number: int, arm: dict[str, Any]) -> Arm:
+def _arm(number: int, arm: dict[str, Any]) -> ReportArm:
     summary = entries(arm.get("summary"))
     name = line(arm.get("name") or f"arm {number + 1}")
     runs = [_run(entries(run)) for run in items(arm.get("runs"))]
     verdicts = {line(k): _whole(n) or 0 for k, n in entries(summary.get("verdicts")).items()}
     expected = summary.get("as_expected")
-    return Arm(
+    return ReportArm(
         number=number,
         name=name,
         label=line(arm.get("label") or name),
@@ -77,17 +231,17 @@ def _arm(number: int, arm: dict[str, Any]) -> Arm:
     )
 
 
-def _original(arm: Arm, arms: list[Arm]) -> Arm:
+def _original(arm: ReportArm, arms: list[ReportArm]) -> ReportArm:
     """The arm that this one equals; itself, as a rule."""
     same = (other for other in arms if other.name == arm.same_as or _both_base(arm, other))
     return arm if arm.same_as is None else next(same, arm)
 
 
-def _both_base(arm: Arm, other: Arm) -> bool:
+def _both_base(arm: ReportArm, other: ReportArm) -> bool:
     return arm.same_as == "base" and other.is_base
 
 
-def _with_figures(arm: Arm, original: Arm) -> Arm:
+def _with_figures(arm: ReportArm, original: ReportArm) -> ReportArm:
     """An arm that equals another one is not run: it has the figures of that one's runs."""
     if original is arm:
         return arm
@@ -136,7 +290,7 @@ def _run(run: dict[str, Any]) -> ArmRun:
     )
 
 
-def _metrics(arms: list[Arm], asked: list[str]) -> list[str]:
+def _metrics(arms: list[ReportArm], asked: list[str]) -> list[str]:
     """Figures in the order in which the study asks for their protocols."""
     own = (key for arm in arms for run in arm.runs for key in run.top1)
     known = dict.fromkeys([*(key for arm in arms for key in arm.metrics), *own])
@@ -152,19 +306,19 @@ def _metrics(arms: list[Arm], asked: list[str]) -> list[str]:
     return sorted(known, key=place)
 
 
-def _figure(value: Any) -> Figure | None:
+def _figure(value: Any) -> SeedMean | None:
     mean = finite(entries(value).get("mean"))
     if mean is None:
         return None
-    return Figure(mean, finite(value.get("std")), _whole(value.get("n")))
+    return SeedMean(mean, finite(value.get("std")), _whole(value.get("n")))
 
 
-def _difference(value: Any) -> Difference | None:
+def _difference(value: Any) -> BaseDifference | None:
     mean = finite(entries(value).get("mean"))
     if mean is None:
         return None
     low, high = finite(value.get("low")), finite(value.get("high"))
-    return Difference(mean, low, high, _whole(value.get("n")))
+    return BaseDifference(mean, low, high, _whole(value.get("n")))
 
 
 def _by_name(value: Any, read: Callable[[Any], _T | None]) -> dict[str, _T]:
