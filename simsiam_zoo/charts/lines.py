@@ -10,7 +10,7 @@ from html import escape
 from itertools import groupby
 from typing import Any, Literal
 
-from simsiam_zoo.metrics import CHARTED, Metric
+from simsiam_zoo.metrics import CHARTED, TOP1, Metric
 
 WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 54, 306, 8, 186
@@ -90,6 +90,11 @@ class Chart:
         )
         return f"{self.title}: {'; '.join(ends)}"
 
+    @property
+    def many(self) -> bool:
+        """Whether there are so many lines that those of single seeds are drawn fainter."""
+        return len(self.lines) > _MANY
+
     def hover(self) -> list[dict[str, Any]]:
         """Per line its label and points (x px, y px, x, y), for a script that shows values."""
         return [
@@ -111,7 +116,7 @@ class Chart:
             label: what is read out.
             cursor: the mark that the page's script moves.
         """
-        many = " many" if len(self.lines) > _MANY else ""
+        many = " many" if self.many else ""
         ends = {"line": f'y1="{TOP}" y2="{BOTTOM}"', "circle": 'r="4.5"'}[cursor]
         scale = self.y.scale
         return (
@@ -213,8 +218,8 @@ def _metric_chart(
     if not lines:
         return None
     note = metric.note
-    if len(lines) == 1:  # its name is the title, or a protocol that the note has to say
-        note = f"{note}, {lines[0].name}" if metric.family else note
+    if len(lines) == 1:
+        note = f"{note}, {lines[0].name}" if metric is TOP1 else note  # with its protocol
         lines = [replace(lines[0], name="")]
     cover = [value for value in (metric.floor, metric.ceiling) if value is not None]
     return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log)

@@ -29,6 +29,7 @@ BASELINE_MARKS = (
 
 _LABEL, _PLOT, _VALUE = 260, 400, 130  # px of a dot plot's columns
 _CELL = 380  # px of a confusion matrix's side
+_NAMED = 40  # classes whose names find room on the axes
 
 
 @dataclass(frozen=True)
@@ -165,27 +166,40 @@ def dot_sheet(plot: DotPlot) -> str:
     return document(width, bottom + 34 + rows * ROW, [*parts, legend])
 
 
-def matrix_sheet(title: str, figures: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Confusion matrices, each beside the accuracy of its classes, as one SVG file.
+def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
+    """For each figure of an evaluation its confusion matrix, and each class's accuracy, as SVG.
 
     Args:
-        title: above them.
-        figures: each with `title`; `confusion`, counts [C][C] of (label, prediction); `per_class`,
-            shares [C], None where a class has no image; `top1`, a share.
-        names: of the classes.
+        report: of `evaluate`.
+
+    Returns:
+        The file; None where no confusion matrix was kept.
     """
-    room = max((text_width(name, 11) for name in names), default=0) if len(names) <= 40 else 24
-    room = min(max(room, 24), 150) + 8
+    shown = [figure for figure in report["figures"] if figure["confusion"] is not None]
+    if not shown:
+        return None
+    data = report["data"]
+    names = data["class_names"] or [str(i) for i in range(len(shown[0]["confusion"]))]
+    widest = max(text_width(name, 12) for name in names) if len(names) <= _NAMED else 0
+    room = min(max(widest, 24), 150) + 10
     width, high = 2 * (room + _CELL) + 60, _CELL + room + 74
-    parts = [text_at(8, 22, fit(title, width - 16, 15), "h")]
-    for number, figure in enumerate(figures):
-        y = 34 + number * high
-        parts.append(text_at(8, y + 18, fit(figure["title"], width - 16, 13), "t b"))
-        parts.append(f'<g transform="translate({room + 20} {y + 34})">')
-        parts.append(_matrix(figure["confusion"], names, room))
-        parts.append(f'</g><g transform="translate({2 * room + _CELL + 50} {y + 34})">')
-        parts.append(_class_bars(figure["per_class"], figure["top1"], names, room) + "</g>")
-    return document(width, 34 + len(figures) * high, parts)
+    title = f"{report['source']}: {report['network']}, {data['test_images']:,} test images"
+    parts = [text_at(8, 22, fit(f"{title} of {data['name']}", width - 16, 15), "h")]
+    for number, figure in enumerate(shown):
+        y, interval = 34 + number * high, ""
+        if figure["top1_interval"] is not None:
+            low, high_ = figure["top1_interval"]
+            interval = f" ({100 * low:.1f} to {100 * high_:.1f})"
+        told = (
+            f"{figure['protocol']}, version {figure['protocol_version']}:"
+            f" top-1 {100 * figure['top1']:.1f} %{interval}"
+        )
+        matrix = _matrix(figure["confusion"], names, room)
+        bars = _class_bars(figure["per_class"], figure["top1"], names, room)
+        parts.append(text_at(8, y + 18, fit(told, width - 16, 13), "t b"))
+        parts.append(placed(room + 20, y + 40, matrix))
+        parts.append(placed(2 * room + _CELL + 50, y + 40, bars))
+    return document(width, 34 + len(shown) * high, parts)
 
 
 def _matrix(counts: Any, names: Sequence[str], room: float) -> str:
@@ -236,12 +250,12 @@ def _class_bars(
 
 def _class_axis(names: Sequence[str], side: float, room: float, down: bool = False) -> str:
     """Names below, turned where they are long; `down`: beside the rows too."""
-    if len(names) > 40:
+    if len(names) > _NAMED:
         return ""
     parts = []
-    turned = max(text_width(name, 11) for name in names) > side - 4
+    turned = max(text_width(name, 12) for name in names) > side - 4
     for number, name in enumerate(names):
-        text, middle = fit(name, room - 4, 11), round((number + 0.5) * side, 1)
+        text, middle = fit(name, room - 4, 12), round((number + 0.5) * side, 1)
         if turned:
             place = f'<g transform="translate({middle + 4} {_CELL + 6}) rotate(-90)">'
             parts.append(f"{place}{text_at(0, 0, text, 's end')}</g>")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from simsiam_zoo.charts.lines import HEIGHT, LEFT, RIGHT, WIDTH, Chart, plain
+from simsiam_zoo.charts.lines import HEIGHT, WIDTH, Chart, plain
 
 PALETTE: dict[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#14181d"),
@@ -72,22 +72,22 @@ def line_sheet(
     """
     across = min(across, len(charts))
     width = max(across * WIDTH + (across - 1) * _GAP, 2 * WIDTH)
-    top, own = (34 if title else 4), 0 if keys else 20
-    high = _HEAD + HEIGHT + own + _GAP
+    own = [[] if keys or len(c.lines) < 2 else [(x.style, x.name) for x in c.lines] for c in charts]
+    legends = [_keys(each, 4, _HEAD + HEIGHT, WIDTH - 8) for each in own]
+    high = _HEAD + HEIGHT + max(rows for _, rows in legends) * ROW + _GAP
+    top = 34 if title else 4
     parts = [text_at(8, 22, fit(title, width - 16, 15), "h")] if title else []
-    for number, chart in enumerate(charts):
-        x, y = number % across * (WIDTH + _GAP), top + number // across * high
+    for number, (chart, (legend, _)) in enumerate(zip(charts, legends, strict=True)):
         note = chart.note + ("; lines of diverged arms leave the panel" if chart.clipped else "")
-        parts += [
-            f'<g transform="translate({x} {y})">',
+        many = "many" if chart.many else ""
+        cell = [
             text_at(8, 16, fit(chart.title, WIDTH - 12, 13), "t b"),
             text_at(8, 33, fit(note, WIDTH - 12, 12), "s"),
-            f'<g transform="translate(0 {_HEAD})"{_many(chart)}>{chart.drawing(f"c{number}")}</g>',
+            placed(0, _HEAD, chart.drawing(f"c{number}"), many),
+            legend,
         ]
-        if own and len(chart.lines) > 1:
-            lines = [(line.style, line.name) for line in chart.lines]
-            parts.append(_keys(lines, LEFT - 8, _HEAD + HEIGHT + 4, RIGHT - LEFT + 16)[0])
-        parts.append("</g>")
+        x, y = number % across * (WIDTH + _GAP), top + number // across * high
+        parts.append(placed(x, y, "".join(cell)))
     bottom = top + -(-len(charts) // across) * high
     legend, rows = _keys(keys, 8, bottom, width - 16)
     return document(width, bottom + rows * ROW + 6, [*parts, legend])
@@ -119,10 +119,6 @@ def flow(items: Sequence[tuple[str, str]], x: float, y: float, width: float) -> 
         parts.append(placed(left + 14, middle, drawn) + text_at(left + 36, middle + 4, text, "s"))
         across += wide + 14
     return "".join(parts), down + 1 if items else 0
-
-
-def _many(chart: Chart) -> str:
-    return ' class="many"' if len(chart.lines) > 60 else ""
 
 
 def placed(x: float, y: float, drawn: str, style: str = "") -> str:

@@ -69,11 +69,12 @@ def evaluate(
     settings = options.settings_of(texts, data=data, given=given)
     recipe, run = read_recipe(source, preset, settings)
 
+    from simsiam_zoo.charts.plots import evaluation_sheet
     from simsiam_zoo.cli.result import print_report
     from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
-    from simsiam_zoo.evaluation.plot import draw_report
     from simsiam_zoo.runtime import distributed
+    from simsiam_zoo.runtime.folders import save_text
     from simsiam_zoo.runtime.progress import Progress, open_progress
 
     if out is not None:
@@ -88,7 +89,8 @@ def evaluate(
         path = _path(out, run, new_report_path)
         if path is not None:
             write_report(report, path)
-            draw_report(report, path.with_suffix(".png"))
+            if (drawn := evaluation_sheet(report)) is not None:
+                save_text(path.with_suffix(".svg"), drawn)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:

@@ -80,4 +80,4 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
     if path is not None:
         print_line()
         print_line(f"  {path}  all of this, with each class and the confusion matrix")
-        print_line(f"  {path.with_suffix('.png')}  the same as a picture")
+        print_line(f"  {path.with_suffix('.svg')}  the same as a picture")

@@ -88,6 +88,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a file that the user asked for, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        atomic_write_text(path, text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """`atomic_write` for a whole text, UTF-8."""
     with atomic_write(path) as file:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from simsiam_zoo.charts.plots import evaluation_sheet
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
-from simsiam_zoo.evaluation.plot import draw_report
 from simsiam_zoo.evaluation.target import open_target, read_recipe
 from simsiam_zoo.training.run import train
 
@@ -70,9 +74,13 @@ def test_a_report_counts_every_image_once(run, tmp_path):
     write_report(report, path)
     assert json.loads(path.read_text()) == report
     assert (path.name, new_report_path(run).name) == ("1.json", "2.json")
-    draw_report(report, tmp_path / "evaluation.png")
-    with Image.open(tmp_path / "evaluation.png") as picture:
-        assert picture.width > 800
+    drawn = ElementTree.fromstring(evaluation_sheet(report))
+    texts = [element.text for element in drawn.iter() if element.text]
+    assert any(f"top-1 {100 * figure['top1']:.1f} %" in text for text in texts)
+    (image,) = [element for element in drawn.iter() if element.tag.endswith("image")]
+    with Image.open(io.BytesIO(base64.b64decode(image.get("href").partition(",")[2]))) as matrix:
+        darkest = np.asarray(matrix.convert("L")).argmin(axis=1)  # of each class
+    assert (darkest == np.argmax(confusion, axis=1)).all()
 
 
 def counted(monkeypatch) -> list[str]:

@@ -14,11 +14,11 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors import safe_open
 
 from simsiam_zoo.errors import DataError, DivergedError, InputError
@@ -51,7 +51,7 @@ def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., 
         "lock.toml",
         "metrics.jsonl",
         "result.json",
-        "curves.png",
+        "curves.svg",
         "backbone.safetensors",
         "checkpoints/last.pt",
         "checkpoints/step-00000012.pt",
@@ -62,8 +62,9 @@ def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., 
     lock = tomllib.loads((folder / "lock.toml").read_text())
     assert lock["identity"] == result["identity"] == prepare(tiny()).identity
     assert lock["parts"]["backbone"]["id"] == "simsiam-zoo/timm:test_resnet"
-    with Image.open(folder / "curves.png") as picture:
-        assert picture.width > 1000
+    drawn = ElementTree.parse(folder / "curves.svg").getroot()
+    lines = list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert len(lines) == 8 + 1 + 2  # a chart each; two views, three learning rates
     steps = [row["step"] for row in read_metrics(folder) if "loss" in row]
     assert steps == list(range(1, 13))
 
