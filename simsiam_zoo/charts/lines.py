@@ -24,6 +24,8 @@ _MANY = 60  # lines above which those of single seeds are drawn fainter
 _BUCKETS = 200  # of a long run's points: the lowest and the highest of each are drawn
 _FAR = (-3.0, 4.0)  # heights of the box beyond which a clipped line is drawn no further
 
+Weight = Literal["seed", "mean", "alone"]
+
 Point = tuple[float, float]
 """(x, y) as values: epoch and metric."""
 
@@ -44,7 +46,7 @@ class Series:
     style: str
     name: str = ""
     group: str = "0"
-    weight: Literal["seed", "mean", "alone"] = "alone"
+    weight: Weight = "alone"
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _metric_chart(
     metric: Metric, rows: Sequence[Mapping[str, Any]], per_epoch: float, end: float
 ) -> Chart | None:
     """None where there is nothing to draw. Values that are no finite numbers are left out."""
-    lines = []
+    lines: list[Series] = []
     for column in metric.columns(rows):
         values = [
             (row["step"] / per_epoch, float(row[column]))

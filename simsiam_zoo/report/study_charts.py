@@ -16,6 +16,7 @@ from simsiam_zoo.charts.lines import (
     Chart,
     Point,
     Series,
+    Weight,
     find_ticks,
     make_chart,
     thin,
@@ -219,7 +220,7 @@ def _chart(study: StudyView, metric: Metric, curves: list[Curve], end: float) ->
     for curve, points in zip(curves, thinned(curves), strict=True):
         alone = sum(each.arm == curve.arm for each in curves) == 1
         name = "mean" if curve.seed is None else f"seed {curve.seed}"
-        weight = "mean" if curve.seed is None else "alone" if alone else "seed"
+        weight: Weight = "mean" if curve.seed is None else "alone" if alone else "seed"
         series = Series(points, styles[curve.arm], name, str(curve.arm), weight)
         lines.append(series)
         leading += [] if curve.arm in wild else [series]

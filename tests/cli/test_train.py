@@ -21,7 +21,8 @@ TINY = [
 """Five steps on scikit-learn's digits, in a few seconds."""
 
 
-def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path):
+def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")  # a notebook sets one for its own plots
     done = zoo("train", *TINY, "--out", "run")
     assert done.returncode == 0, done.stderr
     assert "Top-1 on 450 test images" in done.stdout
