@@ -56,8 +56,6 @@ class Plugin:
         cause: one line, why it is not ok.
         components: what it supplies.
         seconds: how long importing it and calling its hook took.
-        imported_torch: whether that imported torch, which it must not; None where torch was there
-            before.
     """
 
     name: str
@@ -69,7 +67,6 @@ class Plugin:
     cause: str | None = None
     components: tuple[Component | Family, ...] = ()
     seconds: float = 0.0
-    imported_torch: bool | None = None
 
     @property
     def supplier(self) -> str:
@@ -182,7 +179,7 @@ def load_plugin(plugin: Plugin, load: _Import) -> Plugin:
     Whatever it raises is caught, SystemExit included, and what it prints goes to stderr: stdout
     belongs to the command that was asked for.
     """
-    start, before = time.perf_counter(), "torch" in sys.modules
+    start = time.perf_counter()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             components = _call_hook(load(), plugin)
@@ -193,8 +190,7 @@ def load_plugin(plugin: Plugin, load: _Import) -> Plugin:
         plugin = replace(plugin, status="broken", cause=cause)
     else:
         plugin = replace(plugin, components=components)
-    after = None if before else "torch" in sys.modules
-    return replace(plugin, seconds=time.perf_counter() - start, imported_torch=after)
+    return replace(plugin, seconds=time.perf_counter() - start)
 
 
 def _installed() -> Iterator[tuple[Plugin, _Import]]:

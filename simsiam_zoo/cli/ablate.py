@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import shlex
 import sys
@@ -98,7 +99,11 @@ def ablate(
     plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.study.preset.replace('/', '-')}"
     if dry_run:
-        _print_plan(plan, folder, _jobs(jobs, plan), as_json)
+        described = describe(plan, folder, _jobs(jobs, plan))
+        if as_json:
+            click.echo(json.dumps(described, indent=1, default=str))
+        else:
+            print_plan(described)
         return
     _run(plan, folder, _jobs(jobs, plan), gpus, launcher, as_json, quiet)
 
@@ -217,16 +222,6 @@ def _figure(summary: dict[str, Any] | None) -> str:
     return f"{100 * summary['mean']:.1f}{std}"
 
 
-def _print_plan(plan: StudyPlan, folder: Path, jobs: int, as_json: bool) -> None:
-    from simsiam_zoo.cli.dry_study import describe, print_plan
-
-    described = describe(plan, folder, jobs)
-    if as_json:
-        click.echo(json.dumps(described, indent=1, default=str))
-    else:
-        print_plan(described)
-
-
 def _print_list(as_json: bool) -> None:
     from simsiam_zoo.catalog import catalog
 
@@ -262,3 +257,87 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise InputError(f"--seeds takes whole numbers, 0,1,2, not {text!r}") from None
+
+
+def describe(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
+    """The plan, with what is done of it and an estimate of the rest, as plain values."""
+    from simsiam_zoo.studies.estimate import estimate
+    from simsiam_zoo.studies.job import is_complete
+
+    metrics = plan.study.metrics
+    left = [job for job in plan.jobs(folder) if not is_complete(job.folder, metrics)]
+    timed = dict(estimate(plan)) if left else {}
+    seconds = {arm: each for arm, each in timed.items() if not isinstance(each, ZooError)}
+    for arm, error in timed.items():
+        if isinstance(error, ZooError):
+            plan.not_run[arm] = error.what
+    queue = list(plan.jobs(folder))  # without those that cannot be built
+    left = [job for job in left if job.arm not in plan.not_run]
+    known = all(job.arm in seconds for job in left)
+    total = span([seconds[job.arm] for job in left], jobs) if known else None
+    arms = [
+        {
+            **arm,
+            "steps": None if plan.steps.get(arm["name"]) is None else plan.steps[arm["name"]],
+            "seconds": seconds.get(arm["name"]),
+        }
+        for arm in plan.to_dict()["arms"]
+    ]
+    return {
+        **plan.to_dict(),
+        "arms": arms,
+        "folder": str(folder),
+        "runs": len(queue),
+        "runs_left": len(left),
+        "jobs": jobs,
+        "seconds": total,
+    }
+
+
+def span(seconds: list[float], jobs: int) -> float:
+    """Seconds until all have ended, of which `jobs` run at once and start in this order."""
+    ends = [0.0] * jobs
+    for each in seconds:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """A table of the arms, what there is to know of them, and the estimate."""
+    print_heading(plan["title"])
+    rows = []
+    for arm in plan["arms"]:
+        steps, seconds = arm["steps"], arm["seconds"]
+        note = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
+        if arm["not_run"]:
+            note = "cannot be run"
+        rows.append(
+            [
+                arm["label"],
+                "-" if steps is None else f"{steps[1]:,}",
+                "-" if seconds is None else _minutes(seconds),
+                " or ".join(arm["expect"] or []),
+                "" if arm["paper"] is None else f"{arm['paper']:g}",
+                note,
+            ]
+        )
+    print_line(table(["arm", "steps", "about", "expected", "paper", ""], rows))
+    for arm in plan["arms"]:
+        for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
+            print_line(f"  {arm['label']}: {warning}")
+    print_line()
+    seeds = ", ".join(map(str, plan["seeds"]))
+    print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
+    if plan["runs_left"] < plan["runs"]:
+        print_line(f"{plan['runs'] - plan['runs_left']} of them are complete")
+    if plan["seconds"] is None and plan["runs_left"]:
+        print_line("how long: unknown, for the data is not at hand")
+    elif plan["runs_left"]:
+        print_line(f"about {_minutes(plan['seconds'])} of training here; evaluation comes on top")
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes >= 90:
+        return f"{minutes / 60:.1f} h"
+    return f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
+
+if TYPE_CHECKING:
+    from simsiam_zoo.recipe import Recipe
 
 _PART_HELP = {
     "backbone": "Turns images into features: a timm model's name, or a component.",
@@ -85,21 +89,15 @@ def _part_options(command: Any) -> Any:
 def train(
     preset: str | None,
     file: str | None,
-    assignments: tuple[str, ...],
-    loggers: tuple[str, ...],
-    stop_on_collapse: bool,
     out: str | None,
     init: str | None,
     resume: str | None,
     allow_bn_change: bool,
     locked: str | None,
-    stream: bool,
-    compiled: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
-    data: str | None,
-    **flags: str | None,
+    **flags: Any,
 ) -> None:
     """Train a Siamese network, evaluate it on frozen features, and judge it.
 
@@ -117,44 +115,27 @@ def train(
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.recipe.locked import read_locked, refuse_other_recipe, refuse_other_software
 
-    lock = None if locked is None else read_locked(Path(locked))
+    lock = read_locked(Path(locked)) if locked else None
     if lock is not None:  # first of all: another version may not know the recipe's names
         refuse_other_software(lock)
-    given = {
-        "data.stream": stream,
-        "training.compile": compiled,
-        "training.stop_on_collapse": stop_on_collapse,
-        "logging.loggers": loggers,
-    }
-    texts = {_SHORT.get(flag, flag): text for flag, text in flags.items()}
-    settings = options.settings_of(texts, assignments, data, given)
+    settings = _settings(**flags)
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:
         anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
-        for name, value in anew.items():
-            if value is not None:
-                raise InputError(f"--resume goes on with the run as it is, so no {name}")
-        folder = Path(resume)
-        recipe = _resumed(folder, settings)
-    if dry_run:
-        from simsiam_zoo.cli.dry_run import dry_run as show
-
-        if lock is not None:
-            refuse_other_recipe(lock, recipe)
-        show(recipe, init, as_json)
-        return
+        folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
     start = None
-    if init is not None:
+    if init is not None and not dry_run:
         from simsiam_zoo.training.start import read_start
 
         start = read_start(init, recipe)
         recipe = start.named_in(recipe)
     if lock is not None:
         refuse_other_recipe(lock, recipe)
-    from simsiam_zoo.cli.result import print_result
-    from simsiam_zoo.runtime.distributed import announced_rank
+    if dry_run:
+        _print_recipe(recipe, init, as_json)
+        return
     from simsiam_zoo.training.run import train as run
 
     result = run(
@@ -166,20 +147,42 @@ def train(
         init=start,
         quiet=quiet,
     ).result
-    if announced_rank() != 0:
-        return
     assert result is not None  # else it had raised
-    if as_json:
-        click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
-    else:
-        print_result(result, folder)
+    _print_result(result, folder, as_json)
 
 
-def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
+def _settings(
+    assignments: tuple[str, ...],
+    data: str | None,
+    stream: bool,
+    compiled: bool,
+    stop_on_collapse: bool,
+    loggers: tuple[str, ...],
+    **flags: str | None,
+) -> dict[str, object]:
+    """What the flags set in the recipe: dotted paths and values."""
+    given = {
+        "data.stream": stream,
+        "training.compile": compiled,
+        "training.stop_on_collapse": stop_on_collapse,
+        "logging.loggers": loggers,
+    }
+    texts = {_SHORT.get(flag, flag): text for flag, text in flags.items()}
+    return options.settings_of(texts, assignments, data, given)
+
+
+def _resumed(
+    folder: Path, settings: Mapping[str, object], anew: Mapping[str, object | None]
+) -> Recipe:
     """The recipe of the run in `folder`, with what may change on resume.
 
+    Args:
+        folder: the run's.
+        settings: what the flags set in the recipe.
+        anew: flags that make a new run, and their values; None where one was not given.
+
     Raises:
-        InputError: there is no run, or a setting is one that decides what the run computes.
+        InputError: there is no run, or a flag is given that decides what the run computes.
         PluginError: a part of the run comes from a plugin that is not here any more.
         DataError: the run's lock is damaged.
     """
@@ -187,6 +190,9 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
     from simsiam_zoo.recipe.lock import read_lock, refuse_missing
     from simsiam_zoo.recipe.recipe import may_change_on_resume
 
+    for flag, value in anew.items():
+        if value is not None:
+            raise InputError(f"--resume goes on with the run as it is, so no {flag}")
     refuse_missing(read_lock(folder))
     recipe = Recipe.of_run(folder / "recipe.toml", settings)
     for path in settings:
@@ -196,3 +202,57 @@ def _resumed(folder: Path, settings: Mapping[str, object]) -> Any:
                 "Train anew with another --out.",
             )
     return recipe
+
+
+def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
+    """Print the resolved recipe as TOML, with the sizes as comments; train nothing.
+
+    The TOML is all there is on stdout but for comments, so that it can be piped into a file and
+    fed back with `--recipe`. Parameters are counted on torch's meta device: no memory is spent, and
+    no weights are read: those of `init` are named, and their digest is not known yet.
+    """
+    import torch
+
+    from simsiam_zoo.model.build import Parts, build
+    from simsiam_zoo.model.siamese import parameter_counts
+    from simsiam_zoo.recipe.sizes import sizes
+
+    _, steps = sizes(recipe)
+    with torch.device("meta"):
+        siamese = build(
+            Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+            image_size=recipe.data.image_size,
+            steps_per_epoch=steps,
+            steps=None if steps is None else steps * recipe.training.epochs,
+        )
+    counts = parameter_counts(siamese)
+    total = None if steps is None else steps * recipe.training.epochs
+    if as_json:
+        found = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
+        click.echo(json.dumps({"recipe": recipe.to_dict(), "init": init, **found}, indent=2))
+        return
+    click.echo(recipe.to_toml(), nl=False)
+    click.echo(f"\n# backbone features: {siamese.in_dim}, embedding z: {siamese.dim}")
+    if init is not None:
+        click.echo(f"# starts from: {init}; training.init will be its digest")
+    for part, count in counts.items():
+        click.echo(f"# parameters of the {part + ':':<11} {count:>11,}")
+    click.echo(f"# steps per epoch: {_known(steps)}")
+    click.echo(f"# steps: {_known(total)}")
+
+
+def _known(number: int | None) -> str:
+    return "unknown (the data is not at hand)" if number is None else f"{number:,}"
+
+
+def _print_result(result: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Print on the first rank what the run found."""
+    from simsiam_zoo.cli.result import print_result
+    from simsiam_zoo.runtime.distributed import announced_rank
+
+    if announced_rank() != 0:
+        return
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
+    else:
+        print_result(result, folder)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from simsiam_zoo.cli.ablate import ablate
-from simsiam_zoo.cli.dry_study import print_plan, span
+from simsiam_zoo.cli.ablate import ablate, print_plan, span
 from simsiam_zoo.cli.report import report
 from simsiam_zoo.errors import InputError
 
