@@ -113,11 +113,11 @@ def train(
       simsiam-zoo train --resume runs/mnist-5k-seed0
     """
     from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.recipe.locked import read_locked, refuse_other_recipe, refuse_other_software
+    from simsiam_zoo.recipe.lock import read_locked, refuse_missing, refuse_other_recipe
 
     lock = read_locked(Path(locked)) if locked else None
-    if lock is not None:  # first of all: another version may not know the recipe's names
-        refuse_other_software(lock)
+    if lock is not None:  # first of all: without its plugins, names of the recipe are unknown
+        refuse_missing(lock)
     settings = _settings(**flags)
     if resume is None:
         recipe = Recipe.make(preset, file, settings)

@@ -6,9 +6,9 @@
                     data digest)
 
 Two runs of one identity compute the same thing, up to rounding. The device and the number of
-threads change the order of sums, and torch and timm may: they are in the lock, not in the identity,
-and another one is worth a warning, not a refusal (unless the run is held to the lock:
-`locked.py`).
+threads change the order of sums, and torch and timm may: they are in the lock and not in the
+identity, and another one is worth a warning. A run that is held to a lock (`--locked`) needs the
+same software.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import hashlib
 import json
 import platform
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simsiam_zoo.catalog import Param, Resolved, catalog
 from simsiam_zoo.catalog.local import local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.layers import COMPONENTS, read_toml
 from simsiam_zoo.recipe.recipe import Recipe
-from simsiam_zoo.recipe.source import code_of, installed_version
+from simsiam_zoo.recipe.source import NOT_INSTALLED, code_of, installed_version
 
 FORMAT = 3
 _PACKAGES = (
@@ -39,6 +39,8 @@ _PACKAGES = (
     "scikit-learn",
     "webdataset",
 )
+_NAMED = 3  # differences that a message names; the first ones tell enough
+_TABLES = ("recipe", "parts", "code", "data", "software", "machine")
 
 
 def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +128,29 @@ def read_lock(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / 'lock.toml'} cannot be read: {error}") from None
 
 
+def read_locked(path: Path) -> dict[str, Any]:
+    """The lock in a file that a user named.
+
+    Raises:
+        InputError: there is none, or it is none that this version writes.
+    """
+    way_out = "Name the lock.toml in a run's folder."
+    lock = read_toml(path, "the lock", way_out)
+    parts, protocols = lock.get("parts"), lock.get("protocols")
+    tables = [lock.get(table) for table in _TABLES]
+    tables += [*(parts.values() if isinstance(parts, dict) else ())]
+    tables += protocols if isinstance(protocols, list) else [None]
+    if "format" not in lock or not all(isinstance(table, dict) for table in tables):
+        raise InputError(f"{path} is no lock of a run", way_out)
+    if lock["format"] != FORMAT:
+        version = lock["software"].get("simsiam-zoo")
+        raise InputError(
+            f"the lock {path} is of format {lock['format']}, and this version knows {FORMAT}",
+            f"python -m pip install 'simsiam-zoo=={version}'",
+        )
+    return lock
+
+
 def refuse_missing(lock: dict[str, Any]) -> None:
     """Stop where a part of a recorded run comes from a plugin that is not here.
 
@@ -159,6 +184,145 @@ def recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     """Each component of a lock with its kind: the parts, then the protocols."""
     yield from lock.get("parts", {}).items()
     yield from (("protocol", protocol) for protocol in lock.get("protocols", []))
+
+
+class KeyDifference(NamedTuple):
+    """A place where two trees of plain values differ, and what is there; None: nothing."""
+
+    path: str
+    there: Any
+    here: Any
+
+    def __str__(self) -> str:
+        there, here = (
+            "nothing" if value is None else json.dumps(value) for value in (self.there, self.here)
+        )
+        return f"{self.path}: {there} there, {here} here"
+
+
+def differences(there: Any, here: Any, path: str = "") -> Iterator[KeyDifference]:
+    """Where two trees differ, leaf by leaf; lists are gone into where they hold tables."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        pairs: Iterable[tuple[Any, Any, Any]] = (
+            (key, there.get(key), here.get(key)) for key in sorted(there.keys() | here.keys())
+        )
+    elif _are_tables(there) and _are_tables(here) and len(there) == len(here):
+        pairs = zip(range(len(there)), there, here, strict=True)
+    else:
+        if there != here:
+            yield KeyDifference(path, there, here)
+        return
+    for key, old, new in pairs:
+        yield from differences(old, new, f"{path}.{key}" if path else str(key))
+
+
+def identity_differences(there: dict[str, Any], here: dict[str, Any]) -> list[KeyDifference]:
+    """What makes two locks those of different runs, in the words of a recipe's keys."""
+    tables = ("recipe", ""), ("parts", ""), ("protocols", "evaluation.protocols")
+    return [
+        difference
+        for table, path in (*tables, ("code", "code"), ("data", "data"))
+        for difference in differences(there.get(table, {}), here[table], path)
+    ]
+
+
+def smaller_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """A line on the software and one on the machine, where they differ."""
+    found = [
+        list(differences(there.get(table, {}), here[table], table))
+        for table in ("software", "machine")
+    ]
+    return [_listed(some) for some in found if some]
+
+
+def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
+    """Stop where a recipe is not that of a lock; what `auto` means and the data are yet unknown.
+
+    Raises:
+        InputError, PluginError: as `refuse_other_run` does.
+    """
+    precision = lock["recipe"].get("training", {}).get("precision")
+    chosen = {"precision": precision} if recipe.training.precision == "auto" else {}
+    refuse_other_run(lock, make_lock(recipe, str(lock["data"].get("digest")), chosen))
+
+
+def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Stop where a run is not that of the lock to which it is held.
+
+    The machine may be another one, and so may a patch release of Python or the build of a package
+    (torch's +cpu and +cu130).
+
+    Args:
+        lock: what the run must be.
+        here: its own lock.
+
+    Returns:
+        Lines on what may differ, and does.
+
+    Raises:
+        InputError: it computes something else, or other software is here.
+        PluginError: nothing differs but the suppliers of components, or code.
+    """
+    found = identity_differences(lock, here)
+    software = [
+        other
+        for other in differences(lock["software"], here["software"], "software")
+        if _tells(other)
+    ]
+    if not found and not software:
+        return smaller_differences(lock, here)
+    supplied = all(
+        other.path.startswith("code.") or other.path.endswith(".version") for other in found
+    )
+    install = [f"'{name}=={version}'" for name, version in _other_suppliers(lock, here)]
+    install += [
+        f"'{name}=={_public(other.there)}'"
+        for other in software
+        if (name := other.path.removeprefix("software.")) != "python"
+    ]
+    hints = ["Take the recipe and the data that the lock was made with (--recipe RUN/recipe.toml)."]
+    if supplied:
+        edited = any(other.path.startswith("code.") for other in found)
+        hints = ["Check out the source that the lock was made with."] if edited else []
+    if install:
+        hints.append(f"python -m pip install {' '.join(dict.fromkeys(install))}")
+    raise (PluginError if found and supplied else InputError)(
+        f"this is not the run of the lock: {_listed(found + software)}", " ".join(hints) or None
+    )
+
+
+def _other_suppliers(lock: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, str]]:
+    """Distribution and version of what supplies components in the lock, and not here."""
+
+    def suppliers(of: dict[str, Any]) -> set[tuple[str, str]]:
+        parts = (part for _, part in recorded_components(of))
+        return {(str(part.get("distribution")), str(part.get("version"))) for part in parts}
+
+    return sorted(suppliers(lock) - suppliers(here))
+
+
+def _tells(other: KeyDifference) -> bool:
+    """Whether another version of Python or of a package is another software.
+
+    What was not installed there took no part; a build (+cpu) is the machine's.
+    """
+    there, here = str(other.there or NOT_INSTALLED), str(other.here or NOT_INSTALLED)
+    if other.path == "software.python":
+        return there.split(".")[:2] != here.split(".")[:2]
+    return there != NOT_INSTALLED and _public(there) != _public(here)
+
+
+def _public(version: Any) -> str:
+    return str(version).partition("+")[0]
+
+
+def _listed(found: list[KeyDifference]) -> str:
+    first = "; ".join(str(difference) for difference in found[:_NAMED])
+    return f"{first}; and {len(found) - _NAMED} more" if len(found) > _NAMED else first
+
+
+def _are_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def _params(part: Resolved) -> tuple[Param, ...]:

@@ -12,8 +12,7 @@ from simsiam_zoo.catalog import catalog
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import identity, make_lock
-from simsiam_zoo.recipe.locked import differences
+from simsiam_zoo.recipe.lock import differences, identity, make_lock
 from simsiam_zoo.recipe.sizes import data_digest, open_data
 from simsiam_zoo.studies.study import Study, flat
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.locked import differences
+from simsiam_zoo.recipe.lock import differences
 from simsiam_zoo.recipe.sizes import open_data
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import NOT_AT_HAND, arm_digest, arm_lock, known_digest

@@ -173,7 +173,7 @@ def train(
         out: the run's folder, new or empty; by default a new one in `runs/`.
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
-        locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
+        locked: a lock (`recipe.lock.read_locked`) that the run must be as it says.
         init: what a new run starts from: a run's folder, a checkpoint in one, or `timm:pretrained`.
         progress: where progress is shown; by default stderr, live where that is a terminal.
         quiet: show none.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.recipe.locked import identity_differences, smaller_differences
+from simsiam_zoo.recipe.lock import identity_differences, smaller_differences
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import (
     load_last,

@@ -16,8 +16,7 @@ from simsiam_zoo.data.stream import STREAM_NOTE
 from simsiam_zoo.errors import DivergedError, StoppedError
 from simsiam_zoo.metrics import Latest
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import keep_threads
-from simsiam_zoo.recipe.locked import refuse_other_run
+from simsiam_zoo.recipe.lock import keep_threads, refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import COMPILED, memory_trouble
 from simsiam_zoo.runtime.optim import scaled_step
@@ -66,7 +65,7 @@ def train(
         out: the run's folder; new or empty, or the run to go on with. The first rank's counts.
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
-        locked: a lock (`recipe.locked.read_locked`) that the run must be as it says.
+        locked: a lock (`recipe.lock.read_locked`) that the run must be as it says.
         start: weights for a new run to start from; the recipe names them (`Start.named_in`).
         progress: where progress is shown; by default stderr. Ranks but the first show nothing.
 

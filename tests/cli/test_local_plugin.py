@@ -17,7 +17,6 @@ import simsiam_zoo.cli as cli
 from simsiam_zoo.catalog import catalog, local, use_file
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.lock import identity, make_lock, read_lock, refuse_missing
-from simsiam_zoo.recipe.locked import refuse_other_software
 from simsiam_zoo.studies import job
 
 PART = """
@@ -106,7 +105,7 @@ def test_a_run_records_the_file_and_goes_on_with_it_in_another_process(
 
     forget()
     assert _resumed(tmp_path / "run", {}) == recipe
-    refuse_other_software(lock)  # --locked
+    refuse_missing(lock)  # --locked
     assert os.environ["PARTS_IMPORTED"] == "2"
 
     part.write_text(PART + "# changed\n")

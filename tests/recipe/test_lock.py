@@ -11,8 +11,7 @@ import tomli_w
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
-from simsiam_zoo.recipe.lock import identity, lock_part, make_lock
-from simsiam_zoo.recipe.locked import differences
+from simsiam_zoo.recipe.lock import differences, identity, lock_part, make_lock
 from simsiam_zoo.recipe.recipe import may_change_on_resume, operational_paths, recipe_keys
 
 # A value for every key that differs from the preset `cifar10`. A new key has to be added here.

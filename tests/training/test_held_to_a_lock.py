@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.locked import identity_differences, read_locked
+from simsiam_zoo.recipe.lock import identity_differences, read_locked
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
