@@ -23,6 +23,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from simsiam_zoo.catalog import create_component
+
 GOAL = 2.0  # GB
 
 
@@ -39,7 +41,6 @@ def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> N
     import torch
 
     from simsiam_zoo.evaluation.features import Features, FeatureSplits
-    from simsiam_zoo.evaluation.knn import KnnProtocol
 
     torch.set_num_threads(threads)
     bank = torch.from_file(path, False, rows * width, dtype=torch.float32).view(rows, width)
@@ -49,7 +50,7 @@ def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> N
     x = torch.from_numpy(np.stack(found)) + 0.1 * torch.randn(queries, width, generator=generator)
     labels = torch.arange(rows) % 1000
     train, test = Features(bank, labels, file=Path(path)), Features(x, labels[asked])
-    protocol = KnnProtocol(t=0.02)
+    protocol = create_component("protocol", "knn", t=0.02)
     before = peak()
     began = time.perf_counter()
     figures = protocol(FeatureSplits(train, test, 1000))

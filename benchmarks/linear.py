@@ -26,9 +26,10 @@ from pathlib import Path
 
 import torch
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
-from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
+from simsiam_zoo.evaluation.linear import default_batch
 from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
@@ -59,7 +60,7 @@ def compare_grid(options: argparse.Namespace) -> None:
     """Together against one after another."""
     train = features(options.images, options.width, options.classes, 0)
     batch = default_batch(options.images)
-    grid = LinearProtocol().grid
+    grid = create_component("protocol", "linear").grid
     pairs = [Pair(lr * batch / REFERENCE_BATCH, wd) for lr, wd in grid]
     rows = torch.arange(options.images)
 
@@ -100,7 +101,9 @@ def compare_epoch(options: argparse.Namespace) -> None:
             lambda: splits.extend(frozen.features(each, "images", whole=True)[0] for each in sets)
         )
         took = seconds(
-            lambda: LinearProtocol()(FeatureSplits(splits[0], splits[1], setup.classes or 0))
+            lambda: create_component("protocol", "linear")(
+                FeatureSplits(splits[0], splits[1], setup.classes or 0)
+            )
         )
     epoch = epoch_seconds(setup)
     images = sum(len(split.labels) for split in splits)

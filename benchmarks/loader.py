@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from simsiam_zoo.components.augmentations import SimSiamAugmentation
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
 from simsiam_zoo.data.order import SampleOrder
@@ -111,7 +111,8 @@ def ours(shards: ShardSet, floats: bool, complete: bool) -> Iterator[object]:
     chances = {"jitter_p": 0.8, "gray_p": 0.2, "blur_p": 0.5}
     if not complete:
         chances = dict.fromkeys(chances, 0.0)
-    augmentation = SimSiamAugmentation(min_scale=0.2, flip_p=0.5, **strengths, **chances)
+    given = {"min_scale": 0.2, "flip_p": 0.5, **strengths, **chances}
+    augmentation = create_component("augmentation", "simsiam", **given)
     plan = SampleOrder(shards.counts, seed=0, batch=BATCH)
     for batch in TrainLoader(shards, plan, augmentation, SIZE, epochs=40, workers=1):
         yield [normalize_pixels(view, MEAN, STD) for view in batch.views] if floats else batch

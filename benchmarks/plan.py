@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simsiam_zoo.components.augmentations import CifarAugmentation
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
@@ -50,7 +50,7 @@ def reader_case(folder: str) -> dict[str, float]:
     imported = peak_mb()
     train = open_shards(folder).train
     plan = SampleOrder(train.counts, seed=1, batch=BATCH)
-    augmentation = CifarAugmentation(
+    augmentation = create_component("augmentation", "cifar",
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.8, gray_p=0.2, flip_p=0.5,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from simsiam_zoo.catalog import Component, Family, Param, hookimpl
+from simsiam_zoo.catalog import Component, Family, Param, create_component, hookimpl
 from simsiam_zoo.errors import DataError, InputError, PluginError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ __all__ = [
     "atomic_write_text",
     "cache_dir",
     "check_labels",
+    "create_component",
     "gather",
     "hookimpl",
     "make_score",

@@ -56,7 +56,9 @@ def parts_table() -> str:
             source = f" ({component.reference})" if component.reference else ""
             text.append(f"**`{entry.call}`** {component.summary}{source}")
             for param in component.params:
-                default = "" if param.default is None else f", default `{param.default}`"
+                default = (
+                    "" if param.default is None else f", default `{param.spell(param.default)}`"
+                )
                 text.append(f"- `{param.name}`{default}: {param.help}; {param.describe()}")
             if isinstance(component, Component) or component.params:
                 text.append("")

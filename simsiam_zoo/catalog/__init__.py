@@ -1,6 +1,6 @@
 """What components exist, and who supplies them. None of it imports torch."""
 
-from simsiam_zoo.catalog.catalog import Catalog, catalog, check_kind
+from simsiam_zoo.catalog.catalog import Catalog, catalog, check_kind, create_component
 from simsiam_zoo.catalog.component import (
     CONTRACTS,
     HOST_SUPPLIED,
@@ -34,6 +34,7 @@ __all__ = [
     "canonical_name",
     "catalog",
     "check_kind",
+    "create_component",
     "discover",
     "hookimpl",
     "load_target",

@@ -6,8 +6,9 @@ import functools
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from simsiam_zoo.catalog.component import KINDS, Family
+from simsiam_zoo.catalog.component import HOST_SUPPLIED, KINDS, Family
 from simsiam_zoo.catalog.discovery import (
     HOST,
     SELECTION,
@@ -255,6 +256,25 @@ def _catalog(
         hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
         _warn(f"{SELECTION} names {name}, which has no plugin here. {hint}")
     return Catalog([*plugins, *(file.plugin for file in files)])
+
+
+def create_component(kind: str, spec: str, **arguments: object) -> Any:
+    """A component as a run would have it: parameters checked, the defaults filled in.
+
+    `create_component("projector", "mlp:layers=2", in_dim=512, out_dim=256)`
+
+    Args:
+        kind: one of `KINDS`.
+        spec: what a user would write.
+        arguments: parameters, and what the host supplies to a factory of this kind.
+
+    Raises:
+        InputError, PluginError: as `Catalog.resolve` and `Resolved.create` do.
+    """
+    supplied = HOST_SUPPLIED.get(kind, frozenset())
+    params = {key: value for key, value in arguments.items() if key not in supplied}
+    host = {key: value for key, value in arguments.items() if key in supplied}
+    return catalog().resolve(kind, spec, params).create(**host)
 
 
 def check_kind(kind: str) -> str:

@@ -95,7 +95,7 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str |
     """The component on a command line and in a recipe, where it has a place there."""
     values = {param.name: _example_value(param) for param in params}
     given = {key: value for key, value in values.items() if value is not None}
-    texts = [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in given.items()]
+    texts = [f"{p.name}={p.spell(given[p.name])}" for p in params if p.name in given]
     spec = f"{name}:{','.join(texts[:2])}" if texts else name
     if kind == "protocol":
         return {

@@ -23,6 +23,10 @@ def around_the_parts() -> Iterator[Component]:
 
 
 def _protocols() -> Iterator[Component]:
+    logistic = (
+        Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
+        Param("max_iter", int, 500, "Most L-BFGS iterations", min=1),
+    )
     yield Component(
         "protocol",
         "knn",
@@ -40,8 +44,8 @@ def _protocols() -> Iterator[Component]:
         target="simsiam_zoo.evaluation.linear:LinearProtocol",
         summary="Linear classifier by SGD, lr and weight decay chosen on held-out training images",
         params=(
-            Param("lrs", str, "0.003/0.01/0.03/0.1/0.3", "Base learning rates to choose from"),
-            Param("wds", str, "0/0.0001/0.001/0.01", "Weight decays to choose from"),
+            Param("lrs", list[float], [0.003, 0.01, 0.03, 0.1, 0.3], "Base lrs to try", min=1e-12),
+            Param("wds", list[float], [0, 1e-4, 1e-3, 1e-2], "Weight decays to try", min=0),
             Param("epochs", int, 50, "Passes over the training features", min=1),
             Param("batch", int, None, "Images per step (default: about a 32nd of them)", min=1),
         ),
@@ -63,10 +67,7 @@ def _protocols() -> Iterator[Component]:
         "logistic",
         target="simsiam_zoo.evaluation.logistic:LogisticProtocol",
         summary="L-BFGS logistic regression on standardised frozen features",
-        params=(
-            Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
-            Param("max_iter", int, 500, "Most L-BFGS iterations", min=1),
-        ),
+        params=logistic,
         reference="sklearn.linear_model.LogisticRegression",
     )
     yield Component(
@@ -74,10 +75,7 @@ def _protocols() -> Iterator[Component]:
         "low-shot",
         target="simsiam_zoo.evaluation.logistic:LowShotProtocol",
         summary="Logistic regression on 1% and on 10% of the labels",
-        params=(
-            Param("seed", int, 0, "Chooses the labelled images", min=0),
-            Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
-        ),
+        params=(Param("seed", int, 0, "Chooses the labelled images", min=0), *logistic),
         reference="sklearn.linear_model.LogisticRegression",
     )
 

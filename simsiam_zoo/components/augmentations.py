@@ -36,7 +36,7 @@ class SimSiamAugmentation:
         gray_p: float,
         flip_p: float,
         blur_p: float,
-        interpolation: str = "bilinear",
+        interpolation: str,
     ) -> None:
         self.min_scale = min_scale
         self.bicubic = interpolation == "bicubic"
@@ -83,7 +83,7 @@ class CifarAugmentation(SimSiamAugmentation):
         jitter_p: float,
         gray_p: float,
         flip_p: float,
-        interpolation: str = "bilinear",
+        interpolation: str,
     ) -> None:
         super().__init__(
             min_scale=min_scale,

@@ -46,7 +46,7 @@ def digits() -> Dataset:
     return _embedded("digits", _read_digits, train=1347, test=450)
 
 
-def shards(*, path: str, test: str = "", stream: bool = False) -> Dataset:
+def shards(*, path: str, test: str, stream: bool = False) -> Dataset:
     """WebDataset shards: a folder, a tar, a glob, a brace pattern, or a URL of one of them.
 
     With `stream` they need not be counted, and are drawn from at random (`data.stream`).

@@ -26,7 +26,7 @@ class TensorBoardLogger:
         PluginError: tensorboard is not installed.
     """
 
-    def __init__(self, *, path: str = "tensorboard") -> None:
+    def __init__(self, *, path: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -69,7 +69,7 @@ class CsvLogger:
         path: the file, relative to the run's folder.
     """
 
-    def __init__(self, *, path: str = "metrics.csv") -> None:
+    def __init__(self, *, path: str) -> None:
         self._path = path
         self._columns: list[str] = []
 

@@ -130,6 +130,7 @@ def crop_and_flip() -> SimSiamAugmentation:
         gray_p=0.0,
         blur_p=0.0,
         flip_p=FLIP_P,
+        interpolation="bilinear",
     )
 
 

@@ -30,7 +30,7 @@ class KnnProtocol:
 
     version = 3
 
-    def __init__(self, *, k: int | None = None, t: float = 0.1) -> None:
+    def __init__(self, *, k: int | None, t: float) -> None:
         self.ks = KS if k is None else (k,)
         self.t = t
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,8 +22,6 @@ from simsiam_zoo.evaluation.linear_fit import (
 from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 
-LRS = "0.003/0.01/0.03/0.1/0.3"
-WDS = "0/0.0001/0.001/0.01"
 HELD_OUT = 0.1
 """Share of each class's training images that the pair is chosen on."""
 
@@ -43,25 +42,19 @@ class LinearProtocol:
     chosen pair.
 
     Args:
-        lrs: base learning rates, separated by slashes; the lr used is base x batch / 256.
-        wds: weight decays, separated by slashes.
+        lrs: base learning rates, greater than 0; the lr used is base x batch / 256.
+        wds: weight decays, 0 or greater.
         epochs: passes over the training features.
         batch: images for each step; None takes the power of two at N / 32 or next below it, from
             64 to 4,096: 64 for 4,000 images, 1,024 for 60,000, 4,096 for ImageNet.
-
-    Raises:
-        InputError: a list holds something other than numbers of the right sign.
     """
 
     version = 1
 
     def __init__(
-        self, *, lrs: str = LRS, wds: str = WDS, epochs: int = 50, batch: int | None = None
+        self, *, lrs: Sequence[float], wds: Sequence[float], epochs: int, batch: int | None
     ) -> None:
-        rates = _numbers("lrs", lrs)
-        if min(rates) == 0:
-            raise InputError(f"protocol linear: lrs = {lrs!r} holds a learning rate of 0")
-        self.grid = list(itertools.product(rates, _numbers("wds", wds)))
+        self.grid = list(itertools.product(dict.fromkeys(lrs), dict.fromkeys(wds)))
         self.epochs, self.batch = epochs, batch
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
@@ -144,17 +137,3 @@ def _best(top1: Tensor, loss: Tensor) -> int:
     # one whose logits were finite for some images only has an infinite loss, and is out
     finite = [each for each in order if each[1] < float("inf")]
     return min(finite or order)[2]
-
-
-def _numbers(key: str, text: str) -> list[float]:
-    """The numbers of `0.1/0.3`. Raises InputError."""
-    try:
-        numbers = [float(word) for word in text.split("/")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 <= number < float("inf") for number in numbers):
-        raise InputError(
-            f"protocol linear: {key} is a list of numbers, none negative, not {text!r}",
-            f"Separate them by slashes: linear:{key}=0.01/0.1",
-        )
-    return list(dict.fromkeys(numbers))

@@ -60,7 +60,7 @@ class LinearPaperProtocol:
     version = 2
     collective = True  # every rank calls it
 
-    def __init__(self, *, lr: float = CODE_LR, epochs: int = 90, batch: int = 4096) -> None:
+    def __init__(self, *, lr: float, epochs: int, batch: int) -> None:
         self.lr, self.epochs, self.batch = lr, epochs, batch
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:

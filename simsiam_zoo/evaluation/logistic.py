@@ -29,7 +29,7 @@ class LogisticProtocol:
 
     version = 1
 
-    def __init__(self, *, c: float = 1.0, max_iter: int = 500) -> None:
+    def __init__(self, *, c: float, max_iter: int) -> None:
         self.c = c
         self.max_iter = max_iter
 
@@ -65,18 +65,18 @@ class LowShotProtocol:
     """Logistic regression on 1% and on 10% of the labels, which a fixed seed chooses.
 
     Of each class the share is taken, rounded, and one image at least. The classifier is
-    `LogisticProtocol` as it is by default but for `c`.
+    `LogisticProtocol`.
 
     Args:
         seed: chooses the images.
-        c: inverse strength of the l2 penalty.
+        c, max_iter: the classifier's.
     """
 
     version = 1
 
-    def __init__(self, *, seed: int = 0, c: float = 1.0) -> None:
+    def __init__(self, *, seed: int, c: float, max_iter: int) -> None:
         self.seed = seed
-        self.classifier = LogisticProtocol(c=c)
+        self.classifier = LogisticProtocol(c=c, max_iter=max_iter)
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Fit on few training images, classify the test images; InputError without labels."""

@@ -187,7 +187,7 @@ def _from_timm(source: str, recipe: Recipe, transform: Transform | None) -> Eval
     hint = f"Say {LIBRARY}{name}:pretrained=false for random ones."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        backbone = timm_backbone(name=name, image_size=transform.image_size)
+        backbone = timm_backbone(name=name, image_size=transform.image_size, drop_path_rate=0.0)
         if wanted == "true":
             _fill(backbone, published(name, transform.image_size, hint), source)
     called = f"{LIBRARY}{name}" + ("" if wanted == "true" else " at random")

@@ -44,7 +44,7 @@ def timm_recipe(backbone: nn.Module) -> TimmRecipe | None:
     return recipe if isinstance(recipe, TimmRecipe) else None
 
 
-def timm_backbone(*, name: str, image_size: int, drop_path_rate: float = 0.0) -> nn.Module:
+def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Module:
     """Any timm model, from random weights, giving pooled features.
 
     Args:

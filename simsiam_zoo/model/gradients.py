@@ -25,7 +25,7 @@ class _PairedViews(GradientPolicy):
             comparisons (section 4.6).
     """
 
-    def __init__(self, *, sides: str = "both", pairs: int = 1) -> None:
+    def __init__(self, *, sides: str, pairs: int) -> None:
         super().__init__()
         if sides not in ("both", "one"):
             raise InputError(f"sides is one of both, one, not {sides!r}")
@@ -86,7 +86,7 @@ class Alternation(GradientPolicy):
         steps_per_epoch: None where unknown; then k = "epoch" can be built, but not trained.
     """
 
-    def __init__(self, *, k: int | str = 10, steps_per_epoch: int | None = None) -> None:
+    def __init__(self, *, k: int | str, steps_per_epoch: int | None = None) -> None:
         super().__init__()
         self.blocks = (steps_per_epoch or 0) if k == "epoch" else int(k)
         self._targets: deque[list[Tensor]] = deque()
@@ -171,8 +171,8 @@ class MovingAverage(GradientPolicy):
         *,
         dim: int,
         dataset_size: int | None = None,
-        momentum: float = 0.8,
-        normalize: bool = True,
+        momentum: float,
+        normalize: bool,
     ) -> None:
         super().__init__()
         self.momentum = momentum

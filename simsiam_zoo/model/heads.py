@@ -60,11 +60,11 @@ class MlpProjector(nn.Sequential):
         self,
         *,
         in_dim: int,
-        layers: int = 3,
-        hidden_dim: int = 2048,
-        out_dim: int = 2048,
-        norm: str = "all",
-        output_affine: bool = False,
+        layers: int,
+        hidden_dim: int,
+        out_dim: int,
+        norm: str,
+        output_affine: bool,
     ) -> None:
         if output_affine and norm != "all":
             raise InputError(
@@ -98,7 +98,7 @@ class MlpPredictor(nn.Sequential):
             "none".
     """
 
-    def __init__(self, *, dim: int, hidden_dim: int | None = None, norm: str = "hidden") -> None:
+    def __init__(self, *, dim: int, hidden_dim: int | None, norm: str) -> None:
         hidden_dim = max(1, dim // 4) if hidden_dim is None else hidden_dim
         super().__init__(*mlp([dim, hidden_dim, dim], norm))
 
@@ -109,7 +109,7 @@ class FixedRandomPredictor(MlpPredictor):
     Its BN still normalises by the batch's statistics in training; only parameters are fixed.
     """
 
-    def __init__(self, *, dim: int, hidden_dim: int | None = None, norm: str = "hidden") -> None:
+    def __init__(self, *, dim: int, hidden_dim: int | None, norm: str) -> None:
         super().__init__(dim=dim, hidden_dim=hidden_dim, norm=norm)
         self.requires_grad_(False)  # no gradient: an optimiser leaves it alone, weight decay too
 
@@ -122,7 +122,7 @@ class LinearPredictor(nn.Linear):
         bias: a bias beside the weights.
     """
 
-    def __init__(self, *, dim: int, bias: bool = True) -> None:
+    def __init__(self, *, dim: int, bias: bool) -> None:
         super().__init__(dim, dim, bias=bias)
 
 

@@ -44,7 +44,7 @@ class MseLoss(Loss):
 
     minimum = 0.0
 
-    def __init__(self, *, normalize: bool = True, scale: float = 1.0) -> None:
+    def __init__(self, *, normalize: bool, scale: float) -> None:
         super().__init__()
         self.normalize = normalize
         self.scale = scale

@@ -43,7 +43,7 @@ class ConformanceBench:
         gradient = (
             create(dim=dim, dataset_size=IMAGES, steps_per_epoch=STEPS // 2, steps=STEPS)
             if kind == "gradient"
-            else StopGradient()
+            else StopGradient(sides="both", pairs=1)
         )
         loss = create(dim=dim) if kind == "loss" else CosineLoss()
         self.siamese = Siamese(

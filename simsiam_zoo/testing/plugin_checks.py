@@ -89,13 +89,14 @@ def target_is_importable(tested: ComponentUnderTest) -> None:
 @check(
     "parameters",
     *CALLED,
-    asks="the factory takes exactly the params of its descriptor, with the same defaults, and of"
-    " other keywords only those that the host supplies.",
-    way_out="make the keywords and defaults of the factory and the params of the descriptor agree.",
+    asks="the factory takes exactly the params of its descriptor, without defaults of its own, and"
+    " of other keywords only those that the host supplies.",
+    way_out="make the factory's keywords and the descriptor's params agree. The host always gives"
+    " every param, so that its default stands in the descriptor alone.",
     basic=True,
 )
 def parameters_match_the_signature(tested: ComponentUnderTest) -> None:
-    """Names, defaults, and that all can be given by keyword."""
+    """Names, no second default, and that all can be given by keyword."""
     component = tested.resolved.entry.component
     signature = inspect.signature(_factory(tested)).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
@@ -104,9 +105,9 @@ def parameters_match_the_signature(tested: ComponentUnderTest) -> None:
         expect(takes_any or name in signature, f"{component.target} takes no {name}")
         default = signature[name].default if name in signature else inspect.Parameter.empty
         expect(
-            default is inspect.Parameter.empty or default == param.default,
-            f"the default of {name} is {default!r} in {component.target} and {param.default!r}"
-            " in its descriptor",
+            default is inspect.Parameter.empty,
+            f"the default of {name}, {param.default!r} in its descriptor, is stated again by"
+            f" {component.target}, as {default!r}",
         )
     for name, own in signature.items():
         expect(own.kind is not own.POSITIONAL_ONLY, f"{name} cannot be given by keyword")

@@ -164,7 +164,7 @@ def measure(
         if network == TRAINED or not is_collective(protocol)  # those train for many epochs
         for figure in protocol(benches[network])
     ]
-    knn = KnnProtocol(k=20)
+    knn = KnnProtocol(k=20, t=0.1)
     gained, had = (knn(benches[network])[0].correct for network in (TRAINED, before))
     return figures, paired_gain(gained, had)
 

@@ -49,7 +49,7 @@ def look(setup: Setup) -> Row:
     if test is not None and setup.classes is not None:
         queries = extract(_views(setup, "queries", test, evenly(len(test), QUERIES)), backbone)
         splits = FeatureSplits(bank.of("backbone"), queries.of("backbone"), setup.classes)
-        (found,) = KnnProtocol(k=20)(splits)
+        (found,) = KnnProtocol(k=20, t=0.1)(splits)
         row |= online_row(found.protocol, found.top1, len(queries.labels), len(bank.labels))
     return row
 

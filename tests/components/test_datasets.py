@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.components import datasets
-from simsiam_zoo.components.datasets import digits, mnist_5k, shards, stratified_test_split
+from simsiam_zoo.components.datasets import digits, mnist_5k, stratified_test_split
 from simsiam_zoo.data.decode import decode_any
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import DataError, InputError
@@ -176,8 +177,8 @@ def test_a_source_that_changed_is_not_taken_for_the_data_set(cache, monkeypatch)
 
 def test_shards_on_disk_need_a_path(cache):
     data = digits()
-    again = shards(path=str(cache / "datasets" / "digits-1"))
+    again = create_component("dataset", "shards", path=str(cache / "datasets" / "digits-1"))
     assert again.train.digest == data.train.digest
     assert again.classes == data.classes
     with pytest.raises(InputError, match="needs a path"):
-        shards(path="")
+        create_component("dataset", "shards", path="")

@@ -25,7 +25,7 @@ from simsiam_zoo.errors import DataError
 AUGMENTATION = SimSiamAugmentation(
     min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
     jitter_p=0.8, gray_p=0.2, flip_p=0.5, blur_p=0.5,
-)  # fmt: skip
+ interpolation="bilinear")  # fmt: skip
 COUNT, BATCH, LANES = 48, 16, 2
 JPEG = encode(np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8), "JPEG")
 

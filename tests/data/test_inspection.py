@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_images import encode, random_png
 
-from simsiam_zoo.components.augmentations import CifarAugmentation
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.inspection import class_order, contact_sheet, inspect_shards, order_warning
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
@@ -92,7 +92,7 @@ def test_the_sheet_shows_the_views_that_training_draws(tmp_path):
     from simsiam_zoo.data.loader import TrainLoader
 
     shards = packed(tmp_path / "s", [random_png(i, size=40) for i in range(4)], [0, 1, 2, -1], 2)
-    augmentation = CifarAugmentation(
+    augmentation = create_component("augmentation", "cifar",
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter_p=0.8,
         gray_p=0.2, flip_p=0.5,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from simsiam_zoo.runtime import cores
 SIMSIAM = SimSiamAugmentation(
     min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
     jitter_p=0.8, gray_p=0.2, flip_p=0.5, blur_p=0.5,
-)  # fmt: skip
+ interpolation="bilinear")  # fmt: skip
 DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.4, contrast=0.4)
 BATCH = 8
 

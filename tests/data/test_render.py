@@ -11,7 +11,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
 
-from simsiam_zoo.components.augmentations import SimSiamAugmentation
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.decode import to_rgb
 from simsiam_zoo.data.image import ViewParams as View
 from simsiam_zoo.data.image import center
@@ -172,7 +172,7 @@ def test_a_shrinking_affine_is_antialiased(box):
 
 def test_a_grey_image_gives_the_view_of_its_rgb_twin():
     gray = np.ascontiguousarray(PHOTO[:, :, 1])
-    augmentation = SimSiamAugmentation(
+    augmentation = create_component("augmentation", "simsiam",
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.9, gray_p=0.3, flip_p=0.5, blur_p=0.5,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation import knn
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.knn import KnnProtocol, knn_predict, nearest, vote
@@ -146,7 +147,7 @@ def test_top_5_counts_no_class_without_a_vote_and_other_numbers_of_classes_chang
     found = []
     for of_train, of_test in ((train, test), (number[train], number[test])):
         splits = FeatureSplits(Features(bank, of_train), Features(queries, of_test), 40)
-        (score,) = KnnProtocol(k=k)(splits)
+        (score,) = create_component("protocol", "knn", k=k)(splits)
         found.append((score.top1, score.top5))
         assert score.top5 is not None
         assert score.top5 >= score.top1
@@ -176,15 +177,19 @@ def test_without_k_one_pass_gives_20_and_200_neighbors_or_all_of_a_smaller_bank(
         train, test = Features(bank[:n], labels[:n]), Features(queries, torch.arange(90) % CLASSES)
         return protocol(FeatureSplits(train, test, CLASSES))
 
-    both = figures(200, KnnProtocol())
+    both = figures(200, create_component("protocol", "knn"))
     assert [f.protocol for f in both] == ["knn (k=20, t=0.1)", "knn (k=200, t=0.1)"]
     for figure, k in zip(both, (20, 200), strict=True):
-        assert torch.equal(figure.correct, figures(200, KnnProtocol(k=k))[0].correct)
-    assert [f.protocol for f in figures(150, KnnProtocol())] == [
+        assert torch.equal(
+            figure.correct, figures(200, create_component("protocol", "knn", k=k))[0].correct
+        )
+    assert [f.protocol for f in figures(150, create_component("protocol", "knn"))] == [
         "knn (k=20, t=0.1)",
         "knn (k=150, t=0.1)",
     ]
-    assert [f.protocol for f in figures(12, KnnProtocol())] == ["knn (k=12, t=0.1)"]
+    assert [f.protocol for f in figures(12, create_component("protocol", "knn"))] == [
+        "knn (k=12, t=0.1)"
+    ]
 
 
 def test_golden_figures(data):
@@ -194,5 +199,5 @@ def test_golden_figures(data):
     test_labels = torch.arange(90) % CLASSES
     train = Features((bank + 3 * centers[labels]).float(), labels)
     test = Features((queries / 7 + centers[test_labels]).float(), test_labels)
-    found = KnnProtocol()(FeatureSplits(train, test, CLASSES))
+    found = create_component("protocol", "knn")(FeatureSplits(train, test, CLASSES))
     assert [(f.version, int(f.correct.sum())) for f in found] == GOLDEN

@@ -14,10 +14,11 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import linear_fit
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.linear import LinearProtocol, default_batch
+from simsiam_zoo.evaluation.linear import default_batch
 from simsiam_zoo.evaluation.linear_fit import (
     Classifiers,
     Pair,
@@ -50,7 +51,7 @@ def splits() -> FeatureSplits:
 
 @pytest.fixture(scope="module")
 def figure(splits: FeatureSplits) -> Score:
-    return LinearProtocol(epochs=10)(splits)[0]
+    return create_component("protocol", "linear", epochs=10)(splits)[0]
 
 
 def one_by_torch(features: Features, pair: Pair, orders: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -157,7 +158,7 @@ def test_a_tenth_of_each_class_is_held_out_but_never_all_of_it():
 
 def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(splits, figure):
     """As composed by hand of what the tests above hold."""
-    protocol = LinearProtocol(epochs=10)
+    protocol = create_component("protocol", "linear", epochs=10)
     fit, held = held_out(splits.train.labels, 0.1, 0)
     pairs = [Pair(lr * 64 / 256, wd) for lr, wd in protocol.grid]
     settings = {"epochs": 10, "batch": 64}
@@ -179,7 +180,9 @@ def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(spl
 
 def test_the_test_images_choose_nothing(splits, figure):
     relabelled = Features(splits.test.x, (splits.test.labels + 1) % CLASSES)
-    other = LinearProtocol(epochs=10)(FeatureSplits(splits.train, relabelled, CLASSES))[0]
+    other = create_component("protocol", "linear", epochs=10)(
+        FeatureSplits(splits.train, relabelled, CLASSES)
+    )[0]
     assert other.details == figure.details
     assert other.top1 < 0.3
 
@@ -188,34 +191,36 @@ def test_it_is_the_same_to_the_bit_again_and_from_a_memory_map(splits, figure, t
     mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=tuple(splits.train.x.shape))
     mapped[:] = splits.train.x.numpy()
     train = Features(torch.from_numpy(mapped), splits.train.labels)
-    again = LinearProtocol(epochs=10)(FeatureSplits(train, splits.test, CLASSES))[0]
+    again = create_component("protocol", "linear", epochs=10)(
+        FeatureSplits(train, splits.test, CLASSES)
+    )[0]
     assert again.details == figure.details
     assert torch.equal(again.correct, figure.correct)
 
 
 def test_a_classifier_that_diverges_is_never_chosen_and_harms_no_other(splits):
-    both = LinearProtocol(lrs="1e30/0.1", wds="0.01", epochs=5)(splits)[0]
-    alone = LinearProtocol(lrs="0.1", wds="0.01", epochs=5)(splits)[0]
+    both = create_component("protocol", "linear", lrs=[1e30, 0.1], wds=[0.01], epochs=5)(splits)[0]
+    alone = create_component("protocol", "linear", lrs=[0.1], wds=[0.01], epochs=5)(splits)[0]
     assert torch.equal(both.correct, alone.correct)
     wild, tame = both.details["grid"]
     assert wild == {"lr": 1e30, "wd": 0.01, "top1": 0.0, "loss": None}
     assert [tame] == alone.details["grid"]
     with pytest.raises(InputError, match="every linear classifier of the grid diverged"):
-        LinearProtocol(lrs="1e30", wds="0.01", epochs=5)(splits)
+        create_component("protocol", "linear", lrs=[1e30], wds=[0.01], epochs=5)(splits)
 
 
 def test_what_cannot_be_is_refused(splits):
-    for settings, words in (
-        ({"lrs": "0.1,0.2"}, "lrs is a list of numbers"),
-        ({"lrs": "0/0.1"}, "a learning rate of 0"),
-        ({"wds": "-1"}, "wds is a list of numbers, none negative"),
-        ({"wds": ""}, "linear:wds=0.01/0.1"),
+    for params, words in (
+        ("lrs=0.1;0.2", "lrs of protocol linear is a list, each a number"),
+        ("lrs=0/0.1", "lrs of protocol linear is a list, each a number >= 1e-12, not 0.0"),
+        ("wds=-1", "wds of protocol linear is a list, each a number >= 0, not -1.0"),
+        ("wds=", "wds of protocol linear is a list"),
     ):
         with pytest.raises(InputError, match=words):
-            LinearProtocol(**settings)
+            create_component("protocol", f"linear:{params}")
     one_each = Features(splits.train.x[:4], splits.train.labels[:4])
     with pytest.raises(InputError, match="no class has two of the 4 training images"):
-        LinearProtocol()(FeatureSplits(one_each, splits.test, CLASSES))
+        create_component("protocol", "linear")(FeatureSplits(one_each, splits.test, CLASSES))
 
 
 def test_the_batch_grows_with_the_training_set():

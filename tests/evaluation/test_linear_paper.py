@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation import linear_paper
 from simsiam_zoo.evaluation.features import Augmented, Features, FeatureSplits
@@ -89,11 +90,16 @@ def test_the_classifier_is_that_of_a_plain_loop_with_lars_by_its_formula(lr, tmp
 
 
 def test_its_name_says_which_lr_was_used_and_which_the_paper_and_its_code_have():
-    assert LinearPaperProtocol().lr == 0.1
-    assert (LinearPaperProtocol().epochs, LinearPaperProtocol().batch) == (90, 4096)
+    assert create_component("protocol", "linear-paper").lr == 0.1
+    assert (
+        create_component("protocol", "linear-paper").epochs,
+        create_component("protocol", "linear-paper").batch,
+    ) == (90, 4096)
     views = Views()
     for lr, words in ((0.1, "lr=0.1;"), (0.02, "lr=0.02;")):
-        name = LinearPaperProtocol(lr=lr, epochs=1)(splits(views))[0].protocol
+        name = create_component("protocol", "linear-paper", lr=lr, epochs=1)(splits(views))[
+            0
+        ].protocol
         assert name == f"linear-paper ({words} paper 0.02, its code 0.1; batch=50, epochs=1)"
     assert views.asked == [(0, TRAIN)] * 2  # at most the training set
 
@@ -124,13 +130,13 @@ def test_a_checkpoint_is_saved_once_a_minute_and_at_the_end(tmp_path, monkeypatc
     monkeypatch.setattr(linear_paper, "save_checkpoint", lambda _, epoch, __: saved.append(epoch))
     clock = iter(range(0, 1000, 25))
     monkeypatch.setattr(linear_paper.time, "monotonic", lambda: next(clock))
-    LinearPaperProtocol(epochs=8, batch=16)(splits(Views(), tmp_path))
+    create_component("protocol", "linear-paper", epochs=8, batch=16)(splits(Views(), tmp_path))
     assert saved[-1] == 8
     assert 2 <= len(saved) <= 4
 
 
 def test_a_checkpoint_on_other_features_is_refused(tmp_path):
-    protocol = LinearPaperProtocol(epochs=1, batch=16)
+    protocol = create_component("protocol", "linear-paper", epochs=1, batch=16)
     first = splits(Views(), tmp_path)
     protocol(first)
     nearly = Features(first.train.x * (1 + 1e-5), first.train.labels)  # computed elsewhere, say
@@ -141,7 +147,7 @@ def test_a_checkpoint_on_other_features_is_refused(tmp_path):
 
 
 def test_damaged_checkpoints_are_said_to_be(tmp_path):
-    protocol = LinearPaperProtocol(epochs=1, batch=16)
+    protocol = create_component("protocol", "linear-paper", epochs=1, batch=16)
     protocol(splits(Views(), tmp_path))
     (path,) = tmp_path.glob("*/step-00000001.pt")
     path.write_bytes(path.read_bytes()[:-7])
@@ -202,10 +208,10 @@ def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch):
 
 def test_what_cannot_be_is_refused(monkeypatch):
     with pytest.raises(InputError, match="use the protocol linear"):
-        LinearPaperProtocol()(splits(None))
+        create_component("protocol", "linear-paper")(splits(None))
     monkeypatch.setattr(linear_paper.distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match="a batch of 50 cannot be shared by 3 ranks") as error:
-        LinearPaperProtocol()(splits(Views()))
+        create_component("protocol", "linear-paper")(splits(Views()))
     assert "linear-paper:batch=48" in str(error.value)
     monkeypatch.undo()
 
@@ -214,4 +220,4 @@ def test_what_cannot_be_is_refused(monkeypatch):
             yield Features(features.x * torch.inf, features.labels)
 
     with pytest.raises(InputError, match="diverged in epoch 1 of 2"):
-        LinearPaperProtocol(epochs=2, batch=16)(splits(infinite))
+        create_component("protocol", "linear-paper", epochs=2, batch=16)(splits(infinite))

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.logistic import LogisticProtocol
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def splits() -> tuple[Features, Features]:
 @pytest.mark.parametrize("c", [1.0, 0.01])
 def test_it_is_scikit_learns_logistic_regression_on_standardised_features(splits, c):
     train, test = splits
-    figure = LogisticProtocol(c=c)(FeatureSplits(train, test, 4))[0]
+    figure = create_component("protocol", "logistic", c=c)(FeatureSplits(train, test, 4))[0]
     theirs = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
     theirs.fit(train.x.numpy(), train.labels.numpy())
     right = theirs.predict(test.x.numpy()) == test.labels.numpy()
@@ -45,21 +45,22 @@ def test_it_is_scikit_learns_logistic_regression_on_standardised_features(splits
 
 def test_it_fits_on_the_training_split_alone_and_says_when_it_stopped_early(splits):
     train, test = splits
-    whole = LogisticProtocol()(FeatureSplits(train, test, 4))[0]
+    whole = create_component("protocol", "logistic")(FeatureSplits(train, test, 4))[0]
     part = Features(test.x[:50], test.labels[:50])
     assert torch.equal(
-        LogisticProtocol()(FeatureSplits(train, part, 4))[0].correct, whole.correct[:50]
+        create_component("protocol", "logistic")(FeatureSplits(train, part, 4))[0].correct,
+        whole.correct[:50],
     )
-    short = LogisticProtocol(max_iter=1)(FeatureSplits(train, test, 4))[0]
+    short = create_component("protocol", "logistic", max_iter=1)(FeatureSplits(train, test, 4))[0]
     assert short.details == {"iterations": 1, "converged": False}
 
 
 def test_classes_that_the_training_split_lacks_are_simply_never_predicted(splits):
     train, test = splits
     few = train.labels < 2
-    figure = LogisticProtocol()(FeatureSplits(Features(train.x[few], train.labels[few]), test, 4))[
-        0
-    ]
+    figure = create_component("protocol", "logistic")(
+        FeatureSplits(Features(train.x[few], train.labels[few]), test, 4)
+    )[0]
     assert not figure.correct[test.labels >= 2].any()
     assert figure.correct[test.labels < 2].float().mean() > 0.7
 
@@ -70,7 +71,7 @@ def test_its_loss_is_the_optimum_that_newtons_method_finds(splits, c):
     train, _ = splits
     fitted = []
     with patch.object(LogisticRegression, "fit", autospec=True, side_effect=_keep(fitted)):
-        LogisticProtocol(c=c)(FeatureSplits(train, train, 4))
+        create_component("protocol", "logistic", c=c)(FeatureSplits(train, train, 4))
     x = torch.from_numpy(StandardScaler().fit_transform(train.x.numpy())).double()
 
     def loss(flat: torch.Tensor) -> torch.Tensor:

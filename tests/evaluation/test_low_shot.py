@@ -5,8 +5,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.logistic import LowShotProtocol, few
+from simsiam_zoo.evaluation.logistic import few
 
 
 def test_a_share_of_each_class_is_taken_one_at_least_and_more_contain_fewer():
@@ -32,7 +33,7 @@ def test_each_figure_is_scikit_learns_on_those_labels():
         return Features(centers[labels] + torch.randn(n, 8, generator=generator), labels)
 
     train, test = draw(600), draw(120)
-    figures = LowShotProtocol(seed=4)(FeatureSplits(train, test, 3))
+    figures = create_component("protocol", "low-shot", seed=4)(FeatureSplits(train, test, 3))
     for figure, share in zip(figures, (0.01, 0.1), strict=True):
         ids = few(train.labels, share, 4)
         scaler = StandardScaler().fit(train.x[ids])

@@ -14,7 +14,11 @@ def features(*labels: int) -> Features:
     return Features(torch.randn(len(labels), 3), torch.tensor(labels))
 
 
-@pytest.mark.parametrize("protocol", [KnnProtocol(), LogisticProtocol()], ids=["knn", "logistic"])
+@pytest.mark.parametrize(
+    "protocol",
+    [KnnProtocol(k=None, t=0.1), LogisticProtocol(c=1.0, max_iter=500)],
+    ids=["knn", "logistic"],
+)
 @pytest.mark.parametrize(
     ("train", "test", "words"),
     [

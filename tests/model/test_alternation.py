@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model import gradients
-from simsiam_zoo.model.gradients import Alternation, StopGradient
-from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
+from simsiam_zoo.model.gradients import Alternation
 from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
 
@@ -25,8 +25,10 @@ def network(policy: GradientPolicy) -> Siamese:
     backbone = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
     )
-    projector = MlpProjector(in_dim=8 * 4, layers=2, hidden_dim=16, out_dim=12)
-    predictor = MlpPredictor(dim=12)
+    projector = create_component(
+        "projector", "mlp", in_dim=8 * 4, layers=2, hidden_dim=16, out_dim=12
+    )
+    predictor = create_component("predictor", "mlp", dim=12)
     return Siamese(backbone, projector, predictor, policy, CosineLoss(), in_dim=32, dim=12)
 
 
@@ -69,7 +71,7 @@ def test_one_step_is_simsiam_to_the_bit(precision: str) -> None:
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 
     ours = train(network(Alternation(k=1)), batches(3), autocast)
-    simsiam = train(network(StopGradient()), batches(3), autocast)
+    simsiam = train(network(create_component("gradient", "stop-gradient")), batches(3), autocast)
     for mine, its in zip(ours, simsiam, strict=True):
         assert mine.keys() == its.keys()
         for name, value in its.items():  # losses, gradients, weights, running statistics, draws
@@ -95,7 +97,10 @@ def test_targets_are_those_of_the_weights_at_the_blocks_start() -> None:
         optimizer.zero_grad()
         expected.backward()
         optimizer.step()
-    assert losses[1] != train(network(StopGradient()).double(), data)[1]["loss"]
+    assert (
+        losses[1]
+        != train(network(create_component("gradient", "stop-gradient")).double(), data)[1]["loss"]
+    )
 
 
 def test_preparing_changes_nothing_and_holds_one_batch_at_a_time() -> None:
@@ -169,7 +174,7 @@ def test_a_step_that_was_not_prepared_is_refused() -> None:
 
 
 def test_a_block_is_k_steps_or_an_epoch() -> None:
-    assert Alternation().blocks == 10
+    assert create_component("gradient", "alternation").blocks == 10
     assert Alternation(k=100, steps_per_epoch=62).blocks == 100
     assert Alternation(k="epoch", steps_per_epoch=62).blocks == 62
     assert Alternation(k="epoch").blocks == 0

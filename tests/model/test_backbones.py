@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog import catalog, create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.backbones import timm_backbone, timm_recipe
 from simsiam_zoo.model.build import Parts, build
@@ -158,7 +158,7 @@ def test_a_backbones_recipe_is_code_that_rebuilds_it(name: str) -> None:
 def test_stochastic_depth_is_what_was_asked_for() -> None:
     def rates(name: str, **options: float) -> set[float]:
         with torch.device("meta"):
-            model = timm_backbone(name=name, image_size=224, **options)
+            model = create_component("backbone", name, image_size=224, **options)
         return {round(each.drop_prob, 3) for each in model.modules() if hasattr(each, "drop_prob")}
 
     assert max(rates("resnet18", drop_path_rate=0.2)) == 0.2
@@ -169,6 +169,6 @@ def test_stochastic_depth_is_what_was_asked_for() -> None:
 
 def test_unknown_models_are_refused_without_going_online() -> None:
     with pytest.raises(InputError, match="Did you mean resnet50"):
-        timm_backbone(name="resnet5O", image_size=32)
+        timm_backbone(name="resnet5O", image_size=32, drop_path_rate=0.0)
     with pytest.raises(InputError, match="no model"):
-        timm_backbone(name="hf-hub:timm/resnet18.a1_in1k", image_size=32)
+        timm_backbone(name="hf-hub:timm/resnet18.a1_in1k", image_size=32, drop_path_rate=0.0)

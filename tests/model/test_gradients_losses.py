@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
 from simsiam_zoo.model.losses import CosineLoss, CrossEntropyLoss, MseLoss
 from simsiam_zoo.model.siamese import Batch, Siamese
@@ -28,22 +29,27 @@ def test_cosine_is_minus_one_for_parallel_and_zero_for_orthogonal() -> None:
 
 def test_normalised_mse_is_two_plus_twice_the_cosine_loss() -> None:
     p, z = pair()
-    torch.testing.assert_close(MseLoss()(p, z), 2 + 2 * CosineLoss()(p, z))
+    torch.testing.assert_close(create_component("loss", "mse")(p, z), 2 + 2 * CosineLoss()(p, z))
     nearly = p.float() * (1 + 1e-7)
-    assert MseLoss()(p.float(), nearly) >= MseLoss.minimum
+    assert create_component("loss", "mse")(p.float(), nearly) >= MseLoss.minimum
 
 
 def test_twice_the_mean_of_two_directions_is_their_sum() -> None:
     p, z = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    mean = torch.stack([MseLoss(scale=2.0)(p, z), MseLoss(scale=2.0)(z.flip(0), p)]).mean()
-    expected = MseLoss()(p, z) + MseLoss()(z.flip(0), p)
+    mean = torch.stack(
+        [
+            create_component("loss", "mse", scale=2.0)(p, z),
+            create_component("loss", "mse", scale=2.0)(z.flip(0), p),
+        ]
+    ).mean()
+    expected = create_component("loss", "mse")(p, z) + create_component("loss", "mse")(z.flip(0), p)
     torch.testing.assert_close(mean, expected, rtol=1e-12, atol=0)
 
 
 def test_plain_mse_and_cross_entropy_are_torchs() -> None:
     p, z = pair()
     expected = functional.mse_loss(p, z)
-    torch.testing.assert_close(MseLoss(normalize=False)(p, z), expected)
+    torch.testing.assert_close(create_component("loss", "mse", normalize=False)(p, z), expected)
     expected = functional.cross_entropy(p, z.softmax(dim=1))
     torch.testing.assert_close(CrossEntropyLoss()(p, z), expected)
 
@@ -55,7 +61,13 @@ def test_cross_entropys_minimum_is_approached_by_equal_one_hot_distributions() -
 
 
 @pytest.mark.parametrize(
-    "loss", [CosineLoss(), CrossEntropyLoss(), MseLoss(), MseLoss(normalize=False)]
+    "loss",
+    [
+        CosineLoss(),
+        CrossEntropyLoss(),
+        MseLoss(normalize=True, scale=1.0),
+        MseLoss(normalize=False, scale=1.0),
+    ],
 )
 def test_zero_vectors_have_a_finite_loss_and_gradient(loss: nn.Module) -> None:
     p, z = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, 4, requires_grad=True)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model import gradients
-from simsiam_zoo.model.gradients import MovingAverage
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Batch, Siamese
@@ -27,7 +27,7 @@ IMAGES, DIM = 7, 5
 def network(**params: object) -> Siamese:
     """Without BN, so that one process and two compute the same."""
     torch.manual_seed(0)
-    policy = MovingAverage(dim=DIM, dataset_size=IMAGES, **params)
+    policy = create_component("gradient", "moving-average", dim=DIM, dataset_size=IMAGES, **params)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh())
     return Siamese(
         backbone, nn.Linear(8, DIM), NoPredictor(), policy, CosineLoss(), in_dim=8, dim=DIM
@@ -131,7 +131,9 @@ def test_rows_are_shared_out_by_id_and_cost_nothing_on_the_meta_device(
         monkeypatch.setattr(gradients, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(gradients, "world_size", lambda: 3)
         with torch.device("meta"):
-            policy = MovingAverage(dim=2048, dataset_size=1_281_167)
+            policy = create_component(
+                "gradient", "moving-average", dim=2048, dataset_size=1_281_167
+            )
         state = policy.per_sample_state()
         assert all(value.is_meta for value in state.values())
         sizes.append({len(value) for value in state.values()})
@@ -143,7 +145,7 @@ def test_without_ids_or_a_known_number_of_images_it_refuses() -> None:
     with pytest.raises(InputError, match="needs the images' ids"):
         network()(Batch(batch.views))
     unknown = network()
-    unknown.gradient = MovingAverage(dim=DIM)
+    unknown.gradient = create_component("gradient", "moving-average", dim=DIM)
     with pytest.raises(InputError, match="dataset_size"):
         unknown(batch)
 

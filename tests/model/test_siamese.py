@@ -8,11 +8,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from simsiam_zoo.catalog import Catalog, Component, Param, Plugin, catalog
+from simsiam_zoo.catalog import Catalog, Component, Param, Plugin, catalog, create_component
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.model.build import Parts, build
-from simsiam_zoo.model.heads import MlpPredictor, MlpProjector
 from simsiam_zoo.model.siamese import (
     Batch,
     GradientPolicy,
@@ -200,9 +198,11 @@ def test_build_leaves_the_generator_and_the_running_statistics_alone() -> None:
     torch.manual_seed(5)
     by_hand = nn.ModuleDict(
         {
-            "backbone": timm_backbone(name="resnet10t", image_size=32),
-            "projector": MlpProjector(in_dim=512, layers=2, hidden_dim=32, out_dim=24),
-            "predictor": MlpPredictor(dim=24),
+            "backbone": create_component("backbone", "resnet10t", image_size=32),
+            "projector": create_component(
+                "projector", "mlp", in_dim=512, layers=2, hidden_dim=32, out_dim=24
+            ),
+            "predictor": create_component("predictor", "mlp", dim=24),
         }
     )
     assert torch.equal(after, torch.get_rng_state())

@@ -24,7 +24,7 @@ from simsiam_zoo.testing.checks import (
 
 WRONG = [(component.kind, component.name) for component in zoo_components()]
 SAYS = {
-    "parameters": "the default of width is 3 in wrong_parts:Parameters and 4 in its descriptor",
+    "parameters": "is stated again by wrong_parts:Parameters, as 3",
     "summary": "its summary is empty",
     "target": "importing wrong_parts:Missing failed",
     "shapes": "gave [2, 7] for [2, 8], not [2, 8]",

@@ -45,12 +45,12 @@ def test_what_a_package_does_wrong_is_told_with_the_way_out(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_package("checked-zoo", "loss", tmp_path / "package")
-    light = tmp_path / "package" / "checked_zoo" / "plugin.py"
-    light.write_text(light.read_text().replace("1.0,", "2.0,"))
+    body = tmp_path / "package" / "checked_zoo" / "loss.py"
+    body.write_text(body.read_text().replace("scale: float)", "scale: float = 2.0)"))
     with installed(tmp_path / "package", tmp_path):
         told = said(capfd, "check", "checked-zoo", "--fast", code=3)
         rows = json.loads(said(capfd, "check", "checked-zoo", "--fast", "--json", code=3).out)
-    assert "the default of scale is 1.0 in checked_zoo.loss:CheckedLoss and 2.0" in told.out
+    assert "stated again by checked_zoo.loss:CheckedLoss, as 2.0" in told.out
     assert "The contract (parameters): " in told.out
     assert "The way out: " in told.out
     assert "1 failed" in told.out

@@ -187,7 +187,7 @@ def same_again() -> Dataset:
 
 class Scores(KnnProtocol):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(k=None, t=0.1)
 
     def __call__(self, bench: Any) -> Any:
         return [dataclasses.replace(f, top1=f.top1 / 2) for f in super().__call__(bench)]
@@ -195,7 +195,7 @@ class Scores(KnnProtocol):
 
 class Rows(CsvLogger):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(path="metrics.csv")
 
     def log(self, row: dict[str, Any]) -> None:
         super().log({"loss": row["loss"], "step": row["step"], "epoch": row.pop("epoch")})

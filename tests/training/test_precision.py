@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.model.gradients import StopGradient
+from simsiam_zoo.catalog import create_component
 from simsiam_zoo.model.heads import mlp
 from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Siamese
@@ -33,7 +33,13 @@ def small_network() -> Siamese:
     projector = nn.Sequential(*mlp([32, 64, 64], "all", output_affine=False))
     predictor = nn.Sequential(*mlp([64, 16, 64], "hidden"))
     return Siamese(
-        backbone, projector, predictor, StopGradient(), CosineLoss(), in_dim=32, dim=64
+        backbone,
+        projector,
+        predictor,
+        create_component("gradient", "stop-gradient"),
+        CosineLoss(),
+        in_dim=32,
+        dim=64,
     ).to(memory_format=torch.channels_last)
 
 

@@ -26,7 +26,7 @@ class ByolProjector(_Mlp):
         out_dim: width of z.
     """
 
-    def __init__(self, *, in_dim: int, hidden_dim: int = 4096, out_dim: int = 256) -> None:
+    def __init__(self, *, in_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__(in_dim, hidden_dim, out_dim)
         self.out_dim = out_dim
 
@@ -39,5 +39,5 @@ class ByolPredictor(_Mlp):
         hidden_dim: width of the hidden layer.
     """
 
-    def __init__(self, *, dim: int, hidden_dim: int = 4096) -> None:
+    def __init__(self, *, dim: int, hidden_dim: int) -> None:
         super().__init__(dim, hidden_dim, dim)

@@ -36,7 +36,7 @@ class Momentum(GradientPolicy):
         schedule: "cosine", as above, or "constant".
     """
 
-    def __init__(self, *, tau: float = 0.996, schedule: str = "cosine") -> None:
+    def __init__(self, *, tau: float, schedule: str) -> None:
         super().__init__()
         if schedule not in ("cosine", "constant"):
             raise InputError(f"schedule is one of cosine, constant, not {schedule!r}")

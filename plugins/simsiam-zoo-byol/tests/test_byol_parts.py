@@ -9,8 +9,9 @@ from torch import nn
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data.image import ViewParams, render_view
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo_byol.augmentation import ByolAugmentation
-from simsiam_zoo_byol.heads import ByolPredictor, ByolProjector
+from simsiam_zoo_byol.heads import ByolProjector
 
 DRAWS = 3000
 
@@ -22,7 +23,10 @@ def views(augmentation: ByolAugmentation, view: int, seed: int = 0) -> list[View
 
 def test_heads_have_the_papers_sizes_and_no_norm_on_the_output() -> None:
     with torch.device("meta"):
-        projector, predictor = ByolProjector(in_dim=2048), ByolPredictor(dim=256)
+        projector, predictor = (
+            create_component("projector", "byol", in_dim=2048),
+            create_component("predictor", "byol", dim=256),
+        )
     assert projector.out_dim == 256
     # 2048·4096 + BN's 2·4096 + 4096·256, and 256·4096 + 2·4096 + 4096·256: 9.4 M and 2.1 M
     assert sum(p.numel() for p in projector.parameters()) == 9_445_376
@@ -46,7 +50,7 @@ def test_a_head_is_its_formula() -> None:
 def test_blur_and_solarisation_differ_between_the_views(
     view: int, blurred: float, solarised: float
 ) -> None:
-    drawn = views(ByolAugmentation(), view)
+    drawn = views(create_component("augmentation", "byol"), view)
     for share, found in (
         (blurred, np.mean([each.blur > 0 for each in drawn])),
         (solarised, np.mean([each.solarize is not None for each in drawn])),
@@ -55,12 +59,15 @@ def test_blur_and_solarisation_differ_between_the_views(
     sigmas = [each.blur for each in drawn if each.blur]
     assert 0.1 <= min(sigmas) < 0.2
     assert 1.9 < max(sigmas) <= 2.0
-    assert views(ByolAugmentation(), view + 2) == drawn  # a second pair is drawn as the first
+    # a second pair is drawn as the first
+    assert views(create_component("augmentation", "byol"), view + 2) == drawn
 
 
 def test_shares_are_parameters() -> None:
     settings = {"blur_p1": 0.0, "blur_p2": 1.0, "solarize_p1": 1.0, "solarize_p2": 0.0}
-    first, second = (views(ByolAugmentation(**settings), view) for view in (0, 1))
+    first, second = (
+        views(create_component("augmentation", "byol", **settings), view) for view in (0, 1)
+    )
     assert not any(each.blur for each in first)
     assert all(each.blur for each in second)
     assert all(each.solarize is not None for each in first)
@@ -77,7 +84,7 @@ def test_all_else_is_drawn_as_simsiam_draws_it() -> None:
     }
     shares = {"jitter_p": 0.8, "gray_p": 0.2, "flip_p": 0.5}
     simsiam = SimSiamAugmentation(**strengths, **shares, blur_p=1.0, interpolation="bicubic")
-    torchvisions = ByolAugmentation(brightness_offset=False)
+    torchvisions = create_component("augmentation", "byol", brightness_offset=False)
     for seed in range(50):
         byol = torchvisions.sample(np.random.default_rng(seed), 1, (64, 48))
         other = simsiam.sample(np.random.default_rng(seed), 1, (64, 48))
@@ -87,7 +94,7 @@ def test_all_else_is_drawn_as_simsiam_draws_it() -> None:
 
 
 def test_brightness_is_added_evenly_on_both_sides_of_none() -> None:
-    drawn = views(ByolAugmentation(), 0)
+    drawn = views(create_component("augmentation", "byol"), 0)
     offsets = np.array([dict(each.jitter)["offset"] for each in drawn if each.jitter])
     assert abs(len(offsets) / DRAWS - 0.8) < 0.03
     assert -0.4 <= offsets.min() < -0.39
@@ -98,7 +105,11 @@ def test_brightness_is_added_evenly_on_both_sides_of_none() -> None:
 
 def test_solarisation_inverts_the_bright_half() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    drawn = next(v for v in views(ByolAugmentation(solarize_p1=1.0), 0) if v.solarize is not None)
+    drawn = next(
+        v
+        for v in views(create_component("augmentation", "byol", solarize_p1=1.0), 0)
+        if v.solarize is not None
+    )
     plain = ViewParams(box=(0, 0, 16, 16), solarize=drawn.solarize)
     x = levels / 255
     expected = np.where(x < 0.5, x, 1 - x)  # the paper's x · 1[x < 0.5] + (1 - x) · 1[x >= 0.5]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from simsiam_zoo import Recipe
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.losses import MseLoss
 from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo.runtime.optim import Group, make_optimizer
 from simsiam_zoo_byol.momentum import Momentum
 
@@ -30,8 +30,8 @@ def network(**params: object) -> Siamese:
         backbone,
         nn.Linear(8, DIM),
         nn.Linear(DIM, DIM),
-        Momentum(**params),
-        MseLoss(),
+        create_component("gradient", "momentum", **params),
+        create_component("loss", "mse"),
         in_dim=8,
         dim=DIM,
     )
@@ -61,7 +61,7 @@ def sgd_step(siamese: Siamese, seed: int, number: int | None = None) -> Tensor:
 
 
 def test_tau_goes_from_its_start_to_one_as_half_a_cosine() -> None:
-    policy = Momentum(tau=0.99)
+    policy = create_component("gradient", "momentum", tau=0.99)
     assert policy.tau_at(0, 100) == pytest.approx(0.99)
     assert policy.tau_at(50, 100) == pytest.approx(0.995)
     assert policy.tau_at(100, 100) == 1.0
@@ -198,8 +198,8 @@ def test_at_the_start_it_is_simsiam_and_with_tau_0_it_stays_so() -> None:
 
 def test_it_refuses_what_it_cannot_do() -> None:
     with pytest.raises(InputError, match="one of cosine, constant"):
-        Momentum(schedule="linear")
+        create_component("gradient", "momentum", schedule="linear")
     siamese = network()
-    siamese.gradient = Momentum()
+    siamese.gradient = create_component("gradient", "momentum")
     with pytest.raises(InputError, match="has no target network"):
         siamese(batch(0))

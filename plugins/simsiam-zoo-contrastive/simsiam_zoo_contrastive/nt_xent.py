@@ -33,7 +33,7 @@ class NTXentLoss(Loss):
 
     whole_batch = True
 
-    def __init__(self, *, temperature: float = 0.1) -> None:
+    def __init__(self, *, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
 

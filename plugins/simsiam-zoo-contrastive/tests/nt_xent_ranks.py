@@ -12,9 +12,9 @@ import sys
 import torch
 from torch import nn
 
-from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
@@ -28,7 +28,11 @@ def gradients(rank: int, world: int, stop: bool) -> dict[str, torch.Tensor]:
     views = torch.randn(2, ROWS, 3, 2, 2, dtype=torch.float64)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh())
     head, predictor = nn.Linear(8, 5), nn.Linear(5, 5) if stop else NoPredictor()
-    policy = StopGradient() if stop else NoStopGradient(sides="one")
+    policy = (
+        create_component("gradient", "stop-gradient")
+        if stop
+        else create_component("gradient", "none", sides="one")
+    )
     loss = NTXentLoss(temperature=0.5)
     siamese = Siamese(backbone, head, predictor, policy, loss, in_dim=8, dim=5).double()
     share = ROWS // world

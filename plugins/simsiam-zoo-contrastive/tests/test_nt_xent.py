@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.model.gradients import NoStopGradient, StopGradient
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 N, DIM = 6, 5
@@ -60,7 +60,10 @@ def batch() -> Batch:
 
 def test_one_pair_of_views_is_simclr_and_so_is_the_mean_over_both() -> None:
     """The model averages over (z1, z2) and (z2, z1), or takes (z1, z2) alone: the same loss."""
-    one, both = (model(NoStopGradient(sides=sides), NoPredictor()) for sides in ("one", "both"))
+    one, both = (
+        model(create_component("gradient", "none", sides=sides), NoPredictor())
+        for sides in ("one", "both")
+    )
     z1, z2 = (one.projector(one.backbone(x)) for x in batch().views)
     expected = simclr(z1, z2, 0.5)
     for siamese in (one, both):
@@ -73,7 +76,7 @@ def test_one_pair_of_views_is_simclr_and_so_is_the_mean_over_both() -> None:
 
 def test_with_predictor_and_stop_gradient_it_is_symmetrised_and_targets_are_constants() -> None:
     torch.manual_seed(2)
-    siamese = model(StopGradient(), nn.Linear(DIM, DIM))
+    siamese = model(create_component("gradient", "stop-gradient"), nn.Linear(DIM, DIM))
     loss = siamese(batch())
     z1, z2 = (siamese.projector(siamese.backbone(x)) for x in batch().views)
     p1, p2 = siamese.predictor(z1), siamese.predictor(z2)
@@ -105,7 +108,9 @@ def test_closed_forms() -> None:
     assert NTXentLoss(temperature=tau)(z, z).item() == pytest.approx(expected, rel=1e-12)
     same = torch.ones(4, 3, dtype=torch.float64)
     assert NTXentLoss(temperature=tau)(same, same).item() == pytest.approx(math.log(7), rel=1e-12)
-    assert NTXentLoss()(z[:1], z[1:2]).item() == 0  # one image: nothing to confuse it with
+    assert (
+        create_component("loss", "nt-xent")(z[:1], z[1:2]).item() == 0
+    )  # one image: nothing to confuse it with
 
 
 def test_small_temperatures_and_zero_vectors_stay_finite_in_float32() -> None:

@@ -40,7 +40,7 @@ class _FromCorrelation(Part):
     correlation: Tensor
     updates: Tensor
 
-    def __init__(self, *, dim: int, rho: float = 0.3, eps: float = 0.1, every: int = 1) -> None:
+    def __init__(self, *, dim: int, rho: float, eps: float, every: int) -> None:
         super().__init__()
         self.rho, self.eps, self.every = rho, eps, every
         if every == 1:
@@ -114,10 +114,10 @@ class DirectSet(_FromCorrelation):
         self,
         *,
         dim: int,
-        alpha: float = 0.5,
-        rho: float = 0.3,
-        eps: float = 0.1,
-        every: int = 1,
+        alpha: float,
+        rho: float,
+        eps: float,
+        every: int,
     ) -> None:
         super().__init__(dim=dim, rho=rho, eps=eps, every=every)
         self.alpha = alpha

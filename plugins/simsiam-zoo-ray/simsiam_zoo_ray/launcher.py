@@ -52,10 +52,10 @@ class RayLauncher:
     def __init__(
         self,
         *,
-        address: str | None = None,
-        cpus: int | None = None,
-        grace: float = 120.0,
-        autoscaling: bool = False,
+        address: str | None,
+        cpus: int | None,
+        grace: float,
+        autoscaling: bool,
     ) -> None:
         import ray
 

@@ -14,6 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray_jobs import SAVING, STORE, ended, log_of, python, said, sh
 
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo.studies.launcher import LaunchError, Resources
 from simsiam_zoo_ray.launcher import RayLauncher
 
@@ -22,9 +23,8 @@ HOLDING = 'echo begun; trap "exit 75" TERM; while true; do sleep 0.02; done'
 CALLER = """
 import sys, time
 from pathlib import Path
-from simsiam_zoo.studies.launcher import Resources
-from simsiam_zoo_ray.launcher import RayLauncher
-launcher = RayLauncher(address=sys.argv[1])
+from simsiam_zoo.plugin import Resources, create_component
+launcher = create_component("launcher", "ray", address=sys.argv[1])
 job = launcher.submit(["sh", "-c", "echo $$; sleep 60"], Path(sys.argv[2]), Resources())
 time.sleep(60)
 """
@@ -42,7 +42,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def launcher(cluster: Cluster) -> Iterator[RayLauncher]:
-    made = RayLauncher(address=cluster.address)
+    made = create_component("launcher", "ray", address=cluster.address)
     yield made
     made.close()
 
@@ -79,7 +79,7 @@ def test_cancel_asks_once(launcher: RayLauncher, tmp_path: Path) -> None:
 def test_a_command_that_does_not_stop_is_killed_with_its_children(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    launcher = RayLauncher(address=cluster.address, grace=0.2)
+    launcher = create_component("launcher", "ray", address=cluster.address, grace=0.2)
     stubborn = 'trap "" TERM; sleep 61 & echo $!; while true; do sleep 0.1; done'
     job = launcher.submit(sh(stubborn), tmp_path, Resources())
     child = int(said(tmp_path, "\n"))
@@ -132,7 +132,7 @@ def test_what_no_node_has_is_refused_unless_the_cluster_grows(
 ) -> None:
     with pytest.raises(LaunchError, match=r"3 cores and 0 GPUs, and no node .* 2 and 1"):
         launcher.submit(sh(""), tmp_path, Resources(cpus=3))
-    growing = RayLauncher(address=cluster.address, autoscaling=True)
+    growing = create_component("launcher", "ray", address=cluster.address, autoscaling=True)
     job = growing.submit(sh(""), tmp_path, Resources(cpus=3))
     assert growing.poll(job) is None
     growing.cancel(job)

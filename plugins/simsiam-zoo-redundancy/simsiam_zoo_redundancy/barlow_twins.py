@@ -30,7 +30,7 @@ class BarlowTwinsLoss(Loss):
     minimum = 0.0
     whole_batch = True
 
-    def __init__(self, *, lambd: float = 0.0051, scale: float = 1.0) -> None:
+    def __init__(self, *, lambd: float, scale: float) -> None:
         super().__init__()
         self.lambd = lambd
         self.scale = scale

@@ -41,10 +41,10 @@ class VicRegLoss(Loss):
     def __init__(
         self,
         *,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
-        gamma: float = 1.0,
+        invariance: float,
+        variance: float,
+        covariance: float,
+        gamma: float,
     ) -> None:
         super().__init__()
         self.invariance, self.variance, self.covariance = invariance, variance, covariance

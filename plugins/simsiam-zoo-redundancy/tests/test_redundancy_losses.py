@@ -8,14 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.model.gradients import NoStopGradient
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo_redundancy.barlow_twins import BarlowTwinsLoss
 from simsiam_zoo_redundancy.vicreg import VicRegLoss
 
 N, DIM = 7, 4
-LOSSES = [BarlowTwinsLoss(), BarlowTwinsLoss(lambd=0.3, scale=0.01), VicRegLoss()]
+LOSSES = [
+    BarlowTwinsLoss(lambd=0.0051, scale=1.0),
+    BarlowTwinsLoss(lambd=0.3, scale=0.01),
+    VicRegLoss(invariance=25.0, variance=25.0, covariance=1.0, gamma=1.0),
+]
 
 
 def views(seed: int = 0, n: int = N, dim: int = DIM) -> tuple[Tensor, Tensor]:
@@ -84,10 +88,14 @@ def test_barlow_twins_is_what_the_authors_bn_gives() -> None:
     c = norm(a).T @ norm(b) / len(a)
     off = c.flatten()[:-1].view(11, 13)[:, 1:]
     expected = (c.diagonal() - 1).square().sum() + 0.0051 * off.square().sum()
-    torch.testing.assert_close(BarlowTwinsLoss()(a, b), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        create_component("loss", "barlow-twins")(a, b), expected, rtol=1e-12, atol=0
+    )
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, VicRegLoss(gamma=3.0)])
+@pytest.mark.parametrize(
+    "loss", [*LOSSES, VicRegLoss(gamma=3.0, invariance=25.0, variance=25.0, covariance=1.0)]
+)
 def test_gradient_flows_into_both_sides_and_is_the_slope(loss: nn.Module) -> None:
     a, b = (z.requires_grad_() for z in views())
     assert torch.autograd.gradcheck(loss, (a, b), atol=1e-6, rtol=1e-5)
@@ -107,17 +115,21 @@ def test_they_are_0_where_views_agree_and_channels_are_independent() -> None:
     hadamard = torch.tensor(  # columns but the first: mean 0, orthogonal
         [[1, 1, 1], [-1, 1, -1], [1, -1, -1], [-1, -1, 1]], dtype=torch.float64
     )
-    assert VicRegLoss()(hadamard, hadamard).item() == 0  # std 1.15 > gamma
-    assert BarlowTwinsLoss()(hadamard, hadamard).item() == pytest.approx(0, abs=1e-8)
-    for loss in (BarlowTwinsLoss(), VicRegLoss()):
+    assert create_component("loss", "vicreg")(hadamard, hadamard).item() == 0  # std 1.15 > gamma
+    assert create_component("loss", "barlow-twins")(hadamard, hadamard).item() == pytest.approx(
+        0, abs=1e-8
+    )
+    for loss in (create_component("loss", "barlow-twins"), create_component("loss", "vicreg")):
         assert loss.minimum == 0.0
 
 
 def test_a_collapse_costs() -> None:
     """All of Σ (1 - 0)²; 2 μ (γ - sqrt ε)."""
     point = torch.ones(N, DIM, dtype=torch.float64, requires_grad=True)
-    assert BarlowTwinsLoss()(point, point).item() == pytest.approx(DIM)
-    assert VicRegLoss()(point, point).item() == pytest.approx(2 * 25 * (1 - 0.01))
+    assert create_component("loss", "barlow-twins")(point, point).item() == pytest.approx(DIM)
+    assert create_component("loss", "vicreg")(point, point).item() == pytest.approx(
+        2 * 25 * (1 - 0.01)
+    )
     for loss in LOSSES:
         (gradient,) = torch.autograd.grad(loss(point, point), point)
         assert gradient.isfinite().all()
@@ -128,7 +140,7 @@ def test_in_a_model_one_pair_is_the_whole_loss(loss: nn.Module) -> None:
     def model(sides: str) -> Siamese:
         torch.manual_seed(0)
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh())
-        policy = NoStopGradient(sides=sides)
+        policy = create_component("gradient", "none", sides=sides)
         head = nn.Linear(8, DIM)
         return Siamese(backbone, head, NoPredictor(), policy, loss, in_dim=8, dim=DIM).double()
 

@@ -66,13 +66,13 @@ class SlurmLauncher:
     def __init__(
         self,
         *,
-        partition: str | None = None,
-        account: str | None = None,
-        hours: float = 24.0,
-        memory: float | None = None,
-        options: str = "",
-        grace: float = 120.0,
-        cluster: str = "slurm",
+        partition: str | None,
+        account: str | None,
+        hours: float,
+        memory: float | None,
+        options: str,
+        grace: float,
+        cluster: str,
     ) -> None:
         self._is_slurm = cluster == "slurm"
         missing = [name for name in ("sbatch", "srun", "scancel") if shutil.which(name) is None]

@@ -14,8 +14,8 @@ import pytest
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.plugin import create_component
 from simsiam_zoo.studies.launcher import LaunchError, Resources, create_launcher
-from simsiam_zoo_slurm.launcher import SlurmLauncher
 
 # Says which signals come, and stops a moment after the first one, as a run that saves.
 SAVING = """
@@ -44,9 +44,8 @@ CALLER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
-from simsiam_zoo.studies.launcher import Resources
-from simsiam_zoo_slurm.launcher import SlurmLauncher
-launcher = SlurmLauncher(cluster="local")
+from simsiam_zoo.plugin import Resources, create_component
+launcher = create_component("launcher", "slurm", cluster="local")
 job = launcher.submit([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]), Resources())
 while (code := launcher.poll(job)) is None:
     try:
@@ -130,7 +129,7 @@ def test_cancel_asks_once(launcher: Any, tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_stop_is_killed_with_its_children(tmp_path: Path) -> None:
-    launcher = SlurmLauncher(cluster="local", grace=0.2)
+    launcher = create_component("launcher", "slurm", cluster="local", grace=0.2)
     stubborn = 'trap "" TERM; sleep 61 & echo $!; while true; do sleep 0.05; done'
     job = launcher.submit(sh(stubborn), tmp_path, Resources())
     child = int(said(tmp_path, "\n"))
@@ -181,7 +180,7 @@ def test_what_slurm_cannot_do_is_told(
             method("slurm-0")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PluginError, match="there is no sbatch here") as caught:
-        SlurmLauncher()
+        create_component("launcher", "slurm")
     assert "slurm:cluster=local" in str(caught.value)
 
 
@@ -228,7 +227,7 @@ def test_what_is_asked_for_is_in_the_batch_file(slurm: Path, tmp_path: Path) -> 
 
 
 def test_a_job_in_the_queue_is_taken_from_it(slurm: Path, tmp_path: Path) -> None:
-    launcher = SlurmLauncher()
+    launcher = create_component("launcher", "slurm")
     job = launcher.submit(sh(""), tmp_path, Resources())
     assert launcher.poll(job) is None
     launcher.cancel(job)
@@ -241,6 +240,8 @@ def test_a_submission_that_slurm_refuses_is_told(slurm: Path, tmp_path: Path) ->
     refusing = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpuu' >&2; exit 1\n"
     (slurm / "sbatch").write_text(refusing)
     with pytest.raises(LaunchError, match=r"sh cannot be submitted: .*invalid partition"):
-        SlurmLauncher(partition="gpuu").submit(sh(""), tmp_path, Resources())
+        create_component("launcher", "slurm", partition="gpuu").submit(
+            sh(""), tmp_path, Resources()
+        )
     with pytest.raises(InputError, match="cannot be read: No closing quotation"):
-        SlurmLauncher(options='comment="a')
+        create_component("launcher", "slurm", options='comment="a')

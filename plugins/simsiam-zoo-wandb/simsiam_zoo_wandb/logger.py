@@ -31,10 +31,10 @@ class WandbLogger:
     def __init__(
         self,
         *,
-        project: str = "simsiam-zoo",
-        entity: str | None = None,
-        group: str | None = None,
-        mode: str | None = None,
+        project: str,
+        entity: str | None,
+        group: str | None,
+        mode: str | None,
     ) -> None:
         # Otherwise wandb reports its own errors to Sentry, and looks for that host offline too.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
