@@ -53,13 +53,18 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
-    from simsiam_zoo.report.feature_file import check_out, make_table, write_table
-    from simsiam_zoo.report.features import Network, open_data
+    from simsiam_zoo.report.features import (
+        Network,
+        check_feature_path,
+        join_splits,
+        open_data,
+        write_features,
+    )
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.run import load
 
     path = Path(out)
-    check_out(path)
+    check_feature_path(path)
     found = load(run)
     dataset = open_data(found, data)
     wanted = {"train": dataset.train, "test": dataset.test}
@@ -80,8 +85,8 @@ def embed(
         "transform": network.transform(),
         "data": {name: shards.digest for name, shards in sets.items()},
     }
-    table = make_table(parts, dataset.classes, metadata)
-    write_table(path, table)
+    table = join_splits(parts, dataset.classes, metadata)
+    write_features(path, table)
     damaged = [name for _, _, embedding in parts for name in embedding.damaged]
     images = {name: len(embedding.ids) for name, _, embedding in parts}
     width = table.features.shape[1]

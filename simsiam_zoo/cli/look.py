@@ -52,8 +52,8 @@ def look(
       simsiam-zoo look runs/digits-seed0
       simsiam-zoo look runs/digits-seed0 --out digits.html --open
     """
-    from simsiam_zoo.report.layout import choose
-    from simsiam_zoo.report.run_page import render
+    from simsiam_zoo.report.pictures import choose_method
+    from simsiam_zoo.report.run_page import render_run
     from simsiam_zoo.runtime.folders import atomic_write_text
     from simsiam_zoo.training.run import load
 
@@ -61,7 +61,7 @@ def look(
     path = Path(out) if out else found.folder / "look.html"
     if not path.parent.is_dir():
         raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
-    choose(method)  # a missing package is told before the work, not after it
+    choose_method(method)  # a missing package is told before the work, not after it
     sight, notes = None, []
     try:
         sight = _see(found, data, device, images, method, quiet)
@@ -70,7 +70,7 @@ def look(
             raise
         notes.append(f"The images could not be looked at: {error.what}")
         click.echo(f"without images: {error}", err=True)
-    page = render(found, sight, notes)
+    page = render_run(found, sight, notes)
     try:
         atomic_write_text(path, page)
     except OSError as error:
@@ -85,10 +85,10 @@ def look(
 def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
-    from simsiam_zoo.report.collect import see
+    from simsiam_zoo.report.collect import collect
     from simsiam_zoo.report.features import Network, open_data
     from simsiam_zoo.runtime.progress import open_progress
 
     with open_progress(quiet) as progress:
         network = Network(run, "backbone", device, progress)
-        return see(network, open_data(run, data), most=images, method=method)
+        return collect(network, open_data(run, data), most=images, method=method)

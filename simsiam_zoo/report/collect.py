@@ -12,20 +12,22 @@ from torch import Tensor
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.evaluation.knn import nearest, vote
+from simsiam_zoo.evaluation.protocol import confusion_matrix
 from simsiam_zoo.report.features import Embedding, Network
-from simsiam_zoo.report.layout import Method, lay_out
-from simsiam_zoo.report.neighbors import Confusion, confuse, without_own
-from simsiam_zoo.report.pictures import Sprite, picture, sprite
+from simsiam_zoo.report.pictures import Method, Sprite, picture, project, sprite
 from simsiam_zoo.training.setup import evenly
 
 MAP_POINTS = 2000
 NEIGHBORS = 8
 K, T = 20, 0.1  # of the kNN that is confused: the verdict's
+_MOST_CLASSES = 20
+"""A matrix of more has cells that nobody can read: the classes with most errors are shown."""
+
 _SAMPLED, _WRONG = 8, 4  # queries of the gallery
 
 
 @dataclass(frozen=True)
-class Shown:
+class ImageCard:
     """One image with its caption. `right` says whether its class is the query's, if there are."""
 
     uri: str
@@ -38,12 +40,12 @@ class Shown:
 class Gallery:
     """A query and the images that are most similar to it."""
 
-    query: Shown
-    neighbors: list[Shown]
+    query: ImageCard
+    neighbors: list[ImageCard]
 
 
 @dataclass(frozen=True)
-class Map:
+class FeatureMap:
     """Images on a plane.
 
     Attributes:
@@ -60,12 +62,33 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What was seen.
+class Confusion:
+    """How often images of one class (row) were taken for another (column).
+
+    Attributes:
+        classes: labels of rows and columns.
+        counts: [K][K].
+        elsewhere: of each row, images taken for a class that is not shown.
+        top1: share of all images that were right, 0 to 1; the classes not shown too.
+        images: how many.
+        total: number of classes, shown or not.
+    """
+
+    classes: list[int]
+    counts: list[list[int]]
+    elsewhere: list[int]
+    top1: float
+    images: int
+    total: int
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What a run's network made of its images, as the page shows it.
 
     Attributes:
         split: `test`, or `training` where there are no test images.
-        bank, queries: images looked at as (these, of so many).
+        bank, queries: how many images were used, and of how many.
         classes: names; None where any of the images has no label.
         sampled, wrong: galleries of queries taken evenly, and of misclassified ones.
         confusion: None without labels or test images.
@@ -76,18 +99,18 @@ class Sight:
     queries: tuple[int, int]
     damaged: int
     classes: list[str] | None
-    map: Map
+    map: FeatureMap
     sampled: list[Gallery]
     wrong: list[Gallery]
     confusion: Confusion | None
 
 
-def see(network: Network, dataset: Dataset, *, most: int, method: Method = "auto") -> Sight:
-    """Look at the test images among the training images; at training images without the former.
+def collect(network: Network, dataset: Dataset, *, most: int, method: Method = "auto") -> RunPage:
+    """Compare test images with training images; training images with each other without the former.
 
     Args:
         network, dataset: the run's.
-        most: images of each split that are looked at, evenly spaced.
+        most: images of each split that are used, evenly spaced.
         method: of the map.
 
     Raises:
@@ -103,17 +126,17 @@ def see(network: Network, dataset: Dataset, *, most: int, method: Method = "auto
     predicted = None
     if classes is not None and test is not train:
         predicted = vote(near.similarity, bank.labels[near.rows], T)[:, 0]
-    curator = _Curator(network.recipe.evaluation.crop, bank, train, queries, test, near, classes)
+    picker = _ImagePicker(network.recipe.evaluation.crop, bank, train, queries, test, near, classes)
     wrong = [] if predicted is None else torch.nonzero(predicted != queries.labels)[:, 0].tolist()
-    return Sight(
+    return RunPage(
         split="training" if test is train else "test",
         bank=(len(bank.ids), len(train)),
         queries=(len(queries.ids), len(test)),
         damaged=len({*bank.damaged, *queries.damaged}),
         classes=classes,
         map=_map(network, queries, test, method),
-        sampled=curator.galleries(evenly(len(queries.ids), _SAMPLED).tolist()),
-        wrong=curator.galleries([wrong[i] for i in evenly(len(wrong), _WRONG)] if wrong else []),
+        sampled=picker.galleries(evenly(len(queries.ids), _SAMPLED).tolist()),
+        wrong=picker.galleries([wrong[i] for i in evenly(len(wrong), _WRONG)] if wrong else []),
         confusion=None
         if predicted is None or classes is None
         else confuse(predicted, queries.labels, len(classes)),
@@ -152,15 +175,15 @@ def _class_names(
     return names + [str(label) for label in range(len(names), count)]
 
 
-def _map(network: Network, queries: Embedding, shards: ShardSet, method: Method) -> Map:
+def _map(network: Network, queries: Embedding, shards: ShardSet, method: Method) -> FeatureMap:
     chosen = evenly(len(queries.ids), MAP_POINTS)
-    points, name = lay_out(queries.x[chosen].numpy(), method)
+    points, name = project(queries.x[chosen].numpy(), method)
     thumbnails = sprite(shards, queries.ids[chosen].tolist(), network.recipe.evaluation.crop)
-    return Map(name, points, queries.labels[chosen].tolist(), thumbnails)
+    return FeatureMap(name, points, queries.labels[chosen].tolist(), thumbnails)
 
 
 @dataclass(frozen=True)
-class _Curator:
+class _ImagePicker:
     """Makes galleries. `near` is of the queries, by place."""
 
     crop: float
@@ -184,8 +207,35 @@ class _Curator:
             theirs = int(self.bank.labels[row])
             right = None if self.classes is None else theirs == label
             uri = picture(self.bank_set, int(self.bank.ids[row]), self.crop)
-            neighbors.append(Shown(uri, self._name(theirs), value, right))
-        return Gallery(Shown(query, self._name(label)), neighbors)
+            neighbors.append(ImageCard(uri, self._name(theirs), value, right))
+        return Gallery(ImageCard(query, self._name(label)), neighbors)
 
     def _name(self, label: int) -> str:
         return "" if self.classes is None else self.classes[label]
+
+
+def without_own(ids: Tensor, own: Tensor) -> Tensor:
+    """Columns [Q, k] of the neighbours that remain where each query is in the bank itself.
+
+    Args:
+        ids: rows of the bank [Q, k + 1], the most similar first.
+        own: the query's own row [Q]; where it is not among them, the last is dropped.
+    """
+    others = ids != own[:, None]
+    others[others.all(dim=1), -1] = False
+    return others.nonzero()[:, 1].view(len(ids), ids.shape[1] - 1)
+
+
+def confuse(predicted: Tensor, labels: Tensor, classes: int) -> Confusion:
+    """Count predicted classes [Q] against labels [Q]; of many classes the worst are shown."""
+    matrix = confusion_matrix(predicted, labels, classes)
+    right = matrix.diagonal()
+    shown = torch.arange(classes)
+    if classes > _MOST_CLASSES:
+        wrong = matrix.sum(dim=1) + matrix.sum(dim=0) - 2 * right
+        shown = wrong.topk(_MOST_CLASSES).indices.sort().values
+    part = matrix[shown][:, shown]
+    elsewhere = matrix[shown].sum(dim=1) - part.sum(dim=1)
+    top1 = float(right.sum()) / max(len(labels), 1)
+    counts: list[list[int]] = part.tolist()
+    return Confusion(shown.tolist(), counts, elsewhere.tolist(), top1, len(labels), classes)

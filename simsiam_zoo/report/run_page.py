@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.lines import Chart, run_charts
-from simsiam_zoo.report.collect import NEIGHBORS, K, Map, Sight, T
+from simsiam_zoo.report.collect import NEIGHBORS, FeatureMap, K, RunPage, T
 from simsiam_zoo.report.offline import render_offline
 from simsiam_zoo.training.run import Run
 
@@ -21,12 +21,12 @@ _PAIRS = 8
 _MAP_WIDTH, _MAP_MARGIN = 600, 14
 
 
-def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
+def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str:
     """The page.
 
     Args:
         run: complete or not.
-        sight: what was seen of its images; None where nothing could be.
+        seen: what was seen of its images; None where nothing could be.
         notes: what is missing and why.
 
     Raises:
@@ -45,17 +45,17 @@ def render(run: Run, sight: Sight | None, notes: Sequence[str] = ()) -> str:
             (chart, Markup(chart.svg(f"c{n}", chart.summary(), "line")))
             for n, chart in enumerate(charts)
         ],
-        sight=sight,
-        dots=_dots(sight.map) if sight else [],
-        map_size=_map_size(sight.map) if sight else (0, 0),
+        seen=seen,
+        dots=_dots(seen.map) if seen else [],
+        map_size=_map_size(seen.map) if seen else (0, 0),
         colors=COLORS,
         shapes=SHAPES,
-        matrix=_matrix(sight) if sight else [],
-        pairs=_pairs(sight) if sight else [],
+        matrix=_matrix(seen) if seen else [],
+        pairs=_pairs(seen) if seen else [],
         knn=f"knn (k={K}, t={T:g})",
         neighbors=NEIGHBORS,
         files=_files(run),
-        data=_data(charts, sight),
+        data=_data(charts, seen),
     )
 
 
@@ -94,7 +94,7 @@ def _protocol(figure: dict[str, Any]) -> tuple[str, int | None, int]:
     return figure["protocol"], figure.get("protocol_version"), figure["test_images"]
 
 
-def _dots(map: Map) -> list[dict[str, Any]]:
+def _dots(map: FeatureMap) -> list[dict[str, Any]]:
     """The map's points by class, so that one class can be picked out."""
     groups: dict[int, list[tuple[float, float, int]]] = {}
     for place, (label, (x, y)) in enumerate(zip(map.labels, _pixels(map), strict=True)):
@@ -110,13 +110,13 @@ def _dots(map: Map) -> list[dict[str, Any]]:
     ]
 
 
-def _map_size(map: Map) -> tuple[int, int]:
+def _map_size(map: FeatureMap) -> tuple[int, int]:
     """Width and height in pixels: as flat as the points are, but never a strip."""
     tall = float(np.ptp(map.points[:, 1])) if len(map.points) else 1.0
     return _MAP_WIDTH, round(_MAP_WIDTH * min(1.0, max(0.5, tall + 0.02)))
 
 
-def _pixels(map: Map) -> list[tuple[float, float]]:
+def _pixels(map: FeatureMap) -> list[tuple[float, float]]:
     room = _MAP_WIDTH - 2 * _MAP_MARGIN
     middle = _map_size(map)[1] / 2
     return [
@@ -125,37 +125,37 @@ def _pixels(map: Map) -> list[tuple[float, float]]:
     ]
 
 
-def _matrix(sight: Sight) -> list[dict[str, Any]]:
+def _matrix(seen: RunPage) -> list[dict[str, Any]]:
     """Rows of the confusion matrix: name, cells (count, shade 0 to 9, right), elsewhere, recall."""
-    if sight.confusion is None or sight.classes is None:
+    if seen.confusion is None or seen.classes is None:
         return []
     rows = []
-    for place, label in enumerate(sight.confusion.classes):
-        counts = sight.confusion.counts[place]
-        elsewhere = sight.confusion.elsewhere[place]
+    for place, label in enumerate(seen.confusion.classes):
+        counts = seen.confusion.counts[place]
+        elsewhere = seen.confusion.elsewhere[place]
         total = sum(counts) + elsewhere
         cells = [
             {"count": n, "shade": -(-9 * n // total) if total else 0, "right": at == place}
             for at, n in enumerate(counts)
         ]
         recall = counts[place] / total if total else None
-        name = sight.classes[label]
+        name = seen.classes[label]
         rows.append({"name": name, "cells": cells, "elsewhere": elsewhere, "recall": recall})
     return rows
 
 
-def _pairs(sight: Sight) -> list[tuple[str, str, int]]:
+def _pairs(seen: RunPage) -> list[tuple[str, str, int]]:
     """The most frequent confusions among the classes shown: (class, taken for, images)."""
-    if sight.confusion is None or sight.classes is None:
+    if seen.confusion is None or seen.classes is None:
         return []
     found = [
         (n, row, column)
-        for row, counts in zip(sight.confusion.classes, sight.confusion.counts, strict=True)
-        for column, n in zip(sight.confusion.classes, counts, strict=True)
+        for row, counts in zip(seen.confusion.classes, seen.confusion.counts, strict=True)
+        for column, n in zip(seen.confusion.classes, counts, strict=True)
         if n and row != column
     ]
     worst = sorted(found, key=lambda pair: (-pair[0], pair[1:]))[:_PAIRS]
-    return [(sight.classes[row], sight.classes[column], n) for n, row, column in worst]
+    return [(seen.classes[row], seen.classes[column], n) for n, row, column in worst]
 
 
 def _files(run: Run) -> list[tuple[str, str]]:
@@ -164,21 +164,21 @@ def _files(run: Run) -> list[tuple[str, str]]:
     return [(p.name, p.read_text("utf-8", "replace")) for p in paths if p.is_file()]
 
 
-def _data(charts: Sequence[Chart], sight: Sight | None) -> dict[str, Any]:
+def _data(charts: Sequence[Chart], seen: RunPage | None) -> dict[str, Any]:
     """What the script reads."""
     charted = [{"lines": chart.hover()} for chart in charts]
-    if sight is None:
+    if seen is None:
         return {"charts": charted, "map": None}
-    names = sight.classes
+    names = seen.classes
     return {
         "charts": charted,
         "map": {
-            "points": _pixels(sight.map),
-            "labels": sight.map.labels,
+            "points": _pixels(seen.map),
+            "labels": seen.map.labels,
             "names": names,
-            "sprite": sight.map.thumbnails.uri,
-            "tile": sight.map.thumbnails.tile,
-            "columns": sight.map.thumbnails.columns,
-            "rows": sight.map.thumbnails.rows,
+            "sprite": seen.map.thumbnails.uri,
+            "tile": seen.map.thumbnails.tile,
+            "columns": seen.map.thumbnails.columns,
+            "rows": seen.map.thumbnails.rows,
         },
     }

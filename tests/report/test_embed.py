@@ -17,9 +17,8 @@ from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.image import center
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.report import feature_file as files
-from simsiam_zoo.report.feature_file import make_table, write_table
-from simsiam_zoo.report.features import Network, open_data
+from simsiam_zoo.report import features as files
+from simsiam_zoo.report.features import Network, join_splits, open_data, write_features
 from simsiam_zoo.training.run import load
 
 
@@ -142,9 +141,9 @@ def test_parquet_holds_the_same_as_npz(seen_run, tmp_path):
     run = load(seen_run)
     shards = open_data(run).test
     embedding = Network(run).embed(shards)
-    table = make_table([("test", shards, embedding)], ("0", "1", *"23456789"), {"of": "backbone"})
-    write_table(tmp_path / "f.npz", table)
-    write_table(tmp_path / "f.parquet", table)
+    table = join_splits([("test", shards, embedding)], ("0", "1", *"23456789"), {"of": "backbone"})
+    write_features(tmp_path / "f.npz", table)
+    write_features(tmp_path / "f.parquet", table)
     arrow = parquet.read_table(tmp_path / "f.parquet")
     npz = np.load(tmp_path / "f.npz", allow_pickle=False)
     np.testing.assert_array_equal(np.stack(arrow["features"].to_numpy()), npz["features"])

@@ -16,9 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from simsiam_zoo.charts.lines import LEFT, RIGHT, find_ticks, run_charts, thin
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.knn import nearest
-from simsiam_zoo.report.layout import choose, lay_out
-from simsiam_zoo.report.neighbors import confuse, without_own
-from simsiam_zoo.report.pictures import data_uri
+from simsiam_zoo.report.collect import confuse, without_own
+from simsiam_zoo.report.pictures import choose_method, data_uri, project
 
 
 def groups(per: int = 20) -> np.ndarray:
@@ -33,30 +32,30 @@ def test_a_map_keeps_neighbours_and_repeats(method):
     if method == "umap" and find_spec("umap") is None:
         pytest.skip("extra: umap")
     x = groups()
-    points, _ = lay_out(x, method)
+    points, _ = project(x, method)
     assert trustworthiness(x, points, n_neighbors=5, metric="cosine") > 0.75
     nearest_two = NearestNeighbors(n_neighbors=6).fit(points).kneighbors(return_distance=False)
     assert (nearest_two // 20 == np.arange(60)[:, None] // 20).mean() > 0.95
-    np.testing.assert_array_equal(points, lay_out(x, method)[0])
+    np.testing.assert_array_equal(points, project(x, method)[0])
     assert points.min() >= 0
     assert points.max() <= 1
 
 
 @pytest.mark.parametrize("x", [np.zeros((40, 8)), np.ones((40, 8)), np.eye(3), np.ones((1, 4))])
 def test_a_collapsed_or_tiny_set_has_a_map_too(x):
-    points, name = lay_out(x.astype(np.float32), "tsne")
+    points, name = project(x.astype(np.float32), "tsne")
     assert points.shape == (len(x), 2)
     assert np.isfinite(points).all()
     assert name == "PCA"
 
 
 def test_umap_is_taken_where_it_is_and_named_where_it_is_not(monkeypatch):
-    monkeypatch.setattr("simsiam_zoo.report.layout.find_spec", lambda name: None)
-    assert choose("auto") == "tsne"
+    monkeypatch.setattr("simsiam_zoo.report.pictures.find_spec", lambda name: None)
+    assert choose_method("auto") == "tsne"
     with pytest.raises(PluginError, match=r"simsiam-zoo\[umap\]"):
-        choose("umap")
-    monkeypatch.setattr("simsiam_zoo.report.layout.find_spec", lambda name: name)
-    assert choose("auto") == "umap"
+        choose_method("umap")
+    monkeypatch.setattr("simsiam_zoo.report.pictures.find_spec", lambda name: name)
+    assert choose_method("auto") == "umap"
 
 
 def test_an_image_is_not_its_own_neighbour():
