@@ -70,7 +70,7 @@ def evaluate(
     recipe, run = read_recipe(source, preset, settings)
 
     from simsiam_zoo.charts.plots import evaluation_sheet
-    from simsiam_zoo.cli.result import print_report
+    from simsiam_zoo.cli.text import print_report
     from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
     from simsiam_zoo.runtime import distributed

@@ -247,7 +247,7 @@ def _known(number: int | None) -> str:
 
 def _print_result(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Print on the first rank what the run found."""
-    from simsiam_zoo.cli.result import print_result
+    from simsiam_zoo.cli.text import print_result
     from simsiam_zoo.runtime.distributed import announced_rank
 
     if announced_rank() != 0:

@@ -12,6 +12,7 @@ from simsiam_zoo.report import answer, tables, text
 from simsiam_zoo.report.offline import render_offline
 from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.report.study_charts import Curves, curve_charts, dot_plots, figure_2, legend
+from simsiam_zoo.runtime.progress import duration
 
 _OPEN = 24  # rows of recipe differences that need not be folded away
 
@@ -70,7 +71,7 @@ def _drawn(charts: list[Chart], prefix: str) -> list[tuple[Chart, Markup]]:
 def wall_time(study: StudyView) -> str:
     """Of all runs together."""
     seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
-    return text.duration(sum(seconds)) if seconds else ""
+    return duration(sum(seconds)) if seconds else ""
 
 
 def _groups(columns: list[tables.Column]) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ from simsiam_zoo.report.text import (
     NARROW,
     between,
     count,
-    duration,
     fixed,
     general,
     plus_minus,
     points,
 )
+from simsiam_zoo.runtime.progress import duration
 
 STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 
@@ -184,7 +184,7 @@ def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
         _number(run.effective_rank, 1),
         Cell(run.verdict or MISSING, run.reason or "", verdict=run.verdict),
         EMPTY if run.steps is None else Cell(f"{run.steps:,}"),
-        Cell(duration(run.seconds)),
+        EMPTY if run.seconds is None else Cell(duration(run.seconds)),
     ]
 
 

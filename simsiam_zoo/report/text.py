@@ -102,16 +102,6 @@ def general(value: float) -> str:
     return f"{value:.6g}".replace("-", MINUS)
 
 
-def duration(seconds: float | None) -> str:
-    """`43 s`, `12 min`, `3 h 20 min`."""
-    if seconds is None:
-        return MISSING
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def listing(names: list[str], most: int = 8) -> str:
     """`a, b and c`; of many the first and how many more."""
     if len(names) > most + 1:

@@ -116,13 +116,13 @@ class LiveProgress(Progress):
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
 
-        self._console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True)
         self._count: _Count | None = None
         self._bar: Any = None
 
     def say(self, text: str) -> None:
         """Print the line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Show the bar of a training; that of anything else once it has taken seconds."""
@@ -158,7 +158,7 @@ class LiveProgress(Progress):
             BarColumn(bar_width=12),
             TaskProgressColumn(),
             TextColumn("{task.description}", markup=False),
-            console=self._console,
+            console=self.console,
             transient=True,
         )
         self._bar.add_task(self._count.what, total=self._count.total, completed=done)
@@ -173,10 +173,8 @@ def open_progress(quiet: bool = False) -> Progress:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3:05`, `2:03:00`; nothing less than `0 s`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """`43 s`, `12 min`, `3 h 20 min`; nothing less than `0 s`."""
+    if seconds < 90:
+        return f"{max(0.0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
@@ -16,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from simsiam_zoo.errors import StoppedError
-from simsiam_zoo.runtime.progress import duration
+from simsiam_zoo.metrics import SPEED, Latest
+from simsiam_zoo.runtime.progress import LiveProgress, PlainProgress, Progress, duration
 from simsiam_zoo.studies.plan import StudyJob
 
 _TAIL = 1 << 14
@@ -46,39 +48,24 @@ class StudyState(Protocol):
         """Done, and how."""
 
 
-class StudyProgress:
+class StudyProgress(Progress):
     """Is told how the jobs of a study are. This class shows nothing; a context manager."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
-
-    def say(self, text: str) -> None:
-        """One line that stays."""
 
     def show(self, state: StudyState) -> None:
         """The newest state."""
 
 
-class StudyLines(StudyProgress):
+class StudyLines(PlainProgress, StudyProgress):
     """A line for each job that ends, and one now and then on those that run."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        self._said: set[Path] = set()
-        self._first = True
+        super().__init__(stream)
+        self._said: set[Path] | None = None
         self._last = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Print the line."""
-        print(text, file=self._stream, flush=True)
 
     def show(self, state: StudyState) -> None:
         """Print what has ended since, and what runs if the last line is some time old."""
-        if self._first:
-            self._first = False
+        if self._said is None:
             self._said = {job.folder for job, _ in state.ended}
             total = len(state.ended) + len(state.waiting) + len(state.started)
             self.say(f"{total} runs, {len(state.ended)} of them complete already")
@@ -90,107 +77,91 @@ class StudyLines(StudyProgress):
         if now - self._last >= _LINE_SECONDS:
             self._last = now
             for job in (*state.started.values(), *state.elsewhere):
-                self.say(f"{job_name(job)}: {'  '.join(newest(job).words())}")
+                self.say(f"{job_name(job)}: {'  '.join(read_status(job).words())}")
 
 
-class StudyTable(StudyProgress):
+class StudyTable(LiveProgress, StudyProgress):
     """A live table: a row for each job."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        super().__init__(console)
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._last = 0.0
 
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Take the table away."""
         self._live.stop()
-
-    def say(self, text: str) -> None:
-        """Print the line above the table."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def show(self, state: StudyState) -> None:
         """Draw the table anew, now and then."""
         now = time.monotonic()
         if now - self._last >= _REFRESH:
             self._last = now
-            self._live.update(jobs_table(state, self._console.height), refresh=True)
+            self._live.update(jobs_table(state, self.console.height), refresh=True)
 
 
 def jobs_table(state: StudyState, height: int) -> Group:
     """The table, no higher than the terminal: what runs, what ended last, what comes next."""
-    columns = ("arm", "seed", "epoch", "loss", "std", "kNN", "verdict", "left")
+    columns = ("arm", "seed", "epoch", "loss", "std", "top-1", "verdict", "left")
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
     running = [*state.started.values(), *state.elsewhere]
     room = max(1, height - 5 - len(running))
     ended = list(state.ended)[-room:]
     waiting = list(state.waiting)[: max(0, room - len(ended))]
     for job, code in ended:
-        latest = newest(job)
-        drawn.add_row(*_cells(job, latest, job_outcome(job, code), ""))
+        status = read_status(job)
+        drawn.add_row(*_cells(job, status, job_outcome(job, code), ""))
     for job in running:
-        latest = newest(job)
-        drawn.add_row(*_cells(job, latest, latest.doing, latest.left or ""), style="cyan")
+        status = read_status(job)
+        drawn.add_row(*_cells(job, status, status.doing, status.left or ""), style="cyan")
     for job in waiting:
         drawn.add_row(Text(job.label), str(job.seed), style="dim")
     total = len(state.ended) + len(running) + len(state.waiting)
     return Group(drawn, Text(f"{len(state.ended)} of {total} runs done", style="dim"))
 
 
-def _cells(job: StudyJob, latest: NewestFigures, verdict: str, left: str) -> list[str | Text]:
-    figures = latest.figures
+def _cells(job: StudyJob, status: RunStatus, verdict: str, left: str) -> list[str | Text]:
+    texts = status.latest.texts()
     return [
         Text(job.label, overflow="ellipsis", no_wrap=True),
         str(job.seed),
-        figures.get("epoch", ""),
-        figures.get("loss", ""),
-        figures.get("std", ""),
-        figures.get("kNN", ""),
+        status.epoch,
+        texts.get("loss", ""),
+        texts.get("std", ""),
+        status.latest.top1(),
         Text(verdict, overflow="ellipsis", no_wrap=True),
         left,
     ]
 
 
-class NewestFigures:
-    """The newest figures of a run, as texts.
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run of a study gets on.
 
     Args:
-        rows: of metrics.jsonl, its last ones.
-        job: whose they are.
+        latest: its newest metrics.
+        epoch: `3/10`; empty before the first row.
+        doing: `starting`, `training` or `evaluating`.
+        left: time until the training's end, where its speed is known.
     """
 
-    def __init__(self, rows: list[dict[str, Any]], job: StudyJob) -> None:
-        values: dict[str, Any] = {}
-        for row in rows:
-            values |= row
-        self.figures: dict[str, str] = {}
-        self.left: str | None = None
-        if "epoch" in values:
-            epoch, epochs = int(values["epoch"]), job.recipe.training.epochs
-            self.figures["epoch"] = f"{min(epoch + 1, epochs)}/{epochs}"
-        for key, name_, form in (("loss", "loss", ".3f"), ("std_sqrt_d", "std", ".2f")):
-            if key in values:
-                self.figures[name_] = format(values[key], form)
-        knn = next((value for key, value in values.items() if key.startswith("top1 ")), None)
-        if knn is not None:
-            self.figures["kNN"] = f"{100 * knn:.1f}"
-        speed, step = values.get("images_per_second"), values.get("step", 0)
-        self.doing = "training" if values else "starting"
-        if job.steps is not None and step >= job.steps:
-            self.doing = "evaluating"
-        elif speed and job.steps is not None:
-            self.left = duration((job.steps - step) * job.recipe.training.batch_size / speed)
+    latest: Latest
+    epoch: str
+    doing: str
+    left: str | None
 
     def words(self) -> list[str]:
         """For a plain line."""
-        words = [f"{key} {value}" for key, value in self.figures.items()]
+        words = [f"epoch {self.epoch}"] if self.epoch else []
+        words += [f"{name} {text}" for name, text in self.latest.texts().items()]
         return [*words, f"{self.left} left" if self.left else self.doing]
 
 
-def newest(job: StudyJob) -> NewestFigures:
+def read_status(job: StudyJob) -> RunStatus:
     """What the end of the job's metrics says."""
     rows: list[dict[str, Any]] = []
     with suppress(OSError), (job.run / "metrics.jsonl").open("rb") as file:
@@ -201,7 +172,17 @@ def newest(job: StudyJob) -> NewestFigures:
                 row = json.loads(line)
                 if isinstance(row, dict):
                     rows.append(row)
-    return NewestFigures(rows, job)
+    latest = Latest(rows)
+    values, training = latest.values, job.recipe.training
+    speed, step = values.get(SPEED.key), values.get("step", 0)
+    epoch = min(int(values.get("epoch", 0)) + 1, training.epochs)
+    at = f"{epoch}/{training.epochs}" if values else ""
+    if job.steps is not None and step >= job.steps:
+        return RunStatus(latest, at, "evaluating", None)
+    left = None
+    if speed and job.steps is not None:
+        left = duration((job.steps - step) * training.batch_size / speed)
+    return RunStatus(latest, at, "training" if values else "starting", left)
 
 
 def job_outcome(job: StudyJob, code: int) -> str:
