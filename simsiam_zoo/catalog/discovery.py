@@ -22,6 +22,7 @@ import pluggy
 from simsiam_zoo.catalog import component as hookspecs
 from simsiam_zoo.catalog.component import PROJECT, Component, Family
 from simsiam_zoo.errors import InputError, describe_error, did_you_mean
+from simsiam_zoo.runtime.folders import expand_user, user_folder
 
 API = "v1"
 """The version of the plugin API that this host speaks; it is part of the entry-point group."""
@@ -91,10 +92,9 @@ def config_path() -> Path | None:
     """Where the user's configuration file is, whether it exists or not; None: there is none."""
     text = os.environ.get(CONFIG)
     if text is not None:
-        return Path(text).expanduser() if text else None
-    import platformdirs
-
-    return platformdirs.user_config_path("simsiam-zoo") / "config.toml"
+        return expand_user(text) if text else None
+    folder = user_folder("config")
+    return None if folder is None else folder / "config.toml"
 
 
 def disabled() -> frozenset[str]:

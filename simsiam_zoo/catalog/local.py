@@ -18,6 +18,7 @@ from typing import Any
 
 from simsiam_zoo.catalog.discovery import API, Plugin, canonical_name, load_plugin
 from simsiam_zoo.errors import DataError, InputError, PluginError
+from simsiam_zoo.runtime.folders import atomic_write, cache_dir, expand_user
 
 LOCAL_VERSION = "local"
 """What stands for the version of a file's distribution; its digest tells one from another."""
@@ -73,7 +74,7 @@ def use_file(path: Path | str) -> LocalFile:
         InputError: there is no such file, or its name cannot be a module's here.
         PluginError: it raises, or breaks the contract.
     """
-    path = Path(path).expanduser().absolute()
+    path = expand_user(path).absolute()
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -141,8 +142,6 @@ def use_recorded(records: Iterable[Mapping[str, Any]]) -> None:
 
 def _execute(path: Path, content: bytes, digest: str) -> object:
     """Run the file as the module of its stem, and let other processes find the same."""
-    from simsiam_zoo.runtime.folders import atomic_write
-
     cached = _cached(digest, path.stem)
     cached.parent.mkdir(parents=True, exist_ok=True)
     if _digest(cached) != digest:
@@ -175,8 +174,6 @@ def _refuse_name(path: Path) -> None:
 
 
 def _cached(digest: str, stem: str) -> Path:
-    from simsiam_zoo.runtime.folders import cache_dir
-
     return cache_dir() / "plugins" / digest / f"{stem}.py"
 
 

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from simsiam_zoo.catalog import KINDS, Catalog, catalog, check_kind
-from simsiam_zoo.errors import ZooError
+from simsiam_zoo.errors import InputError, ZooError
 
 _PLURALS = {"studies": "study", "losses": "loss"}
 
@@ -20,14 +20,25 @@ Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem
 
 
 def singular(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Callback of an argument that is a kind: the plural will do. Raises InputError."""
+    """Callback of an argument that is a kind: the plural will do.
+
+    Raises:
+        InputError: it is no kind; where it is a component's name, the message has its kind.
+    """
     if value is None:
         return None
     text = value.lower()
     kind = text if text in KINDS else _PLURALS.get(text, text.removesuffix("s"))
     if kind in KINDS or ctx.resilient_parsing:  # completion must not fail on what is half typed
         return kind
-    return check_kind(value)
+    try:
+        return check_kind(value)
+    except InputError as error:
+        kinds = [kind for kind in KINDS if value in catalog().names(kind)]
+        if not kinds:
+            raise
+        ways = " or ".join(f"simsiam-zoo {ctx.info_name} {kind} {value}" for kind in kinds)
+        raise InputError(error.what, f"{value} is a {' and a '.join(kinds)}: {ways}") from None
 
 
 def complete_kind(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli.text import print_heading, print_line
+from simsiam_zoo.runtime.folders import expand_user
 
 
 @click.command(short_help="Count and index shards of other makers.")
@@ -56,7 +57,7 @@ def index(
         for group in folders:
             scanned = index_folder(
                 group,
-                None if out is None else Path(out).expanduser(),
+                None if out is None else expand_user(out),
                 checksums,
                 jobs or available_cores(),
                 dealt_with,

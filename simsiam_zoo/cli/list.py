@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import click
 
-from simsiam_zoo.catalog import Catalog, CatalogEntry, catalog
+from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
-from simsiam_zoo.errors import InputError, PluginError, did_you_mean
+from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest
 
 Row = dict[str, str]
 
@@ -50,7 +50,10 @@ def list_(
     if as_json:
         print_line(json.dumps(rows + (unusable if kind is None else []), indent=2))
         return
-    _print_rows(rows)
+    if rows:
+        _print_rows(rows)
+    else:
+        print_line(_nothing(known, kind, pattern))
     _print_states(rows, unusable)
 
 
@@ -110,6 +113,17 @@ def _members(
     ]
 
 
+def _nothing(known: Catalog, kind: str | None, pattern: str | None) -> str:
+    """What was not found, and where to look."""
+    what = f"name of a {kind}" if kind else "name"
+    if pattern is None:
+        return f"No {what} is known to have pretrained weights."
+    kinds = (kind,) if kind else KINDS
+    near = nearest(pattern.strip("*?").lower(), [n for each in kinds for n in known.names(each)])
+    other = f"Near are {', '.join(near)}." if near else "All: simsiam-zoo list"
+    return f"No {what} matches {pattern}. {other}{f' {kind}' if kind and not near else ''}"
+
+
 def _unusable(known: Catalog) -> list[Row]:
     return [
         {
@@ -146,9 +160,6 @@ def _row(known: Catalog, entry: CatalogEntry) -> Row:
 
 
 def _print_rows(rows: list[Row]) -> None:
-    if not rows:
-        print_line("There are none.")
-        return
     texts = columns(
         [(row["call"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows],
         wrap=1,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from simsiam_zoo.catalog import catalog
 from simsiam_zoo.cli.completion import complete_component
 from simsiam_zoo.errors import InputError
 
@@ -90,13 +92,15 @@ def settings_of(
         given: other values by their dotted paths; what is empty or false was not given.
 
     Raises:
-        InputError: an assignment is none, or two things set the same path.
+        InputError: an assignment is none, two things set the same path, or `data` is a recipe's
+            file, or a folder's name where a path is needed.
     """
     from simsiam_zoo.recipe.layers import Text, dataset_spec
 
     settings = {path: value for path, value in (given or {}).items() if value}
     if data is not None:
         settings["dataset"] = dataset_spec(data)
+        _refuse_mistaken(data, settings["dataset"])
     settings |= {path: Text(text) for path, text in texts.items() if text is not None}
     for assignment in assigned:
         key, equals, value = assignment.partition("=")
@@ -106,3 +110,22 @@ def settings_of(
             raise InputError(f"{key} is set twice")
         settings[key] = Text(value)
     return settings
+
+
+def _refuse_mistaken(data: str, dataset: object) -> None:
+    """Stop at two mistakes about `--data`, each with a way out that only the command line knows.
+
+    Raises:
+        InputError: it is a recipe's file, or no dataset's name, and there is such a file or folder.
+    """
+    path = Path(data)
+    if path.suffix == ".toml" and path.is_file():
+        raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")
+    if not isinstance(dataset, str) or not path.exists():
+        return
+    try:
+        catalog().resolve("dataset", dataset)
+    except InputError as error:
+        here = f"There is a {'folder' if path.is_dir() else 'file'} of that name: ./{data}."
+        hint = f"{here} A path begins with ./, / or ~."
+        raise InputError(error.what, f"{hint} {error.hint or ''}".rstrip()) from None

@@ -11,6 +11,7 @@ import click
 
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, StoppedError
+from simsiam_zoo.runtime.folders import expand_user
 
 
 @click.command(short_help="Turn a data set on disk into shards.")
@@ -83,14 +84,14 @@ def pack(
     if shard_size is not None and shard_mb is not None:
         raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
     began = time.monotonic()
-    original = open_original(Path(source).expanduser(), labels=not no_labels)
+    original = open_original(expand_user(source), labels=not no_labels)
     if classes is not None:
         original = replace(original, classes=_class_names(Path(classes)))
     if original.classes is not None:
         highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
         if highest >= len(original.classes):
             raise InputError(f"{len(original.classes)} class names, but a label {highest}")
-    folder = Path(out).expanduser()
+    folder = expand_user(out)
     options = PackOptions(
         seed=seed,
         shard_samples=shard_size or 1000,

@@ -22,7 +22,7 @@ from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
 from simsiam_zoo.data.shards import Dataset, ShardRow, ShardSet, ShardTable
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+from simsiam_zoo.runtime.folders import atomic_write, cache_dir, expand_user
 
 
 def find_shards(source: str) -> tuple[list[Path], list[Path]]:
@@ -60,7 +60,7 @@ def _local(source: str) -> Path:
             f"{redacted(source)} is remote, and this needs shards on disk",
             "Download the shards and name their folder.",
         )
-    return Path(source).expanduser()
+    return expand_user(source)
 
 
 def _refuse_unfinished(folder: Path) -> None:

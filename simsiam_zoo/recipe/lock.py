@@ -121,7 +121,12 @@ def read_lock(folder: Path) -> dict[str, Any]:
         DataError: its files are damaged.
     """
     if not (folder / "recipe.toml").is_file():
-        raise InputError(f"there is no run in {folder}", "A run's folder holds a recipe.toml.")
+        hint = "A run's folder holds a recipe.toml."
+        if (folder / "study.json").is_file():
+            runs = sorted(str(path.parent) for path in folder.glob("**/run/recipe.toml"))
+            hint = f"It is a study's: simsiam-zoo report {folder}"
+            hint += f". One of its runs: {runs[0]}" if runs else ""
+        raise InputError(f"there is no run in {folder}", hint)
     try:
         return tomllib.loads((folder / "lock.toml").read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
-
-import platformdirs
+from typing import BinaryIO, Literal
 
 from simsiam_zoo.errors import InputError
 
@@ -18,18 +15,49 @@ def cache_dir() -> Path:
     """The user's cache folder of simsiam-zoo (`SIMSIAM_ZOO_CACHE` overrides it); made if missing.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or the user has no home folder to have it in.
     """
+    hint = "Set SIMSIAM_ZOO_CACHE to a folder that can be written."
     override = os.environ.get("SIMSIAM_ZOO_CACHE")
-    path = Path(override) if override else platformdirs.user_cache_path("simsiam-zoo")
+    path = expand_user(override) if override else user_folder("cache")
+    if path is None:
+        raise InputError("there is no home folder to keep a cache in", hint)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"the cache folder {path} cannot be made: {error.strerror}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
+            f"the cache folder {path} cannot be made: {error.strerror}", hint
         ) from None
     return path
+
+
+def user_folder(kind: Literal["cache", "config"]) -> Path | None:
+    """The user's folder of that kind for simsiam-zoo, made or not; None where there is no home.
+
+    Containers often run with a user id that has neither HOME nor an entry in the passwd file.
+    """
+    import platformdirs  # not at the top: the light commands import this module
+
+    find = {"cache": platformdirs.user_cache_path, "config": platformdirs.user_config_path}
+    try:
+        path = find[kind]("simsiam-zoo")
+    except RuntimeError:
+        return None
+    return path if path.is_absolute() else None  # older versions leave the ~ as it is
+
+
+def expand_user(path: Path | str) -> Path:
+    """The path with `~` and `~name` replaced by the home folder.
+
+    Raises:
+        InputError: that home folder is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: the home folder is not known", "Name it by its whole path."
+        ) from None
 
 
 def new_run_folder(name: str) -> Path:
@@ -75,7 +103,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     A reader sees the old content or the new, never a part; after a power cut too.
     """
     # Not by tempfile: its files are their owner's alone, whatever the umask says.
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with beside.open("xb") as file:
             yield file
