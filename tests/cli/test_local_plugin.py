@@ -104,7 +104,7 @@ def test_a_run_records_the_file_and_goes_on_with_it_in_another_process(
     assert lock["code"]["zoo-part"] == f"source {file.source}"
 
     forget()
-    assert _resumed(tmp_path / "run", {}) == recipe
+    assert _resumed(tmp_path / "run", {}, {}) == recipe
     refuse_missing(lock)  # --locked
     assert os.environ["PARTS_IMPORTED"] == "2"
 
@@ -113,10 +113,10 @@ def test_a_run_records_the_file_and_goes_on_with_it_in_another_process(
         change()
         forget()
         with pytest.raises(PluginError, match=said) as caught:
-            _resumed(tmp_path / "run", {})
+            _resumed(tmp_path / "run", {}, {})
     copy = Path(str(caught.value).partition("--plugin ")[2].rstrip("."))
     use_file(copy)  # the way out that the message names
-    assert _resumed(tmp_path / "run", {}) == recipe
+    assert _resumed(tmp_path / "run", {}, {}) == recipe
 
 
 def test_what_is_in_the_file_is_in_the_identity_and_where_it_lies_is_not(
