@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
     from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
+    from simsiam_zoo.studies.die_with_parent import die_with_parent
     from simsiam_zoo.studies.launcher import (
         LOG,
         Launcher,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         Resources,
         thread_variables,
     )
-    from simsiam_zoo.studies.tether import tethered
     from simsiam_zoo.training.loggers import Logger
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "cache_dir",
     "check_labels",
     "create_component",
+    "die_with_parent",
     "gather",
     "hookimpl",
     "make_score",
@@ -80,7 +81,6 @@ __all__ = [
     "random_resized_box",
     "rank",
     "render_view",
-    "tethered",
     "thread_variables",
     "total",
     "world_size",
@@ -99,8 +99,8 @@ _HOMES = {
     "exchange.export": ("ExportFormat", "ExportSource"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
     "runtime.folders": ("atomic_write_text", "cache_dir"),
+    "studies.die_with_parent": ("die_with_parent",),
     "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),
-    "studies.tether": ("tethered",),
     "training.loggers": ("Logger",),
 }
 """Where the names live that need torch, or time; a test compares them with the imports above."""

@@ -29,7 +29,7 @@ def built(package: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
 def test_the_cores_wheel_holds_the_core_alone(tmp_path: Path) -> None:
     files, _ = built(ROOT, tmp_path)
     assert {Path(name).parts[0] for name in files} == {"simsiam_zoo"}
-    assert "simsiam_zoo/studies/tether.py" in files
+    assert "simsiam_zoo/studies/die_with_parent.py" in files
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)

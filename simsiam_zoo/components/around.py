@@ -103,7 +103,7 @@ def _launchers() -> Iterator[Component]:
     yield Component(
         "launcher",
         "local",
-        target="simsiam_zoo.studies.local:LocalLauncher",
+        target="simsiam_zoo.studies.launcher:LocalLauncher",
         summary="Processes on this machine; whole GPUs, handed out among the jobs",
     )
 

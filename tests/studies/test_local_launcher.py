@@ -15,9 +15,14 @@ import pytest
 
 from simsiam_zoo.catalog import Catalog, Component, Plugin, catalog
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.studies import local, tether
-from simsiam_zoo.studies.launcher import LaunchError, Resources, create_launcher
-from simsiam_zoo.studies.local import LocalLauncher
+from simsiam_zoo.studies import die_with_parent
+from simsiam_zoo.studies import launcher as launcher_module
+from simsiam_zoo.studies.launcher import (
+    LaunchError,
+    LocalLauncher,
+    Resources,
+    create_launcher,
+)
 
 # Says which signals come, and stops half a second after the first one, as a run that saves.
 SAVING = """
@@ -39,8 +44,7 @@ CALLER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
-from simsiam_zoo.studies.launcher import Resources
-from simsiam_zoo.studies.local import LocalLauncher
+from simsiam_zoo.studies.launcher import LocalLauncher, Resources
 launcher = LocalLauncher()
 job = launcher.submit([sys.executable, "-c", sys.argv[1]], Path(sys.argv[2]), Resources())
 while (code := launcher.poll(job)) is None:
@@ -181,7 +185,7 @@ def test_a_command_is_asked_to_stop_when_its_caller_is_killed(caller: Any, tmp_p
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_a_command_whose_caller_died_before_it_began_does_not_begin() -> None:
-    command = [sys.executable, tether.__file__, str(os.getppid()), "echo", "begun"]
+    command = [sys.executable, die_with_parent.__file__, str(os.getppid()), "echo", "begun"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (143, "")
 
@@ -209,7 +213,7 @@ def test_a_job_of_another_launcher_is_unknown(tmp_path: Path) -> None:
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "visible_gpus", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(launcher_module, "visible_gpus", lambda: ["GPU-a", "GPU-b"])
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -257,9 +261,9 @@ def test_gpus_are_those_that_this_process_may_use(
 ) -> None:
     one_of(2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1,9")
-    assert local.visible_gpus() == ["3", "1"]
+    assert launcher_module.visible_gpus() == ["3", "1"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert local.visible_gpus() == ["0", "1"]
+    assert launcher_module.visible_gpus() == ["0", "1"]
 
 
 @pytest.fixture

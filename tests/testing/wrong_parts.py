@@ -19,7 +19,7 @@ from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.exchange.export import ExportSource, SafetensorsFormat
 from simsiam_zoo.model.siamese import GradientPolicy, Part
-from simsiam_zoo.studies.local import LocalLauncher
+from simsiam_zoo.studies.launcher import LocalLauncher
 
 SETTINGS: dict[str, Any] = {}
 """What the tests say of where things are."""

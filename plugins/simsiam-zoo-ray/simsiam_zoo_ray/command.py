@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from simsiam_zoo.plugin import LOG, tethered
+from simsiam_zoo.plugin import LOG, die_with_parent
 
 _DEVICES = "_VISIBLE_DEVICES"
 
@@ -69,7 +69,7 @@ class Command:
             with (Path(folder) / LOG).open("ab") as log:
                 # Tethered: a worker that is killed, as when its node goes, leaves no orphan.
                 self._process = subprocess.Popen(
-                    tethered(argv),
+                    die_with_parent(argv),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

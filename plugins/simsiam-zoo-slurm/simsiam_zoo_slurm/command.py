@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from simsiam_zoo.plugin import LOG, tethered
+from simsiam_zoo.plugin import LOG, die_with_parent
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Slurm's word for the end: preemption, and the time limit some minutes ahead."""
@@ -50,7 +50,7 @@ def run(
         return -signal.SIGTERM
     with (Path(folder) / LOG).open("ab") as log:
         process = subprocess.Popen(
-            tethered(argv),
+            die_with_parent(argv),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,8 +1,8 @@
 """A command that is asked to stop when its parent dies.
 
-The file is also a program, `tether.py PARENT PROGRAM ARGUMENT...`, that becomes the command: the
-process and its id stay the same. A program, since what would do the same between fork and exec
-(`preexec_fn`) may deadlock in a process that has threads.
+The file is also a program, `die_with_parent.py PARENT PROGRAM ARGUMENT...`, that becomes the
+command: the process and its id stay the same. A program, since what would do the same between fork
+and exec (`preexec_fn`) may deadlock in a process that has threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def tethered(argv: Sequence[str]) -> list[str]:
+def die_with_parent(argv: Sequence[str]) -> list[str]:
     """`argv` as a child of this process that gets SIGTERM when this process dies, even by SIGKILL.
 
     Linux only; elsewhere `argv` as it is. What the kernel watches is the thread that starts the
@@ -28,7 +28,7 @@ def tethered(argv: Sequence[str]) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *argv]
 
 
-def main(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str]) -> int:
     """Become the command; returns only where that cannot be, with the shell's exit code for it."""
     parent, *argv = arguments
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -45,4 +45,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_run(sys.argv[1:]))
