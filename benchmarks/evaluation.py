@@ -90,6 +90,7 @@ def benchmark_features(images: int, threads: int) -> None:
     from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
     from simsiam_zoo.data.sources import open_shards
     from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
+    from simsiam_zoo.evaluation.networks import FrozenNetwork
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.runtime.device import open_runtime
 
@@ -109,7 +110,8 @@ def benchmark_features(images: int, threads: int) -> None:
         pack_dataset(data, {"train": samples}, None)
         shards = open_shards(str(data)).train
         transform = Transform(32, 1.0, recipe.data.mean, recipe.data.std)
-        frozen = FrozenPass(backbone, recipe.backbone.name, transform, runtime, store)
+        networks = [FrozenNetwork(recipe.backbone.name, backbone)]
+        frozen = FrozenPass(networks, transform, runtime, store, workers=0)
         taken = []
         for _ in range(2):
             began = time.perf_counter()

@@ -31,6 +31,7 @@ from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import default_batch
 from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
+from simsiam_zoo.evaluation.networks import FrozenNetwork
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime
@@ -94,17 +95,17 @@ def compare_epoch(options: argparse.Namespace) -> None:
     transform = Transform(data.image_size, setup.recipe.evaluation.crop, data.mean, data.std)
     with tempfile.TemporaryDirectory() as folder:
         name, network = setup.recipe.backbone.name, setup.siamese.backbone
-        frozen = FrozenPass(network, name, transform, setup.runtime, Path(folder))
+        networks = [FrozenNetwork(name, network)]
+        frozen = FrozenPass(networks, transform, setup.runtime, Path(folder), workers=0)
         splits: list[Features] = []
         sets = [each for each in (setup.dataset.train, setup.dataset.test) if each is not None]
         passed = seconds(
-            lambda: splits.extend(frozen.features(each, "images", whole=True)[0] for each in sets)
-        )
-        took = seconds(
-            lambda: create_component("protocol", "linear")(
-                FeatureSplits(splits[0], splits[1], setup.classes or 0)
+            lambda: splits.extend(
+                frozen.features(each, "images", whole=True)[0][0] for each in sets
             )
         )
+        protocol = create_component("protocol", "linear")
+        took = seconds(lambda: protocol(FeatureSplits(splits[0], splits[1], 10)))
     epoch = epoch_seconds(setup)
     images = sum(len(split.labels) for split in splits)
     print(

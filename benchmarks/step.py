@@ -285,7 +285,7 @@ def mnist(threads: int) -> Recipe:
         "training.epochs": 10_000,
         "training.threads": threads,
         "training.checkpoint_minutes": 1e6,
-        "logging.knn_epochs": 0,
+        "evaluation.online_epochs": 0,
     }
     return Recipe.make("mnist-5k", settings=settings)
 

@@ -14,8 +14,8 @@ MARKS = {
     "learned": '<circle r="5.5"/>',
     "collapsed": '<path d="M-5-5L5 5M5-5L-5 5"/>',
     "diverged": '<path d="M0-6.5L6 4.5H-6z"/>',
-    "undertrained": '<circle r="4.8"/>',
     "no-gain": '<circle r="4.8"/>',
+    "worse": '<path d="M-6.5-4.5H6.5L0 6.5z"/>',
     "undetermined": '<path d="M0-6L6 0L0 6L-6 0z"/>',
     "mixed": '<path d="M-5-5H5V5H-5z"/>',
 }

@@ -13,7 +13,8 @@ from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.evaluation.features import Encoder, Features
+from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.networks import Encoder
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
 

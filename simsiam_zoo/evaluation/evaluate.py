@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
+from simsiam_zoo.evaluation.features import Features, FeatureSplits, number_classes
+from simsiam_zoo.evaluation.frozen_pass import BATCH
+from simsiam_zoo.evaluation.networks import refuse_changed, state_digest
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
     Score,
@@ -34,11 +37,86 @@ FORMAT = 1
 _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 
+@dataclass(frozen=True)
+class Job:
+    """One protocol on one network.
+
+    Args:
+        network: its name in the splits.
+        name: the protocol's, with its parameters; also that of a folder of its own.
+        protocol: measures.
+    """
+
+    network: str
+    name: str
+    protocol: EvaluationProtocol
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why a job has no scores, in words, and the way out if there is one."""
+
+    reason: str
+    hint: str | None = None
+
+
+def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
+    """A job for each protocol of a recipe."""
+    jobs = []
+    for resolved in protocols:
+        given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
+        name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
+        jobs.append(Job(network, name, resolved.create()))
+    return jobs
+
+
+def measure(
+    jobs: Sequence[Job], splits: Mapping[str, FeatureSplits]
+) -> list[list[Score] | Refused]:
+    """The scores of every job. Every rank calls it; ranks share the jobs.
+
+    A protocol that works on all ranks says so (`collective`), and every rank takes part in it;
+    each other job is done by one rank. The scores do not depend on which.
+
+    Args:
+        jobs: what to measure.
+        splits: by the networks' names.
+
+    Returns:
+        Of each job its scores, or why a protocol refused the features (InputError).
+
+    Raises:
+        PeerError: a job failed on another rank.
+    """
+    own = [place for place, job in enumerate(jobs) if not is_collective(job.protocol)]
+    share = own[distributed.rank() :: distributed.world_size()]
+    done = distributed.together(lambda: {n: _scores(jobs[n], splits) for n in share})
+    found = {n: scores for each in distributed.collect(done) for n, scores in each.items()}
+    for place, job in enumerate(jobs):
+        if place not in found:
+            found[place] = distributed.together(lambda job=job: _scores(job, splits))  # type: ignore[misc]
+    return [found[place] for place in range(len(jobs))]
+
+
+def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Refused:
+    given = splits[job.network]
+    if given.folder is not None:
+        given = dataclasses.replace(given, folder=given.folder / job.name)
+    fast = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False  # ten bits are too few to rank neighbours by
+    try:
+        return job.protocol(given)
+    except InputError as refusal:
+        return Refused(refusal.what, refusal.hint)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = fast
+
+
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")
 def evaluate(
-    target: EvalTarget, *, batch: int = 256, progress: Progress | None = None
+    target: EvalTarget, *, batch: int = BATCH, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Take features once, and every figure of them. Under torchrun every rank calls it.
+    """Take features once, and every score of them. Under torchrun every rank calls it.
 
     Args:
         target: the network; its recipe says on which data, by which protocols, and where.
@@ -55,25 +133,33 @@ def evaluate(
         PluginError: a component cannot be used, or the network changed under evaluation.
     """
     began, recipe = time.monotonic(), target.recipe
-    protocols = [(resolved, resolved.create()) for resolved in recipe.protocols()]
+    jobs = jobs_of(target.name, recipe.protocols())
     dataset: Dataset = recipe.part("dataset").create(stream=False)
-    classes, test_images = distributed.together(lambda: check_data(dataset))
+    test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
-    before = state_digest(frozen.network)
-    train, train_entry = frozen.features(dataset.train, "training images", whole=False)
-    test, test_entry = frozen.features(test_images, "test images", whole=True)
+    before = state_digest(target.backbone)
+    ((train, train_entry),) = frozen.features(dataset.train, "training images", whole=False)
+    ((test, test_entry),) = frozen.features(test_images, "test images", whole=True)
     refuse_infinite(train, test)
     passed = time.monotonic() - began
+    data = recipe.data
+    augmented = frozen.augmented(dataset.train, recipe.training.seed, data.lanes, data.window)
     splits = FeatureSplits(
         train,
         test,
-        classes,
-        frozen.augmented(dataset.train, recipe.training.seed),
+        0,
+        augmented,
         folder=train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}",
         device=frozen.runtime.device,
     )
-    figures = measured(protocols, splits)
-    refuse_changed(frozen.network, before, target.name)
+    splits, labels = number_classes(splits, dataset.classes)
+    scores: list[Score] = []
+    for found in measure(jobs, {target.name: splits}):
+        if isinstance(found, Refused):
+            raise InputError(found.reason, found.hint)
+        scores += found
+    refuse_changed(frozen.networks[0], before)
+    names = dataset.classes or labels
     return {
         "format": FORMAT,
         "source": target.source,
@@ -86,13 +172,13 @@ def evaluate(
             "train_images": len(train.labels),
             "test_images": len(test.labels),
             "width": train.x.shape[1],
-            "classes": classes,
-            "class_names": None if dataset.classes is None else list(dataset.classes),
+            "classes": splits.classes,
+            "class_names": None if names is None else [str(name) for name in names],
         },
         "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
-        "figures": [as_dict(score, test.labels, classes) for score in figures],
+        "figures": [as_dict(score, splits.test.labels, splits.classes) for score in scores],
         "seconds": {
             "features": round(passed, 1),
             "protocols": round(time.monotonic() - began - passed, 1),
@@ -100,47 +186,29 @@ def evaluate(
     }
 
 
-def measured(
-    protocols: Sequence[tuple[Resolved, EvaluationProtocol]], splits: FeatureSplits
-) -> list[Score]:
-    """Every protocol's figures; each keeps what it wants to keep in a folder of its own.
-
-    A protocol that works on all ranks says so (`collective`); others are for the first one.
-    """
-    figures: list[Score] = []
-    for resolved, protocol in protocols:
-        given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
-        name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
-        own = dataclasses.replace(
-            splits, folder=None if not splits.folder else splits.folder / name
-        )
-        if is_collective(protocol):
-            figures += protocol(own)
-        else:
-            figures += distributed.from_main(lambda call=protocol, own=own: call(own))  # type: ignore[misc]
-    return figures
-
-
-def check_data(dataset: Dataset) -> tuple[int, ShardSet]:
-    """The number of classes, and the test images, where both splits can be measured on.
-
-    Raises:
-        InputError: there are no test images, some image has no label, there is one class only, or
-            the classes of the test images are not those of the training images.
-    """
+def why_unmeasurable(dataset: Dataset) -> str | None:
+    """Why nothing can be measured on the data, in words; None where it can."""
     if dataset.test is None:
-        raise InputError(
-            "there are no test images, so nothing can be measured",
-            "Say --data with shards that hold val-*.tar, or set dataset.test in the recipe.",
-        )
+        return "there are no test images"
     labels = {"training": dataset.train.labels(), "test": dataset.test.labels()}
     for name, split in labels.items():
         if missing := int((split < 0).sum()):
-            raise InputError(
-                f"{missing:,} of the {len(split):,} {name} images have no label, so nothing can be"
-                " measured",
-                "Give labelled data with --data.",
-            )
+            return f"{missing:,} of the {len(split):,} {name} images have no label"
+    if (labels["training"] == labels["training"][0]).all():
+        return "the training images are all of one class"
+    return None
+
+
+def check_data(dataset: Dataset) -> ShardSet:
+    """The test images, where both splits can be measured on.
+
+    Raises:
+        InputError: nothing can be measured, or the classes of the test images are not those of the
+            training images.
+    """
+    if (reason := why_unmeasurable(dataset)) is not None:
+        raise InputError(f"{reason}, so nothing can be measured", "Give other data with --data.")
+    assert dataset.test is not None
     train_names, test_names = dataset.train.classes, dataset.test.classes
     if train_names and test_names and train_names != test_names:
         raise InputError(
@@ -148,22 +216,22 @@ def check_data(dataset: Dataset) -> tuple[int, ShardSet]:
             f" {len(test_names)}, and they are not the same",
             "Pack both splits with one list of classes.",
         )
-    highest = {name: int(split.max()) for name, split in labels.items()}
+    highest = {
+        name: int(split.labels().max())
+        for name, split in (("training", dataset.train), ("test", dataset.test))
+    }
     if highest["test"] > highest["training"]:
         raise InputError(
             f"the test images have labels up to {highest['test']}, the training images up to"
             f" {highest['training']}: what is there to be learned is not what is asked",
             "Give training and test images of the same classes.",
         )
-    if len(set(labels["training"].tolist())) < 2:
-        raise InputError("the training images are all of one class, so nothing can be measured")
-    classes = len(dataset.classes or ()) or 1 + max(highest.values())
-    if max(highest.values()) >= classes:
+    if dataset.classes and highest["training"] >= len(dataset.classes):
         raise InputError(
-            f"an image has label {max(highest.values())}, of {classes} classes",
+            f"an image has label {highest['training']}, of {len(dataset.classes)} classes",
             "Labels count from 0; pack the data again.",
         )
-    return classes, dataset.test
+    return dataset.test
 
 
 def refuse_infinite(*splits: Features) -> None:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from simsiam_zoo.model.siamese import Batch
-from simsiam_zoo.runtime.device import Runtime
-
-RAW_SIDE = 32
-"""Raw pixels are compared at this side at most: nobody's baseline should need 150,000 channels."""
-
-Encoder = Callable[[Tensor], Tensor]
+_CHUNK = 4096  # rows that are looked through at once
 
 
 @dataclass(frozen=True)
 class Features:
     """Features of one split.
 
+    `chunks` and `take` read a file and do not map it: pages that were mapped count as this
+    process's memory until the system wants them back, and would add up to all of the file.
+
     Args:
         x: [N, D] float32, on the CPU.
         labels: [N] int64.
         ids: dense ids of the images, [N] int64, growing; None where nobody asked for them.
-        file: that x is mapped from, float32 row after row; None where x lies in memory.
+        file: that x is mapped from, float32; its rows may be longer than those of x. None where x
+            lies in memory.
     """
 
     x: Tensor
@@ -37,19 +36,38 @@ class Features:
     file: Path | None = None
 
     def chunks(self, rows: int) -> Iterator[Tensor]:
-        """x, so many rows at a time, the last chunk maybe smaller.
-
-        A file is read and not mapped: pages that were mapped count as this process's memory until
-        the system wants them back, and would add up to all of the file.
-        """
+        """x, so many rows at a time, the last chunk maybe smaller."""
         if self.file is None:
             yield from torch.split(self.x, rows)
             return
-        width = self.x.shape[1]
+        width, stored = self.x.shape[1], self.x.stride(0)
         with self.file.open("rb") as file:
             for start in range(0, len(self.x), rows):
-                count = min(rows, len(self.x) - start) * width
-                yield torch.from_numpy(np.fromfile(file, np.float32, count)).view(-1, width)
+                count = min(rows, len(self.x) - start)
+                read = np.fromfile(file, np.float32, count * stored).reshape(count, stored)
+                yield torch.from_numpy(np.ascontiguousarray(read[:, :width]))
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The rows [n] of x, [n, D] in memory."""
+        if self.file is None:
+            return self.x[rows]
+        width, stored = self.x.shape[1], self.x.stride(0)
+        out = np.empty((len(rows), width), np.float32)
+        # Rows that follow each other in the file are read together.
+        apart = (np.diff(rows.numpy()) != 1) | (width != stored)
+        ends = [*(np.flatnonzero(apart) + 1).tolist(), len(rows)] if len(rows) else []
+        with self.file.open("rb") as file:
+            begin = 0
+            for end in ends:
+                at, part = 4 * stored * int(rows[begin]), out[begin:end].data
+                if os.preadv(file.fileno(), [part], at) != part.nbytes:
+                    raise EOFError(f"{self.file} is shorter than its features")
+                begin = end
+        return torch.from_numpy(out)
+
+    def narrowed(self, width: int) -> Features:
+        """The first `width` columns; those of a file stay there."""
+        return dataclasses.replace(self, x=self.x[:, :width])
 
 
 Augmented = Callable[[int, int], Iterator[Features]]
@@ -65,11 +83,11 @@ class FeatureSplits:
     """One network's features, and the classes they are to tell apart.
 
     Args:
-        train, test: of the centre views; train x may be memory-mapped.
-        classes: how many there are.
+        train, test: of the centre views; x may be memory-mapped.
+        classes: how many there are; labels are below it.
         augmented: gives an epoch of augmented training views; None where there are no images.
         folder: where a long protocol may keep what it needs to go on after an interruption.
-        device: where a protocol that trains something computes.
+        device: where a protocol computes.
     """
 
     train: Features
@@ -80,73 +98,49 @@ class FeatureSplits:
     device: torch.device | str = "cpu"
 
 
-@dataclass(frozen=True)
-class Split:
-    """The features of one split by several encoders, taken in one pass over the images."""
+def number_classes(
+    splits: FeatureSplits, names: Sequence[str] | None
+) -> tuple[FeatureSplits, list[int] | None]:
+    """The splits with labels that count from 0 without a gap, so that no table has empty rows.
 
-    labels: Tensor
-    by_encoder: dict[str, Tensor]
-
-    def of(self, encoder: str) -> Features:
-        """What the protocols take."""
-        return Features(self.by_encoder[encoder], self.labels)
-
-
-def extract(batches: Iterable[Batch], encoders: dict[str, Encoder]) -> Split:
-    """Run each encoder over normalised batches; each image is read and decoded once.
+    Labels that are numbers of a catalogue, 0 to 90,000 say, would need tables of that size.
 
     Args:
-        batches: with one view [N, 3, H, W] each, and labels.
-        encoders: name → function of a view to [N, D].
+        splits: `classes` is not looked at.
+        names: of the classes, where they are told: then labels are the places of names, and stay.
+
+    Returns:
+        The splits with their number of classes; the label that each class had, or None where
+        labels stay as they are.
     """
-    rows: dict[str, list[Tensor]] = {name: [] for name in encoders}
-    labels: list[Tensor] = []
-    for batch in batches:
-        view = batch.views[0]
-        for name, encode in encoders.items():
-            rows[name].append(encode(view).float().cpu())
-        assert batch.labels is not None  # an evaluation loader always gives them
-        labels.append(batch.labels.cpu())
-    return Split(torch.cat(labels), {name: torch.cat(parts) for name, parts in rows.items()})
+    labels = torch.cat([splits.train.labels, splits.test.labels])
+    known = torch.from_numpy(np.unique(labels.numpy()))  # ascending
+    count = max(len(names or ()), 1 + int(known[-1]))
+    if names or len(known) == count:
+        return dataclasses.replace(splits, classes=count), None
+
+    def numbered(features: Features) -> Features:
+        return dataclasses.replace(features, labels=torch.searchsorted(known, features.labels))
+
+    def augmented(epoch: int, batch: int) -> Iterator[Features]:
+        assert splits.augmented is not None
+        yield from map(numbered, splits.augmented(epoch, batch))
+
+    changed = dataclasses.replace(
+        splits,
+        train=numbered(splits.train),
+        test=numbered(splits.test),
+        classes=len(known),
+        augmented=None if splits.augmented is None else augmented,
+    )
+    return changed, known.tolist()
 
 
-def frozen(network: nn.Module, runtime: Runtime, call: Encoder | None = None) -> Encoder:
-    """`network` as an encoder: eval mode, no gradient, under the run's autocast.
-
-    The mode that each module was in comes back after every call, so that a network can be looked
-    at in the middle of its training.
-
-    Args:
-        network: what is frozen.
-        runtime: gives the autocast.
-        call: the method of `network` that encodes; by default its forward.
-    """
-    run = call or network
-
-    @torch.no_grad()
-    def encode(view: Tensor) -> Tensor:
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval()
-        try:
-            with runtime.autocast():
-                output: Tensor = run(view)
-            return output
-        finally:
-            for module, training in modes:
-                module.training = training
-
-    return encode
-
-
-def raw_pixels(view: Tensor) -> Tensor:
-    """The pixels themselves [N, 3, H, W] as features [N, 3 P], at `RAW_SIDE` at most."""
-    if view.shape[-1] > RAW_SIDE:
-        view = F.adaptive_avg_pool2d(view.float(), RAW_SIDE)
-    return view.flatten(1)
-
-
-def grey_once(pixels: Tensor) -> Tensor:
+def grey_once(*splits: Features) -> tuple[Features, ...]:
     """Raw pixels [N, 3 P] as [N, P] where all images are grey: repeats only cost time."""
-    red, green, blue = pixels.chunk(3, dim=1)
-    grey = torch.equal(red, green) and torch.equal(red, blue)
-    return red.contiguous() if grey else pixels
+    for split in splits:
+        for rows in split.chunks(_CHUNK):
+            red, green, blue = rows.chunk(3, dim=1)
+            if not (torch.equal(red, green) and torch.equal(red, blue)):
+                return splits
+    return tuple(split.narrowed(split.x.shape[1] // 3) for split in splits)

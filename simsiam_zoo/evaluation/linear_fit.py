@@ -76,12 +76,12 @@ class Classifiers:
         return flat.view(len(x), *self.bias.shape)
 
 
-def measure_scale(x: Tensor, rows: Tensor) -> Scale:
+def measure_scale(features: Features, rows: Tensor) -> Scale:
     """Mean and (biased) std of some rows of x [N, D], in one pass, a chunk at a time."""
-    count, mean = 0, torch.zeros(x.shape[1], dtype=torch.float64)
+    count, mean = 0, torch.zeros(features.x.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(mean)
     for chosen in torch.split(rows, _ROWS):
-        chunk = x[chosen].double()
+        chunk = features.take(chosen).double()
         n, own = len(chunk), chunk.mean(dim=0)
         away = own - mean  # the parts are merged as in Chan, Golub and LeVeque 1979
         squares += (chunk - own).square().sum(dim=0) + away.square() * (count * n / (count + n))
@@ -120,7 +120,7 @@ def train_together(
         seed: of the orders.
         device: where it is computed.
     """
-    scale = measure_scale(features.x, rows)
+    scale = measure_scale(features, rows)
     at_once = max(1, _WEIGHTS // (features.x.shape[1] * classes))
     groups = [
         _Training(features, rows, classes, pairs[start : start + at_once], scale, device)
@@ -149,7 +149,6 @@ class _Training:
         self.features, self.rows, self.scale, self.device = features, rows, scale, device
         self.classes, self.pairs = classes, pairs
         self.dtype = torch.promote_types(features.x.dtype, torch.float32)
-        width, columns = features.x.shape[1], len(pairs) * classes
         width, columns = features.x.shape[1], len(pairs) * classes
         zeros = functools.partial(torch.zeros, dtype=self.dtype, device=device)
         self.weight, self.bias = zeros(width, columns), zeros(columns)
@@ -201,7 +200,7 @@ def read(
     features: Features, rows: Tensor, dtype: torch.dtype, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Some rows and their labels, on the device."""
-    return features.x[rows].to(device, dtype), features.labels[rows].to(device)
+    return features.take(rows).to(device, dtype), features.labels[rows].to(device)
 
 
 def in_chunks(

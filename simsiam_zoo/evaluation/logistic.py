@@ -32,22 +32,25 @@ class LogisticProtocol:
     def __init__(self, *, c: float, max_iter: int) -> None:
         self.c = c
         self.max_iter = max_iter
+        # Most of a second to import, so only runs that use it pay; and here, so that what is wrong
+        # with it ends a run at its start.
+        from sklearn import exceptions, linear_model, preprocessing
+
+        self._exceptions, self._linear_model = exceptions, linear_model
+        self._preprocessing = preprocessing
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Fit on the training images, classify the test images; InputError without labels."""
         train, test, classes = splits.train, splits.test, splits.classes
-        # scikit-learn takes most of a second to import: only runs that use it pay.
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
-
         check_labels(train, test, classes)
-        scaler = StandardScaler().fit(train.x.numpy())
-        model = LogisticRegression(C=self.c, max_iter=self.max_iter)
+        fit_on, asked = (np.ascontiguousarray(split.x.numpy()) for split in (train, test))
+        scaler = self._preprocessing.StandardScaler().fit(fit_on)
+        model = self._linear_model.LogisticRegression(C=self.c, max_iter=self.max_iter)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the details say it
-            model.fit(scaler.transform(train.x.numpy()), train.labels.numpy())
-        predicted = torch.from_numpy(model.predict(scaler.transform(test.x.numpy())))
+            # The details say whether it converged.
+            warnings.simplefilter("ignore", self._exceptions.ConvergenceWarning)
+            model.fit(scaler.transform(fit_on), train.labels.numpy())
+        predicted = torch.from_numpy(model.predict(scaler.transform(asked)))
         iterations = int(model.n_iter_.max())
         return [
             make_score(

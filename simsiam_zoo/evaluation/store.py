@@ -1,12 +1,13 @@
-"""Features on disk: written once, mapped into memory by every protocol that wants them.
+"""Features on disk: taken once, read by every protocol that wants them.
 
     FOLDER/<key>/x.f32        the features, float32, row after row in the order of ids
     FOLDER/<key>/labels.i64   their labels
     FOLDER/<key>/meta.json    what they are features of, their shape, the ids that have none, and
                               a digest of each file
 
-The key is a hash of what they are features of. A folder is filled under another name and renamed
-when it is whole; one whose digests do not fit any more is made again.
+The key is a hash of what they are features of. Features are written to FOLDER/.<key>.part, where
+state.u8 says which rows are there: a pass that was killed goes on with the others. The folder is
+renamed when it is whole; one whose digests do not fit any more is made again.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import hashlib
 import itertools
 import json
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,18 +35,22 @@ from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text, sync_folder
 
-FORMAT = 2
+FORMAT = 3
+FLUSH_SECONDS = 10.0
+"""How much work a kill may cost: so often what was written is made durable and noted."""
 
-Rows = Iterable[tuple[NDArray[np.int64], Tensor, Tensor]]
-"""(ids [n], features [n, D], labels [n]) of one batch after another, the ids of each growing."""
+_UNKNOWN, _THERE, _LEFT_OUT = 0, 1, 2
+
+Rows = Iterable[tuple[NDArray[np.int64], Sequence[Tensor], Tensor]]
+"""One batch after another: places [n], growing; features [n, D] by each network; labels [n]."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class CachedFeatures:
     """The place of some features in a folder of features.
 
     Args:
-        folder: holds all entries.
+        folder: holds all of them.
         facts: what they are features of, as plain values; all of it decides the key.
     """
 
@@ -59,29 +65,34 @@ class Entry:
 
     @property
     def path(self) -> Path:
-        """The entry's own folder."""
+        """The folder of these features."""
         return self.folder / self.key
 
-    def read(self) -> Features | None:
-        """The features, mapped into memory; None where they are not there, or damaged."""
+    @property
+    def part(self) -> Path:
+        """Where they are while they are taken."""
+        return self.folder / f".{self.key}.part"
+
+    def usable(self, fewest: int = 0, say: Callable[[str], None] = lambda text: None) -> bool:
+        """Whether so many features are there, undamaged; what is damaged is said."""
         try:
             meta = json.loads((self.path / "meta.json").read_text("utf-8"))
             rows, dim, digests = int(meta["rows"]), int(meta["dim"]), dict(meta["sha256"])
-            if rows + len(meta["missing"]) != int(meta["samples"]):
-                return None
+            sizes = {"x.f32": 4 * rows * dim, "labels.i64": 8 * rows}
+            whole = rows > 0 and rows + len(meta["missing"]) == int(meta["samples"])
+            for name, size in sizes.items():
+                file = self.path / name
+                whole = whole and file.stat().st_size == size and _sha256(file) == digests[name]
         except (OSError, ValueError, KeyError, TypeError):
-            return None
-        sizes = {"x.f32": 4 * rows * dim, "labels.i64": 8 * rows}
-        for name, size in sizes.items():
-            file = self.path / name
-            if not file.is_file() or file.stat().st_size != size or not rows:
-                return None
-            if _sha256(file) != digests.get(name):
-                return None
-        return self.mapped()
+            whole = False
+        if whole:
+            return rows >= fewest
+        if self.path.exists():
+            say(f"the features in {self.path} are damaged: they are taken again")
+        return False
 
-    def mapped(self) -> Features:
-        """The features of an entry that is known to be whole, mapped into memory."""
+    def read(self) -> Features:
+        """The features, mapped into memory, of an entry that is known to be usable."""
         meta = json.loads((self.path / "meta.json").read_text("utf-8"))
         file = self.path / "x.f32"
         x = torch.from_file(str(file), False, meta["rows"] * meta["dim"], dtype=torch.float32)
@@ -91,122 +102,213 @@ class Entry:
         ids = torch.from_numpy(np.flatnonzero(there))
         return Features(x.view(meta["rows"], meta["dim"]), labels, ids, file)
 
-    def make(self, samples: int, dim: int, rows: Rows) -> Features:
-        """Write the features. Every rank calls it, with its own share of the rows.
+    def remove(self) -> None:
+        """Delete the features; a folder that is empty then too."""
+        for path in (self.path, self.part):
+            shutil.rmtree(path, ignore_errors=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
-        Args:
-            samples: ids are below it; an id that no rank gives is left out.
-            dim: width D.
-            rows: this rank's.
 
-        Raises:
-            InputError: the folder cannot be written, or is another one for another rank.
-            PeerError: another rank failed.
-        """
-        beside = Path(distributed.from_main(lambda: self._begin(samples, dim)))
-        try:
-            written = distributed.together(lambda: self._fill(beside, dim, rows))
-            labels = np.full(samples, -1, np.int64)
-            there = np.zeros(samples, np.bool_)
-            for ids, found in distributed.collect(written):
-                labels[ids], there[ids] = found, True
-            distributed.from_main(lambda: self._finish(beside, dim, labels, there))
-        finally:
-            if distributed.rank() == 0:
-                shutil.rmtree(beside, ignore_errors=True)
-        return self.mapped()
+def fill(
+    entries: Sequence[CachedFeatures],
+    samples: int,
+    widths: Sequence[int],
+    batch: int,
+    rows: Callable[[list[int]], Rows],
+    *,
+    whole: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    durable: bool = True,
+) -> None:
+    """Write features of the same images by several networks, in one pass. Every rank calls it.
 
-    def _begin(self, samples: int, dim: int) -> str:
-        beside = self.folder / f".{self.key}.{secrets.token_hex(4)}.tmp"
-        with _writing(self.folder):
-            beside.mkdir(parents=True)
-            with (beside / "x.f32").open("wb") as file:
-                file.truncate(4 * samples * dim)
-        return str(beside)
+    Places that are there from a pass that was cut short are not taken again.
 
-    def _fill(
-        self, beside: Path, dim: int, rows: Rows
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Write this rank's rows, each at the place of its id; their ids and labels."""
-        if not (beside / "x.f32").is_file():
+    Args:
+        entries: one for each network.
+        samples: places are below it.
+        widths: D of each network.
+        batch: places are taken in batches of so many, the last one maybe smaller.
+        rows: gives this rank's share: the batches of the numbers that it is given.
+        whole: a place that an earlier pass left out is taken again.
+        say: takes one line of text.
+        durable: whether a loss of power may cost no more than `FLUSH_SECONDS` of work.
+
+    Raises:
+        InputError: the folder cannot be written, or is another one for another rank, or there is
+            no image at all.
+        PeerError: another rank failed.
+    """
+    with ExitStack() as held:
+        fewest = samples if whole else 0
+
+        def begin() -> tuple[list[int], list[int]]:
+            """Which entries are still to be made, and which batches are left."""
+            with _writing(entries[0].folder):
+                held.enter_context(_locked(entries, say))
+                left = [n for n, entry in enumerate(entries) if not entry.usable(fewest)]
+                parts = [_Part(entries[n], samples, widths[n], durable) for n in left]
+                todo = {number for part in parts for number in part.begin(batch, whole)}
+            return left, sorted(todo)
+
+        left, todo = distributed.from_main(begin)
+        if not left:
+            return
+        parts = [_Part(entries[n], samples, widths[n], durable) for n in left]
+
+        def write() -> None:
+            share = todo[distributed.rank() :: distributed.world_size()]
+            with ExitStack() as opened:
+                for part in parts:
+                    opened.enter_context(part)
+                for places, features, labels in rows(share):
+                    for n, part in zip(left, parts, strict=True):
+                        part.write(places, features[n], labels, batch)
+
+        def finish() -> None:
+            for part in parts:
+                part.finish()
+
+        distributed.together(write)
+        distributed.from_main(finish)
+
+
+class _Part:
+    """Features on their way, in files that every rank writes its own rows of."""
+
+    def __init__(self, entry: CachedFeatures, samples: int, width: int, durable: bool) -> None:
+        self.entry, self.samples, self.width = entry, samples, width
+        self.durable = durable
+        self.folder = entry.part
+        self._sizes = {"x.f32": 4 * samples * width, "labels.i64": 8 * samples, "state.u8": samples}
+        self._handles: dict[str, int] = {}
+        self._written: list[tuple[int, bytes]] = []  # place and states of what is not noted yet
+        self._noted = time.monotonic()
+
+    def begin(self, batch: int, whole: bool) -> list[int]:
+        """Make the files unless they are there; the numbers of the batches that are left."""
+        files = {self.folder / name: size for name, size in self._sizes.items()}
+        if not all(file.is_file() and file.stat().st_size == size for file, size in files.items()):
+            for file, size in files.items():
+                with file.open("wb") as opened:
+                    opened.truncate(size)
+        state = np.fromfile(self.folder / "state.u8", np.uint8)
+        open_ = (state != _THERE) & (whole | (state != _LEFT_OUT))
+        left: list[int] = np.unique(np.flatnonzero(open_) // batch).tolist()
+        return left
+
+    def __enter__(self) -> Self:
+        if not (self.folder / "state.u8").is_file():
             raise InputError(
-                f"rank {distributed.rank()} does not see {beside.parent} as rank 0 does",
+                f"rank {distributed.rank()} does not see {self.entry.folder} as rank 0 does",
                 "Features need a folder that all processes share.",
             )
-        all_ids, all_labels = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        with _writing(self.folder), (beside / "x.f32").open("r+b") as file:
-            for ids, x, labels in rows:
-                _write_rows(file.fileno(), ids, x.numpy().astype(np.float32, order="C"), dim)
-                all_ids.append(ids)
-                all_labels.append(labels.numpy())
-            os.fsync(file.fileno())
-        return np.concatenate(all_ids), np.concatenate(all_labels)
+        with _writing(self.entry.folder):
+            self._handles = {n: os.open(self.folder / n, os.O_RDWR) for n in self._sizes}
+        return self
 
-    def _finish(
-        self, beside: Path, dim: int, labels: NDArray[np.int64], there: NDArray[np.bool_]
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._note()
+        finally:
+            for handle in self._handles.values():
+                os.close(handle)
+
+    def write(self, places: NDArray[np.int64], x: Tensor, labels: Tensor, batch: int) -> None:
+        """Write a batch's rows; what is missing of the batch is left out."""
+        if x.shape != (len(places), self.width):
+            raise AssertionError(
+                f"{len(places)} images gave features {tuple(x.shape)}, not of width {self.width}"
+            )
+        rows = x.numpy().astype(np.float32, order="C", copy=False)
+        breaks = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+        first = int(places[0]) // batch * batch
+        states = np.full(min(batch, self.samples - first), _LEFT_OUT, np.uint8)
+        states[places - first] = _THERE
+        with _writing(self.entry.folder):
+            for begin, end in itertools.pairwise(breaks):
+                at = int(places[begin])
+                _pwrite(self._handles["x.f32"], rows[begin:end].tobytes(), 4 * self.width * at)
+                _pwrite(self._handles["labels.i64"], labels[begin:end].numpy().tobytes(), 8 * at)
+        self._written.append((first, states.tobytes()))
+        if time.monotonic() - self._noted >= FLUSH_SECONDS:
+            self._note()
+
+    def _note(self) -> None:
+        """Make what was written durable, and only then say that it is there."""
+        with _writing(self.entry.folder):
+            for name in ("x.f32", "labels.i64"):
+                if self.durable:
+                    os.fsync(self._handles[name])
+            for place, states in self._written:
+                _pwrite(self._handles["state.u8"], states, place)
+        self._written.clear()
+        self._noted = time.monotonic()
+
+    def finish(self) -> None:
+        """Close the gaps, write what it is, and give the folder its name."""
+        there = np.fromfile(self.folder / "state.u8", np.uint8) == _THERE
         if not there.any():
             raise InputError("there is no image to take features of")
-        with _writing(self.folder):
+        with _writing(self.entry.folder):
             if not there.all():
-                _close_gaps(beside / "x.f32", dim, np.flatnonzero(there))
-            labels[there].tofile(beside / "labels.i64")
+                (self.folder / "state.u8").unlink()  # rows move: none is at its place any more
+                _close_gaps(self.folder / "x.f32", self.width, np.flatnonzero(there))
+                labels = np.fromfile(self.folder / "labels.i64", np.int64)
+                labels[there].tofile(self.folder / "labels.i64")
             meta = {
                 "format": FORMAT,
-                "facts": self.facts,
+                "facts": self.entry.facts,
                 "samples": len(there),
                 "missing": np.flatnonzero(~there).tolist(),
                 "rows": int(there.sum()),
-                "dim": dim,
-                "sha256": {name: _sha256(beside / name) for name in ("x.f32", "labels.i64")},
+                "dim": self.width,
+                "sha256": {name: _sha256(self.folder / name) for name in ("x.f32", "labels.i64")},
             }
-            atomic_write_text(beside / "meta.json", json.dumps(meta, indent=2) + "\n")
-            shutil.rmtree(self.path, ignore_errors=True)  # damaged, or it would have been used
-            beside.rename(self.path)
-            sync_folder(self.folder)
+            text = json.dumps(meta, indent=2) + "\n"
+            if self.durable:
+                atomic_write_text(self.folder / "meta.json", text)
+            else:
+                (self.folder / "meta.json").write_text(text, "utf-8")
+            for name in ("state.u8", ".lock"):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.entry.path, ignore_errors=True)  # damaged, or it would be used
+            self.folder.rename(self.entry.path)
+            if self.durable:
+                sync_folder(self.entry.folder)
 
 
-def cached(
-    entry: Entry,
-    samples: int,
-    dim: int,
-    rows: Callable[[], Rows],
-    say: Callable[[str], None],
-    *,
-    whole: bool = False,
-) -> Features:
-    """The features of `entry`, from disk where they are good, else taken now and kept there.
-
-    Every rank calls it. `samples`, `dim` and `rows` as for `Entry.make`; `say` takes one line of
-    text. Where `whole`, features that some id has none of are not good.
-    """
-    if distributed.from_main(lambda: usable(entry, samples if whole else 0, say)):
-        return distributed.together(entry.mapped)
-    return entry.make(samples, dim, rows())
-
-
-def usable(entry: Entry, fewest: int, say: Callable[[str], None] = lambda text: None) -> bool:
-    """Whether so many features are there, undamaged; what is damaged is said."""
-    found = entry.read()
-    if found is not None:
-        return len(found.labels) >= fewest
-    if entry.path.exists():
-        say(f"the features in {entry.path} are damaged; they are taken again")
-    return False
+@contextmanager
+def _locked(entries: Sequence[CachedFeatures], say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the parts, in the order of their keys, so that one process at a time takes them."""
+    with ExitStack() as held:
+        for entry in sorted(entries, key=lambda each: each.key):
+            while True:
+                entry.part.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(entry.part / ".lock")
+                try:
+                    lock.acquire(timeout=0.1)
+                except Timeout:
+                    say(f"another process takes the features {entry.key}: waiting for it")
+                    lock.acquire()
+                if (entry.part / ".lock").exists():  # else it was finished meanwhile
+                    held.callback(lock.release)
+                    break
+                lock.release()
+        try:
+            yield
+        finally:
+            for entry in entries:
+                if not (entry.part / "state.u8").exists():  # nothing was begun, or it is finished
+                    shutil.rmtree(entry.part, ignore_errors=True)
 
 
-def _write_rows(file: int, ids: NDArray[np.int64], x: NDArray[np.float32], dim: int) -> None:
-    if x.shape != (len(ids), dim):
-        raise AssertionError(f"{len(ids)} images gave features {x.shape}, not of width {dim}")
-    breaks = np.flatnonzero(np.diff(ids) != 1) + 1
-    starts = [0, *breaks.tolist(), len(ids)]
-    for begin, end in itertools.pairwise(starts):
-        if end > begin:
-            data = memoryview(x[begin:end].tobytes())
-            at = 4 * dim * int(ids[begin])
-            while data:  # a write may be cut short
-                done = os.pwrite(file, data, at)
-                data, at = data[done:], at + done
+def _pwrite(handle: int, content: bytes, at: int) -> None:
+    data = memoryview(content)
+    while data:  # a write may be cut short
+        done = os.pwrite(handle, data, at)
+        data, at = data[done:], at + done
 
 
 def _close_gaps(path: Path, dim: int, ids: NDArray[np.int64]) -> None:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
+from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass, Transform
+from simsiam_zoo.evaluation.networks import FrozenNetwork
 from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -63,7 +64,7 @@ class EvalTarget:
             return cache_dir() / "features"
         return self.run / "features"
 
-    def frozen_pass(self, batch: int = 256, progress: Progress | None = None) -> FrozenPass:
+    def frozen_pass(self, batch: int = BATCH, progress: Progress | None = None) -> FrozenPass:
         """The network on its device, to be looked at and not changed.
 
         Args:
@@ -77,14 +78,14 @@ class EvalTarget:
         runtime = open_runtime(
             training.device, self.precision or training.precision, training.threads
         )
+        network = FrozenNetwork(self.name, self.backbone.to(runtime.device, runtime.dtype))
         return FrozenPass(
-            self.backbone.to(runtime.device, runtime.dtype),
-            self.name,
+            [network],
             self.transform,
             runtime,
             self.store,
             batch,
-            0 if data.workers == "auto" else data.workers,
+            None if data.workers == "auto" else data.workers,
             progress or Progress(),
         )
 
@@ -161,7 +162,13 @@ def open_target(source: str, recipe: Recipe, run: Path | None, preset: str | Non
         backbone: nn.Module = part.create(image_size=transform.image_size)
     _fill(backbone, state, str(path))
     return EvalTarget(
-        source, _called(part), _ready(backbone), transform, recipe, run, _precision(run, recipe)
+        source,
+        component_text(part),
+        _ready(backbone),
+        transform,
+        recipe,
+        run,
+        _precision(run, recipe),
     )
 
 
@@ -281,7 +288,8 @@ def _ready(backbone: nn.Module) -> nn.Module:
     return backbone.eval().to(memory_format=torch.channels_last)
 
 
-def _called(part: Resolved) -> str:
+def component_text(part: Resolved) -> str:
+    """A component with the parameters that it was given: what weights are weights of."""
     given = ",".join(f"{key}={value}" for key, value in sorted(part.params.items()))
     return f"{part.id}:{given}" if given else part.id
 

@@ -4,9 +4,10 @@ The rules are tried in this order, and each says which evidence decided it:
 
 diverged      the loss or the weights stopped being finite
 collapsed     the embeddings shrank to (nearly) a point or a few directions while the loss went down
-undetermined  there are no labels to tell more by
+undetermined  there is nothing to tell more by: no labels, one class, one test image
 learned       the paired 95% interval of the kNN gain over the untrained network lies above 0
-undertrained  none of these
+worse         it lies below 0
+no-gain       none of these
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Literal
 
 from torch import Tensor
 
-Verdict = Literal["diverged", "collapsed", "undetermined", "learned", "undertrained"]
+Verdict = Literal["diverged", "collapsed", "undetermined", "learned", "worse", "no-gain"]
 
 POINT_SPREAD = 0.1
 """std x sqrt(d) below which all embeddings point the same way. Healthy runs measured: 0.8 to 1."""
@@ -64,6 +65,7 @@ class Evidence:
         rank, rank_limit: effective rank of the embeddings, and the most it could be, min(N, d).
         untrained_rank: the same of the untrained network.
         gain: interval of the kNN top-1 gain over the untrained network (low, mean, high), 0 to 1.
+        unmeasured: why there is no gain, in words.
         before: what to call that network: "starting" where it had another's weights.
     """
 
@@ -76,6 +78,7 @@ class Evidence:
     rank_limit: int | None = None
     untrained_rank: float | None = None
     gain: tuple[float, float, float] | None = None
+    unmeasured: str | None = None
     before: str = "untrained"
 
 
@@ -86,14 +89,14 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
     if (sign := _collapse(evidence)) is not None:
         return "collapsed", sign
     if evidence.gain is None:
-        return (
-            "undetermined",
-            f"no labels, so nothing to compare with the {evidence.before} network",
-        )
+        reason = evidence.unmeasured or "no labels"
+        return "undetermined", f"{reason}, so nothing to compare with the {evidence.before} network"
     low, mean, high = (100 * value for value in evidence.gain)
     interval = f"95%: {low:+.1f} to {high:+.1f}"
     text = f"kNN gains {mean:+.1f} points on the {evidence.before} network ({interval})"
-    return ("learned" if low > 0 else "undertrained"), text
+    if low > 0:
+        return "learned", text
+    return ("worse" if high < 0 else "no-gain"), text
 
 
 def _collapse(e: Evidence) -> str | None:

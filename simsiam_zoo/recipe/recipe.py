@@ -119,6 +119,7 @@ class Recipe(Section):
         except ValidationError as error:
             raise explain(error, cls, lambda path: stated_in(layers, path)) from None
         recipe.protocols()  # a wrong spec fails now, not after the training
+        recipe.online_protocols()
         recipe.loggers()
         return recipe
 
@@ -130,6 +131,10 @@ class Recipe(Section):
     def protocols(self) -> list[Resolved]:
         """The evaluation protocols, in the recipe's order."""
         return [catalog().resolve("protocol", spec) for spec in self.evaluation.protocols]
+
+    def online_protocols(self) -> list[Resolved]:
+        """The protocols that a run is measured by on the way."""
+        return [catalog().resolve("protocol", spec) for spec in self.evaluation.online]
 
     def loggers(self) -> list[Resolved]:
         """The loggers, in the recipe's order."""

@@ -223,7 +223,7 @@ class Optim(Section):
 
 
 class Evaluation(Section):
-    """What is measured at the end, on frozen features."""
+    """What is measured on frozen features, at the end and on the way."""
 
     protocols: Names = Field(("knn", "logistic"), description="Protocols, as specs")
     crop: float = Field(1.0, description="Centre crop's share of the resized side", gt=0, le=1)
@@ -233,13 +233,17 @@ class Evaluation(Section):
     rank_samples: int = Field(
         1024, description="Training images on which the effective rank is taken", ge=2
     )
+    online: Names = operational(("knn:k=20",), "Protocols that are measured on the way, as specs")
+    online_epochs: Count = operational(
+        "auto", "Epochs from one such measurement to the next; 0: none; auto: a tenth of the run"
+    )
+    online_images: int = operational(
+        1024, "Training images that they may use at most, and half as many test images", ge=2
+    )
 
 
 class Logging(Section):
     """What is written down on the way. All of it operational: logging draws nothing."""
 
     interval_steps: int = operational(10, "Steps between lines of metrics.jsonl", ge=1)
-    knn_epochs: Count = operational(
-        "auto", "Epochs between kNN checks; 0: none; auto: a tenth of the run"
-    )
     loggers: Names = operational((), "Where rows of metrics go besides, as specs")

@@ -26,8 +26,7 @@ COMPUTES: Mapping[str, str] = {
     "data": "batches decode image index indexing loader manifest order shards slots sources stream"
     " tar",
     "runtime": "convolutions device distributed lars optim",
-    "training": "collapse conclude evidence lookahead meter monitor prefetch run saving setup start"
-    " train untrained",
+    "training": "collapse conclude lookahead measuring meter prefetch run saving setup start train",
 }
 """Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
 

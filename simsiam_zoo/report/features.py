@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.frozen_pass import state_digest
+from simsiam_zoo.evaluation.networks import state_digest
 from simsiam_zoo.evaluation.target import open_target, read_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
@@ -90,7 +90,7 @@ class Network:
             if device is None:
                 raise InputError(error.what, "Say --device cpu.") from None
             raise
-        self.digest = state_digest(self._pass.network)
+        self.digest = state_digest(self._pass.networks[0].module)
 
     def embed(
         self,
@@ -112,7 +112,7 @@ class Network:
             DataError: an image or a shard is damaged.
             InputError: the features cannot be written.
         """
-        found, _ = self._pass.features(shards, what, whole=not skip_damaged, ids=ids)
+        ((found, _),) = self._pass.features(shards, what, whole=not skip_damaged, ids=ids)
         assert found.ids is not None  # a pass always gives them
         wanted = np.arange(len(shards)) if ids is None else ids
         left_out = np.setdiff1d(wanted, found.ids.numpy())

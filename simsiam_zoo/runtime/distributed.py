@@ -51,8 +51,8 @@ def restarts() -> int:
 
 
 def is_distributed() -> bool:
-    """Whether a process group is up."""
-    return dist.is_available() and dist.is_initialized()
+    """Whether a process group is up, and this process is not `apart` from it."""
+    return not _apart and dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
@@ -257,7 +257,7 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Inside, `gather`, `total` and `mean` are those of one process.
+    """Inside, this process is the only one: rank 0 of 1.
 
     For what a rank may do while the others do something else: they would be waited for without end.
     """
@@ -276,7 +276,7 @@ def gather(x: Tensor) -> Tensor:
     whole batch's loss of what it gives, the mean over ranks of the parameters' gradients (which DDP
     takes) is the gradient that one process would have computed on the whole batch.
     """
-    if _apart or not is_distributed():
+    if not is_distributed():
         return x
     gathered: Tensor = _Gather.apply(x.contiguous())
     return gathered
@@ -285,11 +285,11 @@ def gather(x: Tensor) -> Tensor:
 def total(x: Tensor) -> Tensor:
     """The sum over ranks, element by element; not differentiable. Integers stay exact."""
     x = x.detach().clone()
-    if is_distributed() and not _apart:
+    if is_distributed():
         dist.all_reduce(x)
     return x
 
 
 def mean(x: Tensor) -> Tensor:
     """The mean over ranks, element by element, of a floating-point tensor; not differentiable."""
-    return total(x) / (1 if _apart else world_size())
+    return total(x) / world_size()

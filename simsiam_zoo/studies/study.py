@@ -43,7 +43,7 @@ from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
-VerdictName = Literal["learned", "collapsed", "diverged", "undertrained", "undetermined"]
+VerdictName = Literal["learned", "collapsed", "diverged", "no-gain", "worse", "undetermined"]
 
 Tree = dict[str, Any]
 

@@ -42,7 +42,7 @@ _SMALL: dict[str, object] = {
     "training.threads": 1,
     "training.precision": "fp32",
     "logging.interval_steps": 1,
-    "logging.knn_epochs": 0,
+    "evaluation.online_epochs": 0,
     "evaluation.protocols": [],
     "evaluation.rank_samples": 32,
     "evaluation.baselines": False,

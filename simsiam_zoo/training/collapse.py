@@ -1,4 +1,4 @@
-"""`training.stop_on_collapse`: when a run's collapse is plain enough to end it.
+"""What a run is judged by, and `training.stop_on_collapse`: when a collapse is plain.
 
 The rules are those of the verdict (`evaluation/verdict.py`), on the same evidence, so that a run
 that is ended here is judged collapsed. What is decided follows from the rows alone: a run that
@@ -11,19 +11,18 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from simsiam_zoo.evaluation.verdict import judge
-from simsiam_zoo.training.evidence import gather_evidence
-from simsiam_zoo.training.monitor import embedding_rank
+from simsiam_zoo.evaluation.verdict import Evidence, judge
+from simsiam_zoo.model.siamese import Loss
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.training.measuring import RunEvaluation, state_before, untrained_network
 from simsiam_zoo.training.record import Row
-from simsiam_zoo.training.setup import Setup
-from simsiam_zoo.training.untrained import untrained_network
+from simsiam_zoo.training.setup import Setup, monitor_ids
 
-LOOKS_IN_A_ROW = 2
+IN_A_ROW = 2
 """How often in a row the collapse has to be seen."""
 
 WARM_UP = 0.1
 """Share of the run before which nothing is concluded: embeddings of the first epochs are narrow."""
-
 
 BEST_GAIN = (1.0, 1.0, 1.0)
 """Plain is a collapse that no kNN figure would excuse: it has not been taken on the way."""
@@ -32,47 +31,56 @@ BEST_GAIN = (1.0, 1.0, 1.0)
 class CollapseWatch:
     """Says whether a run has plainly collapsed. Never, unless the recipe asks for it.
 
-    It looks after each tenth of the run, whatever `logging.knn_epochs` says: how a run is logged
-    does not decide where it ends.
+    It asks after each tenth of the run, whatever `evaluation.online_epochs` says: how a run is
+    logged does not decide where it ends.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, setup: Setup, evaluation: RunEvaluation) -> None:
+        self._setup, self._evaluation = setup, evaluation
         self._on = setup.recipe.training.stop_on_collapse
         self._every = math.ceil(setup.recipe.training.epochs / 10) * setup.plan.steps
 
-    def is_look(self, step: int) -> bool:
-        """Whether a look is due after `step` steps."""
+    def due(self, step: int) -> bool:
+        """Whether the run has to be measured after `step` steps."""
         return self._on and step % self._every == 0 and 0 < step < self._setup.steps
 
     def stops(self, rows: Sequence[Row]) -> int | None:
         """The step at which the run is to end, the newest row's; None: it goes on.
 
+        Every rank calls it; the first one's rows decide.
+
         Args:
-            rows: of metrics.jsonl. Only those up to the last look count.
+            rows: of metrics.jsonl. Only those up to the last one that is due count.
         """
-        step: int = rows[-1]["step"] if rows else 0
-        if not self.is_look(step):
+        step = distributed.from_main(lambda: self._suspected(rows))
+        if step is None:
             return None
-        looks = [step - back * self._every for back in range(LOOKS_IN_A_ROW)]
+        # Narrow from the start is no collapse; worth its price only where all else speaks for one.
+        untrained = self._untrained_rank
+        ends = distributed.from_main(
+            lambda: all(self._plain(rows, at, untrained) for at in self._before(step))
+        )
+        return step if ends else None
+
+    def _suspected(self, rows: Sequence[Row]) -> int | None:
+        step: int = rows[-1]["step"] if rows else 0
+        if not self.due(step):
+            return None
         warm = max(
             WARM_UP * self._setup.steps,
             self._setup.recipe.optim.warmup_epochs * self._setup.plan.steps,
         )
-        if looks[-1] < warm or not all(self._plain(rows, at) for at in looks):
-            return None
-        return step
+        seen = self._before(step)
+        return step if seen[-1] >= warm and all(self._plain(rows, at) for at in seen) else None
 
-    def _plain(self, rows: Sequence[Row], step: int) -> bool:
+    def _before(self, step: int) -> list[int]:
+        return [step - back * self._every for back in range(IN_A_ROW)]
+
+    def _plain(self, rows: Sequence[Row], step: int, untrained: float | None = None) -> bool:
         there = [row for row in rows if row["step"] == step and "loss" not in row]
         if not there:
             return False
         rank = there[0].get("effective_rank")
-        seen = gather_evidence(self._setup, rows, step, rank=rank, gain=BEST_GAIN)
-        if judge(seen)[0] != "collapsed":
-            return False
-        # Narrow from the start is no collapse; worth its price only where all else speaks for one.
-        untrained = self._untrained_rank
         seen = gather_evidence(
             self._setup, rows, step, rank=rank, untrained_rank=untrained, gain=BEST_GAIN
         )
@@ -80,4 +88,51 @@ class CollapseWatch:
 
     @cached_property
     def _untrained_rank(self) -> float | None:
-        return embedding_rank(self._setup, untrained_network(self._setup))
+        return self._evaluation.rank(untrained_network(self._setup))
+
+
+def gather_evidence(
+    setup: Setup,
+    rows: Sequence[Row],
+    step: int,
+    *,
+    rank: float | None,
+    untrained_rank: float | None = None,
+    gain: tuple[float, float, float] | None = None,
+    unmeasured: str | None = None,
+) -> Evidence:
+    """The evidence after `step` steps.
+
+    Args:
+        setup: the run.
+        rows: of metrics.jsonl; later ones than `step` are not looked at.
+        step: steps that were done.
+        rank: effective rank of the embeddings then.
+        untrained_rank, gain, unmeasured: as in `Evidence`.
+    """
+    loss = setup.siamese.loss
+    known = [row for row in rows if row["step"] <= step]
+    return Evidence(
+        finite=True,
+        first_loss=next((row["loss"] for row in known if "loss" in row), None),
+        last_loss=late_mean(known, "loss", step),
+        loss_minimum=loss.minimum if isinstance(loss, Loss) else None,
+        spread=late_mean(known, "std_sqrt_d", step),
+        rank=rank,
+        rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),
+        untrained_rank=untrained_rank,
+        gain=gain,
+        unmeasured=unmeasured,
+        before=state_before(setup),
+    )
+
+
+def late_mean(rows: Sequence[Row], key: str, step: int) -> float | None:
+    """Mean of a figure over the rows of the last tenth before `step`, or else the newest one.
+
+    None where no row has it.
+    """
+    having = [row for row in rows if key in row]
+    late: list[float] = [row[key] for row in having if row["step"] > 0.9 * step]
+    late = late or [row[key] for row in having[-1:]]
+    return sum(late) / len(late) if late else None

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import time
 from typing import Any
 
-from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.evaluate import as_row
-from simsiam_zoo.evaluation.features import (
-    Encoder,
-    FeatureSplits,
-    Split,
-    extract,
-    frozen,
-    grey_once,
-    raw_pixels,
-)
-from simsiam_zoo.evaluation.frozen_pass import refuse_changed, state_digest
-from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, is_collective
-from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
-from simsiam_zoo.model.siamese import Siamese, parameter_counts
+from simsiam_zoo.evaluation.verdict import Evidence, judge
+from simsiam_zoo.model.siamese import parameter_counts
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.collapse import CollapseWatch
+from simsiam_zoo.training.collapse import CollapseWatch, gather_evidence
 from simsiam_zoo.training.curves import draw_curves
-from simsiam_zoo.training.evidence import gather_evidence
 from simsiam_zoo.training.export import save_backbone
-from simsiam_zoo.training.monitor import embedding_rank
+from simsiam_zoo.training.measuring import FinalScores, RunEvaluation, untrained_network
 from simsiam_zoo.training.record import Record
-from simsiam_zoo.training.setup import Setup, centre_batches, to_device
-from simsiam_zoo.training.untrained import state_before, untrained_network
+from simsiam_zoo.training.setup import Setup
 
 FORMAT = 1
-TRAINED, RAW = "trained network", "raw pixels"
 
 
-def conclude(setup: Setup, record: Record, progress: Progress, elapsed: float) -> dict[str, Any]:
+def conclude(
+    setup: Setup, record: Record, evaluation: RunEvaluation, progress: Progress, elapsed: float
+) -> dict[str, Any]:
     """Evaluate the trained network, judge the run, and write everything but the checkpoints.
+
+    Every rank calls it, and takes its share of the measuring; the first one judges and writes.
 
     Args:
         setup, record: the run, its steps done.
+        evaluation: measures it.
         progress: told what is going on.
         elapsed: seconds spent training.
 
@@ -49,51 +38,69 @@ def conclude(setup: Setup, record: Record, progress: Progress, elapsed: float) -
         What `result.json` holds.
     """
     began = time.monotonic()
-    stopped = CollapseWatch(setup).stops(record.rows)
+    stopped = CollapseWatch(setup, evaluation).stops(record.rows)
     step = stopped or setup.steps
     progress.say("evaluating")
     untrained = untrained_network(setup)
-    rank = embedding_rank(setup, setup.siamese)
-    figures, gain = measure(setup, untrained, progress)
-    evidence = gather_evidence(
-        setup,
-        record.rows,
-        step,
-        rank=rank,
-        untrained_rank=embedding_rank(setup, untrained),
-        gain=gain,
-    )
+    rank = evaluation.rank(setup.siamese)
+    final = evaluation.final(untrained)
+    untrained_rank = evaluation.rank(untrained)
+
+    def write() -> dict[str, Any]:
+        evidence = gather_evidence(
+            setup,
+            record.rows,
+            step,
+            rank=rank,
+            untrained_rank=untrained_rank,
+            gain=final.gain,
+            unmeasured=final.unmeasured,
+        )
+        # it is there if the run stopped at a look, or was cut short here the last time
+        known = any(row["step"] == step and "effective_rank" in row for row in record.rows)
+        if rank is not None and not known:
+            record.write({"step": step, "epoch": step // setup.plan.steps, "effective_rank": rank})
+        seconds = {
+            "training": round(elapsed, 1),
+            "evaluation": round(time.monotonic() - began, 1),
+        }
+        result = result_of(setup, record, final, evidence, step)
+        result |= {"stopped_on_collapse": stopped, "seconds": seconds}
+        save_backbone(setup, record.folder / "backbone.safetensors")
+        finish(setup, record, result)
+        evaluation.clean_up()
+        return result
+
+    return distributed.from_main(write)
+
+
+def result_of(
+    setup: Setup, record: Record, final: FinalScores, evidence: Evidence, step: int
+) -> dict[str, Any]:
+    """What `result.json` says of a run that was measured after `step` steps."""
     verdict, reason = judge(evidence)
-    # it is there if the run stopped at a look, or was cut short here the last time
-    known = any(row["step"] == step and "effective_rank" in row for row in record.rows)
-    if rank is not None and not known:
-        record.write({"step": step, "epoch": step // setup.plan.steps, "effective_rank": rank})
-    result = {
+    refused = [
+        {"network": network, "protocol": protocol, "reason": why}
+        for network, protocol, why in final.refused
+    ]
+    return {
         "format": FORMAT,
         "verdict": verdict,
         "reason": reason,
-        "figures": [{"network": network, **as_row(score)} for network, score in figures],
+        "figures": [{"network": network, **as_row(score)} for network, score in final.scores],
+        **({"refused": refused} if refused else {}),
         "evidence": evidence_dict(evidence),
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,
         "steps": step,
-        "stopped_on_collapse": stopped,
         "damaged_images": len(record.damaged),
         "parameters": parameter_counts(setup.siamese),
-        "seconds": {
-            "training": round(elapsed, 1),
-            "evaluation": round(time.monotonic() - began, 1),
-        },
     }
-    save_backbone(setup, record.folder / "backbone.safetensors")
-    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.svg")
-    record.finish(result)
-    return result
 
 
 def evidence_dict(evidence: Evidence) -> dict[str, Any]:
-    """The evidence as `result.json` has it."""
-    return {
+    """The evidence as `result.json` has it; JSON has no number that is not finite."""
+    numbers = {
         "first_loss": evidence.first_loss,
         "last_loss": evidence.last_loss,
         "loss_minimum": evidence.loss_minimum,
@@ -101,6 +108,9 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "effective_rank": evidence.rank,
         "effective_rank_limit": evidence.rank_limit,
         "untrained_effective_rank": evidence.untrained_rank,
+    }
+    return {
+        **{n: x if x is None or math.isfinite(x) else None for n, x in numbers.items()},
         "knn_gain_interval": None if evidence.gain is None else list(evidence.gain),
     }
 
@@ -117,89 +127,11 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
         "seed": setup.recipe.training.seed,
         "steps": step,
     }
-    draw_curves(record.rows, setup.recipe, str(verdict), record.folder / "curves.svg")
+    finish(setup, record, result)
+
+
+def finish(setup: Setup, record: Record, result: dict[str, Any]) -> None:
+    """Draw the curves and write `result.json`: from then on the run is complete."""
+    curves = record.folder / "curves.svg"
+    draw_curves(record.rows, setup.recipe, str(result["verdict"]), curves)
     record.finish(result)
-
-
-def measure(
-    setup: Setup, untrained: Siamese, progress: Progress
-) -> tuple[list[tuple[str, Score]], tuple[float, float, float] | None]:
-    """Every protocol on the trained network and, if the recipe wants them, on the baselines.
-
-    Returns:
-        (network, figure) pairs, and the paired interval of the kNN gain over the untrained
-        network; no pairs and None where there are no labels to measure by.
-    """
-    classes = setup.classes
-    if setup.dataset.test is None or classes is None:
-        return [], None
-    # The verdict needs the untrained network, whether or not its figures are shown.
-    before = f"{state_before(setup)} network"
-    encoders: dict[str, Encoder] = {
-        TRAINED: frozen(setup.siamese.backbone, setup.runtime),
-        before: frozen(untrained.backbone, setup.runtime),
-    }
-    shown = [TRAINED]
-    if setup.recipe.evaluation.baselines:
-        encoders[RAW] = raw_pixels
-        shown = [TRAINED, before, RAW]
-    digest = state_digest(setup.siamese.backbone)
-    train = features(setup, setup.dataset.train, encoders, progress, "training images")
-    # A figure on fewer test images than there are is another figure; a bank may miss one.
-    test = features(setup, setup.dataset.test, encoders, progress, "test images", whole=True)
-    refuse_changed(setup.siamese.backbone, digest, f"backbone {setup.recipe.backbone.name}")
-    protocols: list[EvaluationProtocol] = [p.create() for p in setup.recipe.protocols()]
-    benches = {
-        network: FeatureSplits(train.of(network), test.of(network), classes) for network in encoders
-    }
-    benches[TRAINED] = dataclasses.replace(
-        benches[TRAINED],
-        augmented=augmented_views(setup, encoders[TRAINED]),
-        device=setup.runtime.device,
-    )
-    figures = [
-        (network, figure)
-        for network in shown
-        for protocol in protocols
-        if network == TRAINED or not is_collective(protocol)  # those train for many epochs
-        for figure in protocol(benches[network])
-    ]
-    knn = KnnProtocol(k=20, t=0.1)
-    gained, had = (knn(benches[network])[0].correct for network in (TRAINED, before))
-    return figures, paired_gain(gained, had)
-
-
-def augmented_views(setup: Setup, encode: Encoder) -> AugmentedViews | None:
-    """Features of augmented training views; None of a stream, whose images have no ids."""
-    data = setup.recipe.data
-    if data.stream:
-        return None
-    return AugmentedViews(
-        encode,
-        setup.dataset.train,
-        image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
-        runtime=setup.runtime,
-        seed=setup.recipe.training.seed,
-        lanes=data.lanes,
-        window=data.window,
-    )
-
-
-def features(
-    setup: Setup,
-    shards: ShardSet,
-    encoders: dict[str, Encoder],
-    progress: Progress,
-    what: str,
-    *,
-    whole: bool = False,
-) -> Split:
-    """Features of all images of a split by each encoder; `whole` as for `centre_views`."""
-    loader = centre_batches(setup, shards, whole=whole)
-    loaded = progress.follow(loader, len(loader), f"features of {what}")
-    split = extract((to_device(setup, each) for each in loaded), encoders)
-    if RAW in encoders:
-        split.by_encoder[RAW] = grey_once(split.by_encoder[RAW])
-    return split

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.protocol import is_collective
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime import distributed
@@ -50,23 +49,6 @@ def refuse_without_weights(recipe: Recipe, start: Start | None) -> None:
         "Say --init RUN with the run, or timm:pretrained, that they are from; a run that was made"
         " by `simsiam-zoo import` goes on by --resume.",
     )
-
-
-def refuse_collective(recipe: Recipe) -> None:
-    """Among several processes, stop at a protocol that needs them all: one of them concludes.
-
-    Raises:
-        InputError: the recipe has one.
-    """
-    if not distributed.is_distributed():
-        return
-    for protocol in recipe.protocols():
-        if is_collective(protocol.create()):
-            raise InputError(
-                f"{protocol.name} works on all processes, and the first one alone ends a run",
-                "Leave it out of evaluation.protocols, and measure by it afterwards: torchrun ..."
-                f" -m simsiam_zoo evaluate RUN --protocol {protocol.name}",
-            )
 
 
 def refuse_differing(setup: Setup) -> None:

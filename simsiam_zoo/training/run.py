@@ -54,7 +54,7 @@ class Run:
 
     @property
     def verdict(self) -> str | None:
-        """`learned`, `collapsed`, `diverged`, `undertrained` or `undetermined`; None for now."""
+        """`learned`, `no-gain`, `worse`, `collapsed`, `diverged`, `undetermined`; None for now."""
         return None if self.result is None else str(self.result["verdict"])
 
     @property

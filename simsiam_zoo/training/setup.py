@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ from torch import nn
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.batches import LoadedBatch
-from simsiam_zoo.data.loader import EvalLoader, TrainLoader, in_flight, normalize_pixels
+from simsiam_zoo.data.loader import TrainLoader, in_flight, normalize_pixels
 from simsiam_zoo.data.order import SampleOrder, derive_key
 from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.data.remote.ahead import limit_cache
-from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.build import Parts, build
@@ -57,9 +55,6 @@ class Setup:
     scaler: torch.amp.GradScaler
     lock: dict[str, Any]
     identity: str
-    kept: dict[str, list[LoadedBatch]] = field(default_factory=dict, repr=False, compare=False)
-    """Decoded views that are looked at again and again (`monitor.py`)."""
-
     start: States = field(default_factory=dict, repr=False, compare=False)
     """The weights that the run started from, by their parts; those of the others were random."""
 
@@ -67,16 +62,6 @@ class Setup:
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.recipe.training.epochs * self.plan.steps
-
-    @cached_property
-    def classes(self) -> int | None:
-        """The number of classes, or None where any image that would be measured has no label."""
-        if self.recipe.data.stream:
-            return None
-        labels = [s.labels() for s in (self.dataset.train, self.dataset.test) if s is not None]
-        if min(int(split.min()) for split in labels) < 0:
-            return None
-        return len(self.dataset.classes or ()) or 1 + max(int(split.max()) for split in labels)
 
 
 def prepare(recipe: Recipe) -> Setup:
@@ -269,30 +254,6 @@ def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
         rank=distributed.rank(),
         world=distributed.world_size(),
         pin_memory=device == "cuda",
-    )
-
-
-def centre_views(
-    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None, whole: bool = False
-) -> Iterator[Batch]:
-    """Normalised batches of centre views, of all images or of `ids`, on the run's device.
-
-    Damaged images are left out; with `whole` one is an error.
-    """
-    yield from (to_device(setup, each) for each in centre_batches(setup, shards, ids, whole))
-
-
-def centre_batches(
-    setup: Setup, shards: ShardSet, ids: NDArray[np.int64] | None = None, whole: bool = False
-) -> EvalLoader:
-    """`centre_views` as uint8, as they are loaded."""
-    data = setup.recipe.data
-    return EvalLoader(
-        shards,
-        image_size=data.image_size,
-        crop=setup.recipe.evaluation.crop,
-        ids=ids,
-        skip_damaged=not whole,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -28,13 +27,12 @@ from simsiam_zoo.training.conclude import conclude, conclude_diverged
 from simsiam_zoo.training.damage import DamageCount
 from simsiam_zoo.training.loggers import Loggers
 from simsiam_zoo.training.lookahead import in_blocks
+from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter
-from simsiam_zoo.training.monitor import look
 from simsiam_zoo.training.prefetch import prefetched
 from simsiam_zoo.training.record import Record, disk_trouble
 from simsiam_zoo.training.refusals import (
     look_into,
-    refuse_collective,
     refuse_differing,
     refuse_unused,
 )
@@ -99,7 +97,6 @@ def train(
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, progress.say))
-        distributed.together(lambda: refuse_collective(recipe))
         setup = distributed.together(lambda: prepare(recipe))
         refuse_differing(setup)
         if recipe.training.init:
@@ -129,23 +126,29 @@ def train(
                 setup.dataset.train, recipe.data.lanes * recipe.data.window
             ):
                 progress.say(warning)
-            elapsed = run_steps(setup, record, progress, reached)
-            return distributed.from_main(lambda: conclude(setup, record, progress, elapsed))
+            evaluation = RunEvaluation(setup, out, progress)
+            elapsed = run_steps(setup, record, evaluation, progress, reached)
+            return conclude(setup, record, evaluation, progress, elapsed)
 
 
-def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached) -> float:
+def run_steps(
+    setup: Setup,
+    record: Record,
+    evaluation: RunEvaluation,
+    progress: Progress,
+    reached: Reached,
+) -> float:
     """The training loop, from where the run is to its end. Returns all the seconds of training."""
     step, elapsed = reached.step, reached.elapsed
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
     training = setup.recipe.training
     hooks = bool(siamese.parts_after_step())
-    look_epochs = epochs_between_looks(setup.recipe)
     meter = Meter(setup, reached.row)
     keeper = Keeper(setup, record, progress, meter)
-    watch, damage = CollapseWatch(setup), DamageCount(setup, record, progress)
+    watch, damage = CollapseWatch(setup, evaluation), DamageCount(setup, record, progress)
     agree = distributed.Agreement()
     # It may have been interrupted while it concluded.
-    collapsed = distributed.from_main(lambda: watch.stops(record.rows))
+    collapsed = watch.stops(record.rows)
     done = bool(collapsed) or step == setup.steps
     if done:
         return elapsed
@@ -192,14 +195,14 @@ def run_steps(setup: Setup, record: Record, progress: Progress, reached: Reached
                     stop_diverged(setup, record, step)
                 record.write(row)
                 progress.advance(step, latest.update(row))
-            if is_look(step, setup, look_epochs) or watch.is_look(step):
+            if evaluation.due(step) or watch.due(step):
                 with meter.paused(), watchdog.paused():
                     row = {"step": step, "epoch": step // setup.plan.steps}
-                    row |= look(setup) if distributed.rank() == 0 else {}
+                    row |= evaluation.online()
                     record.write(row)
                     progress.advance(step, latest.update(row))
-                    if watch.is_look(step):
-                        collapsed = distributed.from_main(lambda: watch.stops(record.rows))
+                    if watch.due(step):
+                        collapsed = watch.stops(record.rows)
             done = bool(collapsed) or step == setup.steps
             if done or stop_now or too_damaged or save_now or keeper.due(step):
                 with meter.paused(), watchdog.patient():
@@ -257,18 +260,6 @@ def headline(setup: Setup, step: int) -> str:
     if step:
         words.append(f"going on from step {step:,}")
     return "; ".join(words)
-
-
-def epochs_between_looks(recipe: Recipe) -> int:
-    """Epochs from one look of the monitor to the next; 0: none."""
-    chosen = recipe.logging.knn_epochs
-    return max(1, math.ceil(recipe.training.epochs / 10)) if chosen == "auto" else chosen
-
-
-def is_look(step: int, setup: Setup, look_epochs: int) -> bool:
-    """Whether the monitor looks after `step` steps: at the end of each n-th epoch."""
-    epoch, rest = divmod(step, setup.plan.steps)
-    return bool(look_epochs) and rest == 0 and epoch % look_epochs == 0 and step < setup.steps
 
 
 def save(

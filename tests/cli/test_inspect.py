@@ -76,6 +76,6 @@ def test_training_on_class_ordered_shards_warns(zoo_here, shards):
         *("--projector", "mlp:layers=1,out_dim=32", "--predictor", "mlp:hidden_dim=8"),
         *("--set", "data.image_size=16", "--set", "evaluation.protocols=[]"),
         *("--set", "evaluation.rank_samples=8"),
-        *("--set", "evaluation.baselines=false", "--set", "logging.knn_epochs=0"),
+        *("--set", "evaluation.baselines=false", "--set", "evaluation.online_epochs=0"),
     )
     assert "warning: the shards are ordered by class" in done.stderr

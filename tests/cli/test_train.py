@@ -27,7 +27,7 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path, monkeypa
     assert done.returncode == 0, done.stderr
     assert "Top-1 on 450 test images" in done.stdout
     assert "knn (k=20, t=0.1)" in done.stdout
-    assert re.search(r"^Verdict: (learned|undertrained)", done.stdout, re.MULTILINE)
+    assert re.search(r"^Verdict: (learned|no-gain)", done.stdout, re.MULTILINE)
     for path in re.findall(r"^  (\S+\.\w+) ", done.stdout, re.MULTILINE):
         assert (tmp_path / "run" / path).exists(), path
     assert "\x1b" not in done.stdout + done.stderr  # piped: no control codes
@@ -37,7 +37,7 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path, monkeypa
 def test_json_is_all_there_is_on_stdout(zoo_here, tmp_path):
     done = zoo_here("train", *TINY, "--out", "run", "--json", "--quiet")
     assert done.stderr == ""
-    assert json.loads(done.stdout)["verdict"] in {"learned", "undertrained"}
+    assert json.loads(done.stdout)["verdict"] in {"learned", "no-gain"}
     assert json.loads(done.stdout)["folder"] == "run"
 
 

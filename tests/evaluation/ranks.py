@@ -61,11 +61,11 @@ def _rank(
     torch.set_num_threads(1)
     linear_paper.SAVE_SECONDS = 0.0  # so that each epoch is saved
     ids: list[list[int]] = []
-    real_encoded, real_call = FrozenPass._encoded, AugmentedViews.__call__
+    real_view, real_call = FrozenPass._view, AugmentedViews.__call__
 
-    def encoded(self, loaded):
+    def view(self, loaded):
         ids.append(loaded.ids.tolist())
-        return real_encoded(self, loaded)
+        return real_view(self, loaded)
 
     def deadly(self, epoch: int, batch: int) -> Iterator[Features]:
         for number, features in enumerate(real_call(self, epoch, batch)):
@@ -73,7 +73,7 @@ def _rank(
                 os.kill(os.getpid(), signal.SIGKILL)
             yield features
 
-    FrozenPass._encoded = encoded
+    FrozenPass._view = view
     with distributed.joined():  # once for all commands
         for place, words in enumerate(commands):
             if place == len(commands) - 1:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.evaluation.features import extract, frozen, grey_once, raw_pixels
-from simsiam_zoo.model.siamese import Batch
+from simsiam_zoo.evaluation.features import Features, FeatureSplits, grey_once, number_classes
+from simsiam_zoo.evaluation.networks import RawPixels, frozen
 from simsiam_zoo.runtime.device import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -61,41 +61,61 @@ def test_the_modes_come_back_after_an_error_too():
     assert snapshot(net)[0] == modes
 
 
-def test_a_method_can_be_what_encodes_and_runs_under_the_runs_autocast():
-    net = network().train()
-
-    def halfway(view: torch.Tensor) -> torch.Tensor:
-        assert not net.training
-        return net[0](view)
-
+def test_it_runs_under_the_runs_autocast():
     view = torch.randn(2, 3, 8, 8)
-    assert frozen(net, FP32, halfway)(view).dtype == torch.float32
-    assert frozen(net, BF16, halfway)(view).dtype == torch.bfloat16
-
-
-def test_extraction_keeps_rows_and_labels_together_in_order():
-    pixels = torch.rand(7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(7)
-    reads = 0
-
-    def batches() -> Iterator[Batch]:
-        nonlocal reads
-        for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
-            reads += 1
-            yield Batch([pixels[rows]], None, labels[rows])
-
-    split = extract(batches(), {"raw": raw_pixels, "half": lambda x: x.flatten(1).bfloat16()})
-    assert reads == 3  # once for all encoders
-    assert torch.equal(split.of("raw").x, pixels.flatten(1))
-    assert torch.equal(split.of("raw").labels, labels)
-    assert split.of("half").x.dtype == torch.float32
+    first = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert frozen(first, FP32)(view).dtype == torch.float32
+    assert frozen(first, BF16)(view).dtype == torch.bfloat16
 
 
 def test_raw_pixels_are_averaged_down_to_32_and_grey_ones_counted_once():
+    raw_pixels = RawPixels()
     small, large = torch.rand(2, 3, 28, 28), torch.rand(2, 3, 64, 64)
     assert torch.equal(raw_pixels(small), small.reshape(2, -1))
     blocks = large.reshape(2, 3, 32, 2, 32, 2).mean(dim=(3, 5))
     torch.testing.assert_close(raw_pixels(large), blocks.reshape(2, -1))
-    grey = small[:, :1].expand(2, 3, 28, 28)
-    assert torch.equal(grey_once(raw_pixels(grey)), small[:, 0].reshape(2, -1))
-    assert torch.equal(grey_once(raw_pixels(small)), raw_pixels(small))
+    labels = torch.zeros(2, dtype=torch.int64)
+    grey = Features(raw_pixels(small[:, :1].expand(2, 3, 28, 28)), labels)
+    coloured = Features(raw_pixels(small), labels)
+    (one, two) = grey_once(grey, grey)
+    assert torch.equal(one.x, small[:, 0].reshape(2, -1))
+    assert torch.equal(two.x, one.x)
+    for split, same in zip(grey_once(grey, coloured), (grey, coloured), strict=True):
+        assert split is same  # both or none: their widths stay equal
+
+
+@pytest.mark.parametrize("width", [5, 3])
+def test_rows_of_a_file_are_read_as_they_lie_in_memory(tmp_path, width):
+    """Also where only the first columns are wanted."""
+    whole = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
+    whole.numpy().tofile(tmp_path / "x")
+    labels = torch.arange(50)
+    inside = Features(whole, labels).narrowed(width)
+    nan = torch.full((50, 5), torch.nan)  # never looked at
+    outside = Features(nan, labels, file=tmp_path / "x").narrowed(width)
+    for rows in (1, 7, 50, 64):
+        for found, expected in zip(outside.chunks(rows), inside.chunks(rows), strict=True):
+            assert torch.equal(found, expected)
+    for chosen in ([0], [49], [3, 4, 5], [9, 2, 3, 3, 40], list(range(50)), []):
+        rows = torch.tensor(chosen, dtype=torch.int64)
+        assert torch.equal(outside.take(rows), inside.take(rows))
+
+
+def test_labels_of_a_catalogue_are_numbered_without_gaps_and_names_keep_them():
+    def split(*labels: int) -> Features:
+        return Features(torch.zeros(len(labels), 2), torch.tensor(labels))
+
+    def augmented(epoch: int, batch: int) -> Iterator[Features]:
+        yield split(90_000, 7)
+
+    given = FeatureSplits(split(7, 90_000, 7), split(7, 500), 0, augmented)
+    found, labels = number_classes(given, None)
+    assert (found.classes, labels) == (3, [7, 500, 90_000])
+    assert found.train.labels.tolist() == [0, 2, 0]
+    assert found.test.labels.tolist() == [0, 1]
+    assert found.augmented is not None
+    assert [each.labels.tolist() for each in found.augmented(0, 2)] == [[2, 0]]
+    plain, labels = number_classes(FeatureSplits(split(0, 2, 1), split(1), 0), None)
+    assert (plain.classes, labels) == (3, None)
+    named, labels = number_classes(FeatureSplits(split(0, 2), split(2), 0), ("a", "b", "c", "d"))
+    assert (named.classes, labels, named.train.labels.tolist()) == (4, None, [0, 2])

@@ -122,7 +122,7 @@ def test_the_mean_and_the_std_are_scikit_learns(monkeypatch):
     x = draw(60, 0).x
     x[:, 2] = 0.1  # constant, and not exactly so in binary
     rows = torch.arange(0, 60, 2)
-    scale = measure_scale(x, rows)
+    scale = measure_scale(Features(x, torch.empty(0)), rows)
     theirs = StandardScaler().fit(x[rows].double().numpy())
     np.testing.assert_allclose(scale.mean.numpy(), theirs.mean_, rtol=1e-12)
     np.testing.assert_allclose(scale.std.numpy(), theirs.scale_, rtol=1e-9)
@@ -136,7 +136,7 @@ def test_accuracies_and_losses_are_each_classifiers_own(monkeypatch):
     weight = torch.randn(6, 3, CLASSES, generator=generator, dtype=torch.float64)
     bias = torch.randn(3, CLASSES, generator=generator, dtype=torch.float64)
     bias[2, 1] = torch.nan
-    scale = measure_scale(features.x, torch.arange(40))
+    scale = measure_scale(features, torch.arange(40))
     top1, loss = measure(Classifiers(weight, bias, scale), features, torch.arange(5, 38))
     x, y = scale(features.x)[5:38], features.labels[5:38]
     for at in range(2):

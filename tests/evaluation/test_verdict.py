@@ -64,7 +64,7 @@ def nearby(evidence: Evidence) -> list[Evidence]:
     [
         (HEALTHY, "learned"),
         (replace(HEALTHY, untrained_rank=None), "learned"),
-        (replace(HEALTHY, gain=(-0.001, 0.02, 0.041)), "undertrained"),  # may be chance
+        (replace(HEALTHY, gain=(-0.001, 0.02, 0.041)), "no-gain"),  # may be chance
         (NO_PROJECTOR, "learned"),
         (NO_STOP_GRADIENT, "collapsed"),
         (replace(NO_STOP_GRADIENT, gain=HEALTHY.gain), "collapsed"),  # whatever kNN makes of it
@@ -76,9 +76,9 @@ def nearby(evidence: Evidence) -> list[Evidence]:
         (replace(NARROW, rank=3.0), "collapsed"),
         (replace(NARROW, rank=4.9, gain=None), "collapsed"),
         (FULL, "collapsed"),
-        (FIXED_RANDOM, "undertrained"),  # paper, table 1 (b): no collapse, the loss stays high
-        (replace(HEALTHY, gain=NO_GAIN), "undertrained"),
-        (replace(HEALTHY, gain=(-0.3, -0.2, -0.1)), "undertrained"),
+        (FIXED_RANDOM, "no-gain"),  # paper, table 1 (b): no collapse, the loss stays high
+        (replace(HEALTHY, gain=NO_GAIN), "no-gain"),
+        (replace(HEALTHY, gain=(-0.3, -0.2, -0.1)), "worse"),
         (replace(HEALTHY, gain=None), "undetermined"),
         (replace(FIXED_RANDOM, gain=None), "undetermined"),
     ],
@@ -94,18 +94,18 @@ def test_a_run_that_is_not_finite_diverged_whatever_else():
 
 def test_the_low_rank_has_to_be_the_trainings_doing():
     few_from_the_start = replace(PARTIAL, rank=4.1, untrained_rank=3.9)
-    assert judge(few_from_the_start)[0] == "undertrained"
+    assert judge(few_from_the_start)[0] == "no-gain"
     unknown_start = replace(PARTIAL, untrained_rank=None, first_loss=None)
     assert judge(unknown_start)[0] == "collapsed"
-    assert judge(replace(PARTIAL, rank=None))[0] == "undertrained"
+    assert judge(replace(PARTIAL, rank=None))[0] == "no-gain"
     # No evidence is not a low rank.
-    assert judge(replace(PARTIAL, rank=math.nan))[0] == "undertrained"
+    assert judge(replace(PARTIAL, rank=math.nan))[0] == "no-gain"
 
 
 def test_how_far_the_loss_went_is_measured_against_its_own_minimum():
     cross_entropy = replace(PARTIAL, first_loss=6.2, loss_minimum=0.0)
     assert judge(replace(cross_entropy, last_loss=0.9))[0] == "collapsed"
-    assert judge(replace(cross_entropy, last_loss=5.9))[0] == "undertrained"
+    assert judge(replace(cross_entropy, last_loss=5.9))[0] == "no-gain"
     assert judge(replace(cross_entropy, last_loss=5.9, loss_minimum=None))[0] == "collapsed"
 
 

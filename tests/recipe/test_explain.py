@@ -100,7 +100,7 @@ def test_unknown_names_are_refused_with_the_nearest(settings, fragments):
         ("evaluation.crop", 1.5, "<= 1, not 1.5"),
         ("evaluation.protocols", Text("knn"), "a list, not 'knn'"),
         ("evaluation.baselines", Text("yes"), "true or false, not 'yes'"),
-        ("logging.knn_epochs", -1, "0 or more"),
+        ("evaluation.online_epochs", -1, "0 or more"),
         ("predictor", 3, "a name or a table, not 3"),
         ("predictor.name", 3, "a component's name, not 3"),
         ("predictor.hidden_dim", 0, "an int >= 1, not 0"),

@@ -64,7 +64,7 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.baselines": False,
     "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
-    "logging.knn_epochs": 3,
+    "evaluation.online_epochs": 3,
     "logging.loggers": ["csv"],
 }
 
@@ -87,7 +87,7 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "training.grace_seconds",
     "logging.interval_steps",
-    "logging.knn_epochs",
+    "evaluation.online_epochs",
     "logging.loggers",
 }
 

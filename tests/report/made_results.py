@@ -143,7 +143,7 @@ def five_parts(seeds: int = 2) -> dict[str, Any]:
             arm("batch_size-128", 0.931, paper=67.3)
             | {"label": "batch size: 128", "substitution": {"training.batch_size": 128}}
             | {"differences": [["training.batch_size", 64, 128]]},
-            arm("batch_size-512", 0.83, "undertrained", paper=68.1, expect=["learned"])
+            arm("batch_size-512", 0.83, "no-gain", paper=68.1, expect=["learned"])
             | {"label": "batch size: 512", "substitution": {"training.batch_size": 512}}
             | {"differences": [["training.batch_size", 64, 512]], "warnings": [small]},
             arm("backbone-vgg", 0.951) | part("backbone", "vgg11_bn", "timm:resnet10t"),

@@ -86,7 +86,7 @@ def test_one_seed_has_no_deviation_and_no_interval_and_says_that_it_is_one_seed(
 def test_the_answer_counts_what_came_out_as_expected_and_names_what_did_not():
     told = " ".join(answer(read_study(five_parts(2))))
     assert "Of 5 arms with an expectation, 4 came out as expected and 1 did not" in told
-    assert "“batch size: 512” (expected learned, found undertrained)" in told
+    assert "“batch size: 512” (expected learned, found no-gain)" in told
     assert "Collapsed: “gradient: none” and “predictor: none”." in told
     assert "untrained 80.1" in plain(told)
 

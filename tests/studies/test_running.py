@@ -78,7 +78,7 @@ def complete(folder: Path, code: int = 0) -> None:
     figure = {"network": "trained network", "protocol": "knn", "protocol_version": 2}
     figure |= {"top1": 0.9 - 0.1 * seed - 0.3 * (arm != "base"), "test_images": 100}
     result = {
-        "verdict": "diverged" if code else VERDICT.get(arm, "undertrained"),
+        "verdict": "diverged" if code else VERDICT.get(arm, "no-gain"),
         "reason": "as played",
         "figures": [] if code else [figure],
         "evidence": {"std_sqrt_d": 1.0, "effective_rank": 9.0, "last_loss": -0.9},

@@ -12,6 +12,7 @@ import pytest
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import train as training
 from simsiam_zoo.training.collapse import CollapseWatch
+from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.record import read_metrics
 from simsiam_zoo.training.setup import prepare
 
@@ -40,7 +41,7 @@ def test_a_run_that_collapses_is_ended_and_judged_and_again_after_an_interruptio
     assert max(row["step"] for row in read_metrics(folder)) == stopped
     assert json.loads((folder / "result.json").read_text()) == result
     # how it is logged does not decide where it ends
-    other = {**COLLAPSING, "logging.knn_epochs": 0, "logging.interval_steps": 4}
+    other = {**COLLAPSING, "evaluation.online_epochs": 0, "logging.interval_steps": 4}
     assert run(other, "other")[1]["stopped_on_collapse"] == stopped
 
     class _Cut(Exception):
@@ -76,6 +77,11 @@ def history(looks: dict[int, tuple[float, float]]) -> list[dict[str, Any]]:
     return rows
 
 
+def watch_of(recipe: Recipe, folder: Path) -> CollapseWatch:
+    setup = prepare(recipe)
+    return CollapseWatch(setup, RunEvaluation(setup, folder))
+
+
 POINT, FEW, HEALTHY = (0.01, 1.0), (0.9, 1.5), (0.9, 20.0)
 
 
@@ -93,48 +99,25 @@ POINT, FEW, HEALTHY = (0.01, 1.0), (0.9, 1.5), (0.9, 20.0)
         ({6: POINT, 18: POINT}, False),
     ],
 )
-def test_it_takes_two_looks_in_a_row(tiny, monkeypatch, looks, stops) -> None:
-    watch = CollapseWatch(prepare(tiny(COLLAPSING)))
+def test_it_takes_two_looks_in_a_row(tiny, monkeypatch, tmp_path, looks, stops) -> None:
+    watch = watch_of(tiny(COLLAPSING), tmp_path)
     monkeypatch.setattr(CollapseWatch, "_untrained_rank", 10.0)
     assert watch.stops(history(looks)) == (max(looks) if stops else None)
 
 
 def test_it_waits_for_the_warm_up_and_knows_what_was_narrow_from_the_start(
-    tiny, monkeypatch
+    tiny, monkeypatch, tmp_path
 ) -> None:
     rows = history({6: FEW, 12: FEW})
     monkeypatch.setattr(CollapseWatch, "_untrained_rank", 1.4)
-    assert CollapseWatch(prepare(tiny(COLLAPSING))).stops(rows) is None
+    assert watch_of(tiny(COLLAPSING), tmp_path).stops(rows) is None
     monkeypatch.setattr(CollapseWatch, "_untrained_rank", 10.0)
     warm = {**COLLAPSING, "optim.warmup_epochs": 2.0}
-    assert CollapseWatch(prepare(tiny(warm))).stops(rows) is None
-    assert CollapseWatch(prepare(tiny(COLLAPSING))).stops(rows) == 12
+    assert watch_of(tiny(warm), tmp_path).stops(rows) is None
+    assert watch_of(tiny(COLLAPSING), tmp_path).stops(rows) == 12
 
 
-def test_nothing_is_watched_unless_it_is_asked_for(tiny) -> None:
-    watch = CollapseWatch(prepare(tiny({**COLLAPSING, "training.stop_on_collapse": False})))
+def test_nothing_is_watched_unless_it_is_asked_for(tiny, tmp_path) -> None:
+    watch = watch_of(tiny({**COLLAPSING, "training.stop_on_collapse": False}), tmp_path)
     assert watch.stops(history({6: POINT, 12: POINT})) is None
-    assert not any(watch.is_look(step) for step in range(61))
-
-
-def test_the_looks_images_are_decoded_once_and_the_figures_stay_the_same(
-    tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from simsiam_zoo.data.shards import ShardSet
-    from simsiam_zoo.training import monitor
-
-    reads: list[int] = []
-    read = ShardSet.read
-    monkeypatch.setattr(ShardSet, "read", lambda self, id: reads.append(id) or read(self, id))
-    setup = prepare(tiny())
-    first = monitor.look(setup)
-    decoded = len(reads)
-    assert decoded == 48 + 64
-    assert monitor.look(setup) == first
-    assert monitor.embedding_rank(setup, setup.siamese) == first["effective_rank"]
-    assert len(reads) == decoded
-
-    monkeypatch.setattr(monitor, "KEPT_BYTES", 48 * 3 * 16 * 16)  # room for the first only
-    setup = prepare(tiny())
-    assert monitor.look(setup) == monitor.look(setup) == first
-    assert len(reads) - decoded == 48 + 64 + 64
+    assert not any(watch.due(step) for step in range(61))

@@ -97,5 +97,5 @@ def test_a_damaged_test_image_is_an_error_that_loses_no_training(
 ) -> None:
     settings, folder = hurt(0, test=2), tmp_path / "run"
     with pytest.raises(DataError, match=r"val-000000\.tar: 0096"):
-        train(tiny({**settings, "logging.knn_epochs": 1}), folder, progress=Progress())
+        train(tiny({**settings, "evaluation.online_epochs": 1}), folder, progress=Progress())
     assert (folder / "checkpoints" / "step-00000012.pt").exists()

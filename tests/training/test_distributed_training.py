@@ -31,7 +31,7 @@ NORM_FREE: dict[str, object] = {
     "training.batch_size": 12,
     "training.precision": "fp64",
     "evaluation.protocols": [],
-    "logging.knn_epochs": 0,
+    "evaluation.online_epochs": 0,
     "optim.lr": 0.2,
 }
 

@@ -54,7 +54,7 @@ CHANGES: dict[str, tuple[object, str]] = {
     "evaluation.crop": (0.5, "figures"),
     "evaluation.baselines": (True, "figures"),
     "logging.interval_steps": (3, "log"),
-    "logging.knn_epochs": (0, "log"),
+    "evaluation.online_epochs": (0, "log"),
     "evaluation.rank_samples": (8, "log"),
     **dict.fromkeys(COMPONENTS, (None, "weights")),  # each by its own substitution, below
 }

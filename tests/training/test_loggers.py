@@ -57,13 +57,13 @@ def assert_logged(folder: Path, result: dict[str, Any]) -> None:
 
 
 def test_tensorboard_and_csv_hold_the_rows_of_the_metrics(run: Run) -> None:
-    assert_logged(*run({**BOTH, "logging.knn_epochs": 1}))
+    assert_logged(*run({**BOTH, "evaluation.online_epochs": 1}))
 
 
 def test_a_run_that_is_interrupted_and_resumed_logs_each_row_once(
     tiny: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    recipe = tiny({**BOTH, "logging.knn_epochs": 1, "training.checkpoint_steps": 4})
+    recipe = tiny({**BOTH, "evaluation.online_epochs": 1, "training.checkpoint_steps": 4})
 
     class Cutting(Progress):
         def advance(self, done: int, text: str = "") -> None:

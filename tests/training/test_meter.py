@@ -151,7 +151,7 @@ def test_the_device_is_waited_for_only_where_a_row_is_due(
         assert now == 1  # the count counts
         now = 0
         patch.setattr(training, "conclude", lambda *_: {})
-        run({"training.epochs": 3, "logging.interval_steps": 8, "logging.knn_epochs": 0})
+        run({"training.epochs": 3, "logging.interval_steps": 8, "evaluation.online_epochs": 0})
     # counts[k] is what happened between the add of step k and that of step k + 1
     assert len(counts) == 18
     after_rows = {1, 8, 16}

@@ -99,8 +99,8 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_does_not(ru
 
 
 def test_looking_and_logging_leave_the_weights_as_they_would_be(run: Run) -> None:
-    a, _ = run({"logging.knn_epochs": 1, "logging.interval_steps": 1}, "a")
-    b, _ = run({"logging.knn_epochs": 0, "logging.interval_steps": 100}, "b")
+    a, _ = run({"evaluation.online_epochs": 1, "logging.interval_steps": 1}, "a")
+    b, _ = run({"evaluation.online_epochs": 0, "logging.interval_steps": 100}, "b")
     assert same(weights(a), weights(b))
 
 
@@ -117,7 +117,7 @@ def test_a_run_interrupted_anywhere_ends_as_if_it_had_not_been(
 ) -> None:
     """Also in the middle of an epoch, with dropout-like noise and other worker counts."""
     settings = {"training.checkpoint_steps": 1, "backbone": "test_resnet:drop_path_rate=0.3"}
-    settings |= {"evaluation.protocols": [], "logging.knn_epochs": 0}
+    settings |= {"evaluation.protocols": [], "evaluation.online_epochs": 0}
     settings |= {"logging.interval_steps": 5}  # a row is a mean over steps before and after the cut
     whole, result = run(settings, "whole")
     for step in range(1, 12):  # of 12: every step between two
@@ -328,7 +328,7 @@ def test_standing_still_is_not_learning(run: Run) -> None:
     for seed in (0, 1, 2):
         settings = {"optim.lr": 1e-12, "training.seed": seed, "training.epochs": 4}
         _, result = run(settings, f"still-{seed}")
-        assert result["verdict"] == "undertrained", result["reason"]
+        assert result["verdict"] == "no-gain", result["reason"]
 
 
 def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.training.measuring import untrained_network
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.start import FILE, Start, read_start
 from simsiam_zoo.training.train import with_start
-from simsiam_zoo.training.untrained import untrained_network
 
 Tiny = Callable[..., Recipe]
 STILL: dict[str, object] = {"optim.lr": 1e-12, "training.epochs": 1, "training.seed": 7}

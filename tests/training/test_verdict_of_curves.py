@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_zoo.evaluation.verdict import judge
 from simsiam_zoo.model.siamese import Loss
-from simsiam_zoo.training import evidence
+from simsiam_zoo.training import collapse
 from simsiam_zoo.training.setup import Setup
 
 CURVES = Path(__file__).parents[1] / "fixtures" / "curves"
@@ -35,11 +35,11 @@ def point(curve: Curve, since: float) -> Curve:
 
 
 def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(evidence, "monitor_ids", lambda setup: range(curve["rank_limit"]))
+    monkeypatch.setattr(collapse, "monitor_ids", lambda setup: range(curve["rank_limit"]))
     loss = Loss()
     loss.minimum = curve["loss_minimum"]
     siamese = SimpleNamespace(dim=512, loss=loss)
-    seen = evidence.gather_evidence(
+    seen = collapse.gather_evidence(
         cast(Setup, SimpleNamespace(siamese=siamese, start={})),
         curve["rows"],
         curve["steps"],
@@ -56,7 +56,7 @@ def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
         (recorded("healthy"), "learned"),
         (recorded("no-stop-gradient"), "collapsed"),
         (recorded("no-predictor"), "collapsed"),  # in part: std 0.61, effective rank 2.1
-        (recorded("short"), "undertrained"),
+        (recorded("short"), "no-gain"),
         (point(recorded("healthy"), 0.0), "collapsed"),  # in full, from the start
         (point(recorded("healthy"), 0.9), "collapsed"),  # late
         ({**recorded("healthy"), "gain": None}, "undetermined"),

@@ -24,7 +24,7 @@ def tiny() -> Callable[..., Recipe]:
             "training.precision": "fp32",
             "training.checkpoint_steps": 4,
             "logging.interval_steps": 1,
-            "logging.knn_epochs": 0,
+            "evaluation.online_epochs": 0,
             "evaluation.protocols": [],
             "evaluation.rank_samples": 48,
             "evaluation.baselines": False,

@@ -37,7 +37,7 @@ SMALL: dict[str, object] = {
     "training.precision": "fp32",
     "training.checkpoint_steps": 4,
     "logging.interval_steps": 1,
-    "logging.knn_epochs": 1,
+    "evaluation.online_epochs": 1,
     "evaluation.rank_samples": 48,
     "evaluation.baselines": False,
 }

@@ -1,0 +1,366 @@
+"""What is measured of a run: on the way, and at its end. Every rank takes part.
+
+Measuring draws no random number and leaves BN statistics and module modes as they were, so that
+runs with and without it end with the same weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.evaluate import (
+    Job,
+    Refused,
+    jobs_of,
+    measure,
+    why_unmeasurable,
+)
+from simsiam_zoo.evaluation.features import FeatureSplits, grey_once, number_classes
+from simsiam_zoo.evaluation.frozen_pass import FEW, CachedViews, FrozenPass, Transform
+from simsiam_zoo.evaluation.geometry import effective_rank
+from simsiam_zoo.evaluation.knn import KnnProtocol
+from simsiam_zoo.evaluation.networks import (
+    FrozenNetwork,
+    RawPixels,
+    first_ranks_buffers,
+    set_buffers,
+)
+from simsiam_zoo.evaluation.protocol import Score, is_collective
+from simsiam_zoo.evaluation.store import CachedFeatures
+from simsiam_zoo.evaluation.target import component_text
+from simsiam_zoo.evaluation.verdict import paired_gain
+from simsiam_zoo.metrics import online_row
+from simsiam_zoo.model.siamese import Siamese
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.training.record import Row
+from simsiam_zoo.training.setup import (
+    Setup,
+    build_siamese,
+    evenly,
+    monitor_ids,
+    to_device,
+    train_loader,
+)
+from simsiam_zoo.training.start import start_from
+
+TRAINED, RAW = "trained network", "raw pixels"
+CALIBRATION_BATCHES = 50
+VERDICT_KNN = KnnProtocol(k=20, t=0.1)
+"""What the verdict compares the trained network with the untrained one by."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FinalScores:
+    """What was measured at the end of a run.
+
+    Args:
+        scores: (network, score) pairs.
+        gain: interval of the kNN gain over the untrained network (low, mean, high), 0 to 1; None
+            where there is none.
+        unmeasured: why there is no gain, in words.
+        refused: (network, protocol, reason) of what a protocol would not measure.
+    """
+
+    scores: Sequence[tuple[str, Score]] = ()
+    gain: tuple[float, float, float] | None = None
+    unmeasured: str | None = None
+    refused: Sequence[tuple[str, str, str]] = ()
+
+
+class RunEvaluation:
+    """The measuring of one run.
+
+    Args:
+        setup: the run.
+        folder: the run's; features lie there while they are needed.
+        progress: told how far it is.
+
+    Raises:
+        InputError: a protocol of `evaluation.online` trains for many epochs.
+        PluginError: a protocol cannot be used.
+    """
+
+    def __init__(self, setup: Setup, folder: Path, progress: Progress | None = None) -> None:
+        self._setup, self._store = setup, folder / "features"
+        self._progress = progress or Progress()
+        self._views = CachedViews()
+        self._told: set[str] = set()
+        self._used: list[CachedFeatures] = []
+        self._jobs = jobs_of(TRAINED, setup.recipe.online_protocols())
+        for job in self._jobs:
+            if is_collective(job.protocol):
+                raise InputError(
+                    f"evaluation.online: {job.name} trains for many epochs",
+                    "Name it in evaluation.protocols, which are measured at the end.",
+                )
+        if self.unmeasurable is not None:
+            self._say(f"no scores and no verdict on what is learned: {self.unmeasurable}")
+
+    @cached_property
+    def unmeasurable(self) -> str | None:
+        """Why nothing can be measured on the run's data, in words; None where it can."""
+        if self._setup.recipe.data.stream:
+            return "a stream has no images to come back to"
+        return why_unmeasurable(self._setup.dataset)
+
+    def due(self, step: int) -> bool:
+        """Whether the run is measured after `step` steps: at the end of each n-th epoch."""
+        training, evaluation = self._setup.recipe.training, self._setup.recipe.evaluation
+        chosen = evaluation.online_epochs
+        every = max(1, math.ceil(training.epochs / 10)) if chosen == "auto" else chosen
+        epoch, rest = divmod(step, self._setup.plan.steps)
+        return bool(every) and rest == 0 and epoch % every == 0 and step < self._setup.steps
+
+    def online(self) -> Row:
+        """Effective rank of z, and the scores of `evaluation.online`, on fixed subsets.
+
+        Nothing of the training depends on what is seen here, but for `stop_on_collapse`.
+        """
+        rank = self.rank(self._setup.siamese)
+        row: Row = {} if rank is None else {"effective_rank": rank}
+        if self._jobs and self.unmeasurable is None:
+            row |= self._everywhere(self._online_scores)
+        return row
+
+    def rank(self, siamese: Siamese) -> float | None:
+        """Effective rank of z of fixed training images; None where the run reads a stream."""
+        if self._setup.recipe.data.stream:
+            return None
+        encoder = FrozenNetwork("z", nn.Sequential(siamese.backbone, siamese.projector))
+
+        def measured() -> float:
+            with self._temporary(encoder) as frozen:
+                ids = monitor_ids(self._setup)
+                ((z, _),) = frozen.features(
+                    self._setup.dataset.train, "images for the rank", whole=False, ids=ids
+                )
+                return distributed.from_main(lambda: effective_rank(z.x))
+
+        return self._everywhere(measured)
+
+    def final(self, untrained: Siamese) -> FinalScores:
+        """Every protocol on the trained network and, if the recipe wants them, on the baselines.
+
+        Args:
+            untrained: the network that the trained one is compared with.
+        """
+        if self.unmeasurable is not None:
+            return FinalScores(unmeasured=self.unmeasurable)
+        return self._everywhere(lambda: self._final(untrained))
+
+    def clean_up(self) -> None:
+        """Delete the features: they are of no use once the result is written."""
+        for entry in self._used:
+            shutil.rmtree(entry.folder / "state", ignore_errors=True)
+            entry.remove()
+
+    def _online_scores(self) -> Row:
+        setup = self._setup
+        assert setup.dataset.test is not None
+        most = setup.recipe.evaluation.online_images
+        network = FrozenNetwork(
+            component_text(setup.recipe.part("backbone")), setup.siamese.backbone
+        )
+        row: Row = {}
+        with self._temporary(network) as frozen:
+            train, test = (
+                frozen.features(each, what, whole=False, ids=evenly(len(each), count))[0][0]
+                for each, what, count in (
+                    (setup.dataset.train, "training images", most),
+                    (setup.dataset.test, "test images", max(1, most // 2)),
+                )
+            )
+            splits = FeatureSplits(train, test, 0, device=setup.runtime.device)
+            splits, _ = number_classes(splits, setup.dataset.classes)
+            results = measure(self._jobs, {TRAINED: splits})
+        for job, scores in zip(self._jobs, results, strict=True):
+            if isinstance(scores, Refused):
+                self._say(f"not measured on the way: {job.name}: {scores.reason}")
+                continue
+            for score in scores:
+                counts = len(splits.test.labels), len(splits.train.labels)
+                row |= online_row(score.protocol, score.top1, *counts)
+        return row
+
+    def _final(self, untrained: Siamese) -> FinalScores:
+        setup, recipe = self._setup, self._setup.recipe
+        before = f"{state_before(setup)} network"
+        name = component_text(recipe.part("backbone"))
+        networks = {
+            TRAINED: FrozenNetwork(name, setup.siamese.backbone),
+            before: FrozenNetwork(name, untrained.backbone),
+        }
+        shown = [TRAINED]
+        if recipe.evaluation.baselines:
+            networks[RAW] = FrozenNetwork(RAW, RawPixels())
+            shown = [TRAINED, before, RAW]
+        jobs: list[Job] = []
+        for network in shown:
+            of = jobs_of(network, recipe.protocols())
+            # One that trains for many epochs is worth its time on the trained network alone.
+            jobs += [job for job in of if network == TRAINED or not is_collective(job.protocol)]
+        with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
+            splits = self._splits(networks)
+            found = measure(jobs, splits)
+        scores, refused = [], []
+        for job, result in zip(jobs, found, strict=True):
+            if isinstance(result, Refused):
+                refused.append((job.network, job.name, result.reason))
+                self._say(f"{job.network}: {job.name} is not measured: {result.reason}")
+            else:
+                scores += [(job.network, score) for score in result]
+        gain, unmeasured = self._gain(scores, splits, before)
+        return FinalScores(scores, gain, unmeasured, refused)
+
+    def _splits(self, networks: dict[str, FrozenNetwork]) -> dict[str, FeatureSplits]:
+        """The features of both splits by each network, each image decoded once for all."""
+        setup, data = self._setup, self._setup.recipe.data
+        assert setup.dataset.test is not None
+        frozen = self._pass(list(networks.values()), self._store)
+        train = frozen.features(setup.dataset.train, "training images", whole=False)
+        # A score on fewer test images than there are is another score; a bank may miss one.
+        test = frozen.features(setup.dataset.test, "test images", whole=True)
+        self._used = [entry for _, entry in (*train, *test)]
+        augmented = frozen.augmented(
+            setup.dataset.train, setup.recipe.training.seed, data.lanes, data.window
+        )
+        splits = {}
+        for network, (bank, of_bank), (queries, of_queries) in zip(
+            networks, train, test, strict=True
+        ):
+            if network == RAW:
+                bank, queries = grey_once(bank, queries)
+            one = FeatureSplits(bank, queries, 0, device=setup.runtime.device)
+            if network == TRAINED:
+                state = self._store / "state" / f"{of_bank.key}-{of_queries.key}"
+                one = replace(one, augmented=augmented, folder=state)
+            splits[network], _ = number_classes(one, setup.dataset.classes)
+        return splits
+
+    def _gain(
+        self, scores: list[tuple[str, Score]], splits: dict[str, FeatureSplits], before: str
+    ) -> tuple[tuple[float, float, float] | None, str | None]:
+        """The paired interval of the kNN gain, or why there is none; no score is taken twice."""
+        k = min(VERDICT_KNN.ks[0], len(splits[TRAINED].train.labels))
+        wanted = f"knn (k={k}, t={VERDICT_KNN.t:g})"
+        right = {
+            network: score.correct
+            for network, score in scores
+            if (score.protocol, score.version) == (wanted, VERDICT_KNN.version)
+        }
+        missing = [
+            Job(network, "verdict", VERDICT_KNN)
+            for network in (TRAINED, before)
+            if network not in right
+        ]
+        for job, result in zip(missing, measure(missing, splits), strict=True):
+            if isinstance(result, Refused):
+                return None, result.reason
+            right[job.network] = result[0].correct
+        if len(right[TRAINED]) < 2:
+            return None, "there is one test image only"
+        return paired_gain(right[TRAINED], right[before]), None
+
+    def _pass(self, networks: list[FrozenNetwork], store: Path, durable: bool = True) -> FrozenPass:
+        setup, data = self._setup, self._setup.recipe.data
+        crop = setup.recipe.evaluation.crop
+        return FrozenPass(
+            networks,
+            Transform(data.image_size, crop, data.mean, data.std),
+            setup.runtime,
+            store,
+            workers=None if data.workers == "auto" else data.workers,
+            progress=self._progress if durable else Progress(),
+            views=None if durable else self._views,
+            durable=durable,
+        )
+
+    @contextmanager
+    def _temporary(self, network: FrozenNetwork) -> Iterator[FrozenPass]:
+        """A pass whose features are gone afterwards: the next one's weights are others."""
+        parent = self._store.parent
+        store = Path(distributed.from_main(lambda: tempfile.mkdtemp(prefix=".online-", dir=parent)))
+        try:
+            with first_ranks_buffers(network.module):
+                yield self._pass([network], store, durable=False)
+        finally:
+            if distributed.rank() == 0:
+                shutil.rmtree(store, ignore_errors=True)
+
+    def _everywhere(self, work: Callable[[], T]) -> T:
+        """Do `work` on all ranks, or on the first alone where the others do not see its folder."""
+        if self._shared:
+            return work()
+
+        def alone() -> T:
+            with distributed.apart():
+                return work()
+
+        return distributed.from_main(alone)
+
+    @cached_property
+    def _shared(self) -> bool:
+        """Whether all ranks see the run's folder."""
+        if not distributed.is_distributed():
+            return True
+        mark = self._store.parent / f".seen-{distributed.from_main(lambda: secrets.token_hex(4))}"
+        distributed.from_main(mark.touch)
+        seen = all(distributed.collect(mark.exists()))
+        distributed.from_main(mark.unlink)
+        return seen
+
+    def _say(self, text: str) -> None:
+        """A line, once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._progress.say(text)
+
+
+def state_before(setup: Setup) -> str:
+    """What to call that network beside the trained one: it may begin with another's weights."""
+    return "starting" if setup.start else "untrained"
+
+
+def untrained_network(setup: Setup) -> Siamese:
+    """The network as the run began with it, with BN statistics of training views.
+
+    Without these its features would be those of no network that anybody would use, and a run that
+    learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
+    batches, for all: they do not depend on the number of processes.
+    """
+    untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
+    start_from(untrained, setup.start, setup.recipe)
+
+    encoder = nn.Sequential(untrained.backbone, untrained.projector)
+
+    def calibrated() -> list[Tensor]:
+        images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
+        with distributed.apart(), setup.runtime.autocast():
+            loaded = train_loader(setup, workers=0 if images <= 2 * FEW else None).batches()
+            views = (
+                view
+                for each in itertools.islice(loaded, CALIBRATION_BATCHES)
+                for view in to_device(setup, each).views
+            )
+            torch.optim.swa_utils.update_bn(views, encoder)
+        return [buffer.cpu() for buffer in encoder.buffers()]
+
+    set_buffers(distributed.from_main(calibrated), encoder.buffers())
+    return untrained
