@@ -52,10 +52,11 @@ def not_run(study: StudyView) -> list[tuple[str, list[str]]]:
     labels = {arm.name: arm.label for arm in study.arms}
     failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
     found: dict[str, list[str]] = {}
-    for arm, seed, why in study.not_run:
-        if (arm, seed) not in failed:
-            name = quoted(labels.get(arm, arm))
-            found.setdefault(why, []).append(name if seed is None else f"{name} seed {seed}")
+    for each in study.not_run:
+        if (each.arm, each.seed) not in failed:
+            name = quoted(labels.get(each.arm, each.arm))
+            told = name if each.seed is None else f"{name} seed {each.seed}"
+            found.setdefault(each.why, []).append(told)
     return list(found.items())
 
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 
 from simsiam_zoo.report import answer, tables, text
+from simsiam_zoo.report.pages import wall_time
 from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.report.study_charts import PLOTS
-from simsiam_zoo.report.study_page import wall_time
 
 _ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
 _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
@@ -18,7 +18,7 @@ def render_markdown(study: StudyView, plots: Sequence[str]) -> str:
     """The text.
 
     Args:
-        study: as `read_study` gives it.
+        study: as `read_results` gives it.
         plots: names of the files in `plots/`.
     """
     blocks = [f"# {escape(study.title)}", *_asked(study), *_top(study)]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.lines import Chart, run_charts
 from simsiam_zoo.report.collect import NEIGHBORS, FeatureMap, K, RunPage, T
-from simsiam_zoo.report.offline import render_offline
+from simsiam_zoo.report.pages import render_offline
 from simsiam_zoo.training.run import Run
 
 COLORS, SHAPES = 7, 5

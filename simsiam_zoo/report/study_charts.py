@@ -274,7 +274,8 @@ def _bar(arm: ReportArm, metric: str) -> Bar | None:
         return None
     if found.std is not None:
         return Bar(found.mean - found.std, found.mean + found.std, "seeds")
-    alone = [run.intervals[metric] for run in arm.shown_runs if metric in run.intervals]
+    known = [run.interval(metric) for run in arm.shown_runs]
+    alone = [interval for interval in known if interval is not None]
     return Bar(*alone[0], "images") if len(alone) == 1 else None
 
 

@@ -146,7 +146,7 @@ def _seeds(arm: ReportArm) -> Cell:
 def _figure(figure: SeedMean | None, digits: int, arm: ReportArm, scale: float = 1.0) -> Cell:
     if figure is None:
         return EMPTY
-    fewer = figure.n is not None and figure.n < arm.done
+    fewer = figure.n is not None and figure.n < (arm.done or 0)
     note = count(figure.n or 0, "seed") if fewer else ""
     return Cell(plus_minus(figure.mean, figure.std, digits, scale), note, figure.mean)
 
@@ -174,7 +174,7 @@ def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
     ended = "" if run.exit_code in (None, 0) else f"exit code {run.exit_code}"
     row = [Cell(arm.label), Cell(str(run.seed)), Cell(run.state, ended)]
     for metric in study.metrics:
-        share, interval = run.top1.get(metric), run.intervals.get(metric)
+        share, interval = run.top1.get(metric), run.interval(metric)
         note = "" if interval is None else " to ".join(fixed(100 * end, 1) for end in interval)
         row.append(EMPTY if share is None else Cell(fixed(100 * share, 1), note))
     return [

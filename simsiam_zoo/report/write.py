@@ -29,13 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_study
+from simsiam_zoo.report.study import ArmRun, Measured, ReportArm, StudyView, read_results
 from simsiam_zoo.report.study_charts import PLOTS, plot_files, read_curves
 from simsiam_zoo.report.text import line
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.results import collect_results, write_results
-
-Value = str | int | float | bool | None
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
@@ -71,9 +69,9 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     """
     # slow to import, and needed by nobody who only runs a study
     from simsiam_zoo.report.markdown import render_markdown
-    from simsiam_zoo.report.study_page import render_study
+    from simsiam_zoo.report.pages import render_study
 
-    study = read_study(results)
+    study = read_results(results)
     curves = read_curves(study, folder)
     plots = plot_files(study, curves)
     texts = {
@@ -98,63 +96,43 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
 
 def results_csv(study: StudyView) -> str:
     """The whole file; figures are written so that they read back as the very same numbers."""
-    rows = [_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
+    rows = [_csv_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([_safe(name) for name in _names(study)])
+    writer.writerow([_safe(name) for name in _csv_row(study, ReportArm(), ArmRun())])
     for row in rows:
-        writer.writerow([_safe(row.get(name)) for name in _names(study)])
+        writer.writerow([_safe(value) for value in row.values()])
     return file.getvalue()
 
 
-def _names(study: StudyView) -> list[str]:
-    measured = [f"{what} {m}" for m in study.metrics for what in ("top1", "test_images")]
-    networks = dict.fromkeys(name for _, run in study.runs for name in run.baselines)
-    baselines = [f"{network} top1 {m}" for network in networks for m in study.metrics]
-    return [
-        *("arm", "label", "part", "is_base", "same_as", "substitution"),
-        *("seed", "state", "exit_code", "verdict", "expect", "as_expected", "paper"),
-        *measured,
-        *baselines,
-        *("std_sqrt_d", "effective_rank", "loss"),
-        *("steps", "seconds", "identity", "folder", "reason", "error"),
-    ]
-
-
-def _row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Value]:
-    row: dict[str, Value] = {
+def _csv_row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Any]:
+    measured: dict[str, Any] = {}
+    for metric in study.metrics:
+        found = run.metrics.get(metric, Measured())
+        measured |= {f"top1 {metric}": found.top1, f"test_images {metric}": found.test_images}
+    for network in dict.fromkeys(name for _, each in study.runs for name in each.baselines):
+        shares = run.baselines.get(network, {})
+        measured |= {f"{network} top1 {metric}": shares.get(metric) for metric in study.metrics}
+    of_arm, ended = ("label", "part", "is_base", "same_as"), ("state", "exit_code", "verdict")
+    shown = ("std_sqrt_d", "effective_rank", "loss", "steps", "seconds", "identity")
+    return {
         "arm": arm.name,
-        "label": arm.label,
-        "part": arm.part,
-        "is_base": arm.is_base,
-        "same_as": arm.same_as,
+        **{name: getattr(arm, name) for name in of_arm},
         "substitution": json.dumps(arm.substitution, ensure_ascii=False),
         "seed": run.seed,
-        "state": run.state,
-        "exit_code": run.exit_code,
-        "verdict": run.verdict,
+        **{name: getattr(run, name) for name in ended},
         "expect": " or ".join(arm.expect),
         "as_expected": arm.as_expected,
         "paper": arm.paper,
-        "std_sqrt_d": run.std_sqrt_d,
-        "effective_rank": run.effective_rank,
-        "loss": run.loss,
-        "steps": run.steps,
-        "seconds": run.seconds,
-        "identity": run.identity,
+        **measured,
+        **{name: getattr(run, name) for name in shown},
         "folder": line(run.folder),
         "reason": run.reason,
         "error": run.error,
     }
-    for metric in study.metrics:
-        row[f"top1 {metric}"] = run.top1.get(metric)
-        row[f"test_images {metric}"] = run.images.get(metric)
-        for network, shares in run.baselines.items():
-            row[f"{network} top1 {metric}"] = shares.get(metric)
-    return row
 
 
-def _safe(value: Value) -> Value:
+def _safe(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and value.lstrip().startswith(_FORMULA) and not _is_number(value):

@@ -23,7 +23,7 @@ from made_results import (
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.metrics import LOSS, STD, TOP1
-from simsiam_zoo.report.study import read_study
+from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.study_charts import (
     curve_charts,
     read_curves,
@@ -153,7 +153,7 @@ def test_a_folder_that_cannot_be_written_is_a_users_error(tmp_path):
 def test_curves_are_read_against_epochs_and_their_mean_is_the_seeds_mean(tmp_path):
     results = made_study([made_arm("base", [made_run("base", s, 0.9) for s in range(3)])])
     write_metrics(results, tmp_path)
-    curves = read_curves(read_study(results), tmp_path)
+    curves = read_curves(read_results(results), tmp_path)
     *seeds, mean = curves[TOP1.key]
     assert [curve.seed for curve in seeds] == [0, 1, 2]
     assert [epoch for epoch, _ in mean.points] == list(range(1, EPOCHS + 1))
@@ -190,14 +190,14 @@ def test_no_metrics_are_read_from_outside_of_the_study(tmp_path):
     results["arms"][0]["runs"][0]["folder"] = "../elsewhere"
     write_metrics(results, study)
     assert (tmp_path / "elsewhere" / "metrics.jsonl").exists()
-    assert not any(read_curves(read_study(results), study).values())
+    assert not any(read_curves(read_results(results), study).values())
 
 
 def test_many_long_curves_are_thinned_and_keep_their_peaks(tmp_path):
     arms = [made_arm(f"a{i}", [made_run(f"a{i}", s, 0.9) for s in range(5)]) for i in range(4)]
     results = made_study(arms)
     write_metrics(results, tmp_path)
-    curves = read_curves(read_study(results), tmp_path)[LOSS.key] * 30
+    curves = read_curves(read_results(results), tmp_path)[LOSS.key] * 30
     few = thinned(curves)
     assert sum(map(len, few)) <= 35_000 < sum(len(curve.points) for curve in curves)
     for curve, points in zip(curves[:20], few, strict=False):
@@ -215,7 +215,7 @@ def test_a_diverged_arm_does_not_flatten_the_others(tmp_path):
     wild.write_text(
         '{"step": 1, "epoch": 0, "loss": 1.0}\n{"step": 62, "epoch": 1, "loss": 1e30}\n'
     )
-    study = read_study(results)
+    study = read_results(results)
     curves = read_curves(study, tmp_path)
     chart = curve_charts(study, curves, {0, 1})[0]
     assert chart.clipped

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from simsiam_zoo.report.answer import answer, not_run, notes, progress, warnings
 from simsiam_zoo.report.markdown import escape, fenced, render_markdown
-from simsiam_zoo.report.study import read_study
+from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.tables import STD_TITLE, arm_columns, arm_rows, run_rows
 from simsiam_zoo.report.write import results_csv
 
@@ -47,7 +47,7 @@ def read_csv(text):
 
 def test_the_table_has_the_numbers_of_the_results():
     results = five_parts(3)
-    study = read_study(results)
+    study = read_results(results)
     top1, gap = column(study, "Top-1, %", KNN), column(study, "From base", KNN)
     std, rank = column(study, STD_TITLE), column(study, "Effective rank")
     paper = column(study, "Paper, %")
@@ -74,17 +74,17 @@ def plain(text):
 
 def test_one_seed_has_no_deviation_and_no_interval_and_says_that_it_is_one_seed():
     results = five_parts(1)
-    study = read_study(results)
+    study = read_results(results)
     assert "±" not in column(study, "Top-1, %", KNN)["gradient: none"].text
     assert column(study, "From base", KNN)["gradient: none"].note == "1 seed"
     assert [note for note in notes(study) if "One seed" in note]
     assert not [sentence for sentence in answer(study) if "interval" in sentence]
-    told = read_study({**results, "notes": ["One seed: no interval can be given."]})
+    told = read_results({**results, "notes": ["One seed: no interval can be given."]})
     assert notes(told) == ["One seed: no interval can be given."]
 
 
 def test_the_answer_counts_what_came_out_as_expected_and_names_what_did_not():
-    told = " ".join(answer(read_study(five_parts(2))))
+    told = " ".join(answer(read_results(five_parts(2))))
     assert "Of 5 arms with an expectation, 4 came out as expected and 1 did not" in told
     assert "“batch size: 512” (expected learned, found no-gain)" in told
     assert "Collapsed: “gradient: none” and “predictor: none”." in told
@@ -92,9 +92,9 @@ def test_the_answer_counts_what_came_out_as_expected_and_names_what_did_not():
 
 
 def test_a_study_without_collapse_says_so_and_one_without_verdicts_says_nothing():
-    assert "No arm collapsed or diverged." in answer(read_study(made_study([one_arm("base")])))
+    assert "No arm collapsed or diverged." in answer(read_results(made_study([one_arm("base")])))
     waiting = made_study([made_arm("base", [waiting_run()])])
-    assert answer(read_study(waiting)) == []
+    assert answer(read_results(waiting)) == []
 
 
 def one_arm(name, seeds=2, **changes):
@@ -111,7 +111,7 @@ def waiting_run(seed=0, state="waiting"):
 
 def test_a_mixed_arm_tells_how_many_seeds_have_which_verdict():
     runs = [made_run("m", 0, 0.9), made_run("m", 1, 0.5, "collapsed"), made_run("m", 2, 0.9)]
-    study = read_study(made_study([one_arm("base", 3), made_arm("m", runs)]))
+    study = read_results(made_study([one_arm("base", 3), made_arm("m", runs)]))
     cell = column(study, "Verdict")["m"]
     assert (cell.text, cell.verdict) == ("2 learned, 1 collapsed", "mixed")
     assert "Collapsed: “m” (1 of 3 seeds)." in answer(study)
@@ -119,12 +119,12 @@ def test_a_mixed_arm_tells_how_many_seeds_have_which_verdict():
 
 def test_what_is_not_done_is_said_until_every_run_has_ended():
     runs = [made_run("a", 0, 0.9), waiting_run(1, "running"), waiting_run(2)]
-    text = progress(read_study(made_study([made_arm("a", runs)])))
+    text = progress(read_results(made_study([made_arm("a", runs)])))
     assert text is not None
     assert "1 of 3 runs is done" in text
     assert "1 running, 1 waiting" in text
     failed = waiting_run(1, "failed") | {"error": "MemoryError", "exit_code": 1}
-    ended = read_study(made_study([made_arm("a", [made_run("a", 0, 0.9), failed])]))
+    ended = read_results(made_study([made_arm("a", [made_run("a", 0, 0.9), failed])]))
     assert progress(ended) is None
     assert [s for s in answer(ended) if s.startswith("Failed: “a”")]
 
@@ -137,10 +137,10 @@ def test_reasons_are_given_once_and_failed_runs_not_twice():
         {"arm": "b", "seed": 0, "why": "too small"},
         {"arm": "b", "seed": 1, "why": "MemoryError"},
     ]
-    study = read_study(made_study(arms, not_run=skipped))
+    study = read_results(made_study(arms, not_run=skipped))
     assert not_run(study) == [("too small", ["“A”", "“B” seed 0"])]
     arms[0]["warnings"] = arms[1]["warnings"] = ["7 steps an epoch"]
-    told = read_study(
+    told = read_results(
         made_study(arms, notes=["A: 7 steps an epoch", "B: 7 steps an epoch", "1 seed"])
     )
     assert warnings(told) == [("7 steps an epoch", ["A", "B"])]
@@ -149,7 +149,7 @@ def test_reasons_are_given_once_and_failed_runs_not_twice():
 
 def test_an_arm_that_equals_another_has_its_figures_and_no_runs_of_its_own():
     same = made_arm("batch_size-64", [], same_as="base", label="batch 64")
-    study = read_study(made_study([one_arm("base"), same]))
+    study = read_results(made_study([one_arm("base"), same]))
     top1 = column(study, "Top-1, %", KNN)
     assert top1["batch 64"] == top1["base"]
     assert column(study, "Seeds")["batch 64"].note == "same as base"
@@ -166,7 +166,7 @@ def test_an_arm_that_equals_another_has_its_figures_and_no_runs_of_its_own():
 def test_the_csv_reads_back_as_the_very_same_numbers():
     results = five_parts(3)
     results["arms"][1]["runs"][1] = waiting_run(1)
-    rows = read_csv(results_csv(read_study(results)))
+    rows = read_csv(results_csv(read_results(results)))
     runs = [(arm, run) for arm in results["arms"] for run in arm["runs"]]
     assert len(rows) == len(runs)
     for row, (arm, run) in zip(rows, runs, strict=True):
@@ -195,14 +195,14 @@ def number(text):
 def test_no_cell_of_the_csv_is_a_formula(text):
     study = made_study([one_arm(text, label=text)])
     study["arms"][0]["runs"][0]["error"] = text
-    (row, _) = read_csv(results_csv(read_study(study)))
+    (row, _) = read_csv(results_csv(read_results(study)))
     assert row["arm"] == row["label"] == f"'{text.strip()}"
     assert row["error"].startswith("'")
 
 
 def test_a_negative_number_in_the_csv_stays_a_number():
     study = made_study([one_arm("base", label="-1.5")])
-    (row, _) = read_csv(results_csv(read_study(study)))
+    (row, _) = read_csv(results_csv(read_results(study)))
     assert (row["label"], float(row["loss"])) == ("-1.5", -0.94)
 
 
@@ -210,7 +210,7 @@ def test_quotes_commas_and_lines_survive_the_csv():
     error = 'first, "second"\nthird'
     study = made_study([one_arm("base", label='a, "b"')])
     study["arms"][0]["runs"][0]["error"] = error
-    (row, _) = read_csv(results_csv(read_study(study)))
+    (row, _) = read_csv(results_csv(read_results(study)))
     assert (row["label"], row["error"]) == ('a, "b"', error)
 
 
@@ -243,7 +243,7 @@ def test_a_block_of_code_holds_its_own_fences():
 
 def test_the_markdown_holds_every_arm_and_refers_to_the_plots_that_there_are():
     results = five_parts(2)
-    text = render_markdown(read_study(results), ["top1.svg", "curves.svg"])
+    text = render_markdown(read_results(results), ["top1.svg", "curves.svg"])
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     html = parser.render(text)
     for arm in results["arms"]:

@@ -1,15 +1,26 @@
-"""`report.html`: a study as one page that opens offline, prints, and fits a phone."""
+"""HTML pages that open offline: everything is inside one file, and nothing may be fetched.
+
+Here is the page of a study; that of a run is in `run_page.py`, for it needs torch.
+
+Class names, recipe strings, titles and paths come from files that nobody vouches for. They are
+escaped by the template engine; were one not, the page's policy would still run no script and load
+no style but the two whose hashes it names.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from importlib import resources
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simsiam_zoo.charts.lines import COLORS, DASHES, Chart
-from simsiam_zoo.charts.plots import known_mark
+from simsiam_zoo.charts.plots import known_mark, page_marks
+from simsiam_zoo.charts.sheet import page_css
 from simsiam_zoo.report import answer, tables, text
-from simsiam_zoo.report.offline import render_offline
 from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.report.study_charts import Curves, curve_charts, dot_plots, figure_2, legend
 from simsiam_zoo.runtime.progress import duration
@@ -17,11 +28,48 @@ from simsiam_zoo.runtime.progress import duration
 _OPEN = 24  # rows of recipe differences that need not be folded away
 
 
+def render_offline(name: str, **values: Any) -> str:
+    """Render `template/NAME.html`.
+
+    The template is given `css` and `js`, which it puts inside, from `page.css` and `NAME.css`,
+    `NAME.js` beside it and the style of charts; `policy` for its meta element; and
+    `marks`, the symbols of verdicts.
+    """
+    css = page_css() + _text("page.css") + _text(f"{name}.css")
+    js = _text(f"{name}.js")
+    environment = Environment(
+        loader=PackageLoader("simsiam_zoo.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template(f"{name}.html")
+    own = {"css": Markup(css), "js": Markup(js), "marks": Markup(page_marks())}
+    return template.render(policy=policy(css, js), **own, **values)
+
+
+def policy(css: str, js: str) -> str:
+    """The content security policy: this style, this script, images from the page itself."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return (resources.files("simsiam_zoo.report") / "template" / name).read_text("utf-8")
+
+
 def render_study(study: StudyView, curves: Curves) -> str:
     """The page.
 
     Args:
-        study: as `read_study` gives it.
+        study: as `read_results` gives it.
         curves: of its runs, as `read_curves` gives them.
     """
     drawn = {curve.arm for each in curves.values() for curve in each}
