@@ -37,13 +37,12 @@ def index(
       simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
     """
     from simsiam_zoo.data.indexing import Scanned, index_folder
-    from simsiam_zoo.data.sources import find_shards
+    from simsiam_zoo.data.sources import all_shards
     from simsiam_zoo.errors import InputError
     from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.runtime.progress import open_progress
 
-    train, test = find_shards(shards)
-    paths = sorted(train + test)
+    paths = sorted(all_shards(shards))
     folders = [[*group] for _, group in itertools.groupby(paths, lambda path: path.parent)]
     if out is not None and len(folders) > 1:
         raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
@@ -86,6 +85,8 @@ def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
             "labelled": one.labelled,
             "scattered": one.findings.scattered,
             "without_image": one.findings.without_image,
+            "passed_over": one.findings.passed_over,
+            "unread_labels": one.findings.unread_labels,
         }
         for path, one in found
     ]
@@ -95,20 +96,9 @@ def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
 
 def _warnings(found: list[tuple[Path, Any]]) -> list[str]:
     """What is odd, a line for each kind."""
-    lines = []
-    scattered = [one for _, one in found if one.findings.scattered]
-    if scattered:
-        lines.append(
-            f"{sum(one.findings.scattered for one in scattered):,} samples in {len(scattered):,}"
-            " shards do not have their members side by side: repaired in the index, but programs"
-            " that stream them will see parts"
-        )
-    imageless = [one for _, one in found if one.findings.without_image]
-    if imageless:
-        lines.append(
-            f"{sum(one.findings.without_image for one in imageless):,} keys in {len(imageless):,}"
-            " shards name no image, and were passed over"
-        )
+    from simsiam_zoo.data.scan import describe
+
+    lines = describe(one.findings for _, one in found)
     said = [(path, one) for path, one in found if one.said is not None]
     if said:
         path, one = said[0]

@@ -76,6 +76,7 @@ def inspect(
             before += splits[name]["looked_at"]
     report = {
         "source": shards,
+        "notes": dataset.notes,
         "packed": read_packed(dataset.train.paths[0].parent),
         "classes": dataset.classes,
         "splits": splits,
@@ -157,6 +158,9 @@ def _print(report: dict[str, Any]) -> None:
                 f" {order['classes_per_shard']} classes where {order['if_shuffled']} were to be"
                 " expected.\n  No shuffling in a window repairs that; pack the data again."
             )
+    for name, split in splits.items():
+        for note in split["notes"] + [split["digest_note"]] * bool(split["digest_note"]):
+            print_line(f"  note: {name}: {note}")
     damaged = [entry for split in splits.values() for entry in split["damaged"]]
     if damaged:
         print_line()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
-from zlib import crc32
 
 import cv2
 import numpy as np
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.decode import ImageError, Pixels, decode_any, to_rgb
+from simsiam_zoo.data.decode import Pixels, decode_any, to_rgb
 from simsiam_zoo.data.image import ViewParams, center, render_view
-from simsiam_zoo.data.index import printable
+from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.errors import DataError
@@ -229,21 +228,14 @@ class _Found:
             DataError: the shard is.
         """
         if id not in self.damaged:
-            sample = self._shards.read(id)
             try:
-                _check(sample)
+                sample = self._shards.read(id)
                 return sample, decode_any(sample.image)
             except ImageError as error:
                 self.damaged[id] = Damage(id, self._shards.name(id), printable(error.what.encode()))
         if row >= 0:
             self._rows.append(self.damaged[id]._replace(row=row))
         return None
-
-
-def _check(sample: Sample) -> None:
-    """Compare the image with the checksum that its index keeps, if it keeps one."""
-    if sample.check is not None and crc32(sample.image) != sample.check:
-        raise ImageError("its bytes are not the ones that were indexed (checksum)")
 
 
 def _place(view: Pixels, slot: Pixels) -> None:

@@ -18,16 +18,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsiam_zoo.errors import DataError
+from simsiam_zoo.data.index import ImageError
 
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded: 8192 x 8192 (192 MiB as RGB); ImageNet's largest are below it."""
-
-
-class ImageError(DataError):
-    """One image is damaged. The text says how, not which: only the caller knows that."""
 
 
 MAX_SCANS = 100

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex, load_index, survey
+from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex, load_index
 from simsiam_zoo.data.manifest import (
     MANIFEST,
-    TEST,
     TRAIN,
     ShardInfo,
     SplitInfo,
@@ -19,10 +18,12 @@ from simsiam_zoo.data.manifest import (
     read_info,
     read_manifest,
     read_packed,
+    split_word,
     write_counts,
 )
-from simsiam_zoo.data.packing.writer import sha256
 from simsiam_zoo.data.processes import run_tasks
+from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import atomic_write
 
@@ -34,12 +35,14 @@ class Scanned:
     Attributes:
         info: its count, size and, if it was read whole, its checksum.
         labelled: samples with a label.
+        names: of classes that labels name.
         findings: what is odd in it.
         said: its samples by an `_info.json`, where that says otherwise.
     """
 
     info: ShardInfo
     labelled: int
+    names: tuple[str, ...]
     findings: Findings
     said: int | None = None
 
@@ -59,17 +62,20 @@ class Scan:
     ) -> None:
         self.paths, self.out, self.checksums = tuple(paths), out, checksums
         self._known = known
-        self._said = read_info(paths[0].parent) or {}
+        self._said = read_info(paths[0].parent)
 
     def run(self, number: int) -> Scanned | ZooError:
         """Scan a shard and write its index; an error is given as a value, for the others go on."""
         path = self.paths[number]
         try:
-            index, findings = survey(path, self.checksums)
+            index = scan(path, self.checksums)
         except ZooError as error:
             return error
         digest = sha256(path) if self.checksums else None
-        info = ShardInfo(path.name, len(index), path.stat().st_size, digest)
+        status = path.stat()
+        info = ShardInfo(path.name, len(index), status.st_size, digest)
+        if digest is None:
+            index = replace(index, mtime_ns=status.st_mtime_ns)
         if changed := _changed(path, info, self._known.get(path.name)):
             return changed
         at = index_path(self.out / path.name)
@@ -78,7 +84,8 @@ class Scan:
                 index.save(file)
         labelled = int((index.labels != UNLABELLED).sum())
         said = self._said.get(path.name)
-        return Scanned(info, labelled, findings, said if said != len(index) else None)
+        wrong = None if said is None or said.samples == len(index) else said.samples
+        return Scanned(info, labelled, index.names, index.findings, wrong)
 
 
 def index_folder(
@@ -121,7 +128,8 @@ def index_folder(
         if errors:
             raise _refusal(errors, len(paths))
         scanned = [found[number] for number in range(len(paths))]
-        write_counts(out, _merged(stated or {}, scanned), read_packed(out))
+        merged = _merged(stated or {}, scanned, {path.name for path in folder.glob("*.tar")})
+        write_counts(out, merged, read_packed(out))
     except OSError as error:
         raise InputError(
             f"indexes cannot be written to {out}: {error.strerror or error}",
@@ -134,11 +142,11 @@ def _has_checks(path: Path, index: ShardIndex, tar_size: int) -> bool:
     """Whether the index at `path` says all that `index` does, and has checksums of the images."""
     try:
         before = load_index(path, tar_size)
-    except (OSError, DataError):
+    except DataError:
         return False
-    columns = [f.name for f in fields(ShardIndex) if f.name != "image_checks"]
+    columns = ("keys", "key_ends", "offsets", "sizes", "checks", "labels")
     same = all(np.array_equal(getattr(before, name), getattr(index, name)) for name in columns)
-    return same and len(before.image_checks) > 0
+    return same and len(before.image_checks) > 0 and before.names == index.names
 
 
 def _changed(path: Path, now: ShardInfo, before: ShardInfo | None) -> DataError | None:
@@ -164,18 +172,27 @@ def _refusal(errors: dict[int, ZooError], total: int) -> ZooError:
     )
 
 
-def _merged(stated: dict[str, SplitInfo], scanned: list[Scanned]) -> dict[str, SplitInfo]:
-    """The splits that were stated, with the shards that were scanned in their places."""
+def _merged(
+    stated: dict[str, SplitInfo], scanned: list[Scanned], there: set[str]
+) -> dict[str, SplitInfo]:
+    """The splits that were stated, less the shards that are gone, with those that were scanned."""
     new = {one.info.name: one.info for one in scanned}
+    named = {name for one in scanned for name in one.names}
+    numbered = any(one.labelled and not one.names for one in scanned)
+    names = None if numbered or not named else tuple(sorted(named))
     splits: dict[str, SplitInfo] = {}
-    for name, split in stated.items():
-        shards = tuple(_with_digest(new.pop(s.name, s), s) for s in split.shards)
-        splits[name] = SplitInfo(shards, split.classes)
+    for split, before in stated.items():
+        shards = tuple(
+            _with_digest(new.pop(s.name, s), s) for s in before.shards if s.name in there
+        )
+        if shards:
+            splits[split] = SplitInfo(shards, before.classes or names)
+    unnamed = "other" if any(split_word(name) in TRAIN for name in there) else TRAIN[0]
     for info in new.values():
-        name = next((p for p in TRAIN + TEST if info.name.startswith(f"{p}-")), TRAIN[0])
-        before = splits.get(name, SplitInfo(()))
+        split = split_word(info.name) or unnamed
+        before = splits.get(split, SplitInfo((), names))
         shards = tuple(sorted((*before.shards, info), key=lambda shard: shard.name))
-        splits[name] = SplitInfo(shards, before.classes)
+        splits[split] = SplitInfo(shards, before.classes)
     return splits
 
 

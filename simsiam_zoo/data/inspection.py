@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,9 @@ from PIL import Image, ImageDraw
 from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
 from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.processes import run_tasks
-from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.scan import describe
+from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.errors import DataError
 
 if TYPE_CHECKING:  # processes that look at images need no torch
@@ -25,7 +26,7 @@ _AT_ONCE = 64
 _SIZES_LISTED = 20
 
 
-class Look(NamedTuple):
+class ImageCheck(NamedTuple):
     """One image that was looked at."""
 
     id: int
@@ -35,39 +36,37 @@ class Look(NamedTuple):
     problem: str | None
 
 
-class Looks:
-    """Images to be looked at, some at a time."""
+class ImageChecks:
+    """Images to be checked, some at a time; and where `whole` says so, whole shards."""
 
-    def __init__(self, shards: ShardSet, ids: Sequence[int]) -> None:
+    def __init__(self, shards: ShardSet, ids: Sequence[int], whole: bool) -> None:
         self._shards = shards
         self._parts = [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
-        self._checks: tuple[int, Any] = (-1, ())
+        stated = whole and shards.cache is None
+        self._whole = [i for i, s in enumerate(shards.shards) if stated and s.sha256]
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._parts) + len(self._whole)
 
-    def run(self, number: int) -> list[Look]:
-        """Look at one part of them."""
-        return [self._look(id) for id in self._parts[number]]
+    def run(self, number: int) -> list[ImageCheck] | tuple[str, str] | None:
+        """Check one part of the images; or one shard, and tell what is wrong with it."""
+        if number < len(self._parts):
+            return [self._check(id) for id in self._parts[number]]
+        shard = self._shards.shards[self._whole[number - len(self._parts)]]
+        try:
+            check_sha256(shard.path, shard.sha256 or "")
+        except DataError as error:
+            return str(shard.path), error.what
+        return None
 
-    def _look(self, id: int) -> Look:
+    def _check(self, id: int) -> ImageCheck:
         try:
             image = bytes(self._shards.read(id).image)
-            self._check(id, image)
             form, width, height = _header(image)
             decode_any(image)
         except DataError as error:
-            return Look(id, "", 0, 0, error.what)
-        return Look(id, form, width, height, None)
-
-    def _check(self, id: int, image: bytes) -> None:
-        place, row = self._shards.locate(id)
-        if self._checks[0] != place:
-            shard = self._shards.shards[place]
-            self._checks = place, load_index(shard.index, shard.bytes).image_checks
-        known = self._checks[1]
-        if len(known) and known[row] != zlib.crc32(image):
-            raise DataError("its bytes are not those of its checksum")
+            return ImageCheck(id, "", 0, 0, error.what)
+        return ImageCheck(id, form, width, height, None)
 
 
 def inspect_shards(
@@ -76,24 +75,29 @@ def inspect_shards(
     jobs: int,
     progress: Callable[[int], None] = lambda images: None,
 ) -> dict[str, Any]:
-    """Count what is in shards, and look at images: read, compare with its checksum, decode.
+    """Count what is in shards, and check images: read, compare with its checksum, decode.
 
     Args:
         shards: what to look into.
-        most: how many images, evenly spaced; None for all.
+        most: how many images, evenly spaced; None for all, and for the shards' own checksums.
         jobs: processes.
         progress: told how many were looked at.
 
     Returns:
-        What was found, as JSON holds it. `damaged` lists samples with what is wrong.
+        What was found, as JSON holds it. `damaged` lists samples and shards with what is wrong.
     """
     total = len(shards)
     count = total if most is None else min(total, most)
     ids = np.linspace(0, total - 1, count).round().astype(int).tolist()
-    looks: list[Look] = []
-    for _, part in run_tasks(tasks := Looks(shards, ids), len(tasks), jobs):
-        looks += part
-        progress(len(looks))
+    looks: list[ImageCheck] = []
+    changed: list[tuple[str, str]] = []
+    tasks = ImageChecks(shards, ids, whole=most is None)
+    for _, part in run_tasks(tasks, len(tasks), jobs):
+        if isinstance(part, list):
+            looks += part
+            progress(len(looks))
+        elif part is not None:
+            changed.append(part)
     looks.sort()
     good = [look for look in looks if look.problem is None]
     labels = shards.labels()
@@ -124,7 +128,11 @@ def inspect_shards(
             {"sample": _name(shards, look.id), "problem": look.problem}
             for look in looks
             if look.problem is not None
-        ],
+        ]
+        + [{"sample": path, "problem": problem} for path, problem in sorted(changed)],
+        "notes": describe(shards.findings()),
+        "digest": shards.digest,
+        "digest_note": shards.digest_note,
     }
 
 
@@ -152,6 +160,38 @@ def _spread(values: list[int]) -> dict[str, int] | None:
 
 
 _LOOKED_AT = 32  # shards, evenly spaced, before training
+
+
+def label_problem(dataset: Dataset) -> str | None:
+    """Why nothing can be measured with the labels of a data set; None where every image has one.
+
+    Of remote shards it is known when they were read, so nothing is said of them.
+    """
+    if dataset.test is None:
+        return "there are no test images (data.test names some)"
+    for purpose, shards in (("training", dataset.train), ("test", dataset.test)):
+        if shards.cache is not None:
+            continue
+        missing = np.flatnonzero(shards.labels() < 0)
+        if len(missing) == len(shards):
+            return f"no {purpose} image has a label"
+        if len(missing):
+            first = shards.name(int(missing[0]))
+            return (
+                f"{len(missing):,} of the {len(shards):,} {purpose} images have no label; the first"
+                f" is {first}"
+            )
+    return None
+
+
+def data_notes(dataset: Dataset) -> list[str]:
+    """What a run should say of its data before the first step, a line each."""
+    notes = list(dataset.notes)
+    if problem := label_problem(dataset):
+        notes.append(f"{problem}: nothing that needs labels is measured, and there is no verdict")
+    sets = [dataset.train] + ([dataset.test] if dataset.test else [])
+    notes += dict.fromkeys(note for shards in sets if (note := shards.digest_note))
+    return notes
 
 
 class ClassOrder(NamedTuple):

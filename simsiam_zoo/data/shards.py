@@ -18,7 +18,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.index import MAX_IMAGE_BYTES, ShardIndex, load_index
+from simsiam_zoo.data.index import MAX_IMAGE_BYTES, Findings, ImageError, ShardIndex, load_index
 from simsiam_zoo.data.manifest import index_path
 from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.remote.urls import redacted
@@ -55,14 +55,20 @@ class Shard:
 class ShardRow(NamedTuple):
     """What a table keeps of one shard.
 
-    `place` is its path or URL; `cached` the name of its index in the user's cache, "" where the
-    index lies beside it.
+    Attributes:
+        location: its path or URL.
+        samples, bytes: in it, and of it.
+        sha256: as its manifest states it.
+        version: what tells it from another of its size where there is no checksum: the time of its
+            last change in ns, or what its server calls the version; "" where nothing does.
+        cached: the name of its index in the user's cache, "" where the index lies beside it.
     """
 
-    place: str
+    location: str
     samples: int
     bytes: int
     sha256: str | None
+    version: str = ""
     cached: str = ""
 
 
@@ -71,7 +77,7 @@ class ShardTable(Sequence[Shard]):
 
     Args:
         rows: one for each shard.
-        cache: where they are fetched into, if their places are URLs.
+        cache: where they are fetched into, if their locations are URLs.
 
     Attributes:
         samples, bytes: of each shard, int64 [n].
@@ -80,12 +86,14 @@ class ShardTable(Sequence[Shard]):
     def __init__(self, rows: Iterable[ShardRow] = (), cache: ShardCache | None = None) -> None:
         folders: dict[str, int] = {}
         self._folder_of, self._names, self._digests, self._indexes = [], [], [], []
+        self._versions: list[str] = []
         samples, sizes = [], []
         for row in rows:
-            folder, slash, name = row.place.rpartition("/")
+            folder, slash, name = row.location.rpartition("/")
             self._folder_of.append(folders.setdefault(folder + slash, len(folders)))
             self._names.append(name)
             self._digests.append(None if row.sha256 is None else bytes.fromhex(row.sha256))
+            self._versions.append("" if row.sha256 else row.version)
             self._indexes.append(row.cached)
             samples.append(row.samples)
             sizes.append(row.bytes)
@@ -97,32 +105,47 @@ class ShardTable(Sequence[Shard]):
         return len(self._names)
 
     @overload
-    def __getitem__(self, place: int) -> Shard: ...
+    def __getitem__(self, index: int) -> Shard: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[Shard]: ...
+    def __getitem__(self, index: slice) -> list[Shard]: ...
 
-    def __getitem__(self, place: int | slice) -> Shard | list[Shard]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(len(self))[place]]
-        where = self._folders[self._folder_of[place]] + self._names[place]
-        samples, size = int(self.samples[place]), int(self.bytes[place])
-        digest = self._digests[place]
+    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        where = self._folders[self._folder_of[index]] + self._names[index]
+        samples, size = int(self.samples[index]), int(self.bytes[index])
+        digest = self._digests[index]
         sha256 = None if digest is None else digest.hex()
         if self._cache is not None:
-            remote = RemoteShard(where, size, samples, sha256)
-            path, index = self._cache.path(remote), self._cache.index(remote)
-            return Shard(path, samples, size, sha256, index, remote)
-        path, cached = Path(where), self._indexes[place]
-        index = cache_dir() / "indexes" / cached if cached else index_path(path)
-        return Shard(path, samples, size, sha256, index)
+            remote = RemoteShard(where, size, samples, sha256, self._versions[index])
+            return Shard(
+                self._cache.path(remote), samples, size, sha256, self._cache.index(remote), remote
+            )
+        path, cached = Path(where), self._indexes[index]
+        beside = cache_dir() / "indexes" / cached if cached else index_path(path)
+        return Shard(path, samples, size, sha256, beside)
+
+    @property
+    def without_checksum(self) -> int:
+        """Shards whose checksum nobody states: they are known by size and time or version alone."""
+        return sum(digest is None for digest in self._digests)
 
     def digest(self) -> str:
-        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        """SHA-256 (hex) of what tells the shards from others: it changes when bytes may have.
+
+        It is over names, sizes, counts and checksums, never over locations. A shard without a
+        checksum counts with its path and the time of its last change, or with what its server
+        calls its version (its URL, where the server tells none).
+        """
         sha256 = hashlib.sha256()
-        rows = zip(self._names, self.bytes, self.samples, self._digests, strict=True)
-        for name, size, samples, digest in rows:
-            line = f"{name}\0{size}\0{samples}\0{digest.hex() if digest else '-'}\n"
+        for i, name in enumerate(self._names):
+            digest, version = self._digests[i], self._versions[i]
+            mark = digest.hex() if digest else version
+            if not digest and (self._cache is None or not version):
+                where = self._folders[self._folder_of[i]] + name
+                mark += "\0" + (where if self._cache else os.path.abspath(where))
+            line = f"{name}\0{self.bytes[i]}\0{self.samples[i]}\0{mark}\n"
             sha256.update(line.encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()
 
@@ -137,15 +160,18 @@ _READS_PER_SWEEP = 64
 
 
 class Sample(NamedTuple):
-    """One stored sample. `image` is the encoded file; `label` is -1 where there is none.
-
-    `check` is the CRC-32 that `image` had when it was indexed; None where the index keeps none.
-    """
+    """One stored sample. `image` is the encoded file; `label` is -1 where there is none."""
 
     key: str
     image: memoryview
     label: int
-    check: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    descriptor: int
+    index: ShardIndex
+    labels: NDArray[np.int64]
 
 
 class ShardSet:
@@ -172,8 +198,9 @@ class ShardSet:
         self.classes = classes
         self.cache = cache
         self._reads = 0
+        self._fetched_again: set[int] = set()
         self.offsets = np.concatenate(([0], np.cumsum(shards.samples)))
-        self._open: OrderedDict[int, tuple[int, ShardIndex]] = OrderedDict()
+        self._open: OrderedDict[int, _Opened] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -186,9 +213,8 @@ class ShardSet:
 
     def close(self) -> None:
         """Close the shards that are open; reading opens them again."""
-        for descriptor, _ in self.__dict__.get("_open", {}).values():
-            os.close(descriptor)
-        self.__dict__.get("_open", {}).clear()
+        for shard in list(self.__dict__.get("_open", ())):
+            self._close(shard)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -202,17 +228,34 @@ class ShardSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over names, sizes, counts and known checksums; never over locations."""
+        """SHA-256 (hex) of what tells this set from others (`ShardTable.digest`)."""
         return self.shards.digest()
+
+    @property
+    def digest_note(self) -> str | None:
+        """What a run should say where `digest` does not stand for every byte; else None."""
+        if not (count := self.shards.without_checksum):
+            return None
+        how = "their size and what their server calls their version"
+        how = "their size and the time of their last change" if self.cache is None else how
+        return (
+            f"{count:,} of the {len(self.shards):,} shards have no checksum and are known by {how}"
+            " only: `simsiam-zoo index --checksums` takes them"
+        )
 
     def labels(self) -> NDArray[np.int64]:
         """All labels by dense id [n]; -1 where there is none."""
         with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
-            parts = list(pool.map(lambda i: self._index(i).labels, range(len(self.shards))))
+            parts = list(pool.map(self._labels, range(len(self.shards))))
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
+    def findings(self) -> list[Findings]:
+        """What the scans of the shards met beside samples, where they met anything."""
+        found = (self._index(number).findings for number in range(len(self.shards)))
+        return [one for one in found if one != Findings()]
+
     def locate(self, id: int) -> tuple[int, int]:
-        """The shard's place and the sample's place in it. Raises IndexError."""
+        """The shard's number and the sample's in it. Raises IndexError."""
         if not 0 <= id < len(self):
             raise IndexError(f"no sample {id} among {len(self)}")
         shard = int(self.offsets.searchsorted(id, "right")) - 1
@@ -221,7 +264,7 @@ class ShardSet:
     def name(self, id: int) -> str:
         """`shard: key`, as errors call a sample."""
         shard, i = self.locate(id)
-        return f"{self.shards[shard].where}: {self._opened(shard)[1].key(i)}"
+        return f"{self.shards[shard].where}: {self._opened(shard).index.key(i)}"
 
     def read(self, id: int) -> Sample:
         """One sample.
@@ -232,39 +275,62 @@ class ShardSet:
         shard, i = self.locate(id)
         self._reads += 1
         if self._reads % _READS_PER_SWEEP == 0:
-            self._let_go_of_removed()
-        descriptor, index = self._opened(shard)
+            self._close_removed()
+        try:
+            return self._read(id, shard, i)
+        except DataError:
+            remote = self.shards[shard].remote
+            if remote is None or self.cache is None or shard in self._fetched_again:
+                raise
+        self._fetched_again.add(shard)
+        # The copy in the cache may be damaged, where the shard itself is not.
+        self._close(shard)
+        self.cache.discard(remote)
+        return self._read(id, shard, i)
+
+    def _read(self, id: int, shard: int, i: int) -> Sample:
+        opened = self._opened(shard)
+        index = opened.index
         offset, size = int(index.offsets[i]), int(index.sizes[i])
         if size > MAX_IMAGE_BYTES:
             raise DataError(f"{self.name(id)}: an image of {size} bytes is refused")
         try:
-            content = os.pread(descriptor, TAR_BLOCK + size, offset)
+            content = os.pread(opened.descriptor, TAR_BLOCK + size, offset)
         except OSError as error:
             raise DataError(f"{self.name(id)} cannot be read: {error.strerror}") from None
-        header = content[:TAR_BLOCK]
+        header, image = content[:TAR_BLOCK], memoryview(content)[TAR_BLOCK:]
         found = len(content) == TAR_BLOCK + size and crc32(header) == index.checks[i]
         if not (found and is_member(header, size)):
             raise DataError(
                 f"{self.name(id)}: the tar changed at offset {offset} since it was indexed",
                 "Restore the shard, or start again: a changed shard is indexed anew.",
             )
-        check = int(index.image_checks[i]) if len(index.image_checks) else None
-        return Sample(index.key(i), memoryview(content)[TAR_BLOCK:], int(index.labels[i]), check)
+        if len(index.image_checks) and crc32(image) != index.image_checks[i]:
+            raise ImageError("its bytes are not the ones that were indexed (checksum)")
+        return Sample(index.key(i), image, int(opened.labels[i]))
 
-    def _opened(self, place: int) -> tuple[int, ShardIndex]:
-        opened = self._open.get(place)
+    def _opened(self, shard: int) -> _Opened:
+        opened = self._open.get(shard)
         if opened is not None:
-            self._open.move_to_end(place)
+            self._open.move_to_end(shard)
             return opened
-        self._let_go_of_removed()
-        index = self._index(place)
-        self._open[place] = opened = (self._descriptor(self.shards[place]), index)
+        self._close_removed()
+        index = self._index(shard)
+        labels = index.resolved_labels(self.classes)
+        self._open[shard] = opened = _Opened(self._descriptor(self.shards[shard]), index, labels)
         if len(self._open) > MAX_OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1][0])
+            self._close(next(iter(self._open)))
         return opened
 
-    def _index(self, place: int) -> ShardIndex:
-        shard = self.shards[place]
+    def _close(self, shard: int) -> None:
+        if (opened := self._open.pop(shard, None)) is not None:
+            os.close(opened.descriptor)
+
+    def _labels(self, number: int) -> NDArray[np.int64]:
+        return self._index(number).resolved_labels(self.classes)
+
+    def _index(self, number: int) -> ShardIndex:
+        shard = self.shards[number]
         if shard.remote is not None and self.cache is not None and not shard.index.is_file():
             os.close(self.cache.open(shard.remote))
         index = load_index(shard.index, shard.bytes)
@@ -283,20 +349,22 @@ class ShardSet:
         except OSError as error:
             raise DataError(f"{shard.where} cannot be opened: {error.strerror}") from None
 
-    def _let_go_of_removed(self) -> None:
+    def _close_removed(self) -> None:
         """Close what was removed from the cache: while it is open, its space is not free."""
-        if self.cache is None:
-            return
-        for place, (descriptor, _) in list(self._open.items()):
-            if not os.fstat(descriptor).st_nlink:
-                os.close(descriptor)
-                del self._open[place]
+        if self.cache is not None:
+            for shard, opened in list(self._open.items()):
+                if not os.fstat(opened.descriptor).st_nlink:
+                    self._close(shard)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset component gives: shards to train on, shards to test on, class names."""
+    """What a dataset component gives: shards to train on, shards to test on, class names.
+
+    `notes` are what a person should know before training: images that are not read, say.
+    """
 
     train: ShardSet
     test: ShardSet | None = None
     classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()

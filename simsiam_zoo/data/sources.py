@@ -3,55 +3,92 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-from simsiam_zoo.data.index import load_index, scan
-from simsiam_zoo.data.manifest import (
-    PACKING,
-    TIMM_INFO,
-    by_purpose,
-    index_path,
-    read_info,
-    read_manifest,
-)
+from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
+from simsiam_zoo.data.manifest import PACKING, ShardInfo, by_purpose, read_info, read_manifest
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
+from simsiam_zoo.data.scan import describe
 from simsiam_zoo.data.shards import Dataset, ShardRow, ShardSet, ShardTable
+from simsiam_zoo.data.stated import StatedFolder
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import atomic_write, cache_dir, expand_user
+from simsiam_zoo.runtime.folders import expand_user
+
+_AT_ONCE = 256  # shards that are looked at together
 
 
-def find_shards(source: str) -> tuple[list[Path], list[Path]]:
-    """The shards for training and for testing that `source` names, each sorted by name.
+class Located(NamedTuple):
+    """Paths of shards by what they are for, as strings: of 100,000 objects would take much memory.
 
-    A folder: its `train-*.tar`, and its `val-*.tar`, else `validation-*` or `test-*.tar`; a folder
-    without such names: all of its tars, for training. One tar, a glob or a brace pattern
-    (`train-{000000..000146}.tar`): those shards, for training.
+    `left` are those of a folder that are for neither.
+    """
+
+    train: list[str]
+    test: list[str]
+    left: list[str]
+
+    def notes(self) -> list[str]:
+        """What a person should know of shards that are not read."""
+        if not self.left:
+            return []
+        first = self.left[0]
+        return [
+            f"{len(self.left):,} shards of {os.path.dirname(first)} are for neither training nor"
+            f" testing and are not read; the first is {os.path.basename(first)}. To read them, name"
+            " them by a pattern"
+        ]
+
+
+def locate_shards(source: str) -> Located:
+    """The shards that `source` names, each list sorted by name.
+
+    A folder: its shards by their split, as its manifest or `_info.json` states it, or else by a
+    word in their names (`train-*.tar`, `set-validation-*.tar`); val is taken before validation and
+    test. Shards without such names are for training where no others are. One tar, a glob or a brace
+    pattern (`train-{000000..000146}.tar`): those shards, for training.
 
     Raises:
-        InputError: nothing is there, or the source is remote or a command.
+        InputError: nothing is there, it is not clear what a shard is for, or the source is remote
+            or a command.
     """
-    train, test = locate_shards(source)
-    return [Path(one) for one in train], [Path(one) for one in test]
-
-
-def locate_shards(source: str) -> tuple[list[str], list[str]]:
-    """`find_shards`, as strings: of a hundred thousand paths the objects take much memory."""
     path = _local(source)
-    test: list[str] = []
-    if path.is_dir():
-        train, test = _in_folder(path)
-    elif path.is_file():
-        train = [str(path)]
+    if os.path.isdir(path):
+        tars = _tars(path)
+        stated = {info.name: split for split, info in _stated_splits(path)}
+        located = Located(
+            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, stated))
+        )
+        if not located.train:
+            raise InputError(f"{path} holds no shards to train on, only {tars[0]} and its like")
     else:
-        train = _matching(source, path)
-    for folder in {os.path.dirname(shard) for shard in train + test}:
+        found = [str(path)] if os.path.isfile(path) else _matching(source, path)
+        located = Located(found, [], [])
+    for folder in {os.path.dirname(shard) for shard in located.train + located.test}:
         _refuse_unfinished(Path(folder))
-    return train, test
+    return located
+
+
+def all_shards(source: str) -> list[Path]:
+    """Every shard that `source` names, whatever it is for. Raises as `locate_shards` does."""
+    path = _local(source)
+    if not os.path.isdir(path):
+        return [Path(shard) for shard in locate_shards(source).train]
+    _refuse_unfinished(path)
+    return [path / name for name in _tars(path)]
+
+
+def _stated_splits(folder: Path) -> Iterable[tuple[str, ShardInfo]]:
+    """Each shard's split, where a file in the folder states it; the manifest before _info.json."""
+    if splits := read_manifest(folder):
+        return [(name, shard) for name, split in splits.items() for shard in split.shards]
+    counted = read_info(folder).values()
+    return [(one.split, ShardInfo(one.name, one.samples, 0, None)) for one in counted if one.split]
 
 
 def _local(source: str) -> Path:
@@ -71,15 +108,22 @@ def _refuse_unfinished(folder: Path) -> None:
         )
 
 
-def _in_folder(folder: Path) -> tuple[list[str], list[str]]:
-    with os.scandir(folder) as entries:
-        tars = sorted(e.name for e in entries if e.name.endswith(".tar") and e.is_file())
+def _tars(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            tars = sorted(
+                e.name
+                for e in entries
+                if e.name.endswith(".tar") and not e.name.startswith(".") and e.is_file()
+            )
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if not tars:
         raise InputError(
-            f"{folder} holds no shards: looked for train-*.tar and val-*.tar, then for *.tar"
+            f"{folder} holds no shards: looked for train-*.tar and val-*.tar, then for *.tar",
+            "`simsiam-zoo pack` makes shards of pictures.",
         )
-    train, test = by_purpose(tars, str)
-    return [os.path.join(folder, one) for one in train], [os.path.join(folder, one) for one in test]
+    return tars
 
 
 def _matching(source: str, path: Path) -> list[str]:
@@ -105,7 +149,7 @@ _AT_ONCE = 256  # shards that are looked at together
 
 
 def open_shards(source: str, test: str = "") -> Dataset:
-    """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `sources`).
+    """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `locate_shards`).
 
     Of remote shards nothing is read yet but what is stated beside them.
 
@@ -117,21 +161,67 @@ def open_shards(source: str, test: str = "") -> Dataset:
         InputError: there is nothing to read, or its counts are not known.
         DataError: a shard is damaged, or what is remote cannot be had.
     """
-    for_training, for_test = _open(source)
+    met = _Met()
+    for_training, for_test = _open(source, met)
     if test:
-        train_of_test, test_of_test = _open(test)
+        train_of_test, test_of_test = _open(test, met)
         for_test = test_of_test or train_of_test
-    return Dataset(for_training, for_test, for_training.classes)
+    met.name_classes([for_training, *([for_test] if for_test else [])])
+    return Dataset(for_training, for_test, for_training.classes, tuple(met.notes()))
 
 
-def _open(source: str) -> tuple[ShardSet, ShardSet | None]:
+class _Met:
+    """What was met in shards that were opened: class names, what is passed over or not read."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.findings: list[Findings] = []
+        self.said: list[str] = []
+        self.numbered = self.named = 0
+
+    def add(self, index: ShardIndex) -> None:
+        """Take note of a shard's index."""
+        self.names.update(index.names)
+        self.numbered += int((index.labels >= 0).sum())
+        self.named += int((index.labels < UNLABELLED).sum())
+        if index.findings != Findings():
+            self.findings.append(index.findings)
+
+    def name_classes(self, sets: list[ShardSet]) -> None:
+        """Number the classes that labels name, in their names' order, the same in all sets."""
+        if not self.names or all(one.classes for one in sets):
+            return
+        first = min(self.names)
+        if self.numbered:
+            self.said.append(
+                f"{self.named:,} labels are names (one is {first!r}) and {self.numbered:,} numbers:"
+                " images whose label is a name count as unlabelled"
+            )
+        elif len(self.names) > max(100, self.named // 2):
+            self.said.append(
+                f"the {self.named:,} labels are {len(self.names):,} different texts (one is"
+                f" {first!r}): they are not taken as classes, and the images count as unlabelled"
+            )
+        else:
+            for one in sets:
+                one.classes = one.classes or tuple(sorted(self.names))
+
+    def notes(self) -> list[str]:
+        """What a person should know, a line each."""
+        return describe(self.findings) + self.said
+
+
+def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
     if is_remote(source):
-        train, test = find_remote(source)
+        train, test, notes = find_remote(source)
+        met.said += notes
         return _remote_set(train, source), _remote_set(test, source) if test else None
-    train_paths, test_paths = locate_shards(source)
-    if os.path.isdir(folder := os.path.expanduser(source)):
-        _refuse_missing(Path(folder))
-    return _shard_set(train_paths, source), _shard_set(test_paths, source) if test_paths else None
+    located = locate_shards(source)
+    met.said += located.notes()
+    if os.path.isdir(folder := expand_user(source)):
+        _refuse_missing(folder)
+    sets = [_shard_set(paths, source, met) for paths in located[:2] if paths]
+    return sets[0], sets[1] if len(sets) > 1 else None
 
 
 def _refuse_missing(folder: Path) -> None:
@@ -147,7 +237,8 @@ def _refuse_missing(folder: Path) -> None:
         raise DataError(
             f"{folder} lacks {len(missing):,} of the {len(stated):,} shards that its manifest"
             f" states; the first is {missing[0]}",
-            "Copy them again; or, to do without them, name those that are there by a pattern.",
+            "Copy them again; or, to do without them, name those that are there by a pattern, or"
+            " count anew: `simsiam-zoo index`.",
         )
 
 
@@ -155,89 +246,25 @@ def _remote_set(split: RemoteSplit, source: str) -> ShardSet:
     if not sum(shard.samples for shard in split.shards):
         raise InputError(f"{redacted(source)} holds no images, as is stated there")
     cache = ShardCache()
-    rows = (ShardRow(s.url, s.samples, s.bytes, s.sha256) for s in split.shards)
+    rows = (ShardRow(s.url, s.samples, s.bytes, s.sha256, s.version) for s in split.shards)
     return ShardSet(ShardTable(rows, cache), split.classes, cache)
 
 
-def _shard_set(paths: list[str], source: str) -> ShardSet:
-    folders = {folder: _Stated(Path(folder)) for folder in {os.path.dirname(p) for p in paths}}
-    with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
-        parts = (paths[at : at + _AT_ONCE] for at in range(0, len(paths), _AT_ONCE))
-        table = ShardTable(
-            row
-            for part in parts
-            for row in pool.map(lambda p: folders[os.path.dirname(p)].row(p), part)
-        )
+def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
+    folders = {folder: StatedFolder(Path(folder)) for folder in {os.path.dirname(p) for p in paths}}
+
+    def rows() -> Iterable[ShardRow]:
+        with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
+            for at in range(0, len(paths), _AT_ONCE):
+                part = paths[at : at + _AT_ONCE]
+                for row, index in pool.map(lambda p: folders[os.path.dirname(p)].row(p), part):
+                    if index is not None:
+                        met.add(index)
+                    yield row
+
+    table = ShardTable(rows())
     if not table.samples.any():
-        raise InputError(f"{source} holds no images: looked for members .jpg, .jpeg, .png, .webp")
+        noted = "".join(f"; {line}" for line in describe(met.findings))
+        raise InputError(f"{source} holds no images: looked for JPEG, PNG and WebP{noted}")
     classes = {folders[os.path.dirname(path)].classes(path) for path in paths}
     return ShardSet(table, classes.pop() if len(classes) == 1 else None)
-
-
-class _Stated:
-    """What a folder's files state of its shards."""
-
-    def __init__(self, folder: Path) -> None:
-        self._splits = tuple((read_manifest(folder) or {}).values())
-        self._split_of = {
-            shard.name: (split, place)
-            for split, of in enumerate(self._splits)
-            for place, shard in enumerate(of.shards)
-        }
-        self._info = folder / TIMM_INFO
-        self._counts = {} if self._splits else read_info(folder) or {}
-
-    def classes(self, path: str) -> tuple[str, ...] | None:
-        """Of the split that the shard is in, where they are named."""
-        split, _ = self._split_of.get(os.path.basename(path), (None, 0))
-        return None if split is None else self._splits[split].classes
-
-    def row(self, path: str) -> ShardRow:
-        """What is known of the shard: from the manifest, or by scanning it once."""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
-        name = os.path.basename(path)
-        if name not in self._split_of:
-            index, samples = _cached_index(Path(path), status)
-            if self._counts.get(name, samples) != samples:
-                raise DataError(
-                    f"{path} holds {samples} samples, and {self._info} states {self._counts[name]}",
-                    "Copy the shard again; or, if it is right, count anew: `simsiam-zoo index`.",
-                )
-            return ShardRow(path, samples, status.st_size, None, index)
-        split, place = self._split_of[name]
-        stated = self._splits[split].shards[place]
-        if status.st_size != stated.bytes:
-            raise DataError(
-                f"{path} has {status.st_size} bytes, its manifest states {stated.bytes}",
-                "Copy or pack the shard again.",
-            )
-        beside = index_path(Path(path)).is_file()  # it may have been copied without it
-        index = "" if beside else _cached_index(Path(path), status)[0]
-        return ShardRow(path, stated.samples, stated.bytes, stated.sha256, index)
-
-
-def _cached_index(path: Path, status: os.stat_result) -> tuple[str, int]:
-    """The index of a shard in the user's cache (the shard's folder may be read-only), its length.
-
-    It is found by the shard's path, size and time: a shard that changed is indexed anew.
-    """
-    identity = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
-    name = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32] + ".npz"
-    cached = cache_dir() / "indexes" / name
-    try:
-        return name, len(load_index(cached, status.st_size))
-    except DataError:  # missing, damaged or of another version
-        index = scan(path)
-    try:
-        cached.parent.mkdir(exist_ok=True)
-        with atomic_write(cached) as file:
-            index.save(file)
-    except OSError as error:
-        raise InputError(
-            f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
-        ) from None
-    return name, len(index)

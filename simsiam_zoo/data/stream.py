@@ -1,8 +1,9 @@
 """Shards that nobody has counted: drawn at random, again and again, without an index.
 
-Each is read from front to back. Samples are put together by webdataset's own pipeline, of which
+Each is read from front to back. The members come through webdataset's own pipeline, of which
 only the parts are used that open nothing and decode nothing: its URL openers run shells, and its
-decoders unpickle. What flows into it has been checked member by member (`tar.CheckedTar`).
+decoders unpickle. What flows into it has been checked member by member (`tar.CheckedTar`). Which
+members make a sample is decided as where shards are read by an index (`scan.samples_of`).
 """
 
 from __future__ import annotations
@@ -10,24 +11,34 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simsiam_zoo.data.index import UNLABELLED
+from simsiam_zoo.data.index import UNLABELLED, Findings, printable
 from simsiam_zoo.data.order import SampleOrder, derive_key, keyed_hash
 from simsiam_zoo.data.remote.transfer import RemoteFile
 from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
+from simsiam_zoo.data.scan import (
+    FoundSample,
+    describe,
+    is_litter,
+    key_of,
+    looks_like_image,
+    samples_of,
+)
 from simsiam_zoo.data.shards import Sample, ShardSet, ShardTable
 from simsiam_zoo.data.sources import locate_shards
-from simsiam_zoo.data.tar import CheckedTar
+from simsiam_zoo.data.tar import MAX_MEMBER_BYTES, CheckedTar
 from simsiam_zoo.errors import DataError, InputError
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+_HELD = 256
+"""Members of one key that are held until its samples are told apart; more begin a new one."""
 
 
 class StreamedSample(NamedTuple):
@@ -37,28 +48,57 @@ class StreamedSample(NamedTuple):
     image: bytes
 
 
-def read_stream(source: str) -> Iterator[StreamedSample]:
+def read_stream(source: str, findings: Findings | None = None) -> Iterator[StreamedSample]:
     """The samples of one shard that have an image, from its front to its end.
+
+    Args:
+        source: a path or an allowed URL.
+        findings: told what is passed over.
 
     Raises:
         DataError: it cannot be had or is damaged.
         InputError: it is compressed.
     """
-    from webdataset.tariterators import group_by_keys, tar_file_expander
+    from webdataset.tariterators import tar_file_expander
 
-    shown = shown_source(source)
+    shown, findings = shown_source(source), findings or Findings()
     with closing(_open(source)) as raw:
         # One pipeline per shard: no sample can mix members of two.
         tar = CheckedTar(raw, shown)
         try:
-            for sample in group_by_keys(tar_file_expander([{"url": shown, "stream": tar}])):
-                image = next((sample[form] for form in _IMAGES if form in sample), None)
-                if image is not None:
-                    key = ascii(sample["__key__"])[1:-1]
-                    yield StreamedSample(f"{shown}: {key}", image)
+            for sample in _samples(tar_file_expander([{"url": shown, "stream": tar}]), findings):
+                yield StreamedSample(f"{shown}: {printable(sample.key)}", sample.image)
         except (tarfile.TarError, ValueError) as error:
             words = str(error.args[0]) if error.args else type(error).__name__
             raise DataError(f"{shown} is damaged: {ascii(words[:200])[1:-1]}") from None
+
+
+def _samples(
+    files: Iterable[Mapping[str, Any]], findings: Findings
+) -> Iterator[FoundSample[bytes]]:
+    """The samples of members that come one after the other, by the rules of `scan.samples_of`."""
+    key, parts, held = b"", dict[bytes, bytes](), 0
+
+    def made() -> Iterator[FoundSample[bytes]]:
+        samples = samples_of(key, list(parts.items()), lambda content: content, findings.pass_over)
+        findings.without_image += bool(parts) and not samples
+        yield from samples
+
+    for file in filter(None, files):  # an empty one marks the archive's end
+        name, content = file["fname"].encode("utf-8", "surrogateescape"), file["data"]
+        if is_litter(name):
+            continue
+        if (pair := key_of(name)) is None:
+            if looks_like_image(content):
+                findings.pass_over(printable(name))
+            continue
+        if pair[0] != key or len(parts) >= _HELD or held > MAX_MEMBER_BYTES:
+            yield from made()
+            key, parts, held = pair[0], {}, 0
+        if pair[1] in parts:
+            raise ValueError(f"{printable(name)}: duplicate file name in tar file")
+        parts[pair[1]], held = content, held + len(content)
+    yield from made()
 
 
 def _open(source: str) -> BinaryIO:
@@ -177,13 +217,18 @@ def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample
 
 
 def _unshuffled(sources: Sequence[str], key: int) -> Iterator[StreamedSample]:
-    in_vain = 0
+    in_vain, told = 0, False
     for number in itertools.count():
         source = sources[_draw(key, number, len(sources))]
         found = False
-        for sample in read_stream(source):
+        findings = Findings()
+        for sample in read_stream(source, findings):
             found = True
             yield sample
+        if not told and (lines := describe([findings])):
+            told = True
+            text = "".join(f"warning: {shown_source(source)}: {line}\n" for line in lines)
+            print(text, end="", file=sys.stderr)
         in_vain = 0 if found else in_vain + 1
         if in_vain > 8 + 2 * len(sources):
             raise DataError(f"no shard holds images; the last one was {shown_source(source)}")

@@ -18,6 +18,9 @@ from simsiam_zoo.errors import DataError, InputError
 TAR_BLOCK = 512
 MAX_EXTENSION = 1 << 16  # bytes of one extended header: names, never contents
 MAX_NAME = 1 << 12  # bytes; no file system has longer paths
+MAX_PADDING = 10240 + 2 * TAR_BLOCK
+"""Zeros behind a tar's last member: two blocks, and what fills a record of 20 blocks."""
+_PIECE = 1 << 20
 
 _REGULAR = (b"0", b"\0", b"7")
 _EXTENSIONS = (b"x", b"g", b"L")
@@ -40,7 +43,7 @@ class Member(NamedTuple):
 
 
 def members(descriptor: int, where: str) -> Iterator[Member]:
-    """The regular members of an open tar, in their order.
+    """The regular members of an open tar, and of tars that follow it in one file, in their order.
 
     Args:
         descriptor: an open file descriptor.
@@ -57,9 +60,12 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
     while True:
         header = os.pread(descriptor, TAR_BLOCK, at)
         if len(header) < TAR_BLOCK:
-            raise DataError(f"{where} is cut off at offset {at}: the archive has no end")
+            raise DataError(_without_end(where, at, header))
         if header.count(0) == TAR_BLOCK:
-            return
+            if (follows := _end_of_zeros(descriptor, at, where)) is None:
+                return
+            at = follows
+            continue
         try:
             kind, size = check_header(header)
             content = at + TAR_BLOCK
@@ -79,24 +85,57 @@ def members(descriptor: int, where: str) -> Iterator[Member]:
             else:
                 long_name = None
         except ValueError as error:
-            raise DataError(f"{where}: the member at offset {at} is refused: {error}") from None
+            raise DataError(_refusal(where, at, header, error)) from None
         at = content + -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
+def _end_of_zeros(descriptor: int, begin: int, where: str) -> int | None:
+    """Where another archive begins after the zeros at `begin`; None if nothing follows them.
+
+    Raises:
+        DataError: there are too many zeros: members are missing.
+    """
+    at = begin
+    while piece := os.pread(descriptor, _PIECE, at):
+        zeros = len(piece) - len(piece.lstrip(b"\0"))
+        at += zeros
+        check_padding(at - begin, begin, where)
+        if zeros < len(piece):
+            return at // TAR_BLOCK * TAR_BLOCK
+    return None
+
+
+def check_padding(zeros: int, begin: int, where: str) -> None:
+    """Refuse more zeros than end an archive: what should be there was never written.
+
+    Raises:
+        DataError: naming the offset where they begin.
+    """
+    if zeros > MAX_PADDING:
+        raise DataError(
+            f"{where} has only zeros for {zeros:,} bytes and more at offset {begin}: members are"
+            " missing there",
+            "Copy it again: a download that was not finished looks so. If a tar was written with"
+            " a larger blocking factor, write it with the usual one (tar -b 20).",
+        )
+
+
+def _without_end(where: str, at: int, header: bytes) -> str:
+    if not at and b"ustar" not in header:
+        return f"{where} is no tar archive"
+    return f"{where} is cut off at offset {at}: the archive has no end"
+
+
+def _refusal(where: str, at: int, header: bytes, error: ValueError) -> str:
+    if not at and header[257:262] != b"ustar":
+        return f"{where} is no tar archive, or its first member is refused: {error}"
+    return f"{where}: the member at offset {at} is refused: {error}"
 
 
 def is_member(header: bytes, size: int) -> bool:
     """Whether a block is the header of a regular member of that size: as an index says it is."""
     stated = _OCTAL.match(header[124:136])
     return header[156:157] in _REGULAR and stated is not None and int(stated[1], 8) == size
-
-
-def split_name(name: bytes) -> tuple[bytes, bytes] | None:
-    """`a/b.left.JPG` → (`a/b`, `left.jpg`), webdataset's rule; None where there is no key.
-
-    The key ends at the first dot of the last part of the name.
-    """
-    folder, slash, base = name.rpartition(b"/")
-    stem, dot, extension = base.partition(b".")
-    return (folder + slash + stem, extension.lower()) if stem and dot else None
 
 
 def check_header(header: bytes) -> tuple[bytes, int]:
@@ -206,13 +245,16 @@ class CheckedTar(io.RawIOBase):
             self._ready += block
             return
         at, header = self._at, self._exactly(TAR_BLOCK)
-        self._ready += header
         if not at:
             refuse_compressed(header[:6], self._where)
         if header.count(0) == TAR_BLOCK:
-            self._ready += bytes(TAR_BLOCK)
-            self._ended = True
-            return
+            header = self._after_zeros()
+            if not header:
+                self._ready += bytes(2 * TAR_BLOCK)
+                self._ended = True
+                return
+            at = self._at - TAR_BLOCK
+        self._ready += header
         try:
             size, extends = _strictly(header)
             padded = -(-size // TAR_BLOCK) * TAR_BLOCK
@@ -223,17 +265,29 @@ class CheckedTar(io.RawIOBase):
             check_extension(header[156:157], content[:size])
             self._ready += content
         except ValueError as error:
-            where = f"{self._where}: the member at offset {at}"
-            raise DataError(f"{where} is refused: {error}") from None
+            raise DataError(_refusal(self._where, at, header, error)) from None
+
+    def _after_zeros(self) -> bytes:
+        """The header that follows zeros, of an archive behind this one; empty at the file's end."""
+        begin = self._at - TAR_BLOCK
+        while block := self._up_to(TAR_BLOCK):
+            if any(block):
+                return block + self._exactly(TAR_BLOCK - len(block))
+            check_padding(self._at - begin, begin, self._where)
+        return b""
 
     def _exactly(self, size: int) -> bytes:
+        content = self._up_to(size)
+        if len(content) < size:
+            raise DataError(_without_end(self._where, self._at - len(content), content))
+        return content
+
+    def _up_to(self, size: int) -> bytes:
+        """`size` bytes, or fewer at the end of the file."""
         parts = bytearray()
-        while len(parts) < size:
-            block = self._raw.read(size - len(parts))
-            if not block:
-                raise DataError(f"{self._where} is cut off: the archive has no end")
+        while len(parts) < size and (block := self._raw.read(size - len(parts))):
             parts += block
-        self._at += size
+        self._at += len(parts)
         return bytes(parts)
 
 

@@ -23,8 +23,8 @@ COMPUTES: Mapping[str, str] = {
     "evaluation": "*",
     "model": "*",
     "components": "augmentations datasets",
-    "data": "batches decode image index indexing loader manifest order shards slots sources stream"
-    " tar",
+    "data": "batches decode image index indexing loader manifest order scan shards slots sources"
+    " stated stream tar",
     "runtime": "convolutions device distributed lars optim",
     "training": "collapse conclude lookahead measuring meter prefetch run saving setup start train",
 }

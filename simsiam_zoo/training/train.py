@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from simsiam_zoo.data.inspection import order_warning
+from simsiam_zoo.data.inspection import data_notes, order_warning
 from simsiam_zoo.data.stream import STREAM_NOTE
 from simsiam_zoo.errors import DivergedError, StoppedError
 from simsiam_zoo.metrics import Latest
@@ -102,8 +102,8 @@ def train(
         if recipe.training.init:
             kept_in = None if before is None else out
             setup = distributed.together(lambda: with_start(setup, start, kept_in))
-        if recipe.data.stream:
-            progress.say(STREAM_NOTE)
+        for note in [STREAM_NOTE] if recipe.data.stream else data_notes(setup.dataset):
+            progress.say(f"note: {note}")
         if recipe.training.compile:
             progress.say(COMPILED)
         if before is not None:

@@ -31,7 +31,10 @@ DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.
 
 
 def occupied(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.iterdir() if f.suffix in (".tar", ".part"))
+    """Bytes of shards there; 0 where files came or went meanwhile: no moment had that sum."""
+    before = sorted(folder.iterdir())
+    size = sum(f.stat().st_size for f in before if f.suffix in (".tar", ".part"))
+    return size if sorted(folder.iterdir()) == before else 0
 
 
 def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(

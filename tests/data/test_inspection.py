@@ -50,7 +50,8 @@ def test_a_bit_that_changed_since_is_found_where_decoding_finds_nothing(tmp_path
     content[content.index(b"\xff\xda") + 100] ^= 1  # it still decodes, to other pixels
     path.write_bytes(content)
     found = inspect_shards(open_shards(str(path)).train, None, jobs=1)
-    assert [entry["sample"] for entry in found["damaged"]] == [f"{path}: 000"]
+    assert [entry["sample"] for entry in found["damaged"]] == [f"{path}: 000", str(path)]
+    assert "sha256 differs" in found["damaged"][1]["problem"]
     assert "checksum" in found["damaged"][0]["problem"]
 
 

@@ -13,7 +13,7 @@ import webdataset
 from made_images import encode, random_png
 from PIL import Image
 
-from simsiam_zoo.data import sources as sources_module
+from simsiam_zoo.data import stated as stated_module
 from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet
@@ -148,10 +148,10 @@ def test_tars_of_every_format_are_read_as_tarfile_reads_them(tmp_path, form):
 def test_keys_and_extensions_split_as_webdataset_splits_them():
     from webdataset.tariterators import base_plus_ext
 
-    from simsiam_zoo.data.tar import split_name
+    from simsiam_zoo.data.scan import key_of
 
     for name in ("a.jpg", "a/b.left.JPG", "a.b/c.d.e", "a.b/c", "./a.png", "a", "x/y z.png"):
-        ours, theirs = split_name(name.encode()), base_plus_ext(name)
+        ours, theirs = key_of(name.encode()), base_plus_ext(name)
         assert ours == (
             None if theirs[0] is None else (theirs[0].encode(), theirs[1].lower().encode())
         )
@@ -163,8 +163,8 @@ def test_a_foreign_shard_is_scanned_once_and_again_when_it_changed(
     path = write_tar(tmp_path / "data" / "a.tar", {"0.png": random_png(0)})
     path.parent.chmod(0o555)  # the source may be read-only: nothing is written beside it
     scans = []
-    scan = sources_module.scan
-    monkeypatch.setattr(sources_module, "scan", lambda path: scans.append(path) or scan(path))
+    scan = stated_module.scan
+    monkeypatch.setattr(stated_module, "scan", lambda path: scans.append(path) or scan(path))
 
     assert len(open_shards(str(path)).train) == len(open_shards(str(path)).train) == 1
     assert scans == [path]
@@ -198,9 +198,50 @@ def test_the_digest_tells_content_from_location(packed, tmp_path, write_tar):
     assert open_shards(str(packed)).train.digest == digest
     first_two = open_shards(f"{packed}/train-{{000000,000001}}.tar").train
     assert first_two.digest != digest
-    one = write_tar(tmp_path / "one" / "a.tar", {"0.png": random_png(0)})
-    two = write_tar(tmp_path / "two" / "a.tar", {"0.png": random_png(0)})
-    assert open_shards(str(one)).train.digest == open_shards(str(two)).train.digest
+
+
+def test_a_digest_without_checksums_changes_when_bytes_may_have(tmp_path, write_tar):
+    """Tars are padded: a shard of other images, or of other labels, may well have its size."""
+    path = write_tar(tmp_path / "one" / "a.tar", {"0.png": random_png(0), "0.cls": b"1"})
+    os.utime(path, ns=(0, 1_000_000_001))
+    shards = open_shards(str(path)).train
+    assert "by their size and the time of their last change only" in (shards.digest_note or "")
+    assert open_shards(str(path)).train.digest == shards.digest
+    size = path.stat().st_size
+    write_tar(path, {"0.png": random_png(0), "0.cls": b"2"})
+    os.utime(path, ns=(0, 1_000_000_002))
+    assert path.stat().st_size == size
+    changed = open_shards(str(path)).train
+    assert changed.labels().tolist() == [2]
+    assert changed.digest != shards.digest
+    index_folder([path], checksums=True)  # a checksum stands for the bytes, wherever they lie
+    stated = open_shards(str(path)).train
+    assert stated.digest_note is None
+    moved = path.parent.rename(tmp_path / "two") / "a.tar"
+    os.utime(moved)
+    assert open_shards(str(moved)).train.digest == stated.digest
+
+
+def test_an_index_beside_a_shard_that_changed_is_not_believed(tmp_path, write_tar):
+    path = write_tar(tmp_path / "train-0.tar", {"0.png": random_png(0), "0.cls": b"1"})
+    index_folder([path])
+    write_tar(path, {"0.png": random_png(0), "0.cls": b"2"})
+    os.utime(path, ns=(0, 5))
+    assert open_shards(str(tmp_path)).train.labels().tolist() == [2]
+    write_tar(path, {"0.png": random_png(0), "1.png": random_png(0)})
+    with pytest.raises(DataError, match="holds 2 samples, and its manifest states 1"):
+        open_shards(str(tmp_path))
+
+
+def test_a_stated_checksum_is_compared_where_the_index_is_missing(packed):
+    index_path = packed / "train-000000.index.npz"
+    index_path.unlink()
+    path = packed / "train-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train-000000\.tar is not the shard .* sha256 differs"):
+        open_shards(str(packed))
 
 
 def test_few_files_are_open_however_many_shards(tmp_path, write_tar):

@@ -18,6 +18,7 @@ from served import Handler, serve
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.image import ViewParams
+from simsiam_zoo.data.index import Findings
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.remote import transfer
@@ -231,9 +232,9 @@ def test_the_buffer_is_bounded_in_bytes(packed: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stream, "SHUFFLED_BYTES", 3 * size)
     read = 0
 
-    def counting(source: str):
+    def counting(source: str, findings: Findings):
         nonlocal read
-        for sample in read_stream(source):
+        for sample in read_stream(source, findings):
             read += 1
             yield sample
 

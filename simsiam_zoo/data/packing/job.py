@@ -35,11 +35,11 @@ from simsiam_zoo.data.packing.originals import Original
 from simsiam_zoo.data.packing.writer import (
     JPEG_QUALITY,
     PackedSample,
-    sha256,
     stored_form,
     write_shard,
 )
 from simsiam_zoo.data.processes import run_tasks
+from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Mapping
@@ -12,8 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from simsiam_zoo.data.decode import Pixels, decode_any
-from simsiam_zoo.data.index import UNLABELLED, scan
+from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, write_manifest
+from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.runtime.folders import atomic_write
 
 JPEG_QUALITY = 95
@@ -89,12 +90,6 @@ def pack_dataset(
         for name, samples in splits.items()
     }
     write_manifest(folder, infos)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_shard(path: Path, samples: Iterable[PackedSample]) -> ShardInfo:

@@ -157,11 +157,14 @@ class _Ahead:
         self._held: dict[int, int] = {}  # shard → descriptor
         self._busy: set[int] = set()
         self._failed: set[int] = set()
+        self._error: BaseException | None = None
         for work in (self._plan, *[self._fetch] * CONNECTIONS):
             threading.Thread(target=work, daemon=True).start()
 
     def at(self, number: int) -> None:
         with self._changed:
+            if self._error is not None:
+                raise RuntimeError("what plans the fetching of shards failed") from self._error
             self._number = number
             self._changed.notify_all()
 
@@ -179,7 +182,11 @@ class _Ahead:
                 if self._closed.is_set():
                     return
                 number, self._number = self._number, None
-            wanted = self._fitting(self._needs(number or 0))
+            try:
+                wanted = self._fitting(self._needs(number or 0))
+            except BaseException as error:  # else the run would go on, slowly, and nobody knew why
+                self._error = error
+                raise
             with self._changed:
                 if self._closed.is_set():
                     return

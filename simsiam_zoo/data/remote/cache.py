@@ -24,9 +24,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from simsiam_zoo.data.index import scan
 from simsiam_zoo.data.remote.transfer import download, etag_path
 from simsiam_zoo.data.remote.urls import redacted
+from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
@@ -41,13 +41,14 @@ _NAME = re.compile(r"[0-9a-f]{32}-(\d{1,19})\.(tar|part)\Z")
 class RemoteShard:
     """A shard that lies elsewhere, and what is known of it from its manifest.
 
-    `sha256` is None where only `_info.json` tells the counts.
+    `sha256` is None where nobody states it; `version` is then what its server calls its version.
     """
 
     url: str
     bytes: int
     samples: int
     sha256: str | None
+    version: str = ""
 
     @property
     def name(self) -> str:
@@ -57,7 +58,7 @@ class RemoteShard:
     @property
     def key(self) -> str:
         """What its files in the cache are called: shards of equal names elsewhere do not clash."""
-        identity = f"{self.url}\0{self.sha256 or '-'}"
+        identity = f"{self.url}\0{self.sha256 or self.version or '-'}"
         return f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}-{self.bytes}"
 
 
@@ -114,6 +115,11 @@ class ShardCache:
                 return descriptor
             os.close(descriptor)  # removed just before
 
+    def discard(self, shard: RemoteShard) -> None:
+        """Remove the shard and its index: what is there is damaged. Readers keep what is open."""
+        for path in (self.path(shard), self.index(shard)):
+            path.unlink(missing_ok=True)
+
     def _fetch(self, shard: RemoteShard) -> None:
         path = self.path(shard)
         part = path.with_suffix(".part")
@@ -124,7 +130,7 @@ class ShardCache:
                     return
                 with self._refused(part):
                     self._reserve(shard, part)
-                    download(shard.url, part, shard.bytes, shard.sha256)
+                    download(shard.url, part, shard.bytes, shard.sha256, shard.version)
                     self._make_index(shard, part)
                     os.replace(part, path)
         except OSError as error:
@@ -146,7 +152,7 @@ class ShardCache:
     def _make_index(self, shard: RemoteShard, file: Path) -> None:
         shown = redacted(shard.url)
         try:
-            index = scan(file)
+            index = scan(file, checksums=True)  # it was just written, and is in memory still
         except (DataError, InputError) as error:
             raise _Refused(error.what.replace(str(file), shown), error.hint) from None
         if len(index) != shard.samples:

@@ -6,29 +6,24 @@ Reading exactly needs every shard's count before the first step, so it is taken 
 
 from __future__ import annotations
 
-import json
-import re
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from simsiam_zoo.data.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     TIMM_INFO,
     by_purpose,
-    read_manifest,
+    parse_info,
+    parse_manifest,
 )
 from simsiam_zoo.data.remote.cache import RemoteShard
-from simsiam_zoo.data.remote.transfer import read_small, size_of
+from simsiam_zoo.data.remote.transfer import ask_for, read_small
 from simsiam_zoo.data.remote.urls import check_url, expand, redacted
 from simsiam_zoo.errors import DataError, InputError
-
-_TAR = re.compile(r"[\w][\w.+-]*\.tar\Z")
-_MOST_SAMPLES = 1 << 40
 
 Classes = tuple[str, ...] | None
 
@@ -41,8 +36,7 @@ class RemoteSplit:
     classes: Classes = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Stated:
+class _Stated(NamedTuple):
     """What is stated of one shard; `bytes` is None where nothing but its count is."""
 
     name: str
@@ -50,15 +44,18 @@ class _Stated:
     bytes: int | None
     sha256: str | None
     classes: Classes
+    split: str
 
 
-def find_remote(source: str) -> tuple[RemoteSplit, RemoteSplit | None]:
-    """The shards for training and for testing that a URL names, as `sources.find_shards` does.
+def find_remote(source: str) -> tuple[RemoteSplit, RemoteSplit | None, list[str]]:
+    """The shards for training and for testing that a URL names, and notes of those left out.
 
-    A folder's URL: those that its manifest names. One tar or a brace pattern: those, for training.
+    A folder's URL: those that its manifest names, as `sources.locate_shards` tells them apart. One
+    tar or a brace pattern: those, for training.
 
     Raises:
-        InputError: the URL is refused, or no count is stated of a shard.
+        InputError: the URL is refused, no count is stated of a shard, or it is not clear what one
+            is for.
         DataError: what is stated cannot be had or is damaged.
     """
     url = check_url(source.strip())
@@ -69,18 +66,22 @@ def find_remote(source: str) -> tuple[RemoteSplit, RemoteSplit | None]:
         stated = _read_folder(folder)
         if not stated:
             raise _uncounted(f"{redacted(folder)}/")
-        train, test = by_purpose([stated[name] for name in sorted(stated)], lambda one: one.name)
-        return _split(train, folder), (_split(test, folder) if test else None)
+        splits = {one.name: one.split for one in stated.values() if one.split}
+        shards = [stated[name] for name in sorted(stated)]
+        train, test, left = by_purpose(shards, lambda one: one.name, splits)
+        more = f"{len(left):,} shards of {redacted(folder)} are for neither training nor testing"
+        notes = [f"{more} and are not read; the first is {left[0].name}"] if left else []
+        return _split(train, folder), (_split(test, folder) if test else None), notes
     urls = expand(url)
     folders = {one.rpartition("/")[0] for one in urls}
     known = {folder: _read_folder(folder) for folder in sorted(folders)}
     pairs = []
     for one in urls:
         folder, _, name = one.rpartition("/")
-        if name not in known[folder]:
+        if unquote(name) not in known[folder]:
             raise _uncounted(redacted(one))
-        pairs.append((one, known[folder][name]))
-    return _sized(pairs), None
+        pairs.append((one, known[folder][unquote(name)]))
+    return _sized(pairs), None, []
 
 
 def _uncounted(shown: str) -> InputError:
@@ -93,66 +94,44 @@ def _uncounted(shown: str) -> InputError:
 
 
 def _split(stated: Sequence[_Stated], folder: str) -> RemoteSplit:
-    return _sized([(f"{folder}/{one.name}", one) for one in stated])
+    escape = quote if folder.startswith("http") else str  # object stores take names as they are
+    return _sized([(f"{folder}/{escape(one.name)}", one) for one in stated])
 
 
 def _sized(pairs: Sequence[tuple[str, _Stated]]) -> RemoteSplit:
-    """The shards; the sizes that nothing states are asked for."""
+    """The shards. Where no checksum is stated, the server is asked for size and version."""
+
+    def sized(pair: tuple[str, _Stated]) -> RemoteShard:
+        url, stated = pair
+        size, version = stated.bytes, ""
+        if size is None or stated.sha256 is None:
+            found, version = ask_for(url)
+            if size not in (None, found):
+                raise DataError(
+                    f"{redacted(url)} has {found} bytes, its manifest states {size}",
+                    "Copy or pack the shard again.",
+                )
+            size = found
+        return RemoteShard(url, size, stated.samples, stated.sha256, version)
+
     with ThreadPoolExecutor(max_workers=16) as pool:
-        sizes = pool.map(lambda p: size_of(p[0]) if p[1].bytes is None else p[1].bytes, pairs)
-        shards = tuple(
-            RemoteShard(url, size, stated.samples, stated.sha256)
-            for (url, stated), size in zip(pairs, sizes, strict=True)
-        )
+        shards = tuple(pool.map(sized, pairs))
     classes = {stated.classes for _, stated in pairs}
     return RemoteSplit(shards, classes.pop() if len(classes) == 1 else None)
 
 
 def _read_folder(folder: str) -> dict[str, _Stated]:
     """What the folder's files state of its shards, by name; empty where there are none."""
-    ours = read_small(f"{folder}/{MANIFEST}", MAX_MANIFEST_BYTES)
-    if ours is not None and (stated := _ours(ours, f"{folder}/{MANIFEST}")) is not None:
-        return stated
-    timms = read_small(f"{folder}/{TIMM_INFO}", MAX_MANIFEST_BYTES)
-    return {} if timms is None else _timms(timms, f"{redacted(folder)}/{TIMM_INFO}")
-
-
-def _ours(content: bytes, url: str) -> dict[str, _Stated] | None:
-    with tempfile.TemporaryDirectory() as name:
-        copy = Path(name)
-        (copy / MANIFEST).write_bytes(content)
-        try:
-            splits = read_manifest(copy)
-        except DataError as error:
-            what = error.what.replace(str(copy / MANIFEST), redacted(url))
-            raise DataError(what, error.hint) from None
-    if splits is None:
-        return None
+    url = f"{folder}/{MANIFEST}"
+    splits = parse_manifest(read_small(url, MAX_MANIFEST_BYTES), redacted(url))
+    if splits is not None:
+        return {
+            s.name: _Stated(s.name, s.samples, s.bytes, s.sha256, split.classes, name)
+            for name, split in splits.items()
+            for s in split.shards
+        }
+    url = f"{folder}/{TIMM_INFO}"
+    counted = parse_info(read_small(url, MAX_MANIFEST_BYTES), redacted(url)).values()
     return {
-        shard.name: _Stated(shard.name, shard.samples, shard.bytes, shard.sha256, split.classes)
-        for split in splits.values()
-        for shard in split.shards
+        one.name: _Stated(one.name, one.samples, None, None, None, one.split) for one in counted
     }
-
-
-def _timms(content: bytes, shown: str) -> dict[str, _Stated]:
-    try:
-        splits = json.loads(content)["splits"].values()
-        return {one.name: one for split in splits for one in _timm_split(split)}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, InputError) as error:
-        kind = error if isinstance(error, ValueError) else type(error).__name__
-        raise DataError(f"{shown} is damaged: {kind}") from None
-
-
-def _timm_split(split: Any) -> Iterable[_Stated]:
-    names, counts = split["filenames"], split["shard_lengths"]
-    if isinstance(names, str):
-        names = expand(names)
-    if len(names) != len(counts):
-        raise ValueError("it names more shards than counts, or fewer")
-    for name, count in zip(names, counts, strict=True):
-        if not isinstance(name, str) or not _TAR.match(name):
-            raise ValueError(f"{name!a} is no shard's name")
-        if type(count) is not int or not 0 <= count < _MOST_SAMPLES:
-            raise ValueError(f"{name}: {count!a} is no count")
-        yield _Stated(name, count, None, None, None)

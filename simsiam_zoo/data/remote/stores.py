@@ -58,7 +58,7 @@ class Answer:
     Attributes:
         start: where `blocks` begin.
         total: size of the whole file, None where it is not told.
-        etag: names this version of the file, None where nothing does.
+        etag: names this version of the file byte by byte, None where nothing does.
         blocks: the bytes; may raise Unavailable.
         close: lets the connection go.
     """
@@ -68,6 +68,8 @@ class Answer:
     etag: str | None
     blocks: Iterator[bytes]
     close: Callable[[], None]
+    version: str = ""
+    """Tells this version of the file from others: an ETag of any kind, or when it was changed."""
 
 
 CONNECT_SECONDS = 15.0
@@ -92,9 +94,12 @@ def open_url(url: str, start: int = 0, etag: str | None = None) -> Answer:
     return opened(url, start, etag)
 
 
-def stored_size(url: str) -> int:
-    """The size of a remote file in bytes. Raises as `open_url` does."""
-    return web_size(url) if url.startswith(("http://", "https://")) else object_size(url)
+def stored_file(url: str) -> tuple[int, str]:
+    """The size of a remote file in bytes and its version, "" where it has none.
+
+    Raises as `open_url` does.
+    """
+    return web_file(url) if url.startswith(("http://", "https://")) else object_file(url)
 
 
 def open_web(url: str, start: int, etag: str | None) -> Answer:
@@ -118,19 +123,19 @@ def open_web(url: str, start: int, etag: str | None) -> Answer:
         raise
 
 
-def web_size(url: str) -> int:
-    """The length of what is behind `url`, asked for with one byte of it: not all answer HEAD."""
+def web_file(url: str) -> tuple[int, str]:
+    """Length and version of what is behind `url`, asked for with one byte: not all answer HEAD."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "simsiam-zoo", "Range": "bytes=0-0"}
     response = _follow(url, headers)
     try:
         if response.status == 416:
-            return 0
-        total = _answer(url, response, 0).total
+            return 0, ""
+        answer = _answer(url, response, 0)
     finally:
         response.close()
-    if total is None:
+    if answer.total is None:
         raise Unavailable("the server does not tell its size")
-    return total
+    return answer.total, answer.version
 
 
 def _answer(url: str, response: urllib3.BaseHTTPResponse, start: int) -> Answer:
@@ -155,7 +160,8 @@ def _answer(url: str, response: urllib3.BaseHTTPResponse, start: int) -> Answer:
         raise Unavailable(f"the server answered with status {status}", _retry_after(headers))
     tag = headers.get("ETag", "")
     strong = tag if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', tag) else None
-    return Answer(begin, total, strong, _web_blocks(response), response.close)
+    version = (tag or headers.get("Last-Modified", ""))[:200]
+    return Answer(begin, total, strong, _web_blocks(response), response.close, version)
 
 
 def _web_blocks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -312,13 +318,15 @@ def open_object(url: str, start: int, etag: str | None) -> Answer:
     size, tag = int(info["size"]), _tag(info)
     if start > size or (etag is not None and etag != tag):
         start = 0
-    return Answer(start, size, tag, _object_blocks(system, path, start, size), lambda: None)
+    blocks = _object_blocks(system, path, start, size)
+    return Answer(start, size, tag, blocks, lambda: None, tag or "")
 
 
-def object_size(url: str) -> int:
-    """An object's size in bytes. Raises as `open_object` does."""
+def object_file(url: str) -> tuple[int, str]:
+    """An object's size in bytes and its version. Raises as `open_object` does."""
     system, path = _open(url)
-    return int(_asked(lambda: system.info(path))["size"])
+    info = _asked(lambda: system.info(path))
+    return int(info["size"]), _tag(info) or ""
 
 
 def _object_blocks(system: Any, path: str, start: int, size: int) -> Iterator[bytes]:

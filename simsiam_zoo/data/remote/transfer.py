@@ -20,7 +20,7 @@ from simsiam_zoo.data.remote.stores import (
     StartOver,
     Unavailable,
     open_url,
-    stored_size,
+    stored_file,
 )
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
@@ -32,10 +32,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; doubled from try to try
 _T = TypeVar("_T")
 
 
-def size_of(url: str) -> int:
-    """The size of a remote file in bytes. Raises DataError where it cannot be had."""
-
-    return _tried(url, lambda: stored_size(url))
+def ask_for(url: str) -> tuple[int, str]:
+    """Size in bytes and version of a remote file. Raises DataError where they cannot be had."""
+    return _tried(url, lambda: stored_file(url))
 
 
 def read_small(url: str, limit: int) -> bytes | None:
@@ -65,7 +64,7 @@ def read_small(url: str, limit: int) -> bytes | None:
     return _tried(url, read)
 
 
-def download(url: str, part: Path, size: int, sha256: str | None) -> None:
+def download(url: str, part: Path, size: int, sha256: str | None, version: str = "") -> None:
     """Bring the file behind `url` to `part`, where an earlier try may have left its beginning.
 
     What is there already is kept if the server's strong ETag vouches that it is of the same
@@ -76,6 +75,7 @@ def download(url: str, part: Path, size: int, sha256: str | None) -> None:
         part: an existing file; beside it `<name>.etag` is kept.
         size: the file's size in bytes.
         sha256: of the whole file, where it is known.
+        version: else what the server called its version when the run began.
 
     Raises:
         DataError: it cannot be had, or is not what it should be.
@@ -83,7 +83,7 @@ def download(url: str, part: Path, size: int, sha256: str | None) -> None:
 
     def go_on() -> None:
         if part.stat().st_size != size:
-            _go_on(url, part, size, sha256 is not None)
+            _go_on(url, part, size, sha256 is not None, version)
         if sha256 is not None:
             with part.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
@@ -121,7 +121,7 @@ def etag_path(part: Path) -> Path:
     return part.with_suffix(".etag")
 
 
-def _go_on(url: str, part: Path, size: int, has_checksum: bool) -> None:
+def _go_on(url: str, part: Path, size: int, has_checksum: bool, version: str) -> None:
     have, etag = part.stat().st_size, _kept_etag(part)
     if have > size or (etag is None and not has_checksum):
         have = 0
@@ -129,6 +129,11 @@ def _go_on(url: str, part: Path, size: int, has_checksum: bool) -> None:
     try:
         if answer.total is not None and answer.total != size:
             raise Unavailable(f"it has {answer.total} bytes there, not {size}")
+        if version and answer.version != version:
+            raise DataError(
+                f"{redacted(url)} is not what it was when it was first asked for",
+                "Start again: a run cannot mix two versions of its data.",
+            )
         if answer.start and etag is not None and answer.etag not in (None, etag):
             raise StartOver("it changed there in the middle of its download")
         have = answer.start

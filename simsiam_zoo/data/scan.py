@@ -1,0 +1,320 @@
+"""What the members of a tar make: samples, their images and their labels. Nothing is decoded.
+
+A member's key ends at the first dot of its name, as webdataset has it, but an image of a dotted key
+(`n01.44.jpg`) is a sample of its own where its label is beside it (`n01.44.cls`), or where nothing
+else tells that the first dot ends the key. In `x.input.jpg` and `x.cls` the key is `x`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from simsiam_zoo.data.index import UNLABELLED, VERSION, Findings, ShardIndex, printable
+from simsiam_zoo.data.tar import TAR_BLOCK, Member, members
+from simsiam_zoo.errors import DataError
+
+IMAGE_ENDINGS = {
+    b"jpg": 0, b"jpeg": 0, b"jpe": 0, b"jfif": 0, b"pjpeg": 0, b"pjp": 0, b"png": 1, b"webp": 2,
+}  # fmt: skip
+"""Endings of images that are read → places in `index.IMAGE_FORMATS`. What is in it decides."""
+UNREAD_ENDINGS = frozenset(b"bmp gif tif tiff ppm pgm pnm heic heif avif jp2 jxl svg".split())
+"""Endings of images that are not read."""
+MAX_LABEL_BYTES = 1 << 20
+MAX_CLASS_NAME = 200  # characters
+_HEAD = 12  # bytes that tell what a file is
+_PIECE = 1 << 20
+_LABELS = (b"cls", b"json")
+_META = re.compile(rb"__[^/]*__(\Z|/)")  # webdataset's own members, which are no samples
+_NAME = re.compile(rb"((?:.*/)?[^/.][^/.]*)\.([^/]*)\Z", re.DOTALL)
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class FoundSample(Generic[_T]):
+    """One sample: its key, and its members."""
+
+    key: bytes
+    image: _T
+    ending: bytes
+    labels: list[tuple[bytes, _T]] = field(default_factory=list)
+    """Of (`cls` or `json`, member)."""
+
+
+def key_of(name: bytes) -> tuple[bytes, bytes] | None:
+    """`a/b.left.JPG` → (`a/b`, `left.jpg`), webdataset's rule; None where there is no key.
+
+    The key ends at the first dot of the last part of the name.
+    """
+    match = _NAME.match(name)
+    return (match[1], match[2].lower()) if match else None
+
+
+def is_litter(name: bytes) -> bool:
+    """Whether it is what macOS lays beside files (`._x.jpg`), or a member of webdataset's own."""
+    last = name.rpartition(b"/")[2]
+    return last.startswith(b"._") or b"__MACOSX/" in name or _META.match(name) is not None
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a JPEG, PNG or WebP."""
+    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
+        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    )
+
+
+def samples_of(
+    key: bytes,
+    parts: Sequence[tuple[bytes, _T]],
+    head: Callable[[_T], bytes],
+    pass_over: Callable[[str], None],
+) -> list[FoundSample[_T]]:
+    """The samples that the members of one key make: one, none, or one for each dotted name.
+
+    Args:
+        key: up to the first dot.
+        parts: (what follows the key's dot, member), each once.
+        head: the first bytes of a member.
+        pass_over: told the names of images that are no sample's.
+    """
+    found = dict(parts)
+    images = []
+    for ending, member in parts:
+        kind = ending.rpartition(b".")[2]
+        if kind in UNREAD_ENDINGS:
+            pass_over(printable(key + b"." + ending))
+        elif kind in IMAGE_ENDINGS or (kind not in _LABELS and looks_like_image(head(member))):
+            images.append(ending)
+    plain = sorted((e for e in images if b"." not in e), key=lambda e: e not in IMAGE_ENDINGS)
+    told = bool(plain) or any(label in found for label in _LABELS)
+    dotted: dict[bytes, FoundSample[_T]] = {}
+    others = []
+    for ending in images:
+        stem, dot, kind = ending.rpartition(b".")
+        own = stem + b".cls" in found or not told
+        if not dot or not own or stem in dotted:
+            others += [ending] if dot else []
+            continue
+        labels = [(kind, found[each]) for kind in _LABELS if (each := stem + b"." + kind) in found]
+        dotted[stem] = FoundSample(key + b"." + stem, found[ending], kind, labels)
+    samples = list(dotted.values())
+    if told and (plain or others):
+        ending, *others = plain + others
+        labels = [(kind, found[kind]) for kind in _LABELS if kind in found]
+        kind = ending.rpartition(b".")[2]
+        samples.append(FoundSample(key, found[ending], kind, labels))
+    for ending in others:
+        pass_over(printable(key + b"." + ending))
+    return samples
+
+
+def scan(path: Path, checksums: bool = False) -> ShardIndex:
+    """Index a tar by reading its headers and labels, and with `checksums` every image.
+
+    Members of one key make one sample, wherever they lie. Its label is in `cls` or in `label` of
+    `json`: a number or a class's name. `ShardIndex.findings` tells what was passed over.
+
+    Raises:
+        DataError: the tar is damaged, cannot be read, or names members twice.
+        InputError: it is compressed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"the shard {path} cannot be read: {error.strerror}") from None
+    try:
+        return _scan(descriptor, str(path), checksums)
+    finally:
+        os.close(descriptor)
+
+
+def _scan(descriptor: int, where: str, checksums: bool) -> ShardIndex:
+    findings = Findings()
+
+    def head(member: Member) -> bytes:
+        return os.pread(descriptor, min(_HEAD, member.size), member.header + TAR_BLOCK)
+
+    groups = _group(descriptor, where, head, findings)
+    samples: list[FoundSample[Member]] = []
+    for key, parts in groups.items():
+        made = samples_of(key, parts, head, findings.pass_over)
+        findings.without_image += not made
+        samples += made
+    samples.sort(key=lambda s: min(m.header for m in (s.image, *(m for _, m in s.labels))))
+    return _pack(descriptor, samples, findings, checksums)
+
+
+def _group(
+    descriptor: int, where: str, head: Callable[[Member], bytes], findings: Findings
+) -> dict[bytes, list[tuple[bytes, Member]]]:
+    """The members by key, in the tar's order."""
+    groups: dict[bytes, list[tuple[bytes, Member]]] = {}
+    last: dict[bytes, int] = {}
+    seen, scattered, repeated = set(), set(), []
+    place = 0
+    for member in members(descriptor, where):
+        if is_litter(member.name):
+            continue
+        if (pair := key_of(member.name)) is None:
+            kind = member.name.lower().rpartition(b".")[2]
+            if kind in UNREAD_ENDINGS or kind in IMAGE_ENDINGS or looks_like_image(head(member)):
+                findings.pass_over(printable(member.name))
+            continue
+        key, ending = pair
+        place += 1
+        if pair in seen:
+            repeated.append((member.header, member.name))
+            continue
+        seen.add(pair)
+        if place - last.get(key, place) > 1:
+            scattered.add(key)
+        last[key] = place
+        groups.setdefault(key, []).append((ending, member))
+    if repeated:
+        header, name = repeated[0]
+        raise DataError(
+            f"{where}: {len(repeated)} members have a name that was there before; the first,"
+            f" at offset {header}, repeats {printable(name)}: one key names two samples",
+            "Pack the data again with a key of its own for each sample.",
+        )
+    findings.scattered = len(scattered)
+    return groups
+
+
+def _pack(
+    descriptor: int, samples: list[FoundSample[Member]], findings: Findings, checksums: bool
+) -> ShardIndex:
+    told = [_label(descriptor, sample, findings) for sample in samples]
+    names = sorted({label for label in told if isinstance(label, str)})
+    code = {name: UNLABELLED - 1 - place for place, name in enumerate(names)}
+    labels = [code[label] if isinstance(label, str) else label for label in told]
+    images = [sample.image for sample in samples]
+    checks = [_checksum(descriptor, image) for image in images] if checksums else []
+    return ShardIndex(
+        keys=np.frombuffer(b"".join(sample.key for sample in samples), np.uint8),
+        key_ends=np.cumsum([len(sample.key) for sample in samples], dtype=np.int64),
+        offsets=np.array([image.header for image in images], np.int64),
+        sizes=np.array([image.size for image in images], np.int64),
+        checks=np.array([image.check for image in images], np.uint32),
+        labels=np.array(labels, np.int64),
+        formats=np.array([IMAGE_ENDINGS.get(s.ending, 0) for s in samples], np.uint8),
+        about=np.array([VERSION, os.fstat(descriptor).st_size], np.int64),
+        image_checks=np.array(checks, np.uint32),
+        names=tuple(names),
+        findings=findings,
+    )
+
+
+def _checksum(descriptor: int, member: Member) -> int:
+    """CRC-32 of a member's content, read in bounded pieces."""
+    check, at, end = 0, member.header + TAR_BLOCK, member.header + TAR_BLOCK + member.size
+    while at < end:
+        piece = os.pread(descriptor, min(end - at, _PIECE), at)
+        if not piece:
+            raise DataError(f"the tar was cut off at offset {at} while it was read")
+        check, at = zlib.crc32(piece, check), at + len(piece)
+    return check
+
+
+def _label(descriptor: int, sample: FoundSample[Member], findings: Findings) -> int | str:
+    """A number, a class's name, or -1 where none is told or it cannot be read."""
+    problem = ""
+    for kind, member in sample.labels:
+        size = min(member.size, MAX_LABEL_BYTES + 1)
+        content = os.pread(descriptor, size, member.header + TAR_BLOCK)
+        if len(content) > MAX_LABEL_BYTES:
+            problem = f"its {kind.decode()} has {member.size:,} bytes"
+            continue
+        try:
+            label = read_label(content, kind == b"json")
+        except ValueError as error:
+            problem = str(error)
+            continue
+        if label is not None:
+            return label
+    if problem:
+        findings.unread_labels += 1
+        findings.first_unread = findings.first_unread or f"{printable(sample.key)}: {problem}"
+    return UNLABELLED
+
+
+def read_label(content: bytes, in_json: bool = False) -> int | str | None:
+    """The label in a `cls`, or in `label` of a `json`: a number, or the name of a class.
+
+    Numbers may be written as 3, 3.0, "3" or [3], names with quotation marks or without.
+
+    Returns:
+        None where no label is told: nothing is there, or a negative number.
+
+    Raises:
+        ValueError: something is there that is no label.
+    """
+    utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if utf16 else "utf-8-sig").strip(" \t\r\n\0")
+    except UnicodeDecodeError:
+        raise ValueError("its label is no text") from None
+    value: Any = text
+    if in_json or text[:1] in ('"', "["):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError("its JSON cannot be read") from None
+    if in_json:
+        value = value.get("label") if isinstance(value, dict) else None
+    return _as_label(value)
+
+
+def _as_label(value: Any) -> int | str | None:
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, str):
+        value = value.strip()
+        try:
+            if not value.isascii():  # other alphabets' digits make names
+                raise ValueError
+            value = int(value) if value.isdigit() and len(value) < 19 else float(value)
+        except ValueError:
+            if value and (len(value) > MAX_CLASS_NAME or not value.isprintable()):
+                raise ValueError("its label is no class's name") from None
+            return str(value) or None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or (type(value) is int and value < 0):
+        return None
+    if type(value) is not int or value >= 1 << 62:
+        raise ValueError(f"its label is {str(value)[:40]!a}")
+    return value
+
+
+_NOTES = (
+    ("passed_over", "images", "were passed over: they are no sample's, or no JPEG, PNG or WebP",
+     "first_passed"),
+    ("without_image", "keys", "name no image, and were passed over", ""),
+    ("unread_labels", "images", "have a label that cannot be read, and count as unlabelled",
+     "first_unread"),
+    ("scattered", "samples", "do not have their members side by side: repaired in the index, but"
+     " programs that stream them will see parts", ""),
+)  # fmt: skip
+
+
+def describe(findings: Iterable[Findings]) -> list[str]:
+    """What people should know of scanned shards: a line for each kind of finding."""
+    found, lines = list(findings), []
+    for kind, unit, what, first in _NOTES:
+        counts = [getattr(one, kind) for one in found]
+        if total := sum(counts):
+            shards = sum(count > 0 for count in counts)
+            examples = [getattr(one, first) for one in found if getattr(one, kind)] if first else []
+            example = f"; the first: {examples[0]}" if examples else ""
+            lines.append(f"{total:,} {unit} in {shards:,} shards {what}{example}")
+    return lines

@@ -1,0 +1,134 @@
+"""What is known of a shard on disk: by the files beside it, or by scanning it once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from simsiam_zoo.data.index import ShardIndex, load_index
+from simsiam_zoo.data.manifest import TIMM_INFO, index_path, read_info, read_manifest
+from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.shards import ShardRow
+from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+
+_SCAN_VERSION = 2  # of what a scan finds: another one scans again
+
+
+class StatedFolder:
+    """What a folder's files state of its shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._splits = tuple((read_manifest(folder) or {}).values())
+        self._split_of = {
+            shard.name: (split, place)
+            for split, of in enumerate(self._splits)
+            for place, shard in enumerate(of.shards)
+        }
+        self._info = folder / TIMM_INFO
+        self._counts = {} if self._splits else read_info(folder)
+
+    def classes(self, path: str) -> tuple[str, ...] | None:
+        """Of the split that the shard is in, where they are named."""
+        split, _ = self._split_of.get(os.path.basename(path), (None, 0))
+        return None if split is None else self._splits[split].classes
+
+    def row(self, path: str) -> tuple[ShardRow, ShardIndex | None]:
+        """What is known of the shard, from the manifest or by scanning it; the index if it was."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
+        name, version = os.path.basename(path), str(status.st_mtime_ns)
+        if name not in self._split_of:
+            cached, index = _cached_index(Path(path), status)
+            said = self._counts.get(name)
+            if said is not None and said.samples != len(index):
+                raise DataError(
+                    f"{path} holds {len(index)} samples, and {self._info} states {said.samples}",
+                    "Copy the shard again; or, if it is right, count anew: `simsiam-zoo index`.",
+                )
+            return ShardRow(path, len(index), status.st_size, None, version, cached), index
+        split, place = self._split_of[name]
+        stated = self._splits[split].shards[place]
+        if status.st_size != stated.bytes:
+            raise DataError(
+                f"{path} has {status.st_size} bytes, its manifest states {stated.bytes}",
+                "Copy or pack the shard again.",
+            )
+        if _index_holds(Path(path), status, stated.sha256):
+            return ShardRow(path, stated.samples, stated.bytes, stated.sha256, version), None
+        cached, index = _cached_index(Path(path), status, stated.sha256)
+        if len(index) != stated.samples:
+            raise DataError(
+                f"{path} holds {len(index)} samples, and its manifest states {stated.samples}",
+                "If the shard is right, count anew: `simsiam-zoo index`.",
+            )
+        row = ShardRow(path, stated.samples, stated.bytes, stated.sha256, version, cached)
+        return row, index
+
+
+def _index_holds(path: Path, status: os.stat_result, sha256: str | None) -> bool:
+    """Whether the index beside a shard is there, and is of this shard.
+
+    It is compared with the shard's bytes where they are read. Only labels are not; a shard without
+    a checksum whose time is not the one that it had is therefore scanned again.
+    """
+    beside = index_path(path)
+    if sha256 is not None:
+        return beside.is_file()  # it may have been copied without it
+    try:
+        return load_index(beside, status.st_size).mtime_ns == status.st_mtime_ns
+    except DataError:
+        return False
+
+
+def _cached_index(
+    path: Path, status: os.stat_result, sha256: str | None = None
+) -> tuple[str, ShardIndex]:
+    """The index of a shard in the user's cache (the shard's folder may be read-only), its name.
+
+    It is found by the shard's path, size and time: a shard that changed is indexed anew.
+
+    Raises:
+        DataError: the shard is damaged, or has not the checksum that is stated of it.
+    """
+    identity = [path.absolute(), status.st_size, status.st_mtime_ns, _SCAN_VERSION, sha256 or ""]
+    text = "\0".join(map(str, identity)).encode("utf-8", "surrogateescape")
+    name = hashlib.sha256(text).hexdigest()[:32] + ".npz"
+    cached = cache_dir() / "indexes" / name
+    try:
+        return name, load_index(cached, status.st_size)
+    except DataError:  # missing, damaged or of another version
+        if sha256 is not None:
+            check_sha256(path, sha256)
+        index = scan(path)
+    try:
+        cached.parent.mkdir(exist_ok=True)
+        with atomic_write(cached) as file:
+            index.save(file)
+    except OSError as error:
+        raise InputError(
+            f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
+            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
+        ) from None
+    return name, index
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex. Raises DataError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def check_sha256(path: Path, stated: str) -> None:
+    """Read a shard whole. Raises DataError where its bytes are not those of the stated checksum."""
+    if sha256(path) != stated:
+        raise DataError(
+            f"{path} is not the shard that its manifest states: its sha256 differs",
+            "Copy or pack the shard again; or, if it is right, `simsiam-zoo index --checksums`.",
+        )
