@@ -28,7 +28,7 @@ from simsiam_zoo.recipe.layers import COMPONENTS, read_toml
 from simsiam_zoo.recipe.recipe import Recipe
 from simsiam_zoo.recipe.source import NOT_INSTALLED, code_of, installed_version
 
-FORMAT = 3
+LOCK_FORMAT = 3
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -57,7 +57,7 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
     parts = {kind: recipe.part(kind) for kind in COMPONENTS}
     protocols = recipe.protocols()
     lock = {
-        "format": FORMAT,
+        "format": LOCK_FORMAT,
         "recipe": keys,
         "parts": {kind: lock_part(part) for kind, part in parts.items()},
         "protocols": [lock_part(protocol) for protocol in protocols],
@@ -147,10 +147,10 @@ def read_locked(path: Path) -> dict[str, Any]:
     tables += protocols if isinstance(protocols, list) else [None]
     if "format" not in lock or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{path} is no lock of a run", way_out)
-    if lock["format"] != FORMAT:
+    if lock["format"] != LOCK_FORMAT:
         version = lock["software"].get("simsiam-zoo")
         raise InputError(
-            f"the lock {path} is of format {lock['format']}, and this version knows {FORMAT}",
+            f"the lock {path} is of format {lock['format']}, and this version knows {LOCK_FORMAT}",
             f"python -m pip install 'simsiam-zoo=={version}'",
         )
     return lock

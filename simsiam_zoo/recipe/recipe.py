@@ -31,11 +31,11 @@ from simsiam_zoo.recipe.layers import (
     stated_in,
 )
 from simsiam_zoo.recipe.sections import (
+    ChosenComponent,
     Data,
     Evaluation,
     Logging,
     Optim,
-    Part,
     PartOptim,
     Section,
     Training,
@@ -51,13 +51,13 @@ class Recipe(Section):
     """Everything that decides a run, and how it is carried out."""
 
     preset: str = Field(DEFAULT_PRESET, description="The preset that the other keys were laid on")
-    backbone: Part
-    projector: Part
-    predictor: Part
-    gradient: Part
-    loss: Part
-    augmentation: Part
-    dataset: Part
+    backbone: ChosenComponent
+    projector: ChosenComponent
+    predictor: ChosenComponent
+    gradient: ChosenComponent
+    loss: ChosenComponent
+    augmentation: ChosenComponent
+    dataset: ChosenComponent
     data: Data = Data()
     training: Training = Training()
     optim: Optim = Optim()
@@ -125,7 +125,7 @@ class Recipe(Section):
 
     def part(self, kind: str) -> Resolved:
         """The component chosen for `kind`, as the catalogue has it."""
-        chosen: Part = getattr(self, kind)
+        chosen: ChosenComponent = getattr(self, kind)
         return catalog().resolve(kind, chosen.name, chosen.params)
 
     def protocols(self) -> list[Resolved]:

@@ -49,7 +49,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Part(BaseModel):
+class ChosenComponent(BaseModel):
     """A chosen component: its name and all its parameters, as attributes."""
 
     model_config = ConfigDict(extra="allow", frozen=True)

@@ -10,7 +10,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.recipe import Recipe
 
 
-def open_data(recipe: Recipe) -> Dataset | None:
+def data_at_hand(recipe: Recipe) -> Dataset | None:
     """The recipe's data; None where it is not at hand.
 
     Raises:
@@ -43,7 +43,7 @@ def sizes(recipe: Recipe, dataset: Dataset | None = None) -> tuple[int | None, i
     data, training = recipe.data, recipe.training
     if data.stream:
         return None, data.steps_per_epoch or None
-    dataset = dataset or open_data(recipe)
+    dataset = dataset or data_at_hand(recipe)
     if dataset is None:
         return None, None
     counts = dataset.train.counts

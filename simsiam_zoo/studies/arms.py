@@ -13,7 +13,7 @@ from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import differences, identity, make_lock
-from simsiam_zoo.recipe.sizes import data_digest, open_data
+from simsiam_zoo.recipe.sizes import data_at_hand, data_digest
 from simsiam_zoo.studies.study import Study, flat
 
 BASE = "base"
@@ -119,7 +119,7 @@ class _OpenData:
     def of(self, recipe: Recipe) -> tuple[Dataset | None, str]:
         key = f"{recipe.data.stream} {known_digest(recipe, None)}"
         if key not in self._open:
-            dataset = open_data(recipe)
+            dataset = data_at_hand(recipe)
             self._open[key] = dataset, known_digest(recipe, dataset)
         return self._open[key]
 

@@ -22,7 +22,7 @@ from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import differences
-from simsiam_zoo.recipe.sizes import open_data
+from simsiam_zoo.recipe.sizes import data_at_hand
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import NOT_AT_HAND, arm_digest, arm_lock, known_digest
 from simsiam_zoo.studies.plan import JOB
@@ -59,7 +59,7 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
 
     A run that diverged is complete: that is its result.
     """
-    status = read_status(folder)
+    status = job_status(folder)
     if status is None or status.get("error") is not None:
         return False
     try:
@@ -76,7 +76,7 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
 
 def note_end(folder: Path, code: int) -> None:
     """Write down how a process ended that could not do so itself: killed, most often."""
-    if read_status(folder) is None and code not in (0, BUSY, StoppedError.exit_code):
+    if job_status(folder) is None and code not in (0, BUSY, StoppedError.exit_code):
         killed = f"its process was killed by signal {-code}" if code < 0 else ""
         error = killed or f"its process ended with exit code {code}"
         status = {"exit_code": code, "error": f"{error}; log.txt has what it printed"}
@@ -97,7 +97,7 @@ def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
         return BUSY
 
 
-def read_status(folder: Path) -> dict[str, Any] | None:
+def job_status(folder: Path) -> dict[str, Any] | None:
     """How the folder's last process ended; None where it did not say."""
     return _read_json(folder / "status.json")
 
@@ -192,7 +192,7 @@ def refuse_other_arm(folder: Path) -> None:
     data = planned.get("data")
     digest = str(data.get("digest") if isinstance(data, dict) else None)
     if not digest.startswith(NOT_AT_HAND):
-        digest = known_digest(recipe, open_data(recipe))
+        digest = known_digest(recipe, data_at_hand(recipe))
     lock = arm_lock(recipe, digest)
     if arm_digest(lock) == planned.get("digest"):
         return
@@ -252,7 +252,7 @@ def _measured(folder: Path) -> list[str] | None:
     return None if measured is None else list(measured["protocols"])
 
 
-def main(words: list[str]) -> int:
+def start_job(words: list[str]) -> int:
     """[--plugin FILE]... FOLDER [PROTOCOL...]; the exit code."""
     while words[:1] == ["--plugin"]:
         try:
@@ -269,4 +269,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(start_job(sys.argv[1:]))

@@ -17,12 +17,12 @@ from typing import Any
 from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.job import is_held, read_measured, read_run_result, read_status
+from simsiam_zoo.studies.job import is_held, job_status, read_measured, read_run_result
 from simsiam_zoo.studies.plan import job_folder, read_plan
 
 RESULTS = "results.json"
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 _TRAINED = "trained network"
 CONFIDENCE = 0.95
@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 _SIGNALS = ("std_sqrt_d", "effective_rank", "loss")
 
 
-def collect_results(folder: Path) -> Row:
+def collect_results(folder: Path) -> ResultRow:
     """The results of the study in `folder`, as plain values.
 
     Raises:
@@ -40,7 +40,7 @@ def collect_results(folder: Path) -> Row:
     """
     plan = read_plan(folder)
     seeds: list[int] = plan["seeds"]
-    arms: list[Row] = []
+    arms: list[ResultRow] = []
     for planned in plan["arms"]:
         arm = {key: value for key, value in planned.items() if key not in ("not_run", "key")}
         own = planned["same_as"] is None and planned["not_run"] is None
@@ -65,20 +65,20 @@ def collect_results(folder: Path) -> Row:
     }
 
 
-def write_results(results: Row, folder: Path) -> None:
+def write_results(results: ResultRow, folder: Path) -> None:
     """Write `results.json`."""
     atomic_write_text(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
-def _run(study: Path, key: str, seed: int) -> Row:
+def _run(study: Path, key: str, seed: int) -> ResultRow:
     folder = job_folder(study, key, seed)
-    status, damage = read_status(folder), None
+    status, damage = job_status(folder), None
     try:
         result = read_run_result(folder)
     except DataError as error:
         result, damage = None, f"{error.what}. {error.hint}"
     evidence = (result or {}).get("evidence", {})
-    figures: list[Row] = [*(result or {}).get("figures", ())]
+    figures: list[ResultRow] = [*(result or {}).get("figures", ())]
     figures += (read_measured(folder) or {}).get("figures", ())
     state, why = _state(folder, result, status, damage)
     seconds = (result or {}).get("seconds", {})
@@ -116,7 +116,7 @@ def _run(study: Path, key: str, seed: int) -> Row:
 
 
 def _state(
-    folder: Path, result: Row | None, status: Row | None, damage: str | None
+    folder: Path, result: ResultRow | None, status: ResultRow | None, damage: str | None
 ) -> tuple[str, str | None]:
     """(done | running | waiting | stopped | failed, what went wrong)."""
     if folder.is_dir() and is_held(folder):
@@ -135,7 +135,9 @@ def _state(
     return "failed", status.get("error") or f"it ended with exit code {code}"
 
 
-def _summary(arm: Row, runs: list[Row], base_runs: list[Row], asked: int) -> Row:
+def _summary(
+    arm: ResultRow, runs: list[ResultRow], base_runs: list[ResultRow], asked: int
+) -> ResultRow:
     done = [run for run in runs if run["state"] == "done"]
     base = [run for run in base_runs if run["state"] == "done"]
     protocols = list(dict.fromkeys(name for run in done for name in run["metrics"]))
@@ -166,13 +168,13 @@ def _summary(arm: Row, runs: list[Row], base_runs: list[Row], asked: int) -> Row
     }
 
 
-def _by_seed(runs: Iterable[Row], protocol: str) -> dict[int, float]:
+def _by_seed(runs: Iterable[ResultRow], protocol: str) -> dict[int, float]:
     return {
         run["seed"]: run["metrics"][protocol]["top1"] for run in runs if protocol in run["metrics"]
     }
 
 
-def _not_run(plan: Row, arms: list[Row]) -> Iterable[Row]:
+def _not_run(plan: ResultRow, arms: list[ResultRow]) -> Iterable[ResultRow]:
     for planned in plan["arms"]:
         if planned["not_run"] is not None:
             yield {"arm": planned["name"], "seed": None, "why": planned["not_run"]}
@@ -187,7 +189,7 @@ def _not_run(plan: Row, arms: list[Row]) -> Iterable[Row]:
                 yield {"arm": arm["name"], "seed": run["seed"], "why": why}
 
 
-def _notes(plan: Row, arms: list[Row]) -> list[str]:
+def _notes(plan: ResultRow, arms: list[ResultRow]) -> list[str]:
     notes = []
     if len(plan["seeds"]) == 1:
         notes.append(
@@ -223,7 +225,7 @@ def _stale(folder: Path, keys: set[str]) -> list[str]:
     return sorted(f"jobs/{entry.name}" for entry in jobs.iterdir() if entry.name not in keys)
 
 
-def _provenance(folder: Path, arms: list[Row]) -> Row:
+def _provenance(folder: Path, arms: list[ResultRow]) -> ResultRow:
     """Software, machine and data, as the locks of the runs have them; where they differ, all."""
     locks = []
     for arm in arms:
@@ -233,7 +235,7 @@ def _provenance(folder: Path, arms: list[Row]) -> Row:
     return {table: _common(locks, table) for table in ("software", "machine", "data")}
 
 
-def _common(locks: list[Row], table: str) -> Row:
+def _common(locks: list[ResultRow], table: str) -> ResultRow:
     found: dict[str, list[Any]] = {}
     for lock in locks:
         entries = lock.get(table)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,27 +170,21 @@ def _stop(state: Running, launcher: Launcher) -> None:
         time.sleep(_POLL)
 
 
-class _held:  # reads as the statement it is used in
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
     """The study's folder, held by one process at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = FileLock(self.folder / "lock")
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"another process runs the study in {self.folder}",
-                "Wait for it, or give this one another --out.",
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.folder} cannot be written: {error.strerror}",
-                "Give the study another --out.",
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+    way_out = "Give the study another --out."
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"another process runs the study in {folder}", f"Wait for it. {way_out}"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}", way_out) from None
+    try:
+        yield
+    finally:
+        lock.release()

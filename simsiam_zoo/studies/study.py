@@ -40,13 +40,10 @@ from pydantic import (
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, read_component_file, read_toml
+from simsiam_zoo.recipe.layers import COMPONENTS, Tree, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
 VerdictName = Literal["learned", "collapsed", "diverged", "no-gain", "worse", "undetermined"]
-
-Tree = dict[str, Any]
-
 
 _DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
 """Keys of a recipe that the study decides for all arms, and its own key for it."""

@@ -226,9 +226,9 @@ def test_a_studys_jobs_are_given_the_file(part, tmp_path, capsys, forget):
     assert words[4:] == ["--plugin", file, str(tmp_path), "knn"]
     part.write_text("1 / 0")  # edited while the study runs: its jobs go on with what it was
     forget()
-    assert job.main([*words[4:6], str(tmp_path / "none")]) == 2  # there is no such job,
+    assert job.start_job([*words[4:6], str(tmp_path / "none")]) == 2  # there is no such job,
     assert [file.path.read_text() for file in local.local_files()] == [PART]  # but it is in use
-    assert job.main(["--plugin", str(tmp_path / "gone.py"), str(tmp_path)]) == 2
+    assert job.start_job(["--plugin", str(tmp_path / "gone.py"), str(tmp_path)]) == 2
     assert "gone.py cannot be read" in capsys.readouterr().err
 
 
