@@ -94,7 +94,7 @@ class Chart:
 
     @property
     def many(self) -> bool:
-        """Whether there are so many lines that those of single seeds are drawn fainter."""
+        """Whether lines of single seeds are drawn fainter, since there are many."""
         return len(self.lines) > _MANY
 
     def hover(self) -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ def run_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def _metric_chart(
     metric: Metric, rows: Sequence[Mapping[str, Any]], per_epoch: float, end: float
 ) -> Chart | None:
-    """None where there is nothing to draw. Values that are no finite numbers are left out."""
+    """The chart of one metric; None without points. Values that are not finite are left out."""
     lines: list[Series] = []
     for column in metric.columns(rows):
         values = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simsiam_zoo.charts.sheet import ROW, document, fit, flow, placed, text_at, text_width
+from simsiam_zoo.charts.sheet import ROW, document, flow, placed, shorten, text_at, text_width
 
 MARKS = {
     "learned": '<circle r="5.5"/>',
@@ -103,7 +103,7 @@ class DotPlot:
 
 
 def known_mark(verdict: str | None) -> str:
-    """The mark of a verdict: nothing but one of `MARKS`."""
+    """The verdict if it has a mark in `MARKS`, else `undetermined`."""
     return verdict if verdict in MARKS else "undetermined"
 
 
@@ -129,7 +129,7 @@ def dot_sheet(plot: DotPlot) -> str:
         return round(left + plot.at(share) / 100 * _PLOT, 1)
 
     top, bottom = 34, 34 + ROW * len(plot.rows)
-    parts = [text_at(8, 20, fit(plot.metric, width - 16, 13), "t b")]
+    parts = [text_at(8, 20, shorten(plot.metric, width - 16, 13), "t b")]
     for tick in plot.ticks:
         x, text = at(tick), f"{round(100 * tick, 3):g} %"
         parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
@@ -139,8 +139,8 @@ def dot_sheet(plot: DotPlot) -> str:
         parts.append(f'<line class="reference" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
     for number, row in enumerate(plot.rows):
         y, bold = top + ROW * number + ROW / 2, " b" if row.is_base else ""
-        parts.append(text_at(8, y + 4, fit(row.label, _LABEL - 8, 13), f"t{bold}"))
-        parts.append(text_at(width - 8, y + 4, fit(row.text, _VALUE, 13), f"t end{bold}"))
+        parts.append(text_at(8, y + 4, shorten(row.label, _LABEL - 8, 13), f"t{bold}"))
+        parts.append(text_at(width - 8, y + 4, shorten(row.text, _VALUE, 13), f"t end{bold}"))
         marks = [
             placed(at(row.baselines[network]), y, _baseline(place))
             for place, network in enumerate(plot.networks)
@@ -184,7 +184,7 @@ def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
     room = min(max(widest, 24), 150) + 10
     width, high = 2 * (room + _CELL) + 60, _CELL + room + 74
     title = f"{report['source']}: {report['network']}, {data['test_images']:,} test images"
-    parts = [text_at(8, 22, fit(f"{title} of {data['name']}", width - 16, 15), "h")]
+    parts = [text_at(8, 22, shorten(f"{title} of {data['name']}", width - 16, 15), "h")]
     for number, figure in enumerate(shown):
         y, interval = 34 + number * high, ""
         if figure["top1_interval"] is not None:
@@ -196,7 +196,7 @@ def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
         )
         matrix = _matrix(figure["confusion"], names, room)
         bars = _class_bars(figure["per_class"], figure["top1"], names, room)
-        parts.append(text_at(8, y + 18, fit(told, width - 16, 13), "t b"))
+        parts.append(text_at(8, y + 18, shorten(told, width - 16, 13), "t b"))
         parts.append(placed(room + 20, y + 40, matrix))
         parts.append(placed(2 * room + _CELL + 50, y + 40, bars))
     return document(width, 34 + len(shown) * high, parts)
@@ -255,7 +255,7 @@ def _class_axis(names: Sequence[str], side: float, room: float, down: bool = Fal
     parts = []
     turned = max(text_width(name, 12) for name in names) > side - 4
     for number, name in enumerate(names):
-        text, middle = fit(name, room - 4, 12), round((number + 0.5) * side, 1)
+        text, middle = shorten(name, room - 4, 12), round((number + 0.5) * side, 1)
         if turned:
             place = f'<g transform="translate({middle + 4} {_CELL + 6}) rotate(-90)">'
             parts.append(f"{place}{text_at(0, 0, text, 's end')}</g>")

@@ -1,4 +1,4 @@
-"""Whole SVG files: line charts on a sheet, and what other files are made of.
+"""Whole SVG files: line charts on a sheet, and the elements of other files.
 
 They show in browsers and in Markdown, follow the reader's light or dark scheme, and hold all that
 they need. Colours are written out: many viewers of SVG know no CSS variables.
@@ -76,13 +76,13 @@ def line_sheet(
     legends = [_keys(each, 4, _HEAD + HEIGHT, WIDTH - 8) for each in own]
     high = _HEAD + HEIGHT + max(rows for _, rows in legends) * ROW + _GAP
     top = 34 if title else 4
-    parts = [text_at(8, 22, fit(title, width - 16, 15), "h")] if title else []
+    parts = [text_at(8, 22, shorten(title, width - 16, 15), "h")] if title else []
     for number, (chart, (legend, _)) in enumerate(zip(charts, legends, strict=True)):
         note = chart.note + ("; lines of diverged arms leave the panel" if chart.clipped else "")
         many = "many" if chart.many else ""
         cell = [
-            text_at(8, 16, fit(chart.title, WIDTH - 12, 13), "t b"),
-            text_at(8, 33, fit(note, WIDTH - 12, 12), "s"),
+            text_at(8, 16, shorten(chart.title, WIDTH - 12, 13), "t b"),
+            text_at(8, 33, shorten(note, WIDTH - 12, 12), "s"),
             placed(0, _HEAD, chart.drawing(f"c{number}"), many),
             legend,
         ]
@@ -93,8 +93,8 @@ def line_sheet(
     return document(width, bottom + rows * ROW + 6, [*parts, legend])
 
 
-def fit(text: str, width: float, size: float) -> str:
-    """The text, cut to about `width` px."""
+def shorten(text: str, width: float, size: float) -> str:
+    """The text, shortened to about `width` px."""
     if text_width(text, size) <= width:
         return text
     while text and text_width(text + "…", size) > width:
@@ -108,10 +108,10 @@ def _keys(keys: Sequence[tuple[str, str]], x: float, y: float, width: float) -> 
 
 
 def flow(items: Sequence[tuple[str, str]], x: float, y: float, width: float) -> tuple[str, int]:
-    """(drawing about (0, 0), label) one after the other, in rows; and how many rows there are."""
+    """Lay out items (drawing about (0, 0), label) in rows: the SVG, and how many rows."""
     parts, across, down = [], 0.0, 0
     for drawn, label in items:
-        text = fit(label, width - 46, 12)
+        text = shorten(label, width - 46, 12)
         wide = text_width(text, 12) + 46
         if across and across + wide > width:
             across, down = 0.0, down + 1
@@ -128,12 +128,12 @@ def placed(x: float, y: float, drawn: str, style: str = "") -> str:
 
 
 def text_at(x: float, y: float, text: str, style: str) -> str:
-    """A text at (x, y); any text, it is escaped here."""
+    """A text at (x, y); it is escaped here."""
     return f'<text class="{style}" x="{x:g}" y="{y:g}">{escape(plain(text))}</text>'
 
 
 def text_width(text: str, size: float) -> float:
-    """About how wide a text is, in px; rather too wide than too narrow."""
+    """Estimated width of a text in px; rather too wide than too narrow."""
     ems = sum(1.0 if unicodedata.east_asian_width(sign) in "WF" else 0.58 for sign in text)
     return ems * size
 

@@ -53,26 +53,20 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
-    from simsiam_zoo.report.features import (
-        Network,
-        check_feature_path,
-        join_splits,
-        open_data,
-        write_features,
-    )
+    from simsiam_zoo.report import features
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.run import load
 
     path = Path(out)
-    check_feature_path(path)
+    features.check_feature_path(path)
     found = load(run)
-    dataset = open_data(found, data)
+    dataset = features.open_run_data(found, data)
     wanted = {"train": dataset.train, "test": dataset.test}
     sets = {n: s for n, s in wanted.items() if s is not None and split in ("all", n)}
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")
     with open_progress(quiet) as progress:
-        network = Network(found, of, device, progress)
+        network = features.Network(found, of, device, progress)
         parts = [
             (name, s, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
             for name, s in sets.items()
@@ -85,8 +79,8 @@ def embed(
         "transform": network.transform(),
         "data": {name: shards.digest for name, shards in sets.items()},
     }
-    table = join_splits(parts, dataset.classes, metadata)
-    write_features(path, table)
+    table = features.join_splits(parts, dataset.classes, metadata)
+    features.write_features(path, table)
     damaged = [name for _, _, embedding in parts for name in embedding.damaged]
     images = {name: len(embedding.ids) for name, _, embedding in parts}
     width = table.features.shape[1]

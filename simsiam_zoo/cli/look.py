@@ -54,7 +54,7 @@ def look(
     """
     from simsiam_zoo.report.pictures import choose_method
     from simsiam_zoo.report.run_page import render_run
-    from simsiam_zoo.runtime.folders import atomic_write_text
+    from simsiam_zoo.runtime.folders import save_text
     from simsiam_zoo.training.run import load
 
     found = load(run)
@@ -71,10 +71,7 @@ def look(
         notes.append(f"The images could not be looked at: {error.what}")
         click.echo(f"without images: {error}", err=True)
     page = render_run(found, sight, notes)
-    try:
-        atomic_write_text(path, page)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    save_text(path, page)
     click.echo(f"{path}: {len(page.encode()) / 1e6:.1f} MB, opens offline")
     if opened:
         import webbrowser
@@ -85,10 +82,10 @@ def look(
 def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
-    from simsiam_zoo.report.collect import collect
-    from simsiam_zoo.report.features import Network, open_data
+    from simsiam_zoo.report.collect import collect_run_page
+    from simsiam_zoo.report.features import Network, open_run_data
     from simsiam_zoo.runtime.progress import open_progress
 
     with open_progress(quiet) as progress:
         network = Network(run, "backbone", device, progress)
-        return collect(network, open_data(run, data), most=images, method=method)
+        return collect_run_page(network, open_run_data(run, data), most=images, method=method)

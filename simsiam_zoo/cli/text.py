@@ -27,15 +27,15 @@ _NARROWEST = 16  # below this, a column of words is worse than a line that runs 
 
 def print_heading(text: str) -> None:
     """A line in bold, where that is wanted and can be shown."""
-    _echo(click.style(printable(text), bold=True))
+    _echo(click.style(without_controls(text), bold=True))
 
 
 def print_line(text: str = "") -> None:
     """Print a text on stdout, without the control characters that are in it."""
-    _echo(printable(text))
+    _echo(without_controls(text))
 
 
-def printable(text: str) -> str:
+def without_controls(text: str) -> str:
     """The text without control characters but line breaks: names and titles are other people's."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
@@ -161,4 +161,4 @@ def _terminal_width() -> int | None:
 
 def _clean(text: str) -> str:
     """One line: a plugin may have put anything into its texts."""
-    return printable(" ".join(text.split()))
+    return without_controls(" ".join(text.split()))

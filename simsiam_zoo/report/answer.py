@@ -1,4 +1,4 @@
-"""What a study found, in a few sentences made of its figures and of nothing else."""
+"""What a study found, in a few sentences that state its figures only."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _BAD = ("collapsed", "diverged")
 
 
 def answer(study: StudyView) -> list[str]:
-    """The sentences: what came out as expected, what collapsed, the base, the differences."""
+    """Sentences about expectations, collapsed arms, the base and the differences from it."""
     told = [_expectations(study), *_fallen(study), *_failed(study), _base(study)]
     told += _differences(study)
     return [sentence for sentence in told if sentence]
 
 
 def progress(study: StudyView) -> str | None:
-    """What is not done yet; None where every run has come to an end."""
+    """What is not done yet; None if every run has ended."""
     states = [run.state for _, run in study.runs]
     done, running = states.count(DONE), states.count(RUNNING)
     if all(state in (DONE, FAILED) for state in states):
@@ -39,7 +39,7 @@ def progress(study: StudyView) -> str | None:
 
 
 def warnings(study: StudyView) -> list[tuple[str, list[str]]]:
-    """Each arm's warnings, once: (warning, labels of the arms it holds for)."""
+    """Each warning once, with the labels of the arms that it is about."""
     found: dict[str, list[str]] = {}
     for arm in study.arms:
         for warning in dict.fromkeys(arm.warnings):
@@ -48,7 +48,7 @@ def warnings(study: StudyView) -> list[tuple[str, list[str]]]:
 
 
 def not_run(study: StudyView) -> list[tuple[str, list[str]]]:
-    """Why what was not run, once: (why, the runs). Failed runs, which are shown, are left out."""
+    """Each reason once, with the runs that were not run for it; without failed runs."""
     labels = {arm.name: arm.label for arm in study.arms}
     failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
     found: dict[str, list[str]] = {}
@@ -61,7 +61,7 @@ def not_run(study: StudyView) -> list[tuple[str, list[str]]]:
 
 
 def notes(study: StudyView) -> list[str]:
-    """The study's notes but for the arms' `warnings`; with one seed, one of them says so."""
+    """The study's notes without the arms' `warnings`. A study of one seed says so."""
     of_arms = {f"{arm.label}: {warning}" for arm in study.arms for warning in arm.warnings}
     found = [note for note in dict.fromkeys(study.notes) if note not in of_arms]
     told = any("one seed" in note.lower() for note in found)
@@ -151,7 +151,7 @@ def _differences(study: StudyView) -> list[str]:
 
 
 def baselines(arm: ReportArm, metric: str) -> dict[str, float]:
-    """Mean over seeds of what networks that were not trained reach."""
+    """Mean top-1 over seeds of each network that was not trained."""
     shares: dict[str, list[float]] = {}
     for run in arm.shown_runs:
         for network, by_metric in run.baselines.items():
@@ -161,7 +161,7 @@ def baselines(arm: ReportArm, metric: str) -> dict[str, float]:
 
 
 def verdict_text(arm: ReportArm) -> str:
-    """The arm's verdict; of several, how many seeds have which."""
+    """The arm's verdict. If its seeds differ: how many have which."""
     if len(arm.verdicts) > 1:
         return ", ".join(f"{n} {verdict}" for verdict, n in arm.verdicts.items())
     return arm.verdict or next(iter(arm.verdicts), "")

@@ -1,4 +1,4 @@
-"""What a run's network makes of its images: everything on the page that needs them."""
+"""The parts of a run's page that need its images: map, neighbours, confusions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAMPLED, _WRONG = 8, 4  # queries of the gallery
 
 @dataclass(frozen=True)
 class ImageCard:
-    """One image with its caption. `right` says whether its class is the query's, if there are."""
+    """One image with its caption. `right`: it has the query's class; None without labels."""
 
     uri: str
     label: str
@@ -105,8 +105,10 @@ class RunPage:
     confusion: Confusion | None
 
 
-def collect(network: Network, dataset: Dataset, *, most: int, method: Method = "auto") -> RunPage:
-    """Compare test images with training images; training images with each other without the former.
+def collect_run_page(
+    network: Network, dataset: Dataset, *, most: int, method: Method = "auto"
+) -> RunPage:
+    """Compare test images with training images. Without test images, compare training images.
 
     Args:
         network, dataset: the run's.
@@ -149,7 +151,7 @@ def _embed(network: Network, shards: ShardSet, most: int, what: str) -> Embeddin
 
 @dataclass(frozen=True)
 class _Neighbors:
-    """Of each query the most similar rows of the bank [Q, K], and their cosine similarities."""
+    """The most similar rows of the bank for each query, and cosine similarities, both [Q, K]."""
 
     similarity: Tensor
     rows: Tensor
@@ -184,7 +186,7 @@ def _map(network: Network, queries: Embedding, shards: ShardSet, method: Method)
 
 @dataclass(frozen=True)
 class _ImagePicker:
-    """Makes galleries. `near` is of the queries, by place."""
+    """Makes galleries of queries and their neighbours."""
 
     crop: float
     bank: Embedding
@@ -195,7 +197,7 @@ class _ImagePicker:
     classes: list[str] | None
 
     def galleries(self, places: Sequence[int]) -> list[Gallery]:
-        """Of the queries at these places."""
+        """Galleries of the queries at these positions."""
         return [self._gallery(place) for place in places]
 
     def _gallery(self, place: int) -> Gallery:
@@ -215,7 +217,7 @@ class _ImagePicker:
 
 
 def without_own(ids: Tensor, own: Tensor) -> Tensor:
-    """Columns [Q, k] of the neighbours that remain where each query is in the bank itself.
+    """Columns [Q, k] of the neighbours without the query itself, which is in the bank too.
 
     Args:
         ids: rows of the bank [Q, k + 1], the most similar first.

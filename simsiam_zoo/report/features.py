@@ -50,7 +50,7 @@ class Embedding:
 
 
 class Network:
-    """A run's network, frozen, as a function of images. What it gives is kept beside the run.
+    """A run's frozen network as a function of images. Features are cached beside the run.
 
     The backbone is opened as `simsiam-zoo evaluate` does it, and finds the features that were
     taken there.
@@ -121,7 +121,7 @@ class Network:
         )
 
     def transform(self) -> dict[str, Any]:
-        """How an image becomes the network's input, and with which arithmetic."""
+        """The transform of images and the arithmetic, as JSON has them."""
         runtime = self._pass.runtime
         return {
             "view": "centre",
@@ -131,8 +131,8 @@ class Network:
         }
 
 
-def open_data(run: Run, data: str | None = None) -> Dataset:
-    """The run's own data, or what `data` names as `train --data` does; counted and readable by id.
+def open_run_data(run: Run, data: str | None = None) -> Dataset:
+    """The run's data set, or the one that `data` names as in `train --data`; readable by id.
 
     Raises:
         InputError: it is not there.
@@ -180,7 +180,7 @@ def join_splits(
     classes: tuple[str, ...] | None,
     metadata: dict[str, Any],
 ) -> FeatureTable:
-    """Put splits (name, images, features) under each other."""
+    """Join splits (name, images, features) to one table."""
     rows = [
         (name, *_location(shards, int(id)))
         for name, shards, embedding in parts
@@ -200,7 +200,7 @@ def join_splits(
 
 
 def check_feature_path(path: Path) -> None:
-    """Refuse a file that could not be written, before any work is done.
+    """Check before any work that the file can be written.
 
     Raises:
         InputError: its ending is neither `.npz` nor `.parquet`, or its folder is missing.

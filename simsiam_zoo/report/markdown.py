@@ -1,4 +1,4 @@
-"""`report.md`: the same in GitHub-flavoured Markdown, with the plots beside it."""
+"""`report.md`: the report in GitHub-flavoured Markdown, with the plots beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
 
 
 def render_markdown(study: StudyView, plots: Sequence[str]) -> str:
-    """The text.
+    """The whole text.
 
     Args:
         study: as `read_results` gives it.
@@ -34,7 +34,7 @@ def render_markdown(study: StudyView, plots: Sequence[str]) -> str:
 
 
 def escape(value: str, begins: bool = True) -> str:
-    """Text that stays text in a paragraph, a list or a table's cell.
+    """Escape a text for a paragraph, a list or a table's cell.
 
     Args:
         value: on one line or several, which become one.
@@ -54,7 +54,7 @@ def escape(value: str, begins: bool = True) -> str:
 
 
 def fenced(value: str) -> str:
-    """A block of code that the text cannot end."""
+    """A fenced block; its fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", value)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{value}\n{fence}"

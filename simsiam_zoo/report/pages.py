@@ -2,9 +2,9 @@
 
 Here is the page of a study; that of a run is in `run_page.py`, for it needs torch.
 
-Class names, recipe strings, titles and paths come from files that nobody vouches for. They are
-escaped by the template engine; were one not, the page's policy would still run no script and load
-no style but the two whose hashes it names.
+Class names, recipe strings, titles and paths come from untrusted files. The template engine escapes
+them. If it missed one, the page's policy would still run no script and load no style but the two
+whose hashes it names.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _text(name: str) -> str:
 
 
 def render_study(study: StudyView, curves: Curves) -> str:
-    """The page.
+    """The page of a study.
 
     Args:
         study: as `read_results` gives it.
@@ -108,7 +108,7 @@ def render_study(study: StudyView, curves: Curves) -> str:
 
 
 def _drawn(charts: list[Chart], prefix: str) -> list[tuple[Chart, Markup]]:
-    """Charts with their SVG; the prefix keeps ids apart."""
+    """Charts with their SVG; the prefix makes ids unique on the page."""
     label = "{} against epochs, a line for each seed of each arm"
     return [
         (chart, Markup(chart.svg(f"{prefix}{n}", label.format(chart.title), "circle")))
@@ -117,13 +117,13 @@ def _drawn(charts: list[Chart], prefix: str) -> list[tuple[Chart, Markup]]:
 
 
 def wall_time(study: StudyView) -> str:
-    """Of all runs together."""
+    """Time of all runs together; empty if no run has stated its own."""
     seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
     return duration(sum(seconds)) if seconds else ""
 
 
 def _groups(columns: list[tables.Column]) -> list[dict[str, Any]]:
-    """The head's first row: columns that share a group below one cell."""
+    """First row of the table's head: one cell for neighbouring columns of one group."""
     found: list[dict[str, Any]] = []
     for at, column in enumerate(columns):
         if column.group and found and found[-1]["group"] == column.group:

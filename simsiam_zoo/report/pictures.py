@@ -25,7 +25,7 @@ _QUALITY = 80
 
 @dataclass(frozen=True)
 class Sprite:
-    """Many small images in one.
+    """Many small images in one image, row by row.
 
     Attributes:
         uri: `data:image/...`.
@@ -41,7 +41,7 @@ class Sprite:
 
 
 def picture(shards: ShardSet, id: int, crop: float, most: int = 96) -> str:
-    """The part of an image that evaluation looks at, at most `most` px wide, as a data URI.
+    """The centre crop that evaluation uses, at most `most` px wide, as a data URI.
 
     Raises:
         DataError: the image is damaged.
@@ -50,7 +50,11 @@ def picture(shards: ShardSet, id: int, crop: float, most: int = 96) -> str:
 
 
 def sprite(shards: ShardSet, ids: Sequence[int], crop: float, tile: int = 32) -> Sprite:
-    """All of the images in one, row by row. Raises DataError."""
+    """Put the images into one, row by row.
+
+    Raises:
+        DataError: an image is damaged.
+    """
     columns = max(1, math.isqrt(max(len(ids) - 1, 0)) + 1)
     rows = max(1, -(-len(ids) // columns))
     sheet: Pixels = np.zeros((rows * tile, columns * tile, 3), np.uint8)
@@ -100,7 +104,7 @@ def choose_method(method: Method) -> Method:
 
 
 def project(x: NDArray[np.floating[Any]], method: Method) -> tuple[NDArray[np.float64], str]:
-    """Put features [N, D] on a plane, by their directions: as cosine kNN sees them.
+    """Project features [N, D] to a plane. Only directions count, as for cosine kNN.
 
     The seed is fixed: the same features give the same map on the same machine.
 

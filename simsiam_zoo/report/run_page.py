@@ -22,7 +22,7 @@ _MAP_WIDTH, _MAP_MARGIN = 600, 14
 
 
 def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str:
-    """The page.
+    """The page of a run.
 
     Args:
         run: complete or not.
@@ -95,7 +95,7 @@ def _protocol(figure: dict[str, Any]) -> tuple[str, int | None, int]:
 
 
 def _dots(map: FeatureMap) -> list[dict[str, Any]]:
-    """The map's points by class, so that one class can be picked out."""
+    """The map's points by class: the page can highlight one class."""
     groups: dict[int, list[tuple[float, float, int]]] = {}
     for place, (label, (x, y)) in enumerate(zip(map.labels, _pixels(map), strict=True)):
         groups.setdefault(label, []).append((x, y, place))
@@ -111,7 +111,7 @@ def _dots(map: FeatureMap) -> list[dict[str, Any]]:
 
 
 def _map_size(map: FeatureMap) -> tuple[int, int]:
-    """Width and height in pixels: as flat as the points are, but never a strip."""
+    """Width and height in px; the height follows the points, within limits."""
     tall = float(np.ptp(map.points[:, 1])) if len(map.points) else 1.0
     return _MAP_WIDTH, round(_MAP_WIDTH * min(1.0, max(0.5, tall + 0.02)))
 
@@ -165,7 +165,7 @@ def _files(run: Run) -> list[tuple[str, str]]:
 
 
 def _data(charts: Sequence[Chart], seen: RunPage | None) -> dict[str, Any]:
-    """What the script reads."""
+    """The JSON that the page's script reads."""
     charted = [{"lines": chart.hover()} for chart in charts]
     if seen is None:
         return {"charts": charted, "map": None}

@@ -70,7 +70,7 @@ Shares = Annotated[
 
 
 class _Lenient(BaseModel):
-    """Reads what is there: keys that are not known are left alone, None is as good as missing."""
+    """Reads what is there. Unknown keys are ignored; None counts as missing."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

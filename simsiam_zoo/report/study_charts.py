@@ -1,5 +1,6 @@
-"""The charts of a study: its runs' curves against epochs, also while they are being written, and
-the dots of its arms."""
+"""The charts of a study: curves of its runs against epochs, and a dot for each arm.
+
+Runs may still be writing their metrics."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ Curves = Mapping[str, list["Curve"]]
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run on its way.
+    """One metric of one run against epochs.
 
     Args:
         arm: its number.
@@ -96,7 +97,7 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows with a step. A line that is torn or no row is left out: a run may be writing now."""
+    """Rows that have a step. Incomplete lines are skipped: a run may be writing now."""
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -113,7 +114,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def steps_per_epoch(rows: list[dict[str, Any]]) -> float | None:
-    """As rows tell it: `epoch` counts those that are whole, so a row at an epoch's end has it.
+    """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
 
     None before the first epoch's end.
     """
@@ -122,7 +123,7 @@ def steps_per_epoch(rows: list[dict[str, Any]]) -> float | None:
 
 
 def curve_charts(study: StudyView, curves: Curves, arms: Collection[int]) -> list[Chart]:
-    """Loss, std and top-1 of these arms; one without curves is left out.
+    """Charts of loss, std and top-1 of these arms; a metric without curves has none.
 
     Diverged arms do not stretch the axis, and the base lies on top.
     """
@@ -132,13 +133,13 @@ def curve_charts(study: StudyView, curves: Curves, arms: Collection[int]) -> lis
 
 
 def thinned(curves: list[Curve]) -> list[list[Point]]:
-    """The curves' points, of many curves fewer each."""
+    """The points that are drawn: the more curves, the fewer of each."""
     buckets = max(15, min(120, _POINTS // (2 * len(curves))))
     return [thin(curve.points, buckets) for curve in curves]
 
 
 def legend(study: StudyView, drawn: Collection[int]) -> list[LegendKey]:
-    """The drawn arms: as many look different as there are colours times dashes."""
+    """Style and label of each drawn arm; styles repeat after COLORS x DASHES arms."""
     others = [arm.number for arm in study.arms if not arm.is_base]
     styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
     return [

@@ -1,4 +1,4 @@
-"""The report's two tables, once for all of its formats: arms, and runs."""
+"""The report's two tables, for all formats: arms and runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table.
+    """One cell of a table.
 
     Args:
         text: the value.
@@ -130,7 +130,7 @@ def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
 
 
 def arm_mark(arm: ReportArm) -> str | None:
-    """Which mark stands for the arm: its verdict, or `mixed`."""
+    """The arm's mark: its verdict, or `mixed`."""
     return "mixed" if len(arm.verdicts) > 1 else verdict_text(arm) or None
 
 

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as a reader sees them."""
+"""Numbers and untrusted text as the report writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A
 
 
 def clean(value: object) -> str:
-    """Text without what is no text: control characters, halves of characters, turned directions.
+    """Text without control characters, lone surrogates and changes of the writing direction.
 
     Line ends stay; each other such character is shown as U+FFFD. It is not escaped for anything.
     """
@@ -34,19 +34,19 @@ def line(value: object) -> str:
 
 
 def tail(text: str) -> str:
-    """A long text's end."""
+    """The end of a long text."""
     return text if len(text) <= _LONGEST else "[…] " + text[-_LONGEST:]
 
 
 def compact(value: object) -> str:
-    """A value of a recipe in one line, as TOML and JSON spell it."""
+    """A recipe's value in one line, as JSON writes it; a string without quotes."""
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def finite(value: object) -> float | None:
-    """The number, or None where it is none or not finite."""
+    """The value as a float; None if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -57,7 +57,7 @@ def finite(value: object) -> float | None:
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:
-    """With so many decimals and a real minus sign; no minus before zero."""
+    """A number with so many decimals and a typographic minus sign; zero has no sign."""
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     if float(text) == 0:
         text = text.lstrip("+-")

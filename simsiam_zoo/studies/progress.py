@@ -1,4 +1,4 @@
-"""What a person sees of a study under way: a live table, or plain lines. No torch here."""
+"""What is shown of a study while it runs: a live table, or plain lines. No torch here."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class StudyLines(PlainProgress, StudyProgress):
         if now - self._last >= _LINE_SECONDS:
             self._last = now
             for job in (*state.started.values(), *state.elsewhere):
-                self.say(f"{job_name(job)}: {'  '.join(read_status(job).words())}")
+                self.say(f"{job_name(job)}: {'  '.join(read_run_status(job).words())}")
 
 
 class StudyTable(LiveProgress, StudyProgress):
@@ -113,10 +113,10 @@ def jobs_table(state: StudyState, height: int) -> Group:
     ended = list(state.ended)[-room:]
     waiting = list(state.waiting)[: max(0, room - len(ended))]
     for job, code in ended:
-        status = read_status(job)
+        status = read_run_status(job)
         drawn.add_row(*_cells(job, status, job_outcome(job, code), ""))
     for job in running:
-        status = read_status(job)
+        status = read_run_status(job)
         drawn.add_row(*_cells(job, status, status.doing, status.left or ""), style="cyan")
     for job in waiting:
         drawn.add_row(Text(job.label), str(job.seed), style="dim")
@@ -140,7 +140,7 @@ def _cells(job: StudyJob, status: RunStatus, verdict: str, left: str) -> list[st
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run of a study gets on.
+    """The state of a run of a study.
 
     Args:
         latest: its newest metrics.
@@ -161,7 +161,7 @@ class RunStatus:
         return [*words, f"{self.left} left" if self.left else self.doing]
 
 
-def read_status(job: StudyJob) -> RunStatus:
+def read_run_status(job: StudyJob) -> RunStatus:
     """What the end of the job's metrics says."""
     rows: list[dict[str, Any]] = []
     with suppress(OSError), (job.run / "metrics.jsonl").open("rb") as file:

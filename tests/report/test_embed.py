@@ -18,7 +18,7 @@ from simsiam_zoo.data.image import center
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.report import features as files
-from simsiam_zoo.report.features import Network, join_splits, open_data, write_features
+from simsiam_zoo.report.features import Network, join_splits, open_run_data, write_features
 from simsiam_zoo.training.run import load
 
 
@@ -70,7 +70,7 @@ def test_every_image_has_a_row_that_names_it(seen_run, tmp_path):
     told = json.loads(zoo("embed", seen_run, "--out", out, "--json"))
     found = np.load(out, allow_pickle=False)
 
-    dataset = open_data(load(seen_run))
+    dataset = open_run_data(load(seen_run))
     assert told["images"] == {"train": 96, "test": 64}
     assert found["features"].shape == (160, told["width"])
     assert found["split"].tolist() == ["train"] * 96 + ["test"] * 64
@@ -139,7 +139,7 @@ def test_parquet_without_pyarrow_names_the_extra(seen_run, tmp_path, monkeypatch
 def test_parquet_holds_the_same_as_npz(seen_run, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="extra: parquet")
     run = load(seen_run)
-    shards = open_data(run).test
+    shards = open_run_data(run).test
     embedding = Network(run).embed(shards)
     table = join_splits([("test", shards, embedding)], ("0", "1", *"23456789"), {"of": "backbone"})
     write_features(tmp_path / "f.npz", table)
@@ -196,7 +196,7 @@ def test_some_images_are_those_of_all(seen_run, tmp_path):
     """Whether or not the features of all are there."""
     run = Path(shutil.copytree(seen_run, tmp_path / "run", symlinks=True))
     shutil.rmtree(run / "features", ignore_errors=True)
-    train = open_data(load(run)).train
+    train = open_run_data(load(run)).train
     ids = np.array([3, 17, 40, 95])
     alone = Network(load(run)).embed(train, ids)
     whole = Network(load(run)).embed(train)

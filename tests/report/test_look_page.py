@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.cli import root
-from simsiam_zoo.report.features import Network, open_data
+from simsiam_zoo.report.features import Network, open_run_data
 from simsiam_zoo.training.run import load
 
 
@@ -137,7 +137,7 @@ def load_rows(page):
 
 def test_the_confusion_matrix_is_scikit_learns(browser, page, seen_run):
     run = load(seen_run)
-    dataset, network = open_data(run), Network(run)
+    dataset, network = open_run_data(run), Network(run)
     bank, queries = network.embed(dataset.train), network.embed(dataset.test)
 
     def weight(distance):

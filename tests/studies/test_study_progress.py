@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from simsiam_zoo.studies.plan import StudyJob, plan_study
-from simsiam_zoo.studies.progress import StudyLines, jobs_table, read_status
+from simsiam_zoo.studies.progress import StudyLines, jobs_table, read_run_status
 from simsiam_zoo.studies.running import Running
 from simsiam_zoo.studies.study import parse_study
 
@@ -35,15 +35,15 @@ def shown(state: Running, width: int, height: int) -> list[str]:
 
 def test_a_run_says_what_it_is_doing_and_how_long_it_will_take(tmp_path: Path) -> None:
     first, second, third, *_ = jobs(tmp_path)
-    assert read_status(first).words() == ["starting"]
+    assert read_run_status(first).words() == ["starting"]
     row = {"step": 252, "epoch": 12, "loss": -0.5, "std_sqrt_d": 0.987, "images_per_second": 32.0}
     written(second, row, {"step": 252, "epoch": 12, "top1 knn (k=20, t=0.1)": 0.9})
-    assert read_status(second).words() == [
+    assert read_run_status(second).words() == [
         *("epoch 13/24", "loss -0.500", "std 0.99", "knn 90.0 %", "speed 32 img/s"),
         "8 min left",  # 252 steps of 64
     ]
     written(third, {**row, "step": 504, "epoch": 24})
-    assert read_status(third).doing == "evaluating"
+    assert read_run_status(third).doing == "evaluating"
 
 
 def test_the_table_fits_its_terminal_and_what_runs_is_always_in_it(tmp_path: Path) -> None:
