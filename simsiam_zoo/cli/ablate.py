@@ -79,7 +79,9 @@ def ablate(
       simsiam-zoo ablate my-study.toml --out runs/mine --jobs 4
     """
     if listed:
-        _print_list(as_json)
+        from simsiam_zoo.cli.list import list_
+
+        click.get_current_context().invoke(list_, kind="study", as_json=as_json)
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
@@ -160,34 +162,23 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """The table of the arms, and where the report is."""
-    metrics = list(
-        dict.fromkeys(name for arm in results["arms"] for name in arm["summary"]["metrics"])
-    )
-    rows = []
-    for arm in results["arms"]:
-        summary = arm["summary"]
-        figures = [_figure(summary["metrics"].get(name)) for name in metrics]
-        verdict = _verdicts(summary) or ("not run" if not arm["runs"] else "-")
-        if arm["same_as"]:
-            verdict = f"= {arm['same_as']}"
-        expected = {True: "as expected", False: "not as expected", None: ""}
-        rank = summary["effective_rank"]
-        rows.append(
-            [
-                arm["label"],
-                str(summary["done"]),
-                *figures,
-                "-" if rank is None else f"{rank['mean']:.1f}",
-                verdict,
-                expected[summary["as_expected"]],
-                "" if arm["paper"] is None else f"{arm['paper']:g}",
-            ]
-        )
-    header = ["arm", "seeds", *metrics, "rank", "verdict", "", "paper"]
+    """Print the report's table of arms without its widest columns, and where the report is."""
+    from simsiam_zoo.report.study import read_study
+    from simsiam_zoo.report.tables import STD_TITLE, arm_columns, arm_rows
+
+    study = read_study(results)
+    wide = ("Substituted", "From base", STD_TITLE)
+    shown = [(i, c) for i, c in enumerate(arm_columns(study)) if c.title not in wide]
+    cells = [[row[i] for i, _ in shown] for row in arm_rows(study)]
+    alike = [arm.same_as for arm in study.arms]
     print_line()
-    print_heading(results["title"])
-    print_line(table(header, rows))
+    print_heading(study.title)
+    header = [column.group or column.title for _, column in shown]
+    rows = [
+        [cell.text for cell in row] + [f"= {same}" if same else ""]
+        for row, same in zip(cells, alike, strict=True)
+    ]
+    print_line(table([*header, ""], rows))
     for note in results["notes"]:
         print_line(f"  {note}")
     for missing in results["not_run"]:
@@ -204,36 +195,6 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         ["results.json", "all of it"],
     ]
     for line in columns([row for row in files if (folder / row[0]).exists()], wrap=1):
-        print_line(line)
-
-
-def _verdicts(summary: dict[str, Any]) -> str:
-    """The verdict of all seeds; where they differ, each with its number of seeds."""
-    found = summary["verdicts"]
-    if len(found) < 2:
-        return "".join(found)
-    return ", ".join(f"{count} {verdict}" for verdict, count in found.items())
-
-
-def _figure(summary: dict[str, Any] | None) -> str:
-    if summary is None:
-        return "-"
-    std = "" if summary["std"] is None else f" ± {100 * summary['std']:.1f}"
-    return f"{100 * summary['mean']:.1f}{std}"
-
-
-def _print_list(as_json: bool) -> None:
-    from simsiam_zoo.catalog import catalog
-
-    entries = catalog().entries("study")
-    if as_json:
-        rows = [
-            {"name": e.call, "summary": e.component.summary, "reference": e.component.reference}
-            for e in entries
-        ]
-        click.echo(json.dumps(rows, indent=1))
-        return
-    for line in columns([[e.call, e.component.summary] for e in entries], wrap=1):
         print_line(line)
 
 
@@ -275,16 +236,13 @@ def describe(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
     left = [job for job in left if job.arm not in plan.not_run]
     known = all(job.arm in seconds for job in left)
     total = span([seconds[job.arm] for job in left], jobs) if known else None
+    described = plan.to_dict()
     arms = [
-        {
-            **arm,
-            "steps": None if plan.steps.get(arm["name"]) is None else plan.steps[arm["name"]],
-            "seconds": seconds.get(arm["name"]),
-        }
-        for arm in plan.to_dict()["arms"]
+        {**arm, "steps": plan.steps.get(arm["name"]), "seconds": seconds.get(arm["name"])}
+        for arm in described["arms"]
     ]
     return {
-        **plan.to_dict(),
+        **described,
         "arms": arms,
         "folder": str(folder),
         "runs": len(queue),

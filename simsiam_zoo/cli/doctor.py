@@ -43,7 +43,7 @@ TEN_STEPS: dict[str, object] = {
 """The run of the check, on the preset `digits`: with a worker, for shared memory is among it."""
 
 
-State = Literal["ok", "warning", "problem"]
+CheckState = Literal["ok", "warning", "problem"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Check:
     """
 
     name: str
-    state: State
+    state: CheckState
     said: str
     hint: str | None = None
 
@@ -111,7 +111,7 @@ def plugin_check() -> Check:
     words += [f"{plugin.distribution} is {plugin.status}" for plugin in unusable]
     if not unusable:
         return Check("plugins", "ok", "; ".join(words))
-    state: State = "problem" if any(p.status == "broken" for p in unusable) else "warning"
+    state: CheckState = "problem" if any(p.status == "broken" for p in unusable) else "warning"
     hint = "simsiam-zoo plugin list shows why; [plugins] disabled in config.toml leaves one out."
     return Check("plugins", state, "; ".join(words), hint)
 

@@ -36,10 +36,10 @@ def export(run: str, to: str, out: str | None, as_json: bool) -> None:
       simsiam-zoo export runs/mnist-5k-seed0 --to timm
       simsiam-zoo export runs/mnist-5k-seed0 --to hub:license=cc-by-4.0
     """
-    from simsiam_zoo.exchange.export import export as write
+    from simsiam_zoo.exchange.export import export_backbone
     from simsiam_zoo.training.run import load
 
-    done = write(load(run), to, out)
+    done = export_backbone(load(run), to, out)
     if as_json:
         report = {
             "path": str(done.path),

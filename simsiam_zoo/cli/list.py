@@ -16,7 +16,7 @@ from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest
 
-Row = dict[str, str]
+ListRow = dict[str, str]
 
 
 @click.command(name="list")
@@ -59,7 +59,7 @@ def list_(
 
 def _matching(
     known: Catalog, kind: str | None, pattern: str | None, family: str | None, pretrained: bool
-) -> list[Row]:
+) -> list[ListRow]:
     """The rows of what the filters leave; a family counts as each of its names.
 
     Raises:
@@ -75,7 +75,7 @@ def _matching(
             raise InputError(f"unknown family {prefix!r}", did_you_mean(prefix, families, none))
         entries = (families[prefix],)
     match = re.compile(fnmatch.translate((pattern or "*").lower())).match
-    rows: list[Row] = []
+    rows: list[ListRow] = []
     for entry in entries:
         if entry.is_family:
             rows += _members(known, entry, match, pretrained, asked=family is not None)
@@ -90,7 +90,7 @@ def _members(
     match: Callable[[str], object],
     pretrained: bool,
     asked: bool,
-) -> list[Row]:
+) -> list[ListRow]:
     try:
         names = known.pretrained(entry) if pretrained else known.members(entry)
     except PluginError as error:
@@ -124,7 +124,7 @@ def _nothing(known: Catalog, kind: str | None, pattern: str | None) -> str:
     return f"No {what} matches {pattern}. {other}{f' {kind}' if kind and not near else ''}"
 
 
-def _unusable(known: Catalog) -> list[Row]:
+def _unusable(known: Catalog) -> list[ListRow]:
     return [
         {
             "kind": "plugin",
@@ -139,7 +139,7 @@ def _unusable(known: Catalog) -> list[Row]:
     ]
 
 
-def _row(known: Catalog, entry: CatalogEntry) -> Row:
+def _row(known: Catalog, entry: CatalogEntry) -> ListRow:
     row = {
         "kind": entry.kind,
         "name": f"{entry.name}:*" if entry.is_family else entry.name,
@@ -159,7 +159,7 @@ def _row(known: Catalog, entry: CatalogEntry) -> Row:
     return row
 
 
-def _print_rows(rows: list[Row]) -> None:
+def _print_rows(rows: list[ListRow]) -> None:
     texts = columns(
         [(row["call"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows],
         wrap=1,
@@ -172,7 +172,7 @@ def _print_rows(rows: list[Row]) -> None:
             print_line(text)
 
 
-def _print_states(rows: list[Row], unusable: list[Row]) -> None:
+def _print_states(rows: list[ListRow], unusable: list[ListRow]) -> None:
     states = [
         (f"{row['distribution']} {row['version']}", row["status"], row["summary"])
         for row in unusable

@@ -120,7 +120,7 @@ class Exported:
     code: str
 
 
-def export(run: Run, to: str, out: Path | str | None = None) -> Exported:
+def export_backbone(run: Run, to: str, out: Path | str | None = None) -> Exported:
     """Write a run's backbone for another library, and prove that it gives the same features there.
 
     Args:
@@ -164,7 +164,7 @@ def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path
         out: the file or folder.
 
     Raises:
-        InputError, PluginError, DataError: as for `export`.
+        InputError, PluginError, DataError: as for `export_backbone`.
     """
     try:
         # In a folder of its own, so that whatever is written there goes with it.

@@ -19,7 +19,13 @@ import torch
 
 from simsiam_zoo.catalog import PARTS, catalog
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.exchange.weights import Weights, below_prefix, file_digest, fit, read_weights
+from simsiam_zoo.exchange.weights import (
+    Weights,
+    below_prefix,
+    file_digest,
+    fit_weights,
+    read_weights,
+)
 from simsiam_zoo.model.build import Parts, set_up
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
@@ -170,7 +176,7 @@ def _fill(siamese: Siamese, weights: Weights, checkpoint: Path) -> tuple[str, tu
         headless = part == "backbone"
         if headless and weights.layout == "backbone":
             state, prefix, left_out = below_prefix(state, own)
-        module.load_state_dict(fit(state, own, part, checkpoint, headless))
+        module.load_state_dict(fit_weights(state, own, part, checkpoint, headless))
     return prefix, tuple(left_out)
 
 

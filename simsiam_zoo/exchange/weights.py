@@ -31,7 +31,7 @@ from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.runtime.checkpoint import load_checkpoint
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 """A state dict: key → tensor."""
 
 _TABLES = ("state_dict", "model", "student")
@@ -56,7 +56,7 @@ class Weights:
 
     layout: str
     arch: str | None
-    parts: dict[str, State]
+    parts: dict[str, StateDict]
     settings: dict[str, object] = field(default_factory=dict)
 
 
@@ -70,7 +70,7 @@ class BackboneFile:
         data: `image_size`, `mean` and `std` of the images that it was trained on.
     """
 
-    state: State
+    state: StateDict
     part: Resolved
     data: dict[str, Any]
 
@@ -115,7 +115,7 @@ def load_backbone(path: Path | str) -> nn.Module:
     return backbone.eval()
 
 
-def _backbone_file(path: Path, state: State, metadata: dict[str, str]) -> BackboneFile | None:
+def _backbone_file(path: Path, state: StateDict, metadata: dict[str, str]) -> BackboneFile | None:
     """What the metadata say; None where they are not ours.
 
     Raises:
@@ -140,7 +140,7 @@ def _backbone_file(path: Path, state: State, metadata: dict[str, str]) -> Backbo
     return BackboneFile(state, part, data)
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
@@ -207,7 +207,7 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, PosixPath, np.dtype, *types, *((scalar, name) for name in names)]
 
 
-def below_prefix(weights: State, model: State) -> tuple[State, str, list[str]]:
+def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, list[str]]:
     """The backbone's weights, wherever a training library put them.
 
     The prefix is the one behind which most of the model's keys are found; of two networks that
@@ -235,7 +235,9 @@ def below_prefix(weights: State, model: State) -> tuple[State, str, list[str]]:
     return below, best, [*others]
 
 
-def fit(weights: State, model: State, part: str, path: Path, headless: bool) -> State:
+def fit_weights(
+    weights: StateDict, model: StateDict, part: str, path: Path, headless: bool
+) -> StateDict:
     """The weights as a part's `load_state_dict` takes them.
 
     Args:
@@ -277,7 +279,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _simsiam(state: State, arch: str | None, path: Path) -> Weights:
+def _simsiam(state: StateDict, arch: str | None, path: Path) -> Weights:
     """The original release's layout, in the names and with the arithmetic of a run's model."""
     if arch is None or not _RESNET.fullmatch(arch):
         says = "does not say its arch" if arch is None else f"says that its arch is {arch!r}"
@@ -316,7 +318,7 @@ def _simsiam(state: State, arch: str | None, path: Path) -> Weights:
     )
 
 
-def fold_bias(projector: State, last: int) -> State:
+def fold_bias(projector: StateDict, last: int) -> StateDict:
     """The projector without the bias of its last fc, which is moved into the BN that follows.
 
     BN(Wx + b) subtracts the running mean m: (Wx + b) - m = Wx - (m - b). In training the bias has
@@ -334,7 +336,7 @@ def fold_bias(projector: State, last: int) -> State:
     return folded
 
 
-def _below(state: State, prefix: str) -> State:
+def _below(state: StateDict, prefix: str) -> StateDict:
     return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
 
 

@@ -22,7 +22,7 @@ from torch import nn
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.export import export as command
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.exchange.export import ExportSource, TimmFormat, export, torchvision_names
+from simsiam_zoo.exchange.export import ExportSource, TimmFormat, export_backbone, torchvision_names
 from simsiam_zoo.training.run import Run
 
 BACKBONES = ("resnet18", "densenet121", "vgg11_bn", "test_vit")
@@ -41,7 +41,7 @@ def near(theirs: torch.Tensor, run: Run) -> bool:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_timm_reads_its_own_and_gives_the_same_features(run_of: RunOf, name, tmp_path) -> None:
     run = run_of(name)
-    done = export(run, "timm", tmp_path / "out.safetensors")
+    done = export_backbone(run, "timm", tmp_path / "out.safetensors")
     assert done.difference <= 1e-5 < done.largest
     size = {"img_size": 32} if name == "test_vit" else {}
     if name != "vgg11_bn":
@@ -63,7 +63,7 @@ def test_torchvision_takes_the_weights_and_gives_the_same_features(
     run_of: RunOf, name, tmp_path
 ) -> None:
     run = run_of(name)
-    done = export(run, "torchvision", tmp_path / "out.pth")
+    done = export_backbone(run, "torchvision", tmp_path / "out.pth")
     model = torchvision.models.get_model(name)
     state = torch.load(done.path, weights_only=True)
     lacking = model.load_state_dict(state, strict=False)
@@ -85,7 +85,7 @@ def test_timms_model_states_the_runs_images_and_not_those_of_timms_weights(
     assert run.recipe.data.mean != timm.get_pretrained_cfg(name).mean
     names: dict[str, Any] = {"images": images(32)}
     with torch.no_grad():
-        exec(export(run, "timm", tmp_path / "out.safetensors").code, names)
+        exec(export_backbone(run, "timm", tmp_path / "out.safetensors").code, names)
     for use_test_size in (False, True):
         data = timm.data.resolve_model_data_config(names["model"], use_test_size=use_test_size)
         assert (*data["input_size"],) == (3, 32, 32)
@@ -101,7 +101,7 @@ def test_weights_that_modules_share_are_written_for_each_of_their_keys(
     shared = timm.create_model(name, num_classes=0, img_size=32).state_dict()
     assert len({value.data_ptr() for value in shared.values()}) < len(shared)
     run = run_of(name)
-    done = export(run, "timm", tmp_path / "out.safetensors")
+    done = export_backbone(run, "timm", tmp_path / "out.safetensors")
     assert done.difference <= 1e-5
     assert load_file(done.path).keys() == shared.keys()
     assert near(features(zoo.load_backbone(run.folder / "backbone.safetensors")), run)
@@ -109,18 +109,18 @@ def test_weights_that_modules_share_are_written_for_each_of_their_keys(
 
 def test_torchvision_takes_the_resnets_for_32_px_too(run_of: RunOf, tmp_path) -> None:
     run = run_of("resnet18_cifar")
-    done = export(run, "torchvision", tmp_path / "out.safetensors")
+    done = export_backbone(run, "torchvision", tmp_path / "out.safetensors")
     assert done.difference <= 1e-5
     assert "model.maxpool = torch.nn.Identity()" in done.code
 
 
 def test_what_torchvision_has_none_of_is_refused_by_name(run_of: RunOf, tmp_path) -> None:
     with pytest.raises(InputError, match=r"torchvision has no architecture.*test_vit") as refused:
-        export(run_of("test_vit"), "torchvision", tmp_path / "out.pth")
+        export_backbone(run_of("test_vit"), "torchvision", tmp_path / "out.pth")
     assert "resnet18" in str(refused.value)
     assert [*tmp_path.iterdir()] == []
     with pytest.raises(InputError):
-        export(run_of("test_vit"), "torchvision")
+        export_backbone(run_of("test_vit"), "torchvision")
     assert not (run_of("test_vit").folder / "exports").exists()
 
 
@@ -139,7 +139,7 @@ def test_the_architectures_that_go_to_torchvision_have_the_same_keys_in_both() -
 @pytest.mark.parametrize("name", [*BACKBONES, "resnet18_cifar"])
 def test_a_safetensors_file_alone_rebuilds_the_backbone(run_of: RunOf, name, tmp_path) -> None:
     run = run_of(name)
-    file = export(run, "safetensors", tmp_path / "out.safetensors").path
+    file = export_backbone(run, "safetensors", tmp_path / "out.safetensors").path
     torch.manual_seed(5)
     before = torch.get_rng_state()
     loaded = zoo.load_backbone(file)
@@ -166,7 +166,7 @@ def test_the_metadata_say_which_keys_of_timms_model_are_left_out(run_of: RunOf) 
 @pytest.mark.parametrize("name", ["resnet18", "test_vit"])
 def test_timm_loads_the_hub_folder_by_its_own_config(run_of: RunOf, name, tmp_path) -> None:
     run = run_of(name)
-    folder = export(run, "hub:license=cc-by-4.0", tmp_path / "hub").path
+    folder = export_backbone(run, "hub:license=cc-by-4.0", tmp_path / "hub").path
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert near(features(model), run)
     data = timm.data.resolve_model_data_config(model)
@@ -179,7 +179,7 @@ def test_a_changed_module_goes_to_the_hub_with_the_python_that_makes_it(
     run_of: RunOf, tmp_path, monkeypatch
 ) -> None:
     run = run_of("resnet18_cifar")
-    folder = export(run, "hub", tmp_path / "hub").path
+    folder = export_backbone(run, "hub", tmp_path / "hub").path
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "README.md"}
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(folder)
@@ -203,7 +203,9 @@ def test_a_card_has_the_recipe_the_figures_with_their_protocols_and_the_licence(
             {"network": "raw pixels", "top1": 0.5, **figure},
         ],
     }
-    text = (export(run, "hub:license=cc-by-4.0", tmp_path / "hub").path / "README.md").read_text()
+    text = (
+        export_backbone(run, "hub:license=cc-by-4.0", tmp_path / "hub").path / "README.md"
+    ).read_text()
     _, front, body = text.split("---\n", 2)
     card = yaml.safe_load(front)
     assert card["license"] == "cc-by-4.0"
@@ -219,7 +221,9 @@ def test_a_card_has_the_recipe_the_figures_with_their_protocols_and_the_licence(
 
 
 def test_a_card_of_a_run_that_was_not_evaluated_claims_nothing(run_of: RunOf, tmp_path) -> None:
-    text = (export(run_of("resnet18"), "hub", tmp_path / "hub").path / "README.md").read_text()
+    text = (
+        export_backbone(run_of("resnet18"), "hub", tmp_path / "hub").path / "README.md"
+    ).read_text()
     assert "model-index" not in text
     assert "Licence: none was stated" in text
     assert "None: the run was not evaluated." in text
@@ -240,14 +244,14 @@ def test_other_features_are_refused_and_nothing_is_left(
 
     monkeypatch.setattr(TimmFormat, "write", damaged)
     with pytest.raises(PluginError, match="gives other features: they differ by up to"):
-        export(run_of("resnet18"), "timm", tmp_path / "out.safetensors")
+        export_backbone(run_of("resnet18"), "timm", tmp_path / "out.safetensors")
     assert [*tmp_path.iterdir()] == []
 
 
 def test_an_export_leaves_the_runs_backbone_as_it_was(run_of: RunOf, tmp_path) -> None:
     run = run_of("resnet18")
     before = {key: value.clone() for key, value in run.backbone.state_dict().items()}
-    export(run, "torchvision", tmp_path / "out.pth")
+    export_backbone(run, "torchvision", tmp_path / "out.pth")
     after = run.backbone.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert run.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
@@ -256,12 +260,12 @@ def test_an_export_leaves_the_runs_backbone_as_it_was(run_of: RunOf, tmp_path) -
 def test_nothing_is_overwritten_and_a_wrong_format_is_told(run_of: RunOf, tmp_path) -> None:
     (tmp_path / "there").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
-        export(run_of("resnet18"), "timm", tmp_path / "there")
+        export_backbone(run_of("resnet18"), "timm", tmp_path / "there")
     assert (tmp_path / "there").read_text() == "mine"
     with pytest.raises(InputError, match="Did you mean torchvision"):
-        export(run_of("resnet18"), "torchvisio", tmp_path / "out")
+        export_backbone(run_of("resnet18"), "torchvisio", tmp_path / "out")
     with pytest.raises(InputError, match="license"):
-        export(run_of("resnet18"), "timm:license=mit", tmp_path / "out")
+        export_backbone(run_of("resnet18"), "timm:license=mit", tmp_path / "out")
 
 
 def test_a_backbone_of_no_library_goes_only_where_it_needs_none(run_of: RunOf, tmp_path) -> None:
@@ -272,7 +276,7 @@ def test_a_backbone_of_no_library_goes_only_where_it_needs_none(run_of: RunOf, t
     ).eval()
     for to in ("timm", "torchvision", "hub"):
         with pytest.raises(InputError, match="none of timm's"):
-            export(run, to, tmp_path / "out")
+            export_backbone(run, to, tmp_path / "out")
     assert [*tmp_path.iterdir()] == []
 
 
@@ -293,7 +297,7 @@ def test_the_command_prints_the_difference_and_python_that_works(run_of: RunOf, 
 
 
 def test_a_file_that_rebuilds_nothing_is_told_from_a_damaged_one(run_of: RunOf, tmp_path) -> None:
-    file: Path = export(run_of("resnet18"), "safetensors", tmp_path / "a.safetensors").path
+    file: Path = export_backbone(run_of("resnet18"), "safetensors", tmp_path / "a.safetensors").path
     with pytest.raises(InputError, match="there is no file"):
         zoo.load_backbone(tmp_path / "none.safetensors")
     plain = run_of("resnet18").folder.parent / "weights.safetensors"

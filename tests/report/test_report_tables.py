@@ -13,6 +13,7 @@ import pytest
 from made_results import KNN, LOGISTIC, five_parts, made_arm, made_run, made_study
 from markdown_it import MarkdownIt
 
+from simsiam_zoo.cli.ablate import print_results
 from simsiam_zoo.report.answer import answer, not_run, notes, progress, warnings
 from simsiam_zoo.report.markdown import escape, fenced, render_markdown
 from simsiam_zoo.report.study import read_results
@@ -260,3 +261,18 @@ def test_importing_the_report_brings_neither_torch_nor_the_template_engine():
         "sys.exit(bool({'torch', 'jinja2'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_terminal_has_the_tables_figures_in_fewer_columns(tmp_path, capsys) -> None:
+    results = five_parts()
+    (tmp_path / "report.md").write_text("")
+    print_results(results, tmp_path)
+    text = capsys.readouterr().out
+    head, base, *_ = [line.split() for line in text.splitlines() if line.startswith("  ")]
+    assert head[:2] == ["Arm", "Seeds"]
+    assert "Substituted" not in text
+    mean = results["arms"][0]["summary"]["metrics"][KNN]["mean"]
+    assert f"{100 * mean:.1f}" in " ".join(base)
+    assert all(arm["label"] in text for arm in results["arms"])
+    assert "report.md" in text
+    assert "report.html" not in text
