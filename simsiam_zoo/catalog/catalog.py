@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from simsiam_zoo.catalog.discovery import (
     selection,
 )
 from simsiam_zoo.catalog.local import LocalFile, local_files
-from simsiam_zoo.catalog.lookup import CatalogEntry, Match, NameIndex, Resolved, ask_names
+from simsiam_zoo.catalog.lookup import CatalogEntry, NameIndex, Resolved, ask_names
 from simsiam_zoo.catalog.param import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
 
@@ -38,7 +39,7 @@ class Catalog:
     def entries(self, kind: str | None = None) -> tuple[CatalogEntry, ...]:
         """Components and families of one kind, or of all in the order of `KINDS`."""
         kinds = KINDS if kind is None else (check_kind(kind),)
-        return tuple(self._entry(match) for each in kinds for match in self._index.of_kind(each))
+        return tuple(self._placed(entry) for each in kinds for entry in self._index.of_kind(each))
 
     def families(self, kind: str) -> tuple[CatalogEntry, ...]:
         """The families of one kind."""
@@ -50,13 +51,12 @@ class Catalog:
         Raises:
             PluginError: the plugin that supplies it failed to give them.
         """
-        match = Match(family.component, family.plugin)
-        if (cause := self._index.failure(match)) is not None:
+        if (cause := self._index.failure(family)) is not None:
             raise PluginError(
-                f"{family.kind} {match.full}:* cannot say what it holds: {cause}",
+                f"{family.kind} {family.full}:* cannot say what it holds: {cause}",
                 f"This is a mistake in {family.plugin.supplier}, not in what you asked for.",
             )
-        return tuple(self._index.members(match))
+        return tuple(self._index.members(family))
 
     def pretrained(self, family: CatalogEntry) -> tuple[str, ...]:
         """The members of a family that have pretrained weights; none where it cannot say.
@@ -77,13 +77,13 @@ class Catalog:
 
     def member_call(self, family: CatalogEntry, member: str) -> str:
         """The shortest spelling that means this member of a family and nothing else."""
-        return self._shortest(Match(family.component, family.plugin, member))
+        return self._shortest(replace(family, member=member))
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Every name of one kind as a user may write it: components, then families' members."""
         names = {entry.call: None for entry in self.entries(kind) if not entry.is_family}
-        for match in self._index.of_kind(kind):
-            for name in self._index.members(match):
+        for entry in self._index.of_kind(kind):
+            for name in self._index.members(entry):
                 if name not in names and len(self._index.named(kind, name)) == 1:
                     names[name] = None
         return tuple(names)
@@ -103,67 +103,64 @@ class Catalog:
         """
         check_kind(kind)
         name, texts = split_spec(spec)
-        match = self._find(kind, name)
-        return Resolved(
-            kind=kind,
-            name=self._shortest(match),
-            id=match.full,
-            entry=self._entry(match),
-            params=complete_params(f"{kind} {name}", match.component.params, texts, params or {}),
-            member=match.member,
-        )
+        entry = self._find(kind, name)
+        what = f"{kind} {name}"
+        given = complete_params(what, entry.component.params, texts, params or {})
+        return Resolved(self._shortest(entry), self._placed(entry), given)
 
     def family(self, kind: str, name: str) -> CatalogEntry:
         """The family `[distribution/]prefix`. Raises as `resolve` does."""
         distribution, prefix = _split_distribution(name)
-        return self._entry(self._family(check_kind(kind), distribution, prefix, name))
+        return self._placed(self._family(check_kind(kind), distribution, prefix, name))
 
-    def _find(self, kind: str, name: str) -> Match:
+    def _find(self, kind: str, name: str) -> CatalogEntry:
         distribution, rest = _split_distribution(name)
         prefix, colon, member = rest.partition(":")
         if not colon:
             return self._only(kind, name, self._index.named(kind, rest, distribution))
         family = self._family(kind, distribution, prefix, name)
-        names = self.members(self._entry(family))
+        names = self.members(self._placed(family))
         if member not in names:
             hint = did_you_mean(member.lower(), names, f"It has {len(names):,} names.")
             raise InputError(f"unknown {kind} {name!r}", hint)
-        return Match(family.component, family.plugin, member)
+        return replace(family, member=member)
 
-    def _family(self, kind: str, distribution: str | None, prefix: str, written: str) -> Match:
+    def _family(
+        self, kind: str, distribution: str | None, prefix: str, written: str
+    ) -> CatalogEntry:
         return self._only(kind, written, self._index.families(kind, prefix, distribution))
 
-    def _only(self, kind: str, written: str, matches: list[Match]) -> Match:
+    def _only(self, kind: str, written: str, matches: list[CatalogEntry]) -> CatalogEntry:
         if not matches:
             raise self._unknown(kind, written)
         if len(matches) > 1:
-            suppliers = " and ".join(dict.fromkeys(match.plugin.supplier for match in matches))
-            ways = " or ".join(match.full for match in matches)
+            suppliers = " and ".join(dict.fromkeys(entry.plugin.supplier for entry in matches))
+            ways = " or ".join(entry.full for entry in matches)
             raise InputError(
                 f"{kind} {written!r} is ambiguous: {suppliers} supply it", f"Write {ways}."
             )
         return matches[0]
 
-    def _shortest(self, match: Match) -> str:
-        """The shortest spelling that means `match` and nothing else."""
-        bare = match.name if match.member is None else match.member
-        if _is_alone(match, self._index.named(match.component.kind, bare)):
+    def _shortest(self, entry: CatalogEntry) -> str:
+        """The shortest spelling that means `entry` and nothing else."""
+        bare = entry.name if entry.member is None else entry.member
+        if _is_alone(entry, self._index.named(entry.kind, bare)):
             return bare
-        if match.member is not None:
-            families = self._index.families(match.component.kind, match.name)
-            return match.short if _is_alone(match, families) else match.full
-        return match.full
+        if entry.member is not None:
+            families = self._index.families(entry.kind, entry.name)
+            return entry.short if _is_alone(entry, families) else entry.full
+        return entry.full
 
-    def _entry(self, match: Match) -> CatalogEntry:
-        kind, plugin = match.component.kind, match.plugin
-        search = self._index.families if match.is_family else self._index.named
-        found = search(kind, match.name)
-        end = ":*" if match.is_family else ""
-        if _is_alone(match, found):
-            return CatalogEntry(match.component, plugin, match.name + end)
-        built_in = found[0].plugin.distribution == HOST
-        call = f"{plugin.distribution}/{match.name}{end}"
-        return CatalogEntry(match.component, plugin, call, "shadowed" if built_in else "ambiguous")
+    def _placed(self, entry: CatalogEntry) -> CatalogEntry:
+        """`entry` with how its component or family is called, and why not by its bare name."""
+        search = self._index.families if entry.is_family else self._index.named
+        found = search(entry.kind, entry.name)
+        end = ":*" if entry.is_family else ""
+        if _is_alone(entry, found):
+            return replace(entry, call=f"{entry.name}{end}")
+        built_in = found[0].distribution == HOST
+        call = f"{entry.distribution}/{entry.name}{end}"
+        return replace(entry, call=call, status="shadowed" if built_in else "ambiguous")
 
     def _unknown(self, kind: str, written: str) -> ZooError:
         """The error for a name that no plugin supplies, with all that may help."""
@@ -182,9 +179,9 @@ class Catalog:
         hints = self._suggestions(kind, distribution, rest)
         hints = hints or [f"`simsiam-zoo list {kind}` shows what there is."]
         missed = [f"{plugin.supplier} ({plugin.status})" for plugin in unusable] + [
-            f"the names of {match.full}:*"
-            for match in self._index.of_kind(kind)
-            if self._index.failure(match) is not None
+            f"the names of {entry.full}:*"
+            for entry in self._index.of_kind(kind)
+            if self._index.failure(entry) is not None
         ]
         if missed:
             hints.append(f"Not searched: {', '.join(missed)}. `simsiam-zoo list` says why.")
@@ -201,16 +198,16 @@ class Catalog:
             valid = [family + member for family in families]
         elif distribution is not None:
             supply = self._index.of_kind(kind)
-            valid = [match.name for match in supply if match.plugin.distribution == distribution]
+            valid = [entry.name for entry in supply if entry.distribution == distribution]
         else:
             # An ambiguous name is near as well: written right, it says how to go on.
-            supplied = [match.name for match in self._index.of_kind(kind) if not match.is_family]
+            supplied = [entry.name for entry in self._index.of_kind(kind) if not entry.is_family]
             valid = [*dict.fromkeys([*self.names(kind), *supplied])]
         near = did_you_mean(rest.lower(), valid)
         others = [
             other
             for other in KINDS
-            if other != kind and any(match.name == rest for match in self._index.of_kind(other))
+            if other != kind and any(entry.name == rest for entry in self._index.of_kind(other))
         ]
         return [*filter(None, [near]), *(f"{rest} is a {other}." for other in others)]
 
@@ -218,7 +215,7 @@ class Catalog:
 def catalog() -> Catalog:
     """The catalogue of what is installed, made once per process and selection of plugins.
 
-    Each broken plugin is told on stderr, in one line.
+    Each broken plugin costs one line on stderr.
 
     Raises:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
@@ -292,8 +289,8 @@ def _split_distribution(name: str) -> tuple[str | None, str]:
     return canonical_name(distribution), rest
 
 
-def _is_alone(match: Match, found: list[Match]) -> bool:
-    return len(found) == 1 and found[0].component is match.component
+def _is_alone(entry: CatalogEntry, found: list[CatalogEntry]) -> bool:
+    return len(found) == 1 and found[0].component is entry.component
 
 
 def _warn(text: str) -> None:

@@ -1,7 +1,7 @@
 """Entry points → plugins: each loaded apart, attributed to its distribution, filtered by name.
 
-A plugin that cannot be used costs its own components and nothing else. What is told from metadata
-(another API version, a distribution that is switched off) is never imported.
+A plugin that cannot be used costs its own components and nothing else. One that its metadata rule
+out (another API version, a distribution that is switched off) is never imported.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from simsiam_zoo.catalog.component import KINDS, Component, Family, load_target
@@ -17,19 +17,21 @@ from simsiam_zoo.errors import PluginError, ZooError, describe_error
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A component or family, who supplies it, and how a user reaches it.
+    """A component, a family or one of a family's members, and who supplies it.
 
     Args:
         component: what the plugin yielded.
         plugin: the plugin that yielded it.
+        member: the name within the family.
         call: how a user writes it: `mlp`, `other-zoo/mlp`; a family ends in `:*`.
         status: `ok`: its bare name is its own. `shadowed`: the bare name is a built-in's.
-            `ambiguous`: other third parties supply the name as well, and nobody has it.
+            `ambiguous`: other third parties supply the name too, and none of them has it.
     """
 
     component: Component | Family
     plugin: Plugin
-    call: str
+    member: str | None = None
+    call: str = ""
     status: Literal["ok", "shadowed", "ambiguous"] = "ok"
 
     @property
@@ -58,6 +60,16 @@ class CatalogEntry:
         return self.plugin.version
 
     @property
+    def short(self) -> str:
+        """The name without its distribution: `mlp`, `timm:vgg16`."""
+        return self.name if self.member is None else f"{self.name}:{self.member}"
+
+    @property
+    def full(self) -> str:
+        """The name that means this whatever else is installed: `simsiam-zoo/timm:vgg16`."""
+        return f"{self.distribution}/{self.short}"
+
+    @property
     def note(self) -> str | None:
         """How to call it where its bare name does not do; None where it does."""
         if self.status == "ok":
@@ -71,21 +83,29 @@ class Resolved:
     """One component, chosen and complete: everything that building it needs.
 
     Args:
-        kind: one of `KINDS`.
         name: the shortest spelling that means this and nothing else.
-        id: `distribution/name` or `distribution/family:name`; it means the same wherever it is
-            read, whatever else is installed.
-        entry: the component or family, and its supplier.
+        entry: the component or the family's member, and its supplier.
         params: every parameter, the defaults filled in.
-        member: the name within the family, if it is one's.
     """
 
-    kind: str
     name: str
-    id: str
     entry: CatalogEntry
     params: Mapping[str, Value]
-    member: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return self.entry.kind
+
+    @property
+    def member(self) -> str | None:
+        """The name within the family, if it is one's."""
+        return self.entry.member
+
+    @property
+    def id(self) -> str:
+        """`distribution/name` or `distribution/family:name`, whatever else is installed."""
+        return self.entry.full
 
     def create(self, **host: object) -> Any:
         """Import the target and call it.
@@ -101,8 +121,8 @@ class Resolved:
         target = self.entry.component.target
         factory = load_target(target, f"{self.kind} {self.id}")
         arguments: dict[str, object] = dict(self.params)
-        if self.member is not None:
-            arguments["name"] = self.member
+        if self.entry.member is not None:
+            arguments["name"] = self.entry.member
         try:
             signature = inspect.signature(factory)
             declared = signature.parameters
@@ -123,35 +143,6 @@ class Resolved:
             ) from error
 
 
-@dataclass(frozen=True, eq=False)
-class Match:
-    """Something that a name may mean: a component, a family, or with `member` one of a family's."""
-
-    component: Component | Family
-    plugin: Plugin
-    member: str | None = None
-
-    @property
-    def is_family(self) -> bool:
-        """Whether the descriptor is a family's."""
-        return isinstance(self.component, Family)
-
-    @property
-    def name(self) -> str:
-        """The component's name, or the family's prefix."""
-        return self.component.name
-
-    @property
-    def short(self) -> str:
-        """The name without its distribution: `mlp`, `timm:vgg16`."""
-        return self.name if self.member is None else f"{self.name}:{self.member}"
-
-    @property
-    def full(self) -> str:
-        """The name that means this whatever else is installed: `simsiam-zoo/timm:vgg16`."""
-        return f"{self.plugin.distribution}/{self.short}"
-
-
 class NameIndex:
     """Components and families by kind, name and distribution.
 
@@ -162,33 +153,35 @@ class NameIndex:
     """
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
-        self._supply: dict[str, list[Match]] = {kind: [] for kind in KINDS}
+        self._supply: dict[str, list[CatalogEntry]] = {kind: [] for kind in KINDS}
         self._members: dict[int, dict[str, None]] = {}  # by id(): `names` need not be hashable
         self._failures: dict[int, str] = {}
         for plugin in plugins:
             for component in plugin.components:
-                self._supply[component.kind].append(Match(component, plugin))
+                self._supply[component.kind].append(CatalogEntry(component, plugin))
 
-    def of_kind(self, kind: str) -> list[Match]:
+    def of_kind(self, kind: str) -> list[CatalogEntry]:
         """All components and families of one kind."""
         return self._supply[kind]
 
-    def named(self, kind: str, name: str, distribution: str | None = None) -> list[Match]:
+    def named(self, kind: str, name: str, distribution: str | None = None) -> list[CatalogEntry]:
         """All that a name without a prefix means; more than one where it is ambiguous."""
         suppliers = self._suppliers(kind, distribution)
         if found := self._within(suppliers.pop(HOST, []), name):
             return found
-        return [match for supply in suppliers.values() for match in self._within(supply, name)]
+        return [entry for supply in suppliers.values() for entry in self._within(supply, name)]
 
-    def families(self, kind: str, prefix: str, distribution: str | None = None) -> list[Match]:
+    def families(
+        self, kind: str, prefix: str, distribution: str | None = None
+    ) -> list[CatalogEntry]:
         """All families that a prefix means: the built-in one, or else every third party's."""
         suppliers = {
-            supplier: [match for match in supply if match.is_family and match.name == prefix]
+            supplier: [entry for entry in supply if entry.is_family and entry.name == prefix]
             for supplier, supply in self._suppliers(kind, distribution).items()
         }
-        return suppliers.pop(HOST, []) or [match for each in suppliers.values() for match in each]
+        return suppliers.pop(HOST, []) or [entry for each in suppliers.values() for entry in each]
 
-    def members(self, family: Match) -> Mapping[str, None]:
+    def members(self, family: CatalogEntry) -> Mapping[str, None]:
         """The names in a family, sorted, asked for once; none where asking failed."""
         component = family.component
         if not isinstance(component, Family):
@@ -200,25 +193,23 @@ class NameIndex:
             self._members[id(component)] = dict.fromkeys(names)
         return self._members[id(component)]
 
-    def failure(self, family: Match) -> str | None:
+    def failure(self, family: CatalogEntry) -> str | None:
         """Why the names of a family cannot be had, on one line; None where they can."""
         self.members(family)
         return self._failures.get(id(family.component))
 
-    def _suppliers(self, kind: str, distribution: str | None) -> dict[str, list[Match]]:
-        suppliers: dict[str, list[Match]] = {}
-        for match in self._supply[kind]:
-            if distribution in (None, match.plugin.distribution):
-                suppliers.setdefault(match.plugin.distribution, []).append(match)
+    def _suppliers(self, kind: str, distribution: str | None) -> dict[str, list[CatalogEntry]]:
+        suppliers: dict[str, list[CatalogEntry]] = {}
+        for entry in self._supply[kind]:
+            if distribution in (None, entry.distribution):
+                suppliers.setdefault(entry.distribution, []).append(entry)
         return suppliers
 
-    def _within(self, supply: list[Match], name: str) -> list[Match]:
+    def _within(self, supply: list[CatalogEntry], name: str) -> list[CatalogEntry]:
         """What the name means to one distribution."""
-        own = [match for match in supply if not match.is_family and match.name == name]
+        own = [entry for entry in supply if not entry.is_family and entry.name == name]
         return own or [
-            Match(match.component, match.plugin, name)
-            for match in supply
-            if name in self.members(match)
+            replace(entry, member=name) for entry in supply if name in self.members(entry)
         ]
 
 

@@ -15,13 +15,16 @@ from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError
 
 PLUGIN_COMMANDS = {
-    "list": ("simsiam_zoo.cli.plugin:list_", "What is installed, and what became of it."),
-    "new": ("simsiam_zoo.cli.plugin:new", "Write a package that supplies one component."),
-    "check": ("simsiam_zoo.cli.plugin_check:check", "Ask a package what the contract asks."),
+    "list": ("simsiam_zoo.cli.plugin:list_plugins", "What is installed, and what became of it."),
+    "new": ("simsiam_zoo.cli.plugin:new_package", "Write a package that supplies one component."),
+    "check": (
+        "simsiam_zoo.cli.plugin_check:check_package",
+        "Hold a package to the contract.",
+    ),
 }
 
 _SLOW_MS = 100.0
-"""Loading one plugin for longer than this is worth a word: `list` answers in 250 ms."""
+"""A plugin that takes longer to load is called slow: `list` answers in 250 ms."""
 
 
 @click.group(cls=LazyGroup, table=PLUGIN_COMMANDS, said="plugin ")
@@ -39,7 +42,7 @@ def plugin() -> None:
 
 @click.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
-def list_(as_json: bool) -> None:
+def list_plugins(as_json: bool) -> None:
     """List the installed plugins: who supplies what, and what cannot be used and why.
 
     The time is what importing the plugin and asking it for its components took.
@@ -96,7 +99,7 @@ def _ms(facts: dict[str, Any]) -> str:
     return f"{facts['load_ms']:.0f} ms{', slow' if facts['slow'] else ''}"
 
 
-@click.command()
+@click.command(name="new")
 @click.argument("name")
 @click.option(
     "--kind",
@@ -110,7 +113,7 @@ def _ms(facts: dict[str, Any]) -> str:
     type=click.Path(path_type=Path),
     help="The package's folder, new or empty.  [default: NAME]",
 )
-def new(name: str, kind: str | None, out: Path | None) -> None:
+def new_package(name: str, kind: str | None, out: Path | None) -> None:
     """Write a package NAME that supplies one component.
 
     It builds, installs, passes `simsiam-zoo plugin check` and trains as it is: change the

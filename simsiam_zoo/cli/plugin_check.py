@@ -1,4 +1,4 @@
-"""`simsiam-zoo plugin check`: the conformance kit, told in plain lines."""
+"""`simsiam-zoo plugin check`: the conformance kit without a test folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import InputError, PluginError
 
 
-@click.command()
+@click.command(name="check")
 @click.argument("distribution", metavar="DIST")
 @click.option("--fast", is_flag=True, help="Leave out the checks that take seconds each.")
 @click.option(
@@ -27,7 +27,7 @@ from simsiam_zoo.errors import InputError, PluginError
     help="Check a component with these parameters: launcher:slurm:cluster=local.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
-def check(distribution: str, fast: bool, specs: tuple[str, ...], as_json: bool) -> None:
+def check_package(distribution: str, fast: bool, specs: tuple[str, ...], as_json: bool) -> None:
     """Check every component that the package DIST supplies against the contract.
 
     A failure says what the contract asks and how to meet it; the exit code is then 3. The
@@ -40,39 +40,39 @@ def check(distribution: str, fast: bool, specs: tuple[str, ...], as_json: bool) 
         )
     from simsiam_zoo.testing.checks import PLUGIN, components_of
 
-    components = list(components_of(distribution, specs))  # an unknown name is told at once
+    components = list(components_of(distribution, specs))  # an unknown name is refused at once
     asked = ["--zoo-plugin", distribution]
     asked += [word for spec in specs for word in ("--zoo-spec", spec)]
-    told = run_kit([*asked, "--zoo-fast"] if fast else asked, quiet=as_json)
-    failed = [row for row in told if row["outcome"] == "failed"]
+    outcomes = run_kit([*asked, "--zoo-fast"] if fast else asked, quiet=as_json)
+    failed = [row for row in outcomes if row["outcome"] == "failed"]
     if as_json:
-        print_line(json.dumps(told, indent=2))
+        print_line(json.dumps(outcomes, indent=2))
     else:
         count = sum(tested.kind != PLUGIN for tested in components)
-        print_line(_summary(told, count))
+        print_line(_summary(outcomes, count))
     if failed:
         labels = list(dict.fromkeys(row["component"] for row in failed))
         raise PluginError(f"{distribution} does not conform: {', '.join(labels)}")
 
 
 def run_kit(arguments: list[str], quiet: bool = False) -> list[dict[str, str]]:
-    """Run the kit in this process; a row for each check, told as it comes unless `quiet`."""
+    """Run the kit in this process; a row for each check; failures are printed unless `quiet`."""
     import pytest
 
     import simsiam_zoo.testing
 
-    told = _Told(quiet)
+    outcomes = _Outcomes(quiet)
     with tempfile.TemporaryDirectory() as nothing, _environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"):
         # An empty folder: the kit's checks are all there is.
         plain = ["-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull]
         words = [*plain, "--rootdir", nothing, *arguments, nothing]
-        code = pytest.main(words, plugins=[simsiam_zoo.testing, told])
+        code = pytest.main(words, plugins=[simsiam_zoo.testing, outcomes])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise PluginError(f"the conformance kit could not run (pytest's exit code {int(code)})")
-    return told.rows
+    return outcomes.rows
 
 
-class _Told:
+class _Outcomes:
     """A pytest plugin that keeps what came of each check."""
 
     def __init__(self, quiet: bool) -> None:

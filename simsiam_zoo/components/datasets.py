@@ -52,7 +52,7 @@ def shards(*, path: str, test: str, stream: bool = False) -> Dataset:
     With `stream` they need not be counted, and are drawn from at random (`data.stream`).
 
     Raises:
-        InputError: there is nothing, or nobody has counted it.
+        InputError: there is nothing, or it has not been counted.
         DataError: a shard is damaged or cannot be had.
     """
     if not path:

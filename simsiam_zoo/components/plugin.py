@@ -1,6 +1,6 @@
 """The built-in components: their names, parameters and sources. No torch here.
 
-They come in through the same hook as everybody's. Settings in brackets name the paper's sections
+They come in through the same hook as a third party's. Sections and tables are those of the paper
 (Chen & He 2020, arXiv:2011.10566).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simsiam_zoo.catalog import Component, Family, Param, hookimpl
-from simsiam_zoo.components.around import SIMSIAM, around_the_parts
+from simsiam_zoo.components.run_tools import SIMSIAM, run_tools
 from simsiam_zoo.components.timm_names import timm_names, timm_pretrained
 
 _HERE = "simsiam_zoo.components"
@@ -26,7 +26,7 @@ def zoo_components() -> Iterator[Component | Family]:
     yield from _losses()
     yield from _augmentations()
     yield from _datasets()
-    yield from around_the_parts()
+    yield from run_tools()
 
 
 def _backbones() -> Iterator[Component | Family]:

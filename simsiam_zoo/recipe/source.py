@@ -34,7 +34,7 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
     **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report", "seeing"), "*"),
     **dict.fromkeys(("studies", "testing"), "*"),
-    "components": "__init__ around loggers plugin timm_names",
+    "components": "__init__ loggers plugin run_tools timm_names",
     "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint cores folders progress requirements signals watchdog",
     "training": "__init__ curves damage export loggers record refusals",

@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[Any]
 ) -> None:
-    """Add the checks behind the tests that were found; -k and -m have had their say on those."""
+    """Add the checks behind the tests that were found, to which alone -k and -m apply."""
     from simsiam_zoo.testing.items import items_of
 
     for distribution in config.getoption("zoo_plugin"):

@@ -15,7 +15,7 @@ SIDE = 32
 """Pixels of the images' sides: the least that most backbones take."""
 
 IMAGES = 8
-"""Images of the data set that the policy is told of; each batch is of its first ones."""
+"""The `dataset_size` that the policy is given; each batch has the first of these images."""
 
 STEPS = 4
 IN_DIM, DIM = 12, 8

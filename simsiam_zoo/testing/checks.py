@@ -112,7 +112,7 @@ def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[Comp
         yield ComponentUnderTest(PLUGIN, f"plugin {plugin.name}", plugin)
     for entry in known.entries():
         if entry.distribution == name:
-            own = [chosen for chosen in given if chosen.entry == entry]
+            own = [chosen for chosen in given if chosen.entry.component is entry.component]
             chosen = own[0] if own else known.resolve(entry.kind, _default_spec(known, entry))
             label = f"{entry.kind} {chosen.name}"
             yield ComponentUnderTest(entry.kind, label, entry.plugin, chosen)

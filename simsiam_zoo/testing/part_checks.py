@@ -17,7 +17,7 @@ from simsiam_zoo.runtime.device import compile_in_place
 from simsiam_zoo.testing.bench import ConformanceBench, expect_equal, feature_width, shape
 from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, Inapplicable, check, expect
 
-COMPILED = ("backbone", "projector", "predictor")
+_COMPILED = ("backbone", "projector", "predictor")
 
 
 @check(
@@ -245,7 +245,7 @@ def works_channels_last(tested: ComponentUnderTest) -> None:
 
 @check(
     "compile",
-    *COMPILED,
+    *_COMPILED,
     asks="a part gives under torch.compile what it gives without, or says compilable = False.",
     way_out="avoid Python state that changes in forward, or set the attribute compilable = False.",
     slow=True,

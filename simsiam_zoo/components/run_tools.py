@@ -1,5 +1,5 @@
-"""The built-in components around the five parts: how runs are measured, logged and started, and
-the recipes and studies that come by name. No torch here.
+"""The built-in components that serve whole runs: protocols, loggers, launchers, export formats, and
+the presets and studies. No torch here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ SIMSIAM = "arXiv:2011.10566"
 _HERE = "simsiam_zoo.components"
 
 
-def around_the_parts() -> Iterator[Component]:
+def run_tools() -> Iterator[Component]:
     """Protocols, loggers, launchers, formats, presets and studies."""
     yield from _protocols()
     yield from _loggers()
