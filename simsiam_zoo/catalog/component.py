@@ -24,6 +24,9 @@ _AROUND = ("augmentation", "dataset", "logger", "launcher", "protocol", "format"
 KINDS = (*PARTS, *_AROUND, "preset", "study")
 """Everything that a plugin can supply."""
 
+FILE_KINDS = ("preset", "study")
+"""The kinds whose target is a TOML file; that of the others is a factory."""
+
 HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
     "backbone": frozenset({"image_size"}),
     "projector": frozenset({"in_dim"}),

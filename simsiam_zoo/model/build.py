@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS, Resolved
-from simsiam_zoo.errors import PluginError, ZooError
+from simsiam_zoo.errors import PluginError, ZooError, describe_error
 from simsiam_zoo.model.siamese import GradientPolicy, Loss, Part, Siamese
 from simsiam_zoo.runtime import distributed
 
@@ -142,8 +142,8 @@ def _dry_run(
             output = module(*inputs)
     except ZooError:
         raise
-    except Exception as error:  # a stranger's code may raise anything
-        what = f"failed on {given} ({type(error).__name__}: {error})"
+    except Exception as error:  # plugin code may raise anything
+        what = f"failed on {given} ({describe_error(error, part.entry.component.target)})"
         raise _broken(part, what, hint) from error
     if not isinstance(output, Tensor):
         raise _broken(part, f"gave a {type(output).__name__} for {given}, not a tensor")
@@ -169,8 +169,9 @@ def _set_up(part: Resolved, siamese: Siamese) -> None:
         module.setup(siamese)
     except ZooError:
         raise
-    except Exception as error:  # a stranger's code may raise anything
-        raise _broken(part, f"failed in setup ({type(error).__name__}: {error})") from error
+    except Exception as error:  # plugin code may raise anything
+        cause = describe_error(error, part.entry.component.target)
+        raise _broken(part, f"failed in setup ({cause})") from error
 
 
 def _broken(part: Resolved, what: str, hint: str | None = None) -> PluginError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from simsiam_zoo.catalog import KINDS, PARTS, load_target
+from simsiam_zoo.catalog import FILE_KINDS, KINDS, PARTS, load_target
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.model.build import Parts, build
 from simsiam_zoo.recipe import Recipe
@@ -18,9 +18,7 @@ from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 from simsiam_zoo.testing.checks import PLUGIN, ComponentUnderTest, check, expect
 
-_FILES = ("preset", "study")
-CALLED = tuple(kind for kind in KINDS if kind not in _FILES)
-"""The kinds whose target is a factory; that of the others is a file."""
+_FACTORY_KINDS = tuple(kind for kind in KINDS if kind not in FILE_KINDS)
 
 _LISTED = """
 import sys
@@ -75,7 +73,7 @@ def has_a_summary(tested: ComponentUnderTest) -> None:
 
 @check(
     "target",
-    *CALLED,
+    *_FACTORY_KINDS,
     asks="the target, 'module:attribute', can be imported and called.",
     way_out="check the spelling in the descriptor, that the module is in the wheel, and that what"
     " it imports is among the package's dependencies.",
@@ -88,7 +86,7 @@ def target_is_importable(tested: ComponentUnderTest) -> None:
 
 @check(
     "parameters",
-    *CALLED,
+    *_FACTORY_KINDS,
     asks="the factory takes exactly the params of its descriptor, without defaults of its own, and"
     " of other keywords only those that the host supplies.",
     way_out="make the factory's keywords and the descriptor's params agree. The host always gives"

@@ -9,12 +9,13 @@ import re
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 import jinja2
 
-from simsiam_zoo.catalog import HOST, canonical_name, catalog, check_kind
+from simsiam_zoo.catalog import FILE_KINDS, HOST, canonical_name, catalog, check_kind
 from simsiam_zoo.errors import InputError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 508
@@ -22,82 +23,6 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 5
 _CIRCUMFIX = re.compile(r"^simsiam-zoo-|^zoo-|-zoo$")
 
 
-@dataclass(frozen=True)
-class _Sketch:
-    """What the templates of a kind are about: its summary, its params, how it is used."""
-
-    summary: str
-    use: str
-    params: tuple[str, ...] = ()
-
-
-_SKETCHES = {
-    "backbone": _Sketch(
-        "Three strided convolutions, pooled",
-        "simsiam-zoo train --preset digits --backbone {}",
-        ('Param("width", int, 16, "Channels of the first convolution", min=1)',),
-    ),
-    "projector": _Sketch(
-        "Two fc layers with BN",
-        "simsiam-zoo train --preset digits --projector {}:hidden_dim=256",
-        (
-            'Param("hidden_dim", int, 512, "Width of the hidden layer", min=1)',
-            'Param("out_dim", int, 512, "Width of the output z", min=1)',
-        ),
-    ),
-    "predictor": _Sketch(
-        "A bottleneck of two fc layers",
-        "simsiam-zoo train --preset digits --predictor {}:hidden_dim=64",
-        ('Param("hidden_dim", int, 128, "Width of the bottleneck", min=1)',),
-    ),
-    "gradient": _Sketch(
-        "The stop-gradient, with a leak",
-        "simsiam-zoo train --preset digits --gradient {}:leak=0.1",
-        ('Param("leak", float, 0.0, "Share of gradient that passes a target", min=0, max=1)',),
-    ),
-    "loss": _Sketch(
-        "One minus the cosine, scaled",
-        "simsiam-zoo train --preset digits --loss {}:scale=2",
-        ('Param("scale", float, 1.0, "Factor on the loss", min=1e-9)',),
-    ),
-    "augmentation": _Sketch(
-        "A square crop, and brightness",
-        "simsiam-zoo train --preset digits --augmentation {}",
-        (
-            'Param("min_side", float, 0.6, "Least side, as a share of the shorter", 0.01, 1)',
-            'Param("brightness", float, 0.4, "Strength of the brightness jitter", 0, 1)',
-        ),
-    ),
-    "dataset": _Sketch(
-        "Noisy stripes, horizontal and vertical",
-        "simsiam-zoo train --preset digits --data {}",
-        ('Param("images", int, 400, "Images to train on", min=10)',),
-    ),
-    "protocol": _Sketch(
-        "Nearest class mean on frozen features",
-        "simsiam-zoo train --preset digits --set 'evaluation.protocols=[\"{}\"]'",
-        ('Param("metric", str, "cosine", "What is near", choices=("cosine", "euclidean"))',),
-    ),
-    "logger": _Sketch(
-        "A line of JSON for each row",
-        "simsiam-zoo train --preset digits --log {}",
-        ('Param("path", str, "{}.jsonl", "In the run\'s folder", operational=True)',),
-    ),
-    "launcher": _Sketch(
-        "Processes on this machine, all at once",
-        "simsiam-zoo ablate stop-gradient --preset digits --launcher {}",
-        ('Param("nice", int, 0, "How far they step back", min=0, max=19)',),
-    ),
-    "format": _Sketch(
-        "Weights as numpy arrays, for timm's model",
-        "simsiam-zoo export RUN --to {}",
-        ('Param("compressed", bool, False, "A smaller file")',),
-    ),
-    "preset": _Sketch("Digits with a wider projector", "simsiam-zoo train --preset {}"),
-    "study": _Sketch("What two of the parts are for", "simsiam-zoo ablate {}"),
-}
-
-_FILES = ("preset", "study")
 _FUNCTIONS = ("dataset",)
 
 
@@ -179,12 +104,13 @@ def _is_others(module: str, distribution: str) -> bool:
 
 def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
     """Path → text of every file."""
-    sketch = _SKETCHES[kind]
+    folder = resources.files("simsiam_zoo.testing").joinpath("templates")
+    about = tomllib.loads(folder.joinpath("kinds.toml").read_text("utf-8"))[kind]
     camel = "".join(word.capitalize() for word in re.split(r"[-._]", component))
     factory = component.replace("-", "_") if kind in _FUNCTIONS else camel + kind.capitalize()
     if not factory.isidentifier():
         factory = f"{kind}_{factory}"
-    is_file = kind in _FILES
+    is_file = kind in FILE_KINDS
     host = importlib.metadata.version(HOST)
     values = {
         "name": name,
@@ -193,9 +119,9 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         "component": component,
         "factory": factory,
         "target": f"{module}:{component}.toml" if is_file else f"{module}.{kind}:{factory}",
-        "summary": sketch.summary,
-        "use": sketch.use.format(component),
-        "params": [param.replace("{}", component) for param in sketch.params],
+        "summary": about["summary"],
+        "use": about["use"].format(component),
+        "params": [param.replace("{}", component) for param in about.get("params", [])],
         "host": host,
         "next_host": _next_minor(host),
     }

@@ -72,7 +72,7 @@ class Loggers:
             name, logger = named
             try:
                 getattr(logger, method)(*arguments)
-            except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+            except (Exception, SystemExit) as error:  # plugin code may raise anything
                 self._loggers.remove(named)
                 self._say(
                     f"warning: logger {name} failed and gets no more rows"

@@ -7,9 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.components.augmentations import SimSiamAugmentation
-from simsiam_zoo.data.image import ViewParams, render_view
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import SimSiamAugmentation, ViewParams, create_component, render_view
 from simsiam_zoo_byol.augmentation import ByolAugmentation
 from simsiam_zoo_byol.heads import ByolProjector
 

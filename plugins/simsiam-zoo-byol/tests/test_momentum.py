@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo import Recipe
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Batch, Siamese
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import Batch, InputError, Siamese, create_component
 from simsiam_zoo.runtime.optim import Group, make_optimizer
 from simsiam_zoo_byol.momentum import Momentum
 

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.model.heads import NoPredictor
-from simsiam_zoo.model.siamese import Batch, Siamese
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import Batch, Siamese, create_component
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 

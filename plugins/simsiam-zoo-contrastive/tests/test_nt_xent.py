@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.model.heads import NoPredictor
-from simsiam_zoo.model.siamese import Batch, GradientPolicy, Siamese
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import Batch, GradientPolicy, Siamese, create_component
 from simsiam_zoo_contrastive.nt_xent import NTXentLoss
 
 N, DIM = 6, 5

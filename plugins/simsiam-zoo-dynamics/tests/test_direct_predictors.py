@@ -8,10 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.siamese import Batch, Siamese, StepOutput
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import Batch, InputError, Siamese, StepOutput, create_component
 
 N, DIM, STEPS = 9, 5, 6
 

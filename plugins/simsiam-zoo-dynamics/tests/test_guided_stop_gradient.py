@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.siamese import Batch, Siamese
+from simsiam_zoo.plugin import Batch, Siamese
 from simsiam_zoo_dynamics.guided import GuidedStopGradient, first_is_nearer
 
 N, DIM = 8, 5

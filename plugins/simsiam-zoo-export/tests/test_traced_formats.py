@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.exchange.export import Exported, ExportSource, create_format, write_checked
+from simsiam_zoo.exchange.export import Exported, create_format, write_checked
+from simsiam_zoo.plugin import ExportSource, InputError, PluginError
 from simsiam_zoo_export.traced import OnnxFormat
 
 SMALL = ["resnet18", "test_vit"]

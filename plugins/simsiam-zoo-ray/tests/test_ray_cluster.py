@@ -14,8 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray_jobs import SAVING, STORE, ended, log_of, python, said, sh
 
-from simsiam_zoo.plugin import create_component
-from simsiam_zoo.studies.launcher import LaunchError, Resources
+from simsiam_zoo.plugin import LaunchError, Resources, create_component
 from simsiam_zoo_ray.launcher import RayLauncher
 
 HOLDING = 'echo begun; trap "exit 75" TERM; while true; do sleep 0.02; done'

@@ -12,7 +12,7 @@ import pytest
 from ray_jobs import SAVING, log_of, said
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import PluginError
+from simsiam_zoo.plugin import PluginError
 from simsiam_zoo.studies.launcher import create_launcher
 
 CALLER = """
@@ -21,7 +21,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the backgro
 from pathlib import Path
 import ray
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.studies.launcher import Resources, create_launcher
+from simsiam_zoo.plugin import Resources
+from simsiam_zoo.studies.launcher import create_launcher
 
 def ended(job):
     while (code := launcher.poll(job)) is None:

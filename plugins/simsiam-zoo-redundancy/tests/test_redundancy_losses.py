@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.model.heads import NoPredictor
-from simsiam_zoo.model.siamese import Batch, Siamese
-from simsiam_zoo.plugin import create_component
+from simsiam_zoo.plugin import Batch, Siamese, create_component
 from simsiam_zoo_redundancy.barlow_twins import BarlowTwinsLoss
 from simsiam_zoo_redundancy.vicreg import VicRegLoss
 

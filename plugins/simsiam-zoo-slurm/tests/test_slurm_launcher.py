@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.plugin import create_component
-from simsiam_zoo.studies.launcher import LaunchError, Resources, create_launcher
+from simsiam_zoo.plugin import InputError, LaunchError, PluginError, Resources, create_component
+from simsiam_zoo.studies.launcher import create_launcher
 
 # Says which signals come, and stops a moment after the first one, as a run that saves.
 SAVING = """

@@ -19,8 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from simsiam_zoo import Recipe
-from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
-from simsiam_zoo.errors import PluginError
+from simsiam_zoo.plugin import PackedSample, PluginError, pack_dataset
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.record import read_metrics
 from simsiam_zoo.training.train import train
