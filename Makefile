@@ -2,6 +2,7 @@
 # make test    set up, run the tests
 # make lint    ruff and mypy
 # make bench   the side-by-side measurements of benchmarks/
+# make gpu     measure on a GPU, into docs/performance-gpu.md (8 minutes)
 # make figures train what the packages' READMEs report, and write it there (24 runs)
 
 VENV := .venv
@@ -16,7 +17,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint bench figures clean
+.PHONY: demo test lint bench gpu figures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -30,7 +31,11 @@ lint: $(READY)
 	@$(VENV)/bin/mypy
 
 bench: $(READY)
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+	@for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+
+# With PYTHON=python3 the machine's own packages are used, and nothing is installed.
+gpu: $(if $(filter $(VENV)/%,$(PYTHON)),$(READY))
+	@$(PYTHON) benchmarks/gpu.py $(GPU)
 
 figures: $(READY)
 	@$(PYTHON) plugins/figures.py

@@ -15,7 +15,6 @@ the complete pipeline, which has no such choice. `decode` is plain full-quality 
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import random
@@ -27,18 +26,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from shared.images import jpegs, pack_images
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.runtime.device import _device_name
@@ -46,26 +44,6 @@ from simsiam_zoo.runtime.device import _device_name
 IMAGES, BATCH, WARM, TIMED, SIZE = 64, 32, 4, 12, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-def photograph(rng: np.random.Generator) -> np.ndarray:
-    """Structure at every scale, falling off as in photographs, and some grain: [375, 500, 3]."""
-    image = np.full((375, 500, 3), 120, np.float32)
-    for cells in (4, 8, 16, 32, 64, 128, 256):
-        grid = rng.normal(0, 0.35, (cells * 3 // 4 + 2, cells + 2, 3)).astype(np.float32)
-        grid += 3 * grid.mean(axis=2, keepdims=True)
-        image += cv2.resize(grid, (500, 375), interpolation=cv2.INTER_CUBIC) * 60 / cells**0.55
-    image += rng.normal(0, 3, (375, 500, 1))
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def jpegs() -> list[bytes]:
-    rng, made = np.random.default_rng(0), []
-    for i in range(IMAGES):
-        file = io.BytesIO()
-        Image.fromarray(photograph(rng)).save(file, "JPEG", quality=94 + i % 4, subsampling=2)
-        made.append(file.getvalue())
-    return made
 
 
 class GaussianBlur:
@@ -154,7 +132,7 @@ def decoded(encoded: list[bytes]) -> Iterator[object]:
 def main(rounds: int = 5) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    encoded = jpegs()
+    encoded = jpegs(IMAGES)
     sizes = [len(image) for image in encoded]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -162,8 +140,7 @@ def main(rounds: int = 5) -> None:
         (folder / "shards").mkdir()
         for i, image in enumerate(encoded):
             (folder / "images" / "all" / f"{i:04d}.jpg").write_bytes(image)
-        samples = [PackedSample(f"{i:04d}", image, "jpg", 0) for i, image in enumerate(encoded)]
-        pack_dataset(folder / "shards", {"train": samples}, None, shard_size=32)
+        pack_images(folder / "shards", encoded, "jpg", len(encoded), shard_size=32)
         shards = open_shards(str(folder / "shards")).train
         cases: dict[str, Callable[[], float]] = {
             "PIL uint8": lambda: seconds_per_image(theirs(folder / "images", floats=False)),

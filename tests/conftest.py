@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from chromium import PROGRAM, Chromium
-from hatchling.builders.wheel import WheelBuilder
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -26,6 +25,8 @@ def install_plugins(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., d
     Each is built as a wheel and installed by pip, so that its metadata are real, but into a folder
     of its own: the environment that runs the tests stays as it is.
     """
+    from hatchling.builders.wheel import WheelBuilder  # here: few tests need it
+
     wheels = tmp_path_factory.mktemp("wheels")
 
     @functools.cache

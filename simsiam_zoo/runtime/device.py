@@ -77,7 +77,9 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
         # of torch's two interfaces: its compiler fails where the newer one was used (torch 2.14).
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
+        # cuDNN's choice by timing may be another one in each run: not for a caller who asked torch
+        # for deterministic algorithms.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     return Runtime(chosen, _precision(precision, chosen), threads)
 
 

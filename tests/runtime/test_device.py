@@ -138,3 +138,13 @@ def test_a_real_gpu_opens():
         a = torch.randn(8, 8, device=runtime.device)
         assert torch.isfinite(a @ a).all()
     assert runtime.describe()["device_name"]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cudnn_chooses_by_timing_unless_torch_was_asked_to_be_deterministic(
+    machine, monkeypatch, deterministic
+):
+    machine(cuda=[(9, 0)])
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
+    open_runtime("cuda", "auto", 1)
+    assert torch.backends.cudnn.benchmark is not deterministic

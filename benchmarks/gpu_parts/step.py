@@ -1,0 +1,102 @@
+"""A step waits for nothing, its batches are the right ones, and what compiling is worth."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from functools import partial
+
+import torch
+
+from gpu_parts.part import Found, Part
+from gpu_parts.resident import noise, paper_setup
+from shared.steps import bare_step, clock, ratio, speed, take_turns
+from simsiam_zoo.training.prefetch import prefetched
+from simsiam_zoo.training.setup import Setup, to_device, train_loader
+
+SEEN = 4  # places that are named
+
+
+def run(part: Part) -> None:
+    """All on ResNet-18 at 32 px, batch 512; tiny in a rehearsal."""
+    for precision in ("bf16", "fp16", "fp32") if part.device.type == "cuda" else ("bf16", "fp32"):
+        part.case(f"host waits in a step, {precision}", partial(waits, part, precision))
+    part.case("prefetched batches", partial(prefetch, part))
+    part.case("compiled", partial(compiled, part), needs=part.pick(20, 0))
+
+
+def sized(part: Part, **settings: object) -> Setup:
+    """The network of CIFAR-10, on noise."""
+    size, batch = part.pick((32, 512), (16, 4))
+    return paper_setup(part, "cifar10", size, batch, data__workers=2, **settings)
+
+
+def waits(part: Part, precision: str) -> Found:
+    """How often the host waits for the device in ten steps that are fed by the loader."""
+    setup = sized(part, training__precision=precision)
+    place, device = partial(to_device, setup), setup.runtime.device
+    batches = prefetched(train_loader(setup).batches(), place, device)
+    warmed = part.pick(3, 1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for step, (_, batch) in enumerate(itertools.islice(batches, warmed + part.pick(10, 2))):
+                if step == warmed and device.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("warn")
+                setup.schedule.apply(setup.optimizer, step)
+                bare_step(setup, batch)
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+    found = [w for w in caught if "synchronizing" in str(w.message).lower()]
+    places = {f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in found}
+    return {
+        "waits": len(found) if device.type == "cuda" else "on CUDA alone",
+        "at": ", ".join(sorted(places)[:SEEN]) or "-",
+    }
+
+
+def prefetch(part: Part) -> Found:
+    """Batches copied beside the steps against those that were copied with nothing else to do."""
+    setup = sized(part)
+    place, device = partial(to_device, setup), setup.runtime.device
+    number = part.pick(12, 3)
+    plain = [place(each) for each in itertools.islice(train_loader(setup).batches(), number)]
+    clock(device)
+    same, seen = 0, 0
+    batches = prefetched(train_loader(setup).batches(), place, device)
+    for expected, (_, batch) in zip(plain, batches, strict=False):
+        bare_step(setup, batch)  # keeps the device busy while the next one is on its way
+        pairs = zip(expected.views, batch.views, strict=True)
+        same += all(torch.equal(a, b) for a, b in pairs) and torch.equal(expected.ids, batch.ids)
+        seen += 1
+    return {"batches": seen, "same to the bit": same}
+
+
+def compiled(part: Part) -> Found:
+    """Losses and speed of `--compile` against eager. A rehearsal compiles by the backend eager."""
+    first = part.pick(5, 2)
+    plain, own = sized(part), sized(part, training__compile=not part.rehearsal)
+    size, images = plain.recipe.data.image_size, plain.recipe.training.batch_size
+    batch = noise(part.device, images, size)
+    if part.rehearsal:
+        for module in (own.siamese.backbone, own.siamese.projector, own.siamese.predictor):
+            module.compile(backend="eager")
+    began = clock(part.device)
+    bare_step(own, batch)
+    seconds = clock(part.device) - began
+    bare_step(plain, batch)
+
+    def losses(setup: Setup) -> torch.Tensor:
+        return torch.stack([bare_step(setup, batch) for _ in range(first)])
+
+    apart = (losses(own) - losses(plain)).abs().max()
+    sides = [partial(bare_step, own, batch), partial(bare_step, plain, batch)]
+    taken = take_turns(part.device, sides, part.pick(1.0, 0.1), 3, images)
+    return {
+        "seconds to compile": seconds,
+        f"losses of {first} steps apart": float(apart),
+        "images/s, compiled": speed(taken[0]),
+        "images/s, eager": speed(taken[1]),
+        "ratio": ratio(*taken),
+    }

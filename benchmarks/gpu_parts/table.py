@@ -1,0 +1,79 @@
+"""The page `docs/performance-gpu.md`, made from the JSON that `gpu.py` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
+
+HEAD = """\
+# Measured on a GPU
+
+`make gpu` runs `benchmarks/gpu.py` once, in at most eight minutes on one H100, and writes this page
+and `performance-gpu.json` beside it."""
+
+HOW = """\
+## How to run it
+
+    make gpu                                          # or, to choose:
+    python benchmarks/gpu.py --only speed,step --minutes 8 --fashion FOLDER --out docs
+    python benchmarks/gpu.py --rehearse               # every part on the CPU, tiny
+
+`--fashion` is a folder that holds Fashion-MNIST, as shards or as it is downloaded (Debian's
+`dataset-fashion-mnist` has it); without it the last part is left out. For a machine that has torch
+but no network and not all that this project needs, `benchmarks/gpu_wheels.sh` prepares a folder to
+carry there, and prints the commands to give there."""
+
+NOTHING = """\
+**Nothing has been measured yet**: no GPU was at hand. `python benchmarks/gpu.py --rehearse` has run
+every part on a CPU, at tiny sizes."""
+
+
+def page(results: Mapping[str, Any] | None) -> str:
+    """All of it as Markdown; None where nothing was measured."""
+    if results is None:
+        return "\n\n".join([HEAD, NOTHING, HOW]) + "\n"
+    blocks = [HEAD]
+    if results["rehearsal"]:
+        blocks.append("**A rehearsal on the CPU: the figures mean nothing.**")
+    blocks.append(table([{"": key, " ": value} for key, value in results["machine"].items()]))
+    for name, part in results["parts"].items():
+        blocks.append(f"## {part['title']}")
+        blocks.append(f"`{name}`: {part['state']}, {part['seconds']:.0f} s of {part['limit']:.0f}.")
+        blocks += cases(part["cases"])
+        if part["error"]:
+            blocks.append(fenced(part["error"]))
+    return "\n\n".join([*blocks, HOW]) + "\n"
+
+
+def cases(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A table for all neighbouring cases with the same columns; failures and gaps below it."""
+    for kind, group in groupby(found.items(), key=lambda each: tuple(each[1])):
+        rows = list(group)
+        if kind == ("skipped",):
+            yield "\n".join(f"- {name}: left out; {row['skipped']}" for name, row in rows)
+        elif kind == ("failed",):
+            for name, row in rows:
+                yield f"**{name} failed:**\n\n{fenced(row['failed'])}"
+        else:
+            yield table([{"": name, **row} for name, row in rows])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows with the same columns."""
+    heads = [shown(head) for head in rows[0]]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [[shown(value) for value in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(value: object) -> str:
+    """A value in a cell."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def fenced(text: str) -> str:
+    """Text as it is."""
+    return f"```text\n{text.replace('```', '` ` `')}\n```"
