@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from simsiam_zoo.cli.text import without_controls
+from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import (
     DivergedError,
     InputError,
@@ -175,7 +175,7 @@ def _tell(error: ZooError) -> None:
 
 def _say(text: str) -> None:
     with suppress(OSError):  # nobody may listen any more
-        click.echo(without_controls(text), err=True)
+        print_line(text, err=True)
 
 
 def _refuse_bytes(words: Sequence[str]) -> None:

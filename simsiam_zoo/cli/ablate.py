@@ -202,9 +202,9 @@ def _say_warnings(plan: StudyPlan) -> None:
     labels = {arm.name: arm.label for arm in plan.arms}
     for name, warnings in plan.warnings.items():
         for warning in warnings:
-            click.echo(f"{labels[name]}: {warning}", err=True)
+            print_line(f"{labels[name]}: {warning}", err=True)
     for name, why in plan.not_run.items():
-        click.echo(f"{labels[name]} is not run: {why}", err=True)
+        print_line(f"{labels[name]} is not run: {why}", err=True)
 
 
 def _jobs(jobs: int | None, plan: StudyPlan) -> int:

@@ -75,7 +75,7 @@ def doctor(no_run: bool, as_json: bool) -> int:
     checks = [plugin_check(), *machine_checks()]
     if not no_run:
         if not as_json:
-            click.echo("training ten steps ...", err=True)
+            print_line("training ten steps ...", err=True)
         checks.append(run_check())
     problem = any(check.state == "problem" for check in checks)
     if as_json:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import InputError
 
 
@@ -89,6 +90,6 @@ def embed(
         click.echo(json.dumps(summary | metadata, indent=2))
         return
     counts = " and ".join(f"{count:,} {name}" for name, count in images.items())
-    click.echo(f"{path}: {of} features of {counts} images, {width:,} numbers each")
+    print_line(f"{path}: {of} features of {counts} images, {width:,} numbers each")
     for name in damaged:
-        click.echo(f"left out, damaged: {name}", err=True)
+        print_line(f"left out, damaged: {name}", err=True)

@@ -63,7 +63,7 @@ def index(
             )
             found += zip(group, scanned, strict=True)
     for line in _warnings(found):
-        click.echo(f"warning: {line}", err=True)
+        print_line(f"warning: {line}", err=True)
     if as_json:
         click.echo(json.dumps(_report(found), indent=2))
         return

@@ -120,7 +120,7 @@ def _draw(path: Path, recipe: Any, shards: Any) -> None:
             sheet.save(out, "PNG")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    click.echo(
+    print_line(
         f"{path}: views of {recipe.augmentation.name} at {recipe.data.image_size} px", err=True
     )
 

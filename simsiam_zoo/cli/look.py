@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import InputError, ZooError
 
 
@@ -69,10 +70,10 @@ def look(
         if data is not None or device is not None:
             raise
         notes.append(f"The images could not be looked at: {error.what}")
-        click.echo(f"without images: {error}", err=True)
+        print_line(f"without images: {error}", err=True)
     page = render_run(found, sight, notes)
     save_text(path, page)
-    click.echo(f"{path}: {len(page.encode()) / 1e6:.1f} MB, opens offline")
+    print_line(f"{path}: {len(page.encode()) / 1e6:.1f} MB, opens offline")
     if opened:
         import webbrowser
 

@@ -102,7 +102,7 @@ def pack(
     total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
     if not quiet:
         for note in original.notes:
-            click.echo(f"note: {note}", err=True)
+            print_line(f"note: {note}", err=True)
     with StopRequest() as stop, open_progress(quiet) as progress:
         progress.begin("images", total)
 
@@ -114,7 +114,7 @@ def pack(
     if packed is None:
         raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
     if packed.damaged:
-        click.echo(
+        print_line(
             f"warning: {packed.damaged:,} of {total:,} images are damaged and were not packed;"
             f" {folder / DAMAGED} lists them",
             err=True,

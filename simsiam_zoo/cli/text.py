@@ -27,21 +27,19 @@ _NARROWEST = 16  # below this, a column of words is worse than a line that runs 
 
 def print_heading(text: str) -> None:
     """A line in bold, where that is wanted and can be shown."""
-    _echo(click.style(without_controls(text), bold=True))
+    print_line(text, bold=True)
 
 
-def print_line(text: str = "") -> None:
-    """Print a text on stdout, without the control characters that are in it."""
-    _echo(without_controls(text))
+def print_line(text: str = "", *, bold: bool = False, err: bool = False) -> None:
+    """Print a text on stdout, or on stderr, without the control characters that are in it."""
+    shown = without_controls(text)
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style(shown, bold=True) if bold else shown, err=err, color=color)
 
 
 def without_controls(text: str) -> str:
     """The text without control characters but line breaks: names and titles are other people's."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
-
-
-def _echo(text: str) -> None:
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: int = 2) -> str:

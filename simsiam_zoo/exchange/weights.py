@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
 from typing import Any
@@ -35,7 +36,7 @@ StateDict = dict[str, Tensor]
 """A state dict: key → tensor."""
 
 _TABLES = ("state_dict", "model", "student")
-_WRAPPERS = re.compile(r"(^|(?<=\.))_orig_mod\.")  # torch.compile, around a model or inside one
+_COMPILED = re.compile(r"(^|(?<=\.))_orig_mod\.")  # torch.compile, around a model or inside one
 _RESNET = re.compile(r"(wide_)?resnet\d+(_2)?|resnext\d+_\d+x\d+d")
 _HEAD = re.compile(r"(fc|classifier|head|head_dist|pre_logits|AuxLogits|aux\d)\.")
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
@@ -60,21 +61,6 @@ class Weights:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class BackboneFile:
-    """A `.safetensors` file of a run or of `simsiam-zoo export`.
-
-    Attributes:
-        state: the weights, by timm's keys or the component's own.
-        part: the component that makes the module.
-        data: `image_size`, `mean` and `std` of the images that it was trained on.
-    """
-
-    state: StateDict
-    part: Resolved
-    data: dict[str, Any]
-
-
 def load_backbone(path: Path | str) -> nn.Module:
     """The backbone in a `.safetensors` file of a run or of `simsiam-zoo export`.
 
@@ -94,29 +80,31 @@ def load_backbone(path: Path | str) -> nn.Module:
         PluginError: the backbone's component is not installed here.
     """
     path = Path(path)
-    file = _backbone_file(path, *_read_safetensors(path))
-    if file is None:
+    state, metadata = _read_safetensors(path)
+    if (stated := _stated_backbone(path, metadata)) is None:
         raise InputError(
             f"{path} does not say which backbone its weights are of",
             "Name a file that simsiam-zoo wrote, or read it with: simsiam-zoo import.",
         )
+    part, data = stated
     with torch.random.fork_rng(devices=[]):
-        backbone: nn.Module = file.part.create(image_size=file.data["image_size"])
+        backbone: nn.Module = part.create(image_size=data["image_size"])
     try:
-        backbone.load_state_dict(file.state)
+        backbone.load_state_dict(state)
     except RuntimeError as error:
         what = str(error).partition("\n")[2].strip().partition("\n")[0]
-        raise DataError(f"{path} does not fit its backbone {file.part.id}: {what}") from None
-    backbone.__dict__["zoo_data"] = file.data
-    if isinstance(stated := getattr(backbone, "pretrained_cfg", None), dict):
-        size = (3, file.data["image_size"], file.data["image_size"])
-        mean, std = tuple(file.data["mean"]), tuple(file.data["std"])
-        stated.update(input_size=size, test_input_size=None, mean=mean, std=std)
+        raise DataError(f"{path} does not fit its backbone {part.id}: {what}") from None
+    backbone.__dict__["zoo_data"] = data
+    if isinstance(config := getattr(backbone, "pretrained_cfg", None), dict):  # of timm's models
+        size, mean, std = data["image_size"], tuple(data["mean"]), tuple(data["std"])
+        config.update(input_size=(3, size, size), test_input_size=None, mean=mean, std=std)
     return backbone.eval()
 
 
-def _backbone_file(path: Path, state: StateDict, metadata: dict[str, str]) -> BackboneFile | None:
-    """What the metadata say; None where they are not ours.
+def _stated_backbone(
+    path: Path, metadata: Mapping[str, str]
+) -> tuple[Resolved, dict[str, Any]] | None:
+    """The component that a file's metadata name, and the images; None where they are not ours.
 
     Raises:
         DataError: they are damaged.
@@ -137,7 +125,7 @@ def _backbone_file(path: Path, state: StateDict, metadata: dict[str, str]) -> Ba
         raise PluginError(
             f"{path} holds the backbone {name}, which is not installed here: {error.what}"
         ) from None
-    return BackboneFile(state, part, data)
+    return part, data
 
 
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
@@ -163,11 +151,12 @@ def read_weights(path: Path) -> Weights:
         raise InputError(f"there is no file {path}")
     if path.suffix == ".safetensors":
         state, metadata = _read_safetensors(path)
-        if (file := _backbone_file(path, state, metadata)) is not None:
-            params = {key: value for key, value in file.part.params.items() if value is not None}
+        if (stated := _stated_backbone(path, metadata)) is not None:
+            part, data = stated
+            params = {key: value for key, value in part.params.items() if value is not None}
             settings: dict[str, object] = {f"backbone.{key}": params[key] for key in params}
-            settings["data.image_size"] = file.data["image_size"]
-            return Weights("backbone", file.part.id, {"backbone": state}, settings)
+            settings["data.image_size"] = data["image_size"]
+            return Weights("backbone", part.id, {"backbone": state}, settings)
         table: dict[str, Any] = dict(state)
     else:
         table = load_checkpoint(path, harmless=_harmless())
@@ -186,7 +175,7 @@ def read_weights(path: Path) -> Weights:
             f"{path} {what}",
             "Name a file with tensors by their keys, plain or under 'state_dict' or 'model'.",
         )
-    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    state = {_COMPILED.sub("", key): value for key, value in state.items()}
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     name = arch if isinstance(arch, str) else None
@@ -203,7 +192,7 @@ def _harmless() -> list[Any]:
     """
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")  # numpy 2 and 1
-    types = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDG"}
+    types = {type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSU"}
     return [argparse.Namespace, PosixPath, np.dtype, *types, *((scalar, name) for name in names)]
 
 
