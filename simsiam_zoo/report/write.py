@@ -68,8 +68,7 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
         InputError: one cannot be written.
     """
     # slow to import, and needed by nobody who only runs a study
-    from simsiam_zoo.report.markdown import render_markdown
-    from simsiam_zoo.report.pages import render_study
+    from simsiam_zoo.report.pages import render_markdown, render_study
 
     study = read_results(results)
     curves = read_curves(study, folder)

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from simsiam_zoo.cli.ablate import print_results
 from simsiam_zoo.report.answer import answer, not_run, notes, progress, warnings
-from simsiam_zoo.report.markdown import escape, fenced, render_markdown
+from simsiam_zoo.report.pages import escape, fenced, render_markdown
 from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.tables import STD_TITLE, arm_columns, arm_rows, run_rows
 from simsiam_zoo.report.write import results_csv
