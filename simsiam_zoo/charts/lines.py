@@ -13,7 +13,7 @@ from typing import Any, Literal
 from simsiam_zoo.metrics import CHARTED, TOP1, Metric
 
 WIDTH, HEIGHT = 320, 226
-LEFT, RIGHT, TOP, BOTTOM = 54, 306, 8, 186
+LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
 """The box that the axes enclose, in pixels of a chart of WIDTH by HEIGHT."""
 
 COLORS, DASHES = 6, 4

@@ -180,7 +180,7 @@ def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
         return None
     data = report["data"]
     names = data["class_names"] or [str(i) for i in range(len(shown[0]["confusion"]))]
-    widest = max(text_width(name, 12) for name in names) if len(names) <= _NAMED else 0
+    widest = max(text_width(name, 13) for name in names) if len(names) <= _NAMED else 0
     room = min(max(widest, 24), 150) + 10
     width, high = 2 * (room + _CELL) + 60, _CELL + room + 74
     title = f"{report['source']}: {report['network']}, {data['test_images']:,} test images"
@@ -253,9 +253,9 @@ def _class_axis(names: Sequence[str], side: float, room: float, down: bool = Fal
     if len(names) > _NAMED:
         return ""
     parts = []
-    turned = max(text_width(name, 12) for name in names) > side - 4
+    turned = max(text_width(name, 13) for name in names) > side - 4
     for number, name in enumerate(names):
-        text, middle = shorten(name, room - 4, 12), round((number + 0.5) * side, 1)
+        text, middle = shorten(name, room - 4, 13), round((number + 0.5) * side, 1)
         if turned:
             place = f'<g transform="translate({middle + 4} {_CELL + 6}) rotate(-90)">'
             parts.append(f"{place}{text_at(0, 0, text, 's end')}</g>")

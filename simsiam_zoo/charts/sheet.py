@@ -41,7 +41,7 @@ _OWN = """
 .paper { fill: var(--paper); }
 .t { fill: var(--ink); font-size: 13px; }
 .b { font-weight: 600; }
-.s { fill: var(--soft); font-size: 12px; }
+.s, .tick { fill: var(--soft); font-size: 13px; }
 .h { fill: var(--ink); font-size: 15px; font-weight: 600; }
 .cell { image-rendering: pixelated; }
 .on-dark { fill: #ffffff; font-size: 11px; }
@@ -82,7 +82,7 @@ def line_sheet(
         many = "many" if chart.many else ""
         cell = [
             text_at(8, 16, shorten(chart.title, WIDTH - 12, 13), "t b"),
-            text_at(8, 33, shorten(note, WIDTH - 12, 12), "s"),
+            text_at(8, 33, shorten(note, WIDTH - 12, 13), "s"),
             placed(0, _HEAD, chart.drawing(f"c{number}"), many),
             legend,
         ]
@@ -111,8 +111,8 @@ def flow(items: Sequence[tuple[str, str]], x: float, y: float, width: float) -> 
     """Lay out items (drawing about (0, 0), label) in rows: the SVG, and how many rows."""
     parts, across, down = [], 0.0, 0
     for drawn, label in items:
-        text = shorten(label, width - 46, 12)
-        wide = text_width(text, 12) + 46
+        text = shorten(label, width - 46, 13)
+        wide = text_width(text, 13) + 46
         if across and across + wide > width:
             across, down = 0.0, down + 1
         left, middle = x + across, y + down * ROW + 10

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,30 +28,32 @@ _REFRESH = 1.0
 _LINE_SECONDS = 30.0
 
 
-class StudyState(Protocol):
-    """What is shown: `running.Running`."""
+@dataclass
+class Running:
+    """The jobs of a study by where they are.
+
+    Attributes:
+        waiting: to be started, in order.
+        started: with the launcher's ids.
+        elsewhere: held by processes that somebody else started: an earlier study, killed.
+        ended: with their exit codes; complete ones from the start among them, with 0.
+    """
+
+    waiting: deque[StudyJob] = field(default_factory=deque)
+    started: dict[str, StudyJob] = field(default_factory=dict)
+    elsewhere: list[StudyJob] = field(default_factory=list)
+    ended: list[tuple[StudyJob, int]] = field(default_factory=list)
 
     @property
-    def waiting(self) -> Sequence[StudyJob]:
-        """Not begun."""
-
-    @property
-    def started(self) -> dict[str, StudyJob]:
-        """At work."""
-
-    @property
-    def elsewhere(self) -> Sequence[StudyJob]:
-        """At work, started by others."""
-
-    @property
-    def ended(self) -> Sequence[tuple[StudyJob, int]]:
-        """Done, and how."""
+    def busy(self) -> int:
+        """How many are at work."""
+        return len(self.started) + len(self.elsewhere)
 
 
 class StudyProgress(Progress):
     """Is told how the jobs of a study are. This class shows nothing; a context manager."""
 
-    def show(self, state: StudyState) -> None:
+    def show(self, state: Running) -> None:
         """The newest state."""
 
 
@@ -63,7 +65,7 @@ class StudyLines(PlainProgress, StudyProgress):
         self._said: set[Path] | None = None
         self._last = time.monotonic()
 
-    def show(self, state: StudyState) -> None:
+    def show(self, state: Running) -> None:
         """Print what has ended since, and what runs if the last line is some time old."""
         if self._said is None:
             self._said = {job.folder for job, _ in state.ended}
@@ -96,7 +98,7 @@ class StudyTable(LiveProgress, StudyProgress):
         """Take the table away."""
         self._live.stop()
 
-    def show(self, state: StudyState) -> None:
+    def show(self, state: Running) -> None:
         """Draw the table anew, now and then."""
         now = time.monotonic()
         if now - self._last >= _REFRESH:
@@ -104,7 +106,7 @@ class StudyTable(LiveProgress, StudyProgress):
             self._live.update(jobs_table(state, self.console.height), refresh=True)
 
 
-def jobs_table(state: StudyState, height: int) -> Group:
+def jobs_table(state: Running, height: int) -> Group:
     """The table, no higher than the terminal: what runs, what ended last, what comes next."""
     columns = ("arm", "seed", "epoch", "loss", "std", "top-1", "verdict", "left")
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")

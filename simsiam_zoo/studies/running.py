@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,7 +14,7 @@ from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.studies.job import BUSY, command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, LaunchError, Resources
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, refuse_other_folder, write_plan
-from simsiam_zoo.studies.progress import StudyProgress
+from simsiam_zoo.studies.progress import Running, StudyProgress
 
 _POLL = 0.25
 _GRACE = 120.0
@@ -24,28 +22,6 @@ _GRACE = 120.0
 
 _TRIES = 3
 """Starts of one job in a study: a folder may be busy for a moment."""
-
-
-@dataclass
-class Running:
-    """The jobs of a study by where they are.
-
-    Attributes:
-        waiting: to be started, in order.
-        started: with the launcher's ids.
-        elsewhere: held by processes that somebody else started: an earlier study, killed.
-        ended: with their exit codes; complete ones from the start among them, with 0.
-    """
-
-    waiting: deque[StudyJob] = field(default_factory=deque)
-    started: dict[str, StudyJob] = field(default_factory=dict)
-    elsewhere: list[StudyJob] = field(default_factory=list)
-    ended: list[tuple[StudyJob, int]] = field(default_factory=list)
-
-    @property
-    def busy(self) -> int:
-        """How many are at work."""
-        return len(self.started) + len(self.elsewhere)
 
 
 def run_study(

@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from simsiam_zoo.studies.plan import StudyJob, plan_study
-from simsiam_zoo.studies.progress import StudyLines, jobs_table, read_run_status
-from simsiam_zoo.studies.running import Running
+from simsiam_zoo.studies.progress import Running, StudyLines, jobs_table, read_run_status
 from simsiam_zoo.studies.study import parse_study
 
 
