@@ -39,6 +39,13 @@ _JPEG_SPACES = {1: "GRAY", 3: "RGB"}  # by components
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
 _GRAY, _RGB = 0, 2  # PNG color types
+_CHANNELS = {_GRAY: 1, _RGB: 3, 3: 1, 4: 2, 6: 4}  # by color type
+_ADAM7 = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+"""(first column, first row, step across, step down) of each pass of an interlaced PNG."""
+_PIECE = 1 << 20  # bytes inflated at once
 
 
 def decode(data: bytes | memoryview) -> Pixels:
@@ -111,7 +118,7 @@ def _jpeg_frame(data: bytes | memoryview) -> _Frame | None:
 
 
 def _decode_png(data: bytes | memoryview) -> Pixels:
-    depth, color, plain = _check_png(data)
+    depth, color, plain, pixels = _check_png(data)
     buffer = np.frombuffer(data, np.uint8)
     if plain and depth == 8 and color in (_GRAY, _RGB):
         flag = cv2.IMREAD_GRAYSCALE if color == _GRAY else cv2.IMREAD_COLOR_RGB
@@ -119,16 +126,24 @@ def _decode_png(data: bytes | memoryview) -> Pixels:
     elif depth == 16:  # Pillow keeps the high byte of RGB and saturates grey
         image = _scale_16_bit(_imdecode(buffer, cv2.IMREAD_UNCHANGED))
     else:
+        _check_rows(data, pixels)
         return _decode_pillow(data, "PNG")
     if image is None:
         raise ImageError("the PNG image is damaged")
     return cast(Pixels, image)
 
 
-def _check_png(data: bytes | memoryview) -> tuple[int, int, bool]:
-    """(bit depth, color type, whether it holds only pixels), all checksums and the size checked."""
+class _Png(NamedTuple):
+    depth: int
+    color: int
+    plain: bool  # it holds only pixels
+    pixels: list[tuple[int, int]]  # where the compressed ones lie: first byte and end
+
+
+def _check_png(data: bytes | memoryview) -> _Png:
+    """What its header says, all checksums and the size checked."""
     view = memoryview(data)
-    at, first, last, kinds = 8, b"", b"", set()
+    at, first, last, kinds, pixels = 8, b"", b"", set(), []
     for _ in range(MAX_CHUNKS):
         if at + 12 > len(view):
             break
@@ -140,6 +155,8 @@ def _check_png(data: bytes | memoryview) -> tuple[int, int, bool]:
         last = bytes(view[at + 4 : at + 8])
         first = first or last
         kinds.add(last)
+        if last == b"IDAT":
+            pixels.append((at + 8, end - 4))
         if last == b"IEND":
             break
         at = end
@@ -149,7 +166,30 @@ def _check_png(data: bytes | memoryview) -> tuple[int, int, bool]:
         raise ImageError("the PNG image is cut off")
     header = view[16:29]
     _check_size(int.from_bytes(header[0:4]), int.from_bytes(header[4:8]))
-    return header[8], header[9], _PLAIN_CHUNKS.issuperset(kinds)
+    return _Png(header[8], header[9], _PLAIN_CHUNKS.issuperset(kinds), pixels)
+
+
+def _check_rows(data: bytes | memoryview, pixels: list[tuple[int, int]]) -> None:
+    """Refuse a PNG without all of its rows: Pillow would fill them with black."""
+    view = memoryview(data)
+    width, height = (int.from_bytes(view[at : at + 4]) for at in (16, 20))
+    bits = view[24] * _CHANNELS.get(view[25], 1)
+    passes = _ADAM7 if view[28] else ((0, 0, 1, 1),)
+    needed = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        needed += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    inflate, found = zlib.decompressobj(), 0
+    try:
+        for begin, end in pixels:
+            rest: bytes | memoryview = view[begin:end]
+            while rest and found < needed:
+                found += len(inflate.decompress(rest, _PIECE))
+                rest = inflate.unconsumed_tail
+    except zlib.error as error:
+        raise ImageError(f"the PNG image is damaged: {error}") from None
+    if found < needed:
+        raise ImageError("the PNG image is cut off: rows are missing")
 
 
 def _imdecode(buffer: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:

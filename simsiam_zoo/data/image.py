@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 
 from simsiam_zoo.data.decode import Pixels, to_rgb
 
+MAX_RESIZED = 1 << 24
+"""Pixels of a whole image at the size that evaluation looks at it."""
+
+_LONGEST = 1 << 15  # sides from here on are too long for OpenCV's warps
 _CUT = -0.5 + 2**-10
 """Turns rounding to the nearest level into Pillow's cutting off, but for rounding errors."""
 
@@ -95,7 +99,8 @@ def _has_colour_or_blur(view: ViewParams) -> bool:
 def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     """The view for evaluation: the short side to size / crop, then the middle size x size.
 
-    With `crop` 0.875 and size 224 it is the usual Resize(256), CenterCrop(224).
+    With `crop` 0.875 and size 224 it is the usual Resize(256), CenterCrop(224). Of an image so long
+    that it would have more than `MAX_RESIZED` pixels after the resize, the middle is taken first.
 
     Returns:
         [size, size, 3], or [size, size] for a grey image.
@@ -105,9 +110,28 @@ def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     # torchvision's Resize rounds the long side down
     new_height = short if height <= width else short * height // width
     new_width = short if width <= height else short * width // height
+    if new_height * new_width > MAX_RESIZED:
+        image = _middle(image, short, size)
+        height, width = image.shape[:2]
+        new_height = short if height <= width else short * height // width
+        new_width = short if width <= height else short * width // height
     out = resize(image, new_height, new_width)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     return out[top : top + size, left : left + size]
+
+
+def _middle(image: Pixels, short: int, size: int) -> Pixels:
+    """As much of the middle of an image as the middle `size` pixels need when its short side is
+    `short`, and what the filter of the resize needs on both sides."""
+    height, width = image.shape[:2]
+    zoom = min(height, width) / short
+    needed = math.ceil(size * zoom) + 2 * (math.ceil(2 * max(1.0, zoom)) + 2)
+    box = []
+    for length in (height, width):
+        kept = min(length, max(needed, min(height, width)))
+        kept += (length - kept) % 2  # the middle stays where it is
+        box.append(slice((length - kept) // 2, (length - kept) // 2 + kept))
+    return np.ascontiguousarray(image[box[0], box[1]])
 
 
 def resize(
@@ -146,7 +170,7 @@ def _affine_crop(image: Pixels, view: ViewParams, size: int) -> Pixels:
     """
     left, top, right, bottom = view.box
     matrix = _view_to_source(view, size)
-    if right - left > size or bottom - top > size:
+    if right - left > size or bottom - top > size or max(image.shape[:2]) >= _LONGEST:
         corners = matrix @ np.array(
             [[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1] * 4]
         )

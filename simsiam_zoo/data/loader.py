@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.processes import Lifeline, end_with_parent
+from simsiam_zoo.data.processes import Lifeline, end_with_parent, forkserver
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.slots import Asked, Made, Slots, affordable_workers
@@ -218,9 +218,7 @@ def _run(
     slots, lifeline = None, None
     options: dict[str, Any] = {}
     if workers:
-        # A forked child of a threaded parent may hang in torch: workers fork from a clean server.
-        context = torch.multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])  # imported once, not by each worker
+        context = forkserver(__name__)
         lifeline = Lifeline()
         options = {
             "multiprocessing_context": context,

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
+import multiprocessing.forkserver
+import multiprocessing.process
+import multiprocessing.resource_tracker
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import weakref
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import cv2
 
-from simsiam_zoo.errors import DataError
+from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.cores import available_cores
 
 MAX_AUTO_WORKERS = 16
+
+MAX_TMPDIR = 60
+"""Bytes of the path of the folder for temporary files in which sockets fit."""
 
 GRACE_SECONDS = 1.0
 """For a worker that is not needed any more to end in good order."""
@@ -36,6 +45,54 @@ def default_workers(device_type: str) -> int:
     if device_type == "cpu":
         return 1 if cores > 1 else 0
     return max(0, min(cores - 1, MAX_AUTO_WORKERS))
+
+
+def forkserver(*preloaded: str) -> Any:
+    """The context whose processes fork from a clean server: forked children of threads may hang.
+
+    The server is started here. Ctrl-C is sent to all processes of a terminal; the server and its
+    children do not take it, from their first moment on: the main process decides when to end.
+
+    Args:
+        preloaded: modules that the server imports, once for all its children.
+    """
+    _shorten_socket_paths()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preloaded))
+    multiprocessing.resource_tracker.ensure_running()  # started first: it lifts what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def _shorten_socket_paths() -> None:
+    """Let sockets lie in a short folder where the one for temporary files has a long name.
+
+    A socket's path has at most 107 bytes on Linux (103 on macOS), of which multiprocessing's names
+    and torch's need some 40.
+    """
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    if config.get("tempdir") or len(os.fsencode(tempfile.gettempdir())) <= MAX_TMPDIR:
+        return
+    for folder in (Path("/tmp"), Path("/var/tmp"), Path.cwd()):
+        if len(os.fsencode(folder)) <= MAX_TMPDIR and os.access(folder, os.W_OK):
+            short = tempfile.mkdtemp(prefix="zoo-", dir=folder)
+            atexit.register(_remove, short, os.getpid())
+            config["tempdir"] = short
+            return
+    raise InputError(
+        f"TMPDIR is a path of {len(tempfile.gettempdir())} characters: too long for sockets",
+        f"Set TMPDIR to a path of at most {MAX_TMPDIR}.",
+    )
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove a folder, in the process that made it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Lifeline:
@@ -115,8 +172,7 @@ def run_tasks(tasks: Tasks[R_co], count: int, jobs: int) -> Generator[tuple[int,
         for number in range(count):
             yield number, tasks.run(number)
         return
-    context = multiprocessing.get_context("forkserver")  # forked from a process without threads
-    context.set_forkserver_preload([__name__, "webdataset"])  # imported once, not by each worker
+    context = forkserver(__name__, "webdataset")
     pool = ProcessPoolExecutor(jobs, context, _start, (tasks,))
     try:
         futures = {pool.submit(_run, number): number for number in range(count)}

@@ -16,7 +16,8 @@ import pytest
 from made_images import encode
 from PIL import Image
 
-from simsiam_zoo.data.decode import MAX_PIXELS, decode
+from simsiam_zoo.data.decode import MAX_PIXELS, decode, decode_any
+from simsiam_zoo.data.image import center
 from simsiam_zoo.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("memory_stays_bounded")
@@ -226,3 +227,66 @@ def test_damage_never_ends_the_process():
             assert image.ndim == 3
             assert image.shape[0] * image.shape[1] <= MAX_PIXELS
     assert 50 < refused < 550
+
+
+def png_of(width: int, height: int, color: int, channels: int, rows: bytes) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + check
+
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    header = size + bytes([8 if channels else 1, color, 0, 0, 0])
+    palette = chunk(b"PLTE", bytes(range(256)) * 3) if color == 3 else b""
+    parts = chunk(b"IHDR", header) + palette + chunk(b"IDAT", zlib.compress(rows, 9))
+    return b"\x89PNG\r\n\x1a\n" + parts + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("color", "channels"), [(0, 1), (2, 3), (3, 1), (4, 2), (6, 4)])
+def test_a_png_without_its_last_rows_is_damaged_not_black(color, channels):
+    rows = bytes([0] + [200] * (40 * channels)) * 40
+    assert decode_any(png_of(40, 40, color, channels, rows)).shape[:2] == (40, 40)
+    with pytest.raises(DataError, match=r"damaged|rows are missing"):
+        decode_any(png_of(40, 40, color, channels, rows[: len(rows) // 2]))
+
+
+def test_an_interlaced_png_is_whole_or_damaged():
+    """8 x 8 RGBA in the passes of Adam7: 1x1, 1x1, 2x1, 2x2, 4x2, 4x4 and 8x4 pixels."""
+    size = sum(
+        rows * (1 + 4 * n)
+        for n, rows in zip((1, 1, 2, 2, 4, 4, 8), (1, 1, 1, 2, 2, 4, 4), strict=True)
+    )
+    assert size == 271
+    for length in (size, size - 1):
+        png = bytearray(png_of(8, 8, 6, 4, bytes(length)))
+        png[28] = 1
+        png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+        if length == size:
+            assert decode_any(bytes(png)).shape == (8, 8, 3)
+        else:
+            with pytest.raises(DataError, match="rows are missing"):
+                decode_any(bytes(png))
+
+
+@pytest.mark.usefixtures("memory_stays_bounded")
+@pytest.mark.parametrize("size", [64, 224])
+def test_what_a_long_image_becomes_is_bounded_not_only_the_image(size):
+    """Resized whole, a picture of a few kilobytes would fill gigabytes."""
+    long = np.zeros((1, 4_000_000), np.uint8)
+    long[0, 1_999_900:2_000_100] = 200
+    for image in (long, long.T.copy()):
+        view = center(image, size, 0.875)
+        assert view.shape == (size, size)
+        assert (view == 200).all()
+
+
+def test_the_middle_of_a_long_image_is_that_of_the_whole(monkeypatch):
+    from simsiam_zoo.data import image as module
+
+    wave = np.sin(np.arange(3000) / 40)[None, :, None] * np.cos(np.arange(50) / 9)[:, None, None]
+    long = np.repeat(np.rint(127 + 120 * wave), 3, axis=2).astype(np.uint8)
+    for picture in (long, long.transpose(1, 0, 2).copy()):
+        for size in (32, 64, 96):  # smaller and larger
+            whole = center(picture, size).astype(int)
+            with monkeypatch.context() as context:
+                context.setattr(module, "MAX_RESIZED", 1)
+                assert np.abs(center(picture, size) - whole).max() <= 4

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +37,65 @@ def test_every_task_is_done_once_and_errors_come_whole(jobs):
 def test_a_worker_that_dies_is_an_error_and_no_hang():
     with pytest.raises(DataError, match="a worker process died"):
         list(run_tasks(Squares(dies=5), 20, 2))
+
+
+WORK = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_tasks import Slow
+from simsiam_zoo.data.processes import run_tasks
+if __name__ == "__main__":
+    print("ready", flush=True)
+    done = sum(1 for _ in run_tasks(Slow(), 4, 2))
+    print(done, flush=True)
+"""
+
+
+class Slow:
+    def run(self, number: int) -> int:
+        time.sleep(0.1)
+        return number
+
+
+def work(**environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORK, str(Path(__file__).parent)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_sockets_find_room_where_the_temporary_folder_has_a_long_path(tmp_path):
+    folder = tmp_path / ("t" * (120 - len(str(tmp_path))))
+    folder.mkdir()
+    before = set(Path("/tmp").glob("zoo-*"))
+    out, err = work(TMPDIR=str(folder)).communicate(timeout=120)
+    assert out.split() == ["ready", "4"], err
+    assert set(Path("/tmp").glob("zoo-*")) <= before
+
+
+def test_ctrl_c_while_workers_start_is_met_by_the_main_process_alone():
+    """A terminal sends it to all; what starts must not print its traceback, nor die."""
+    with work() as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        for child in range(40):  # all the while that they start
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGINT)
+            time.sleep(0.05)
+            if child and process.poll() is not None:
+                break
+        assert process.stdout.read() == "4\n"
+        assert process.stderr.read() == ""
+
+
+def children(parent: int) -> list[int]:
+    """All processes below one."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True
+    ).stdout.split()
+    return [pid for one in map(int, found) for pid in (one, *children(one))]
