@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import tarfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import pack_digits, tiny_recipe
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity_differences, read_locked
 from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.studies.arms import make_arms
+from simsiam_zoo.studies.study import Study, parse_study
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -57,6 +61,48 @@ def test_other_data_is_refused_and_nothing_written(
     with pytest.raises(InputError, match=r'data\.digest: "feed" there'):
         train(recipe, tmp_path / "run", locked=lock, progress=Progress())
     assert not (tmp_path / "run").exists()
+
+
+def relabel(tar: Path) -> None:
+    """Another label of the first image, in a file of the same size."""
+    with tarfile.open(tar) as opened:
+        member = next(each for each in opened if each.name.endswith(".cls"))
+    with tar.open("r+b") as file:
+        file.seek(member.offset_data)
+        digit = file.read(1)
+        file.seek(member.offset_data)
+        file.write(b"0" if digit != b"0" else b"1")
+
+
+def test_data_of_equal_size_that_states_no_checksum_is_told_from_what_it_was(
+    tmp_path: Path,
+) -> None:
+    """By a resume, by --locked and by a study's arms, all by the one digest."""
+    shards = pack_digits(tmp_path / "shards", tuple("0123456789"))
+    for beside in (*shards.glob("*.json"), *shards.glob("*.npz")):
+        beside.unlink()
+    recipe = tiny_recipe(shards, {**QUICK, "training.checkpoint_steps": 1})
+    progress = Listening()
+    train(recipe, tmp_path / "run", progress=progress)
+    assert any("have no checksum and are known by their size and" in line for line in progress.said)
+    (tmp_path / "run" / "result.json").unlink()  # as if it had been cut short
+    lock = read_locked(tmp_path / "run" / "lock.toml")
+    (before,) = make_arms(study_of(recipe))
+
+    tar = shards / "train-000000.tar"
+    size = tar.stat().st_size
+    relabel(tar)
+    assert tar.stat().st_size == size
+    with pytest.raises(InputError, match=r"another identity \(data\.digest"):
+        train(recipe, tmp_path / "run", resume=True, progress=Progress())
+    with pytest.raises(InputError, match=r"not the run of the lock: data\.digest"):
+        train(recipe, tmp_path / "again", locked=lock, progress=Progress())
+    (after,) = make_arms(study_of(recipe))
+    assert after.key != before.key
+
+
+def study_of(recipe: Recipe) -> Study:
+    return parse_study({"base": recipe.to_dict()}, "it")
 
 
 def test_a_run_is_bound_to_what_auto_came_to_mean(
