@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
 import sys
 import tempfile
 from typing import Any
+from unittest import mock
 
 import click
 
@@ -62,8 +62,9 @@ def run_kit(arguments: list[str], quiet: bool = False) -> list[dict[str, str]]:
     import simsiam_zoo.testing
 
     outcomes = _Outcomes(quiet)
-    with tempfile.TemporaryDirectory() as nothing, _environment(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"):
-        # An empty folder: the kit's checks are all there is.
+    # Neither the user's options and plugins of pytest, nor tests in a folder: the checks alone.
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    with tempfile.TemporaryDirectory() as nothing, mock.patch.dict(os.environ, alone):
         plain = ["-p", "no:terminal", "-p", "no:cacheprovider", "-c", os.devnull]
         words = [*plain, "--rootdir", nothing, *arguments, nothing]
         code = pytest.main(words, plugins=[simsiam_zoo.testing, outcomes])
@@ -116,16 +117,3 @@ def _summary(rows: list[dict[str, str]], components: int) -> str:
         if row["outcome"] == "skipped"
     ]
     return "\n".join(lines + reasons)
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Any:
-    """The environment with these variables, and without the user's options for pytest."""
-    before = dict(os.environ)
-    os.environ.pop("PYTEST_ADDOPTS", None)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

@@ -6,10 +6,8 @@ import importlib.metadata
 
 from packaging.requirements import Requirement
 
-HOST = "simsiam-zoo"
 
-
-def unmet_requirements(distribution: str = HOST) -> list[str]:
+def unmet_requirements(distribution: str = "simsiam-zoo") -> list[str]:
     """One line for each required package that is missing, or of a version that is refused.
 
     The floors are those of the installed metadata, so `pyproject.toml` alone states them. Extras
