@@ -12,7 +12,6 @@ from torch import Tensor
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.evaluation.knn import nearest, vote
-from simsiam_zoo.evaluation.protocol import confusion_matrix
 from simsiam_zoo.report.features import Embedding, Network
 from simsiam_zoo.report.pictures import Method, Sprite, picture, project, sprite
 from simsiam_zoo.training.setup import evenly
@@ -229,15 +228,22 @@ def without_own(ids: Tensor, own: Tensor) -> Tensor:
 
 
 def confuse(predicted: Tensor, labels: Tensor, classes: int) -> Confusion:
-    """Count predicted classes [Q] against labels [Q]; of many classes the worst are shown."""
-    matrix = confusion_matrix(predicted, labels, classes)
-    right = matrix.diagonal()
+    """Count predicted classes [Q] against labels [Q]; of many classes the worst are shown.
+
+    Memory grows with the number of classes, not with its square.
+    """
+    wrong = predicted != labels
     shown = torch.arange(classes)
     if classes > _MOST_CLASSES:
-        wrong = matrix.sum(dim=1) + matrix.sum(dim=0) - 2 * right
-        shown = wrong.topk(_MOST_CLASSES).indices.sort().values
-    part = matrix[shown][:, shown]
-    elsewhere = matrix[shown].sum(dim=1) - part.sum(dim=1)
-    top1 = float(right.sum()) / max(len(labels), 1)
-    counts: list[list[int]] = part.tolist()
-    return Confusion(shown.tolist(), counts, elsewhere.tolist(), top1, len(labels), classes)
+        errors = torch.bincount(torch.cat([labels[wrong], predicted[wrong]]), minlength=classes)
+        shown = errors.topk(_MOST_CLASSES).indices.sort().values
+    size = len(shown)
+    position = torch.full((classes,), -1)
+    position[shown] = torch.arange(size)
+    rows, columns = position[labels], position[predicted]
+    inside, outside = (rows >= 0) & (columns >= 0), (rows >= 0) & (columns < 0)
+    cells = torch.bincount(rows[inside] * size + columns[inside], minlength=size * size)
+    elsewhere: list[int] = torch.bincount(rows[outside], minlength=size).tolist()
+    counts: list[list[int]] = cells.view(size, size).tolist()
+    top1 = 1 - float(wrong.sum()) / max(len(labels), 1)
+    return Confusion(shown.tolist(), counts, elsewhere, top1, len(labels), classes)

@@ -86,6 +86,14 @@ def test_of_many_classes_those_with_most_errors_are_shown():
     assert sum(map(sum, found.counts)) + sum(found.elsewhere) == 60
 
 
+def test_labels_that_are_large_numbers_take_no_memory_for_their_square():
+    labels = torch.tensor([7, 89_999, 7])
+    found = confuse(torch.tensor([7, 7, 89_999]), labels, 90_000)
+    assert (found.top1, found.total) == (pytest.approx(1 / 3), 90_000)
+    place = found.classes.index
+    assert found.counts[place(7)][place(89_999)] == found.counts[place(89_999)][place(7)] == 1
+
+
 def test_a_chart_puts_values_where_its_axis_says():
     rows = [
         {"step": 10 * i, "epoch": i, "loss": -i / 4, "gradient_norm": 10.0**i} for i in (1, 2, 4)
