@@ -44,7 +44,8 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.convolutions import OneOutputConv2d
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
+from simsiam_zoo.training.setup import Setup, prepare
 from simsiam_zoo.training.train import train
 
 SETTINGS = (  # name, preset, image size, batch

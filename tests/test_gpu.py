@@ -19,12 +19,12 @@ from sklearn.datasets import load_digits
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.runtime.optim import scaled_step
 from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.meter import Meter
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.setup import Setup, prepare, to_device, train_loader
+from simsiam_zoo.training.run_folder import read_metrics
+from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
 DEVICE = os.environ.get("SIMSIAM_ZOO_GPU_TESTS", "cuda")
@@ -111,17 +111,6 @@ def test_a_short_run_learns_something_and_is_finite(
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
-def step(setup: Setup, batch: object, meter: Meter, number: int) -> None:
-    """What the training loop does in each step."""
-    setup.schedule.apply(setup.optimizer, number)
-    with setup.runtime.autocast():
-        loss, output = setup.siamese.step(batch)
-    setup.optimizer.zero_grad(set_to_none=True)
-    setup.scaler.scale(loss).backward()
-    scaled_step(setup.scaler, setup.optimizer, ask=False)
-    meter.add(loss, output.embeddings)
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_step_waits_for_nothing(small: Callable[..., Recipe], precision: str) -> None:
     """Torch raises at every operation that makes the host wait for the device."""
@@ -132,7 +121,8 @@ def test_a_step_waits_for_nothing(small: Callable[..., Recipe], precision: str) 
     )
     try:
         for number, (_, batch) in enumerate(batches):
-            step(setup, batch, meter, number)
+            taken = take_step(setup, batch, number, want_norm=False)
+            meter.add(taken.loss, taken.output.embeddings)
             if number == 2 and ON_CUDA:  # what is made once was made: constants, cuDNN's choices
                 torch.cuda.set_sync_debug_mode("error")
             if number == 8:
@@ -178,7 +168,8 @@ def test_losses_are_close_to_the_cpus(small: Callable[..., Recipe]) -> None:
         try:
             meter, losses[device] = Meter(setup), []
             for number, loaded in zip(range(5), train_loader(setup).batches(), strict=False):
-                step(setup, to_device(setup, loaded), meter, number)
+                taken = take_step(setup, to_device(setup, loaded), number, want_norm=False)
+                meter.add(taken.loss, taken.output.embeddings)
                 losses[device].append(meter.row(number + 1)["loss"])
         finally:
             torch.backends.cudnn.allow_tf32 = True

@@ -16,8 +16,8 @@ from typing import Any
 from gpu_parts.part import Found, Part, Skipped, end_of
 from shared.steps import bare_step, clock
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.setup import prepare, to_device, train_loader
+from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.setup import prepare
 
 ARMS = {
     "base": {},

@@ -8,7 +8,8 @@ import torch
 
 from gpu_parts.part import Found, Part, Skipped
 from shared.steps import bare_step
-from simsiam_zoo.training.setup import prepare, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
+from simsiam_zoo.training.setup import prepare
 
 WITHIN = {"fp64": 0.01, "fp32": 0.01, "TF32": 0.05, "bf16": 0.1, "fp16": 0.1}
 """How far a loss may be from the CPU's in fp32 within the first ten steps. After that a difference

@@ -16,8 +16,7 @@ from gpu_parts.resident import noise, paper_setup
 from shared.images import jpegs, pack_images
 from shared.plain import count, plain_network, plain_step
 from shared.steps import Block, Step, bare_step, clock, ratio, speed, steps_in, timed
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.setup import to_device, train_loader
+from simsiam_zoo.training.batches import prefetched, to_device, train_loader
 
 OURS, FP32, BF16 = "ours", "plain fp32", "plain bf16"
 TOP = 10  # operations of the profile

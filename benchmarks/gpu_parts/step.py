@@ -11,8 +11,8 @@ import torch
 from gpu_parts.part import Found, Part
 from gpu_parts.resident import noise, paper_setup
 from shared.steps import bare_step, clock, ratio, speed, take_turns
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.setup import Setup, to_device, train_loader
+from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.setup import Setup
 
 SEEN = 4  # places that are named
 

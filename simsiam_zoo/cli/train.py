@@ -127,9 +127,9 @@ def train(
         folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
     start = None
     if init is not None and not dry_run:
-        from simsiam_zoo.training.start import read_start
+        from simsiam_zoo.training.weights import read_initial_weights
 
-        start = read_start(init, recipe)
+        start = read_initial_weights(init, recipe)
         recipe = start.named_in(recipe)
     if lock is not None:
         refuse_other_recipe(lock, recipe)

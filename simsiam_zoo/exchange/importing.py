@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from simsiam_zoo.catalog import PARTS, catalog
 from simsiam_zoo.errors import InputError
@@ -26,7 +27,6 @@ from simsiam_zoo.exchange.weights import (
     fit_weights,
     read_weights,
 )
-from simsiam_zoo.model.build import Parts, set_up
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
@@ -36,11 +36,11 @@ from simsiam_zoo.runtime.folders import made_folder
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.meter import Meter
-from simsiam_zoo.training.record import Record, disk_trouble, refuse_occupied
 from simsiam_zoo.training.run import Run, build
-from simsiam_zoo.training.saving import Keeper, NotFiniteError
+from simsiam_zoo.training.run_folder import RunFolder, disk_trouble, refuse_occupied
 from simsiam_zoo.training.setup import Setup, prepare
-from simsiam_zoo.training.start import keep_start, of_parts
+from simsiam_zoo.training.state import Checkpointer, NotFiniteError
+from simsiam_zoo.training.weights import States, of_parts, save_init
 
 PRESET = "imagenet"
 """What published weights were most often trained by."""
@@ -103,10 +103,9 @@ def import_checkpoint(
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            setup = prepare(recipe) if _at_hand(recipe) else None
-            siamese = build(recipe) if setup is None else setup.siamese
-            prefix, left_out = _fill(siamese, weights, checkpoint)
-            set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
+            states, prefix, left_out = _fitted(build(recipe), weights, checkpoint)
+            setup = prepare(recipe, states) if _at_hand(recipe) else None
+            siamese = build(recipe, states) if setup is None else setup.siamese
             imported = {
                 "source": checkpoint.name,
                 "sha256": digest,
@@ -167,17 +166,18 @@ def _at_hand(recipe: Recipe) -> bool:
     return True
 
 
-def _fill(siamese: Siamese, weights: Weights, checkpoint: Path) -> tuple[str, tuple[str, ...]]:
-    """Load the parts that the file holds; the backbone's prefix there, and what was left out."""
-    prefix, left_out = "", list[str]()
+def _fitted(
+    siamese: Siamese, weights: Weights, checkpoint: Path
+) -> tuple[States, str, tuple[str, ...]]:
+    """The states of the parts that the file holds; the backbone's prefix, and what is left out."""
+    states, prefix, left_out = dict[str, dict[str, Tensor]](), "", list[str]()
     for part, state in weights.parts.items():
-        module = siamese.get_submodule(part)
-        own = module.state_dict()
+        own = siamese.get_submodule(part).state_dict()
         headless = part == "backbone"
         if headless and weights.layout == "backbone":
             state, prefix, left_out = below_prefix(state, own)
-        module.load_state_dict(fit_weights(state, own, part, checkpoint, headless))
-    return prefix, tuple(left_out)
+        states[part] = fit_weights(state, own, part, checkpoint, headless)
+    return states, prefix, tuple(left_out)
 
 
 def _write(
@@ -189,7 +189,7 @@ def _write(
     """
     lock = _unresumable_lock(recipe) if setup is None else setup.lock
     name = identity(lock)
-    record = Record(out, recipe, {**lock, "imported": imported}, name)
+    record = RunFolder(out, recipe, {**lock, "imported": imported}, name)
     with disk_trouble(out), made_folder(out), record:
         try:
             record.start()
@@ -203,17 +203,17 @@ def _write(
 
 
 def _save(
-    record: Record, setup: Setup | None, siamese: Siamese, name: str, parts: list[str]
+    record: RunFolder, setup: Setup | None, siamese: Siamese, name: str, parts: list[str]
 ) -> None:
     if setup is None:
         plain = {"identity": name, "step": 0, "elapsed": 0.0, "siamese": siamese.state_dict()}
         save_checkpoint(record.checkpoints, 0, plain)
         return
     try:
-        Keeper(setup, record, Progress(), Meter(setup)).save(0, 0.0, done=True, again=False)
+        Checkpointer(setup, record, Progress(), Meter(setup)).save(0, 0.0, done=True, again=False)
     except NotFiniteError:
         raise InputError("the weights to import are not finite") from None
-    keep_start(record.folder, of_parts(siamese, parts))
+    save_init(record.path, of_parts(siamese, parts))
 
 
 def _unresumable_lock(recipe: Recipe) -> dict[str, Any]:

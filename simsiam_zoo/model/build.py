@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,7 @@ def build(
     dataset_size: int | None = None,
     steps_per_epoch: int | None = None,
     steps: int | None = None,
+    fill: Callable[[Siamese], object] | None = None,
 ) -> Siamese:
     """Create the five parts, fit them together and let each set itself up.
 
@@ -43,6 +45,7 @@ def build(
         parts: which component each part is.
         image_size: height and width of the views in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
+        fill: loads weights into the network, before the parts set themselves up for them.
 
     Returns:
         The model in training mode.
@@ -85,21 +88,11 @@ def build(
     siamese = Siamese(
         backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
     ).train()
-    set_up(parts, siamese)
-    return siamese
-
-
-def set_up(parts: Parts, siamese: Siamese) -> None:
-    """Let each part prepare itself for the weights that the others have (`setup`).
-
-    `build` does it. Whoever then loads the weights that a new run is to start from does it again: a
-    part may have copied those that were there before.
-
-    Raises:
-        PluginError: a part failed; the text names it.
-    """
+    if fill is not None:
+        fill(siamese)
     for kind in PARTS:
         _set_up(getattr(parts, kind), siamese)
+    return siamese
 
 
 def _two_images(size: int) -> Tensor:

@@ -50,6 +50,18 @@ class StepOutput:
     pairs: Sequence[tuple[Tensor, Tensor]]
     embeddings: Sequence[Tensor] = ()
 
+    @classmethod
+    def joined(cls, outputs: Sequence[StepOutput]) -> StepOutput:
+        """The output of a batch from those of its micro-batches, in their order."""
+        if len(outputs) == 1:
+            return outputs[0]
+        pairs = zip(*(output.pairs for output in outputs), strict=True)
+        embeddings = zip(*(output.embeddings for output in outputs), strict=True)
+        return cls(
+            [(torch.cat([p for p, _ in each]), torch.cat([z for _, z in each])) for each in pairs],
+            [torch.cat(each) for each in embeddings],
+        )
+
     def detached(self) -> StepOutput:
         """The same values without their graph."""
         pairs = [(p.detach(), z.detach()) for p, z in self.pairs]
@@ -79,7 +91,7 @@ class Part(nn.Module):
 
         Args:
             siamese: the network, with the weights after the step.
-            output: of the step, detached: of the images of this process.
+            output: of the step, detached: of all images of this process.
             step: its number, from 0.
             steps: of the whole run.
         """
@@ -121,7 +133,8 @@ class GradientPolicy(Part):
 
         Args:
             siamese: the network, with the weights of this moment.
-            batches: the very batches that follow, in their order; fewer at the end of the run.
+            batches: the very batches that `forward` will be given, in their order; of fewer steps
+                at the end of the run. Where a step has micro-batches, each is a batch.
         """
 
     def per_sample_state(self) -> dict[str, Tensor]:

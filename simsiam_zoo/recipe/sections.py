@@ -103,6 +103,12 @@ class Training(Section):
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
+    accumulate: int = Field(
+        1, description="Micro-batches that make a step; BN sees one at a time", ge=1
+    )
+    activation_checkpointing: bool = operational(
+        False, "Recompute the backbone's activations in the backward pass: less memory, more time"
+    )
     stop_on_collapse: bool = Field(False, description="End a run whose collapse is plain")
     sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
     grace_seconds: float = operational(
@@ -170,6 +176,9 @@ class Optim(Section):
         0.0, description="Where the cosine ends, as a share of the peak lr", ge=0, le=1
     )
     warmup_epochs: float = Field(0.0, description="Length of the lr's linear warm-up", ge=0)
+    clip_norm: float = Field(
+        0.0, description="The gradients' norm is clipped to this; 0: it is not", ge=0
+    )
     parts: dict[str, PartOptim] = Field({}, description="Settings of one part's own")
 
     @model_validator(mode="before")

@@ -26,7 +26,8 @@ COMPUTES: Mapping[str, str] = {
     "data": "batches decode image index indexing loader manifest order scan shards slots sources"
     " stated stream tar",
     "runtime": "convolutions device distributed lars optim",
-    "training": "collapse conclude lookahead measuring meter prefetch run saving setup start train",
+    "training": "batches collapse conclude loop measuring meter network run setup state train"
+    " weights",
 }
 """Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
 
@@ -36,8 +37,8 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ loggers plugin run_tools timm_names",
     "data": "__init__ inspection packing processes remote",
-    "runtime": "__init__ checkpoint cores folders progress requirements signals watchdog",
-    "training": "__init__ curves damage export loggers record refusals",
+    "runtime": "__init__ checkpoint cores folders progress requirements signals",
+    "training": "__init__ control curves export loggers run_folder",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.
 

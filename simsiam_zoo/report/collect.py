@@ -14,7 +14,7 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.evaluation.knn import nearest, vote
 from simsiam_zoo.report.features import Embedding, Network
 from simsiam_zoo.report.pictures import Method, Sprite, picture, project, sprite
-from simsiam_zoo.training.setup import evenly
+from simsiam_zoo.training.batches import evenly
 
 MAP_POINTS = 2000
 NEIGHBORS = 8

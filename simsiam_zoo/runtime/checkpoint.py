@@ -25,7 +25,7 @@ import torch
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_folder
 
-KEPT = 2
+KEEP_LAST = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # in torch's refusal: what the file wants to import
 _SHARE = re.compile(r"step-(\d{8,})\.\d+-of-\d+\.pt\Z")
@@ -42,8 +42,8 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     path = folder / f"step-{step:08d}.pt"
     _write(path, state)
     _link_last(folder, path)
-    kept = _newest_first(folder)[:KEPT]
-    for old in _newest_first(folder)[KEPT:]:
+    kept = _newest_first(folder)[:KEEP_LAST]
+    for old in _newest_first(folder)[KEEP_LAST:]:
         old.unlink()
         _digest_path(old).unlink(missing_ok=True)
     for share in folder.glob("step-*-of-*.pt"):
@@ -99,6 +99,11 @@ def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
         except DataError as error:
             damage.append(error.what)
     raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The file of the newest checkpoint in `folder`, whole or not; None: there is none."""
+    return next(iter(_newest_first(folder)), None)
 
 
 def load_checkpoint(

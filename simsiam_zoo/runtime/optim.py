@@ -150,6 +150,23 @@ def _param_groups(part: str, params: list[nn.Parameter], own: Group) -> list[dic
     ]
 
 
+def clip_gradients(optimizer: torch.optim.Optimizer, limit: float) -> torch.Tensor:
+    """Scale all gradients down to a norm of `limit` together, where it is more. Waits for nothing.
+
+    Args:
+        optimizer: its parameters' gradients.
+        limit: 0: they are left as they are.
+
+    Returns:
+        The norm before, a scalar.
+    """
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+    if limit:
+        torch.nn.utils.clip_grads_with_norm_(params, limit, norm)
+    return norm
+
+
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The lr of each part now; where its norms and biases have another, that of its weights."""
     found: dict[str, float] = {}

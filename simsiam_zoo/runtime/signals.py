@@ -7,7 +7,8 @@ import signal
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -33,7 +34,7 @@ class StopRequest:
         self.requested = False
         self._asked = 0.0
         self._before: dict[int, Any] = {}
-        self._heard = False
+        self._heard = self._interrupts = False
         self._ends: tuple[socket.socket, socket.socket] | None = None
         self._woken_before = -1
 
@@ -57,6 +58,17 @@ class StopRequest:
                 end.close()
             self._ends = None
 
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Inside, the first signal too raises KeyboardInterrupt, as one that came before does."""
+        self._interrupts = True
+        try:
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._interrupts = False
+
     def heard(self) -> bool:
         """Whether a signal has come, also while the main thread is held up; for one thread."""
         if not (self.requested or self._heard) and self._ends is not None:
@@ -69,6 +81,8 @@ class StopRequest:
         self._asked = time.monotonic()
         for one in self._before:
             signal.signal(one, self._insist)
+        if self._interrupts:
+            raise KeyboardInterrupt
 
     def _insist(self, number: int, frame: FrameType | None) -> None:
         echo = "TORCHELASTIC_RUN_ID" in os.environ and number != signal.SIGUSR1

@@ -11,6 +11,8 @@ from simsiam_zoo.errors import ZooError
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.studies.plan import StudyPlan
+from simsiam_zoo.training.batches import micro_batches
+from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.setup import Setup, prepare
 
 AT_MOST = 64
@@ -70,12 +72,5 @@ def _step(setup: Setup, batch: Batch) -> None:
     policy = setup.siamese.gradient
     if policy.blocks:
         with torch.no_grad(), setup.runtime.autocast():
-            policy.prepare_block(setup.siamese, iter([batch]))
-    setup.schedule.apply(setup.optimizer, 0)
-    with setup.runtime.autocast():
-        loss = setup.siamese(batch)
-    setup.optimizer.zero_grad(set_to_none=True)
-    setup.scaler.scale(loss).backward()
-    setup.scaler.step(setup.optimizer)
-    setup.scaler.update()
-    loss.item()  # waits for the device
+            policy.prepare_block(setup.siamese, iter(micro_batches(setup, batch)))
+    take_step(setup, batch, 0, want_norm=False).loss.item()  # waits for the device

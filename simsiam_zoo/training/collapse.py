@@ -14,9 +14,10 @@ from functools import cached_property
 from simsiam_zoo.evaluation.verdict import Evidence, judge
 from simsiam_zoo.model.siamese import Loss
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.training.batches import monitor_ids
 from simsiam_zoo.training.measuring import RunEvaluation, state_before, untrained_network
-from simsiam_zoo.training.record import Row
-from simsiam_zoo.training.setup import Setup, monitor_ids
+from simsiam_zoo.training.run_folder import MetricsRow
+from simsiam_zoo.training.setup import Setup
 
 IN_A_ROW = 2
 """How often in a row the collapse has to be seen."""
@@ -44,7 +45,7 @@ class CollapseWatch:
         """Whether the run has to be measured after `step` steps."""
         return self._on and step % self._every == 0 and 0 < step < self._setup.steps
 
-    def stops(self, rows: Sequence[Row]) -> int | None:
+    def stops(self, rows: Sequence[MetricsRow]) -> int | None:
         """The step at which the run is to end, the newest row's; None: it goes on.
 
         Every rank calls it; the first one's rows decide.
@@ -62,7 +63,7 @@ class CollapseWatch:
         )
         return step if ends else None
 
-    def _suspected(self, rows: Sequence[Row]) -> int | None:
+    def _suspected(self, rows: Sequence[MetricsRow]) -> int | None:
         step: int = rows[-1]["step"] if rows else 0
         if not self.due(step):
             return None
@@ -76,7 +77,7 @@ class CollapseWatch:
     def _before(self, step: int) -> list[int]:
         return [step - back * self._every for back in range(IN_A_ROW)]
 
-    def _plain(self, rows: Sequence[Row], step: int, untrained: float | None = None) -> bool:
+    def _plain(self, rows: Sequence[MetricsRow], step: int, untrained: float | None = None) -> bool:
         there = [row for row in rows if row["step"] == step and "loss" not in row]
         if not there:
             return False
@@ -93,7 +94,7 @@ class CollapseWatch:
 
 def gather_evidence(
     setup: Setup,
-    rows: Sequence[Row],
+    rows: Sequence[MetricsRow],
     step: int,
     *,
     rank: float | None,
@@ -127,7 +128,7 @@ def gather_evidence(
     )
 
 
-def late_mean(rows: Sequence[Row], key: str, step: int) -> float | None:
+def late_mean(rows: Sequence[MetricsRow], key: str, step: int) -> float | None:
     """Mean of a figure over the rows of the last tenth before `step`, or else the newest one.
 
     None where no row has it.

@@ -15,14 +15,14 @@ from simsiam_zoo.training.collapse import CollapseWatch, gather_evidence
 from simsiam_zoo.training.curves import draw_curves
 from simsiam_zoo.training.export import save_backbone
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation, untrained_network
-from simsiam_zoo.training.record import Record
+from simsiam_zoo.training.run_folder import RunFolder
 from simsiam_zoo.training.setup import Setup
 
 FORMAT = 1
 
 
 def conclude(
-    setup: Setup, record: Record, evaluation: RunEvaluation, progress: Progress, elapsed: float
+    setup: Setup, record: RunFolder, evaluation: RunEvaluation, progress: Progress, elapsed: float
 ) -> dict[str, Any]:
     """Evaluate the trained network, judge the run, and write everything but the checkpoints.
 
@@ -66,7 +66,7 @@ def conclude(
         }
         result = result_of(setup, record, final, evidence, step)
         result |= {"stopped_on_collapse": stopped, "seconds": seconds}
-        save_backbone(setup, record.folder / "backbone.safetensors")
+        save_backbone(setup, record.path / "backbone.safetensors")
         finish(setup, record, result)
         evaluation.clean_up()
         return result
@@ -75,7 +75,7 @@ def conclude(
 
 
 def result_of(
-    setup: Setup, record: Record, final: FinalScores, evidence: Evidence, step: int
+    setup: Setup, record: RunFolder, final: FinalScores, evidence: Evidence, step: int
 ) -> dict[str, Any]:
     """What `result.json` says of a run that was measured after `step` steps."""
     verdict, reason = judge(evidence)
@@ -115,7 +115,7 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
+def conclude_diverged(setup: Setup, record: RunFolder, step: int) -> None:
     """Write the result of a run whose loss or weights stopped being finite."""
     verdict, reason = judge(Evidence(finite=False))
     result: dict[str, Any] = {
@@ -130,8 +130,8 @@ def conclude_diverged(setup: Setup, record: Record, step: int) -> None:
     finish(setup, record, result)
 
 
-def finish(setup: Setup, record: Record, result: dict[str, Any]) -> None:
+def finish(setup: Setup, record: RunFolder, result: dict[str, Any]) -> None:
     """Draw the curves and write `result.json`: from then on the run is complete."""
-    curves = record.folder / "curves.svg"
+    curves = record.path / "curves.svg"
     draw_curves(record.rows, setup.recipe, str(result["verdict"]), curves)
     record.finish(result)

@@ -47,16 +47,11 @@ from simsiam_zoo.metrics import online_row
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.record import Row
-from simsiam_zoo.training.setup import (
-    Setup,
-    build_siamese,
-    evenly,
-    monitor_ids,
-    to_device,
-    train_loader,
-)
-from simsiam_zoo.training.start import start_from
+from simsiam_zoo.training.batches import evenly, monitor_ids, to_device, train_loader
+from simsiam_zoo.training.network import build_siamese
+from simsiam_zoo.training.run_folder import MetricsRow
+from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.weights import load_initial_weights
 
 TRAINED, RAW = "trained network", "raw pixels"
 CALIBRATION_BATCHES = 50
@@ -128,13 +123,13 @@ class RunEvaluation:
         epoch, rest = divmod(step, self._setup.plan.steps)
         return bool(every) and rest == 0 and epoch % every == 0 and step < self._setup.steps
 
-    def online(self) -> Row:
+    def online(self) -> MetricsRow:
         """Effective rank of z, and the scores of `evaluation.online`, on fixed subsets.
 
         Nothing of the training depends on what is seen here, but for `stop_on_collapse`.
         """
         rank = self.rank(self._setup.siamese)
-        row: Row = {} if rank is None else {"effective_rank": rank}
+        row: MetricsRow = {} if rank is None else {"effective_rank": rank}
         if self._jobs and self.unmeasurable is None:
             row |= self._everywhere(self._online_scores)
         return row
@@ -171,14 +166,14 @@ class RunEvaluation:
             shutil.rmtree(entry.folder / "state", ignore_errors=True)
             entry.remove()
 
-    def _online_scores(self) -> Row:
+    def _online_scores(self) -> MetricsRow:
         setup = self._setup
         assert setup.dataset.test is not None
         most = setup.recipe.evaluation.online_images
         network = FrozenNetwork(
             component_text(setup.recipe.part("backbone")), setup.siamese.backbone
         )
-        row: Row = {}
+        row: MetricsRow = {}
         with self._temporary(network) as frozen:
             train, test = (
                 frozen.features(each, what, whole=False, ids=evenly(len(each), count))[0][0]
@@ -335,7 +330,7 @@ class RunEvaluation:
 
 def state_before(setup: Setup) -> str:
     """What to call that network beside the trained one: it may begin with another's weights."""
-    return "starting" if setup.start else "untrained"
+    return "starting" if setup.init else "untrained"
 
 
 def untrained_network(setup: Setup) -> Siamese:
@@ -345,8 +340,12 @@ def untrained_network(setup: Setup) -> Siamese:
     learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
     batches, for all: they do not depend on the number of processes.
     """
-    untrained = build_siamese(setup.recipe, setup.plan, setup.runtime)
-    start_from(untrained, setup.start, setup.recipe)
+    untrained = build_siamese(
+        setup.recipe,
+        setup.plan,
+        setup.runtime,
+        lambda built: load_initial_weights(built, setup.init),
+    )
 
     encoder = nn.Sequential(untrained.backbone, untrained.projector)
 

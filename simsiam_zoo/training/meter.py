@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
@@ -20,7 +19,7 @@ from torch import Tensor
 from simsiam_zoo.evaluation.geometry import alignment, spread, uniformity
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.optim import learning_rates
-from simsiam_zoo.training.record import Row
+from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
 
 MACHINE = ("images_per_second", "data_wait", "memory_gb")
@@ -81,23 +80,16 @@ class Meter:
                 return
             yield batch
 
-    def take_gradients(self) -> None:
-        """Between backward and the optimiser's step, where a row is due: the gradients' norm.
-
-        Gradients that fp16 has scaled are unscaled first; the optimiser's step does it not again.
-        """
-        self._setup.scaler.unscale_(self._setup.optimizer)
-        groups = self._setup.optimizer.param_groups
-        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-        self._last["gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
-
     @torch.no_grad()
-    def add(self, loss: Tensor, views: Sequence[Tensor]) -> None:
+    def add(
+        self, loss: Tensor, views: Sequence[Tensor], gradient_norm: Tensor | None = None
+    ) -> None:
         """Take in one step. Waits for nothing.
 
         Args:
             loss: the step's, a scalar.
             views: embeddings [N, d] of each view, as `StepOutput` has them.
+            gradient_norm: of a step after which a row is due, a scalar; None of any other.
         """
         figures = {"loss": loss.detach()}
         if views:
@@ -105,10 +97,10 @@ class Meter:
         new = torch.stack([each.to(loss.dtype) for each in figures.values()])
         self._sums = new if self._sums is None else self._sums + new
         self._summed, self._steps = tuple(figures), self._steps + 1
-        if self._last:  # a row is due
-            self._last |= _pairwise(views)
+        if gradient_norm is not None:
+            self._last = {"gradient_norm": gradient_norm, **_pairwise(views)}
 
-    def row(self, step: int) -> Row:
+    def row(self, step: int) -> MetricsRow:
         """The row of metrics after `step` steps; waits for the device. Starts the next one."""
         assert self._sums is not None
         now = time.monotonic()
@@ -124,7 +116,7 @@ class Meter:
         # the one time that the device is waited for, and that ranks meet
         figures = dict(zip(names, distributed.mean(vector).tolist(), strict=True))
         batch = self._setup.recipe.training.batch_size
-        row: Row = {
+        row: MetricsRow = {
             "step": step,
             "epoch": step // self._setup.plan.steps,
             **figures,
@@ -145,11 +137,6 @@ class Meter:
             yield
         finally:
             self._began += time.monotonic() - began
-
-    @staticmethod
-    def finite(row: Row) -> bool:
-        """Whether the row's loss is a number."""
-        return math.isfinite(row["loss"])
 
     def _clear(self) -> None:
         self._sums, self._last = None, {}

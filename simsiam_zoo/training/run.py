@@ -23,9 +23,14 @@ from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
-from simsiam_zoo.training.record import Row, read_metrics, read_result
-from simsiam_zoo.training.start import Start, read_start
+from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
 from simsiam_zoo.training.train import train as train_in
+from simsiam_zoo.training.weights import (
+    InitialWeights,
+    States,
+    load_initial_weights,
+    read_initial_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Run:
         return [] if self.result is None else list(self.result["figures"])
 
     @cached_property
-    def metrics(self) -> list[Row]:
+    def metrics(self) -> list[MetricsRow]:
         """The rows of `metrics.jsonl`, in the order of steps; `pandas.DataFrame` takes them."""
         return read_metrics(self.folder)
 
@@ -125,12 +130,16 @@ class Run:
         return f"<p><b>{html.escape(str(self.folder))}</b><br>{heading}</p>{table}"
 
 
-def build(recipe: Recipe) -> Siamese:
+def build(recipe: Recipe, init: States | None = None) -> Siamese:
     """The model at its initialisation, on the CPU in float32: the weights that a run starts from.
 
     The same recipe gives the same weights, and torch's generator is left as it was. The data is
     only looked at for its size, which some policies ask for; where it is not at hand, they are told
     that it is unknown.
+
+    Args:
+        recipe: which parts, and the seed.
+        init: weights in place of random ones, by their parts.
 
     Returns:
         The model, in training mode and channels last. Called with a `siamese.Batch` of normalised
@@ -149,6 +158,7 @@ def build(recipe: Recipe) -> Siamese:
             dataset_size=samples,
             steps_per_epoch=steps,
             steps=None if steps is None else steps * recipe.training.epochs,
+            fill=lambda built: load_initial_weights(built, init or {}),
         )
     return siamese.to(memory_format=torch.channels_last)
 
@@ -160,7 +170,7 @@ def train(
     resume: bool = False,
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
-    init: Start | Path | str | None = None,
+    init: InitialWeights | Path | str | None = None,
     progress: Progress | None = None,
     quiet: bool = False,
 ) -> Run:
@@ -192,10 +202,9 @@ def train(
     if init is not None:
         if resume:
             raise InputError("a run goes on from its own checkpoint, so no init")
-        start = init if isinstance(init, Start) else read_start(str(init), recipe)
-        recipe = start.named_in(recipe)
-    else:
-        start = None
+        if not isinstance(init, InitialWeights):
+            init = read_initial_weights(str(init), recipe)
+        recipe = init.named_in(recipe)
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")
@@ -208,7 +217,7 @@ def train(
             resume=resume,
             allow_bn_change=allow_bn_change,
             locked=locked,
-            start=start,
+            init=init,
             progress=progress or open_progress(quiet),
         )
     finally:

@@ -1,44 +1,36 @@
-"""One run, from the recipe to the verdict. The loop reads from top to bottom."""
+"""One run, from the recipe to the verdict."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from simsiam_zoo.data.inspection import data_notes, order_warning
 from simsiam_zoo.data.stream import STREAM_NOTE
-from simsiam_zoo.errors import DivergedError, StoppedError
-from simsiam_zoo.metrics import Latest
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.model.siamese import Loss
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import keep_threads, refuse_other_run
+from simsiam_zoo.recipe.lock import keep_threads, read_lock, refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import COMPILED, memory_trouble
-from simsiam_zoo.runtime.optim import scaled_step
 from simsiam_zoo.runtime.progress import Progress, open_progress
-from simsiam_zoo.runtime.signals import StopRequest
-from simsiam_zoo.runtime.watchdog import Watchdog
-from simsiam_zoo.training.collapse import CollapseWatch
-from simsiam_zoo.training.conclude import conclude, conclude_diverged
-from simsiam_zoo.training.damage import DamageCount
+from simsiam_zoo.training.conclude import conclude
+from simsiam_zoo.training.control import Control
 from simsiam_zoo.training.loggers import Loggers
-from simsiam_zoo.training.lookahead import in_blocks
+from simsiam_zoo.training.loop import run_steps
 from simsiam_zoo.training.measuring import RunEvaluation
-from simsiam_zoo.training.meter import Meter
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.record import Record, disk_trouble
-from simsiam_zoo.training.refusals import (
+from simsiam_zoo.training.run_folder import (
+    RunFolder,
+    RunState,
+    disk_trouble,
     look_into,
-    refuse_differing,
-    refuse_unused,
+    read_result,
 )
-from simsiam_zoo.training.saving import Keeper, NotFiniteError, Reached, check_same, restore
-from simsiam_zoo.training.setup import Setup, prepare, step_seed, to_device, train_loader
-from simsiam_zoo.training.start import Start, keep_start, kept_start, start_from
+from simsiam_zoo.training.setup import Setup, prepare
+from simsiam_zoo.training.state import TrainState, check_same, restore
+from simsiam_zoo.training.weights import InitialWeights, States, load_init, save_init
 
 _TAKES_LESS = (
     "A smaller --batch-size, --precision bf16 or a smaller part takes less, and several processes"
@@ -53,7 +45,7 @@ def train(
     resume: bool = False,
     allow_bn_change: bool = False,
     locked: dict[str, Any] | None = None,
-    start: Start | None = None,
+    init: InitialWeights | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
@@ -64,7 +56,7 @@ def train(
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock (`recipe.lock.read_locked`) that the run must be as it says.
-        start: weights for a new run to start from; the recipe names them (`Start.named_in`).
+        init: weights for a new run to start from; the recipe names them (`named_in`).
         progress: where progress is shown; by default stderr. Ranks but the first show nothing.
 
     Returns:
@@ -80,163 +72,114 @@ def train(
         StoppedError: a signal asked to stop; a checkpoint was written.
         PeerError: another rank failed.
     """
-    # The caller's generators are none of our business.
+    # Leave the caller's random generators unchanged.
     devices = range(torch.cuda.device_count())
     enough_memory = memory_trouble("the run", _TAKES_LESS)
     with distributed.joined(), torch.random.fork_rng(devices=devices), enough_memory:
         main = distributed.rank() == 0
         progress = (progress or open_progress()) if main else Progress()
         out = Path(distributed.from_main(lambda: str(out)))
-        before, done = distributed.from_main(lambda: look_into(out, resume, recipe, start))
-        if done is not None:
+        state = distributed.from_main(lambda: look_into(out, resume))
+        if state is RunState.COMPLETE:
             progress.say(f"{out} is complete already")
-            result: dict[str, Any] = done
-            return result
-        if before is not None:
+            return distributed.from_main(lambda: read_result(out)) or {}
+        resumed = None if state is RunState.EMPTY else out
+        before = None  # the lock of a run that goes on
+        if resumed is not None:
+            before = distributed.from_main(lambda: read_lock(out))
             recipe = keep_threads(recipe, before)
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, progress.say))
-        setup = distributed.together(lambda: prepare(recipe))
+        states = distributed.together(lambda: initial_states(recipe, init, resumed))
+        setup = distributed.together(lambda: prepare(recipe, states))
         refuse_differing(setup)
-        if recipe.training.init:
-            kept_in = None if before is None else out
-            setup = distributed.together(lambda: with_start(setup, start, kept_in))
-        for note in [STREAM_NOTE] if recipe.data.stream else data_notes(setup.dataset):
-            progress.say(f"note: {note}")
-        if recipe.training.compile:
-            progress.say(COMPILED)
+        for line in notes(setup):
+            progress.say(line)
         if before is not None:
             distributed.from_main(lambda: check_same(before, setup, progress, allow_bn_change))
         if locked is not None:
             for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
                 progress.say(f"warning: not as where the lock was made: {line}")
-        record = Record(out, recipe, setup.lock, setup.identity, loggers, writes=main)
-        with disk_trouble(out), record, progress:
-            reached = Reached()
+        lock = setup.lock if init is None else setup.lock | {"init": init.describe()}
+        folder = RunFolder(out, recipe, lock, setup.identity, loggers, writes=main)
+        with disk_trouble(out), folder, progress:
+            reached = TrainState()
             if before is None:
-                distributed.together(record.start)
-                if start is not None:
-                    distributed.together(lambda: keep_start(out, setup.start) if main else None)
-                    progress.say(str(start))
+                distributed.together(folder.start)
+                if init is not None:
+                    distributed.together(lambda: save_init(out, states) if main else None)
+                    progress.say(str(init))
             else:
-                reached = distributed.together(lambda: restore(setup, record, progress))
+                reached = distributed.together(lambda: restore(setup, folder, progress))
             progress.say(headline(setup, reached.step))
             if warning := order_warning(
                 setup.dataset.train, recipe.data.lanes * recipe.data.window
             ):
                 progress.say(warning)
-            evaluation = RunEvaluation(setup, out, progress)
-            elapsed = run_steps(setup, record, evaluation, progress, reached)
-            return conclude(setup, record, evaluation, progress, elapsed)
+            with Control(setup, folder, progress) as control:
+                evaluation = RunEvaluation(setup, out, progress)
+                elapsed = run_steps(setup, folder, evaluation, progress, reached, control)
+                with control.evaluating():
+                    return conclude(setup, folder, evaluation, progress, elapsed)
 
 
-def run_steps(
-    setup: Setup,
-    record: Record,
-    evaluation: RunEvaluation,
-    progress: Progress,
-    reached: Reached,
-) -> float:
-    """The training loop, from where the run is to its end. Returns all the seconds of training."""
-    step, elapsed = reached.step, reached.elapsed
-    siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
-    training = setup.recipe.training
-    hooks = bool(siamese.parts_after_step())
-    meter = Meter(setup, reached.row)
-    keeper = Keeper(setup, record, progress, meter)
-    watch, damage = CollapseWatch(setup, evaluation), DamageCount(setup, record, progress)
-    agree = distributed.Agreement()
-    # It may have been interrupted while it concluded.
-    collapsed = watch.stops(record.rows)
-    done = bool(collapsed) or step == setup.steps
-    if done:
-        return elapsed
-    go_on = f"Go on with: simsiam-zoo train --resume {record.folder}"
-    began = time.monotonic() - elapsed
-    with StopRequest() as stop, Watchdog(stop, training.grace_seconds, go_on) as watchdog:
-        loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
-        progress.begin("training", setup.steps, step, training.epochs)
-        latest = Latest()
-        siamese.train()
-        batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
-        # What a block's policy is shown depends on the step before it: nothing is fetched then.
-        ahead = not siamese.gradient.blocks
-        place, device = partial(to_device, setup), setup.runtime.device
-        for loaded, batch in prefetched(batches, place, device, ahead):
-            keeper.note(step, time.monotonic() - began)
-            # Re-seeded each step: dropout does not depend on where a run was interrupted.
-            torch.manual_seed(step_seed(setup, step))
-            setup.schedule.apply(optimizer, step)
-            with setup.runtime.autocast():
-                loss, output = setup.model(batch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            if step == 0:
-                refuse_unused(setup)
-            if meter.is_due(step + 1):
-                meter.take_gradients()
-            if scaled_step(scaler, optimizer, ask=hooks):
-                siamese.after_step(output, step, setup.steps)
-            meter.add(loss, output.embeddings)
-            found = damage.note(step, loaded.damaged)
-            step += 1
-            watchdog.beat()
-            # One rank's wish is everyone's; among several it is heard a step later.
-            overdue = distributed.rank() == 0 and keeper.overdue()
-            wishes = agree(stop.requested, overdue, found, final=step == setup.steps)
-            stop_now, save_now, damage_found = wishes
-            too_damaged = bool(damage_found) and damage.exchange()
-
-            # Only from here on does the device get waited for, and only now and then.
-            if meter.is_due(step):
-                row = meter.row(step) | ({"damaged": len(record.damaged)} if record.damaged else {})
-                if not meter.finite(row):
-                    stop_diverged(setup, record, step)
-                record.write(row)
-                progress.advance(step, latest.update(row))
-            if evaluation.due(step) or watch.due(step):
-                with meter.paused(), watchdog.paused():
-                    row = {"step": step, "epoch": step // setup.plan.steps}
-                    row |= evaluation.online()
-                    record.write(row)
-                    progress.advance(step, latest.update(row))
-                    if watch.due(step):
-                        collapsed = watch.stops(record.rows)
-            done = bool(collapsed) or step == setup.steps
-            if done or stop_now or too_damaged or save_now or keeper.due(step):
-                with meter.paused(), watchdog.patient():
-                    again = not (done or stop_now or too_damaged)
-                    save(setup, record, keeper, step, time.monotonic() - began, done, again)
-            if too_damaged:
-                raise damage.error()
-            if done or stop_now:
-                break
-        progress.end()
-        if not done:
-            raise StoppedError(f"stopped at step {step} of {setup.steps}; {kept(keeper)}", go_on)
-    return time.monotonic() - began
-
-
-def with_start(setup: Setup, start: Start | None, kept_in: Path | None) -> Setup:
-    """The setup with the weights that the run starts from filled in, or those that it started from.
+def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | None) -> States:
+    """The weights that the run starts from in place of random ones, or those that it started from.
 
     Args:
-        setup: as it was prepared.
-        start: of a new run.
-        kept_in: the folder of a run that goes on: its network comes from the checkpoint.
+        recipe: of the run.
+        init: of a new run.
+        folder: of a run that goes on.
 
     Raises:
-        InputError: the weights do not fit.
-        PluginError: a part failed to set itself up for them.
+        InputError: the recipe of a new run names other weights than it is given: it would start
+            elsewhere.
         DataError: what the folder keeps is damaged.
     """
-    if kept_in is not None:
-        return replace(setup, start=kept_start(kept_in))
-    assert start is not None  # `look_into` has looked
-    start_from(setup.siamese, start.states, setup.recipe)
-    lock = setup.lock | {"init": start.describe()}
-    return replace(setup, start=start.states, lock=lock)
+    if folder is not None:
+        return load_init(folder) if recipe.training.init else {}
+    named, given = recipe.training.init, "" if init is None else init.digest[:16]
+    if named != given:
+        raise InputError(
+            f"the recipe starts from the weights {named or 'that are random'} (training.init), and"
+            f" the run from {given or 'random ones'}",
+            "Say --init RUN with the run, or timm:pretrained, that they are from; a run that was"
+            " made by `simsiam-zoo import` goes on by --resume.",
+        )
+    return {} if init is None else init.states
+
+
+def refuse_differing(setup: Setup) -> None:
+    """Stop where the ranks would not train one run: other shards on another machine, say.
+
+    Raises:
+        InputError: the identities differ.
+    """
+    of_ranks = distributed.collect((setup.identity, setup.lock["data"]["digest"]))
+    for rank, (identity, digest) in enumerate(of_ranks):
+        if identity != of_ranks[0][0]:
+            what = "reads other data than" if digest != of_ranks[0][1] else "has other parts than"
+            raise InputError(
+                f"rank {rank} {what} rank 0: their runs would be {identity} and {of_ranks[0][0]}",
+                "Give all machines the same shards, plugins and recipe.",
+            )
+
+
+def notes(setup: Setup) -> list[str]:
+    """What a run says before it starts of what its recipe costs."""
+    training, loss = setup.recipe.training, setup.siamese.loss
+    about_data = [STREAM_NOTE] if setup.recipe.data.stream else data_notes(setup.dataset)
+    lines = [f"note: {note}" for note in about_data]
+    lines += [COMPILED] if training.compile else []
+    if training.accumulate > 1 and isinstance(loss, Loss) and loss.whole_batch:
+        images = training.batch_size // training.accumulate
+        lines.append(
+            f"warning: loss {setup.recipe.loss.name} compares the images of a batch with each"
+            f" other, and with training.accumulate = {training.accumulate} it sees {images} of"
+            f" {training.batch_size} at once: it is another loss than with the whole batch"
+        )
+    return lines
 
 
 def headline(setup: Setup, step: int) -> str:
@@ -251,8 +194,10 @@ def headline(setup: Setup, step: int) -> str:
     ]
     if world > 1:
         words.append(f"{world} processes")
-        if 0 < setup.bn_batch < training.batch_size:
-            words.append(f"BN not synchronised: over {setup.bn_batch} images on each")
+    if training.accumulate > 1:
+        words.append(f"{training.accumulate} micro-batches")
+    if 0 < setup.bn_batch < training.batch_size:
+        words.append(f"BN's statistics are over {setup.bn_batch} images")
     if state := setup.siamese.gradient.per_sample_state():
         size = world * sum(rows.nbytes for rows in state.values())
         amount = f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
@@ -260,29 +205,3 @@ def headline(setup: Setup, step: int) -> str:
     if step:
         words.append(f"going on from step {step:,}")
     return "; ".join(words)
-
-
-def save(
-    setup: Setup, record: Record, keeper: Keeper, step: int, elapsed: float, done: bool, again: bool
-) -> None:
-    """Write a checkpoint; a run whose weights are not finite ends there."""
-    try:
-        keeper.save(step, elapsed, done, again)
-    except NotFiniteError:
-        stop_diverged(setup, record, step)
-
-
-def kept(keeper: Keeper) -> str:
-    """What a stopped run can go on from, in words."""
-    return "which is saved" if keeper.saved is None else f"saved at step {keeper.saved}"
-
-
-def stop_diverged(setup: Setup, record: Record, step: int) -> NoReturn:
-    """Write the verdict and raise DivergedError."""
-    if record.writes:
-        conclude_diverged(setup, record, step)
-    last = (record.checkpoints / "last.pt").resolve()  # its name has the step
-    raise DivergedError(
-        f"the run diverged: its loss or weights were not finite by step {step}",
-        f"The last good checkpoint is {last}." if last.exists() else "Try a smaller --lr.",
-    )

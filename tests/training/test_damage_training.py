@@ -13,7 +13,7 @@ from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.train import train
 
 

@@ -18,7 +18,7 @@ import torch
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 
 SCRIPT = Path(__file__).with_name("distributed_script.py")
 

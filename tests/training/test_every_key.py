@@ -14,10 +14,10 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import recipe_keys
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.training import saving
-from simsiam_zoo.training import setup as preparing
+from simsiam_zoo.training import batches
+from simsiam_zoo.training import state as saving
 from simsiam_zoo.training.meter import MACHINE
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
 
@@ -35,6 +35,8 @@ CHANGES: dict[str, tuple[object, str]] = {
     "training.seed": (1, "weights"),
     "training.precision": ("bf16", "weights"),
     "training.threads": (2, "machine"),
+    "training.accumulate": (2, "weights"),
+    "training.activation_checkpointing": (True, "machine"),
     "training.checkpoint_steps": (5, "saves"),
     "training.checkpoint_minutes": (1e-6, "saves"),
     "optim.name": ("lars", "weights"),
@@ -49,6 +51,7 @@ CHANGES: dict[str, tuple[object, str]] = {
     "optim.norm_and_bias_lr_scale": (0.5, "weights"),
     "optim.final_lr_scale": (0.5, "weights"),
     "optim.lr_in_momentum": (False, "weights"),
+    "optim.clip_norm": (0.1, "weights"),
     "optim.parts": ({"backbone": {"lr_scale": 0.5}}, "weights"),
     "evaluation.protocols": (["knn:k=3"], "figures"),
     "evaluation.crop": (0.5, "figures"),
@@ -88,7 +91,7 @@ def observe(
 ) -> dict[str, Any]:
     saves: list[int] = []
     workers: list[int] = []
-    save, loader = saving.save_checkpoint, preparing.TrainLoader
+    save, loader = saving.save_checkpoint, batches.TrainLoader
 
     def counting_save(folder: Path, step: int, state: dict[str, Any]) -> Path:
         saves.append(step)
@@ -100,7 +103,7 @@ def observe(
 
     with monkeypatch.context() as patch:
         patch.setattr(saving, "save_checkpoint", counting_save)
-        patch.setattr(preparing, "TrainLoader", noting_loader)
+        patch.setattr(batches, "TrainLoader", noting_loader)
         folder, result = run(settings, name)
     state, _, _ = load_last(folder / "checkpoints")
     digest = hashlib.sha256()

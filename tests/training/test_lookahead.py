@@ -15,9 +15,9 @@ from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.runtime.signals import StopRequest
-from simsiam_zoo.training import lookahead
-from simsiam_zoo.training.record import read_metrics
-from simsiam_zoo.training.saving import share_out
+from simsiam_zoo.training import batches
+from simsiam_zoo.training.run_folder import read_metrics
+from simsiam_zoo.training.state import share_out
 from simsiam_zoo.training.train import train
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -82,7 +82,7 @@ def test_what_a_policy_is_shown_is_never_fetched_ahead_of_the_step_before(
             yield waiting
 
     plain, _ = run({}, "plain")
-    monkeypatch.setattr("simsiam_zoo.training.train.prefetched", as_on_cuda)
+    monkeypatch.setattr("simsiam_zoo.training.loop.prefetched", as_on_cuda)
     for gradient in ("stop-gradient", "alternation:k=1"):
         ahead, _ = run({"gradient": gradient}, gradient.partition(":")[0])
         assert same(weights(plain), weights(ahead)), gradient
@@ -92,7 +92,7 @@ def test_a_block_that_is_held_is_the_block_that_is_read_twice(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, _ = run({"gradient": "alternation:k=epoch"}, "held")
-    monkeypatch.setattr(lookahead, "HELD_BYTES", 0)
+    monkeypatch.setattr(batches, "HELD_BYTES", 0)
     read, _ = run({"gradient": "alternation:k=epoch"}, "read")
     assert same(weights(held), weights(read))
     plain, _ = run({}, "plain")

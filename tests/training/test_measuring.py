@@ -18,7 +18,7 @@ from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import measuring
 from simsiam_zoo.training.measuring import RAW, TRAINED, RunEvaluation, untrained_network
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare
 
 Tiny = Callable[..., Recipe]

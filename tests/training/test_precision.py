@@ -14,7 +14,8 @@ from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import Runtime
-from simsiam_zoo.training.setup import prepare, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
+from simsiam_zoo.training.setup import prepare
 
 STEPS = 100
 MEAN_TOLERANCE, TEN_TOLERANCE = 0.05, 0.15

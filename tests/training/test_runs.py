@@ -26,7 +26,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.meter import MACHINE
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train
 
@@ -302,7 +302,7 @@ def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_
         return save_checkpoint(folder, step, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr("simsiam_zoo.training.saving.save_checkpoint", full_from_step_8)
+        patch.setattr("simsiam_zoo.training.state.save_checkpoint", full_from_step_8)
         with pytest.raises(InputError, match=r"No space left.*\n.*--resume"):
             train(recipe, folder, progress=progress)
     assert tried == [4, 8, 12]
@@ -318,7 +318,7 @@ def test_too_little_memory_in_a_step_is_a_users_error_that_says_what_takes_less(
         torch.empty(1 << 50, dtype=torch.uint8)  # no machine has as much
         raise AssertionError("there was memory for that")
 
-    monkeypatch.setattr("simsiam_zoo.training.train.scaled_step", too_small)
+    monkeypatch.setattr("simsiam_zoo.training.loop.scaled_step", too_small)
     with pytest.raises(InputError, match=r"(?s)not enough memory for the run: .*--batch-size"):
         train(tiny(), tmp_path / "run", progress=Progress())
 

@@ -40,7 +40,7 @@ def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
     loss.minimum = curve["loss_minimum"]
     siamese = SimpleNamespace(dim=512, loss=loss)
     seen = collapse.gather_evidence(
-        cast(Setup, SimpleNamespace(siamese=siamese, start={})),
+        cast(Setup, SimpleNamespace(siamese=siamese, init={})),
         curve["rows"],
         curve["steps"],
         rank=curve["rank"],

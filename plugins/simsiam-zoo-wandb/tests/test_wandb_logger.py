@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from simsiam_zoo import Recipe
 from simsiam_zoo.plugin import PackedSample, PluginError, pack_dataset
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.record import read_metrics
+from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.train import train
 
 SMALL: dict[str, object] = {
@@ -79,7 +79,7 @@ def recipe(shards: Path) -> Callable[[str], Recipe]:
 
 def records(file: Path) -> Iterator[Any]:
     """A .wandb file is a header of 7 bytes and LevelDB's log format, each record a message."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import RunFolder
 
     data = file.read_bytes()
     assert data[:4] == b":W&B"
@@ -95,7 +95,7 @@ def records(file: Path) -> Iterator[Any]:
         body += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or its last part
-            yield Record.FromString(body)
+            yield RunFolder.FromString(body)
             body = b""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +23,9 @@ from simsiam_zoo.runtime.checkpoint import (
 )
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.lookahead import block_of
+from simsiam_zoo.training.batches import block_steps
 from simsiam_zoo.training.meter import Meter
-from simsiam_zoo.training.record import DISK_ERRORS, Record
+from simsiam_zoo.training.run_folder import DISK_FULL, RunFolder
 from simsiam_zoo.training.setup import Setup
 
 RETRY_SECONDS = 60.0
@@ -35,7 +37,7 @@ class NotFiniteError(Exception):
 
 
 @dataclass(frozen=True)
-class Reached:
+class TrainState:
     """Where a run is.
 
     Args:
@@ -49,16 +51,16 @@ class Reached:
     row: dict[str, Any] = field(default_factory=dict)
 
 
-class Keeper:
+class Checkpointer:
     """Writes the checkpoints of one run. All ranks call it at the same steps.
 
     A policy that looks ahead has prepared a whole block with the weights of its start; so what is
     saved within a block is the state at its start, from which the same block is prepared again.
     """
 
-    def __init__(self, setup: Setup, record: Record, progress: Progress, meter: Meter) -> None:
-        self._setup, self._record, self._progress, self._meter = setup, record, progress, meter
-        self._block = block_of(setup)
+    def __init__(self, setup: Setup, folder: RunFolder, progress: Progress, meter: Meter) -> None:
+        self._setup, self._folder, self._progress, self._meter = setup, folder, progress, meter
+        self._block = block_steps(setup)
         self._at_start: tuple[int, dict[str, Any]] | None = None
         self._wanted_at = time.monotonic() + self._interval()
         self.saved: int | None = None
@@ -90,35 +92,44 @@ class Keeper:
             NotFiniteError: the weights are not.
             OSError: the disk is full, say, and there is no later chance.
         """
-        if not all_finite(list(self._setup.siamese.state_dict().values())):
+        finite = all_finite(list(self._setup.siamese.state_dict().values()))
+        if not all(distributed.collect(finite)):
             raise NotFiniteError
         whole = done or step % self._block == 0
         state = self._state(step, elapsed) if whole or not self._at_start else self._at_start[1]
         wait = self._interval()
-        try:
-            distributed.together(lambda: self._write_share(state))
-            # The main file comes last: it makes the checkpoint a whole one.
-            distributed.from_main(lambda: self._write(state))
+        trouble = self._written(state)
+        if trouble is None:
             self.saved = state["step"]
-        except OSError as error:
-            if not again or error.errno not in DISK_ERRORS:
-                raise
+        elif not again:
+            raise trouble
+        else:
             self._progress.say(
-                f"warning: no checkpoint at step {step}: {error.strerror}; the older ones are kept,"
-                f" next attempt in {RETRY_SECONDS:.0f} s"
+                f"warning: no checkpoint at step {step}: {trouble.strerror}; the older ones are"
+                f" kept, next attempt in {RETRY_SECONDS:.0f} s"
             )
             wait = min(wait, RETRY_SECONDS)
         self._wanted_at = time.monotonic() + wait
 
+    def _written(self, state: dict[str, Any]) -> OSError | None:
+        """Write the files of all ranks; None, or what the disk said to the first that failed."""
+        shares = distributed.together(lambda: _disk_answer(lambda: self._write_share(state)))
+        answers = distributed.collect(shares)
+        if not any(answers):
+            # The main file comes last: it makes the checkpoint a whole one.
+            answers = [distributed.from_main(lambda: _disk_answer(lambda: self._write(state)))]
+        failed = next((answer for answer in answers if answer is not None), None)
+        return None if failed is None else OSError(*failed)
+
     def _write_share(self, state: dict[str, Any]) -> None:
         rank, world = distributed.rank(), distributed.world_size()
         if share := state["per_sample"]:
-            save_share(self._record.checkpoints, state["step"], rank, world, share)
+            save_share(self._folder.checkpoints, state["step"], rank, world, share)
 
     def _write(self, state: dict[str, Any]) -> None:
         main = {key: value for key, value in state.items() if key != "per_sample"}
         main["shares"] = distributed.world_size() if state["per_sample"] else 0
-        save_checkpoint(self._record.checkpoints, state["step"], main)
+        save_checkpoint(self._folder.checkpoints, state["step"], main)
 
     def _state(self, step: int, elapsed: float) -> dict[str, Any]:
         setup = self._setup
@@ -137,9 +148,20 @@ class Keeper:
         return 60 * self._setup.recipe.training.checkpoint_minutes
 
 
-def restore(setup: Setup, record: Record, progress: Progress) -> Reached:
+def _disk_answer(write: Callable[[], None]) -> tuple[int, str] | None:
+    """The number and the text of what the disk says against it; None where it is written."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in DISK_FULL | {errno.EACCES, errno.ENOENT}:
+            raise
+        return error.errno or 0, error.strerror or ""
+    return None
+
+
+def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
     """Load the last whole checkpoint, cut the metrics back to it."""
-    state, path, damage = load_last(record.checkpoints)
+    state, path, damage = load_last(folder.checkpoints)
     for line in damage:
         progress.say(f"warning: {line}; going on from {path.name}")
     if state.get("identity") != setup.identity:
@@ -150,9 +172,9 @@ def restore(setup: Setup, record: Record, progress: Progress) -> Reached:
     step = int(state["step"])
     mine = setup.siamese.gradient.per_sample_state()
     if mine:
-        share_out(mine, load_shares(record.checkpoints, step, state["shares"]))
-    record.resume(step)
-    return Reached(step, float(state["elapsed"]), state.get("row", {}))
+        share_out(mine, load_shares(folder.checkpoints, step, state["shares"]))
+    folder.resume(step)
+    return TrainState(step, float(state["elapsed"]), state.get("row", {}))
 
 
 def share_out(mine: dict[str, Tensor], shares: list[dict[str, Tensor]]) -> None:

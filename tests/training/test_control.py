@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
-from simsiam_zoo.runtime import watchdog as module
 from simsiam_zoo.runtime.signals import StopRequest
-from simsiam_zoo.runtime.watchdog import Watchdog
+from simsiam_zoo.training import control as module
+from simsiam_zoo.training.control import Watchdog
 
 GRACE = 0.2
 
@@ -19,7 +19,7 @@ def ended_after(
 ) -> float | None:
     """Seconds until the process would be ended that stands still for 15 graces; None: it is not."""
     ends: list[float] = []
-    monkeypatch.setattr(module, "_LOOKS_EVERY", 0.01)
+    monkeypatch.setattr(module, "_CHECKS_EVERY", 0.01)
     monkeypatch.setattr(module.distributed, "is_distributed", lambda: True)
     monkeypatch.setattr(module.distributed, "peer_failure", lambda: None)
     monkeypatch.setattr(Watchdog, "_end", lambda self, failure: ends.append(time.monotonic()))

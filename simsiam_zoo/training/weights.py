@@ -4,7 +4,7 @@
                       far as the new run has the same ones
     timm:pretrained   the weights that timm has for the recipe's backbone
 
-They are kept in the run's folder, `start.safetensors`: the verdict compares with them, also when
+They are kept in the run's folder, `init.safetensors`: the verdict compares with them, also when
 the run was interrupted and their source is gone. The recipe's `training.init` is their digest, and
 the lock's table `init` says where they are from.
 """
@@ -22,10 +22,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
-from simsiam_zoo.model.build import Parts, set_up
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -33,7 +31,7 @@ from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
 from simsiam_zoo.runtime.folders import atomic_write
 
 PRETRAINED = f"{LIBRARY}pretrained"
-FILE = "start.safetensors"
+INIT_FILE = "init.safetensors"
 _TRAINED = ("backbone", "projector", "predictor")
 
 States = Mapping[str, Mapping[str, Tensor]]
@@ -41,7 +39,7 @@ States = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """Weights to start from.
 
     Attributes:
@@ -86,7 +84,7 @@ class Start:
         return f"{', '.join(self.states)} from {self.source}{at_random}"
 
 
-def read_start(source: str, recipe: Recipe) -> Start:
+def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
     """The weights of `source` for a run of `recipe`.
 
     Args:
@@ -99,7 +97,7 @@ def read_start(source: str, recipe: Recipe) -> Start:
         DataError: a file of it is damaged.
     """
     if source == PRETRAINED:
-        return Start(source, {"backbone": _pretrained(recipe)})
+        return InitialWeights(source, {"backbone": _pretrained(recipe)})
     if source.startswith(LIBRARY):
         raise InputError(
             f"--init takes a run or {PRETRAINED}, not {source!r}",
@@ -121,15 +119,14 @@ def read_start(source: str, recipe: Recipe) -> Start:
             f"Say --backbone {backbone.name}, or start from another run.",
         )
     states, shared = _states_of(Path(source), run), _shared(theirs, recipe)
-    return Start(source, {part: states[part] for part in shared if part in states})
+    return InitialWeights(source, {part: states[part] for part in shared if part in states})
 
 
-def start_from(siamese: Siamese, states: States, recipe: Recipe) -> None:
-    """Fill the weights in, if there are some, and let each part prepare itself for them.
+def load_initial_weights(siamese: Siamese, states: States) -> None:
+    """Load the weights into the parts that they are of.
 
     Raises:
         InputError: they do not fit.
-        PluginError: a part failed.
     """
     for part, state in states.items():
         try:
@@ -140,27 +137,25 @@ def start_from(siamese: Siamese, states: States, recipe: Recipe) -> None:
                 f"the weights to start from do not fit the {part}: {what}",
                 "They may be of another image size (data.image_size).",
             ) from None
-    if states:
-        set_up(Parts(**{kind: recipe.part(kind) for kind in PARTS}), siamese)
 
 
-def keep_start(folder: Path, states: States) -> None:
+def save_init(folder: Path, states: States) -> None:
     """Write the weights into the run's folder.
 
     Raises:
         OSError: the disk is full, say.
     """
-    with atomic_write(folder / FILE) as file:
+    with atomic_write(folder / INIT_FILE) as file:
         file.write(save({name: value.contiguous() for name, value in _flat(states).items()}))
 
 
-def kept_start(folder: Path) -> States:
+def load_init(folder: Path) -> States:
     """The weights that the run in `folder` started from; none where they were random.
 
     Raises:
         DataError: the file is damaged.
     """
-    path = folder / FILE
+    path = folder / INIT_FILE
     if not path.is_file():
         return {}
     return _by_part(_read_safetensors(path))

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 from timm.models import _builder
 from tiny_runs import tiny_recipe
-from torch import Tensor
+from torch import Tensor, nn
 
 import simsiam_zoo as zoo
 from simsiam_zoo.cli.train import train as command
@@ -25,8 +25,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.measuring import untrained_network
 from simsiam_zoo.training.setup import prepare
-from simsiam_zoo.training.start import FILE, Start, read_start
-from simsiam_zoo.training.train import with_start
+from simsiam_zoo.training.weights import INIT_FILE, InitialWeights, read_initial_weights
 
 Tiny = Callable[..., Recipe]
 STILL: dict[str, object] = {"optim.lr": 1e-12, "training.epochs": 1, "training.seed": 7}
@@ -67,8 +66,8 @@ def test_a_run_starts_from_the_weights_of_another(tiny: Tiny, trained, tmp_path)
 
 
 def test_the_verdict_compares_with_the_start(tiny: Tiny, trained, tmp_path) -> None:
-    start = read_start(str(trained.folder), tiny(STILL))
-    setup = with_start(prepare(start.named_in(tiny(STILL))), start, None)
+    start = read_initial_weights(str(trained.folder), tiny(STILL))
+    setup = prepare(start.named_in(tiny(STILL)), start.states)
     compared = dict(untrained_network(setup).named_parameters())
     for name, value in trained.model.named_parameters():
         assert torch.equal(compared[name], value), name
@@ -117,7 +116,7 @@ def test_what_comes_after_another_part_starts_at_random(tiny: Tiny, trained, tmp
     assert run.lock["init"]["parts"] == ["backbone"]
 
 
-def test_parts_are_set_up_with_the_weights(tiny: Tiny, trained, tmp_path, monkeypatch) -> None:
+def test_parts_are_set_up_once_with_the_weights(tiny: Tiny, trained, tmp_path, monkeypatch) -> None:
     """A part that copies the encoder must not keep the weights that it replaced."""
     seen: list[Tensor] = []
 
@@ -125,9 +124,27 @@ def test_parts_are_set_up_with_the_weights(tiny: Tiny, trained, tmp_path, monkey
         seen.append(siamese.backbone.layer1[0].conv1.weight.detach().clone())
 
     monkeypatch.setattr(StopGradient, "setup", setup, raising=False)
-    zoo.train(tiny(STILL), tmp_path / "run", init=str(trained.folder), progress=Progress())
-    theirs = trained.model.backbone.layer1[0].conv1.weight
-    assert [torch.equal(found, theirs) for found in seen[:2]] == [False, True]
+    prepare(tiny(STILL), read_initial_weights(str(trained.folder), tiny(STILL)).states)
+    (found,) = seen
+    assert torch.equal(found, trained.model.backbone.layer1[0].conv1.weight)
+
+
+def test_a_module_that_a_part_makes_in_setup_is_trained(
+    tiny: Tiny, trained, tmp_path, monkeypatch
+) -> None:
+    """Also where the run starts from weights: the optimiser has the module that is used."""
+
+    def setup(self: StopGradient, siamese: Siamese) -> None:
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def target(self: StopGradient, z: Tensor) -> Tensor:
+        return self.scale * z.detach() + self.scale
+
+    monkeypatch.setattr(StopGradient, "setup", setup)
+    monkeypatch.setattr(StopGradient, "target", target)
+    recipe = tiny({"training.epochs": 1})
+    run = zoo.train(recipe, tmp_path / "run", init=str(trained.folder), progress=Progress())
+    assert run.model.gradient.scale != 1
 
 
 @pytest.fixture
@@ -148,12 +165,12 @@ def test_a_run_starts_from_the_weights_that_timm_has(tiny: Tiny, published, tmp_
 
 def test_where_timm_has_none_the_way_out_is_told(tiny: Tiny, tmp_path) -> None:
     with pytest.raises(InputError, match="is none"):
-        read_start("timm:pretrained", tiny({"backbone": "resnet18_cifar"}))
+        read_initial_weights("timm:pretrained", tiny({"backbone": "resnet18_cifar"}))
     bare = next(m for m in timm.list_models("resnet*") if not timm.is_model_pretrained(m))
     with pytest.raises(InputError, match=f"timm has no weights for {bare}"):
-        read_start("timm:pretrained", tiny({"backbone": bare}))
+        read_initial_weights("timm:pretrained", tiny({"backbone": bare}))
     with pytest.raises(InputError, match="--init takes a run or timm:pretrained"):
-        read_start("timm:resnet18", tiny())
+        read_initial_weights("timm:resnet18", tiny())
 
 
 def test_a_hub_that_cannot_be_reached_is_told(tiny: Tiny, monkeypatch) -> None:
@@ -162,22 +179,22 @@ def test_a_hub_that_cannot_be_reached_is_told(tiny: Tiny, monkeypatch) -> None:
 
     monkeypatch.setattr(_builder, "load_state_dict_from_hf", unreachable)
     with pytest.raises(InputError, match="cannot be had: OSError: no route to the hub") as caught:
-        read_start("timm:pretrained", tiny())
+        read_initial_weights("timm:pretrained", tiny())
     assert caught.value.hint == "Leave out --init for random ones."
 
 
 def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> None:
     other = tiny({"backbone": "test_vit", "data.image_size": 16})
     with pytest.raises(InputError, match=r"has the backbone .*test_resnet") as caught:
-        read_start(str(trained.folder), other)
+        read_initial_weights(str(trained.folder), other)
     assert "--backbone" in (caught.value.hint or "")
     with pytest.raises(InputError, match="there is no run 'nowhere' to start from"):
-        read_start("nowhere", tiny())
-    recipe = read_start(str(trained.folder), tiny()).named_in(tiny())
+        read_initial_weights("nowhere", tiny())
+    recipe = read_initial_weights(str(trained.folder), tiny()).named_in(tiny())
     with pytest.raises(InputError, match="starts from the weights"):
         zoo.train(recipe, tmp_path / "without", progress=Progress())
     assert not (tmp_path / "without").exists()
-    others = Start("elsewhere", {"backbone": {"weight": torch.zeros(1)}})
+    others = InitialWeights("elsewhere", {"backbone": {"weight": torch.zeros(1)}})
     with pytest.raises(InputError, match="elsewhere has others"):
         zoo.train(recipe, tmp_path / "without", init=others, progress=Progress())
     done = CliRunner().invoke(command, ["--resume", str(trained.folder), "--init", "x"])
@@ -188,23 +205,23 @@ def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> 
 def test_one_weight_more_or_less_is_another_digest(tiny: Tiny, trained, tmp_path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(trained.folder, folder)
-    first = read_start(str(folder), tiny()).digest
-    assert first == read_start(str(trained.folder), tiny()).digest
+    first = read_initial_weights(str(folder), tiny()).digest
+    assert first == read_initial_weights(str(trained.folder), tiny()).digest
     shutil.rmtree(folder / "checkpoints")
-    alone = read_start(str(folder), tiny())
+    alone = read_initial_weights(str(folder), tiny())
     assert [*alone.states] == ["backbone"]
     state = load_file(folder / "backbone.safetensors")
     state["layer1.0.conv1.weight"][0] += 1e-3
     save_file(state, folder / "backbone.safetensors")
-    assert read_start(str(folder), tiny()).digest != alone.digest
+    assert read_initial_weights(str(folder), tiny()).digest != alone.digest
     (folder / "backbone.safetensors").write_bytes(b"torn")
     with pytest.raises(DataError, match="cannot be read"):
-        read_start(str(folder), tiny())
+        read_initial_weights(str(folder), tiny())
 
 
 def test_the_weights_that_a_run_started_from_are_kept(tiny: Tiny, trained, tmp_path) -> None:
     run = zoo.train(tiny(STILL), tmp_path / "run", init=trained.folder, progress=Progress())
-    kept = load_file(run.folder / FILE)
+    kept = load_file(run.folder / INIT_FILE)
     theirs = trained.model.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in kept.items())
     assert any(key.startswith("predictor.") for key in kept)

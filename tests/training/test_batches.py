@@ -7,8 +7,8 @@ import torch
 from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.prefetch import prefetched
-from simsiam_zoo.training.setup import prepare, to_device, train_loader
+from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.setup import prepare
 
 
 def test_on_the_cpu_each_batch_is_placed_when_it_is_asked_for(tiny: Callable[..., Recipe]) -> None:

@@ -13,8 +13,10 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,22 +24,45 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from simsiam_zoo.data.batches import Damage
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError, DivergedError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.training.loggers import Loggers
 
-Row = dict[str, Any]
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.ENOENT}
+MetricsRow = dict[str, Any]
 
 
-class Record:
+class RunState(Enum):
+    """What is in a folder, as far as training goes."""
+
+    EMPTY = "no run"
+    STARTED = "a run without a checkpoint"
+    RESUMABLE = "a run that can go on from a checkpoint"
+    COMPLETE = "a run with its result"
+    DIVERGED = "a run that diverged"
+
+
+def run_state(folder: Path) -> RunState:
+    """What is in `folder`; result.json, which is written last, takes precedence.
+
+    Raises:
+        DataError: result.json is damaged.
+    """
+    if not (folder / "recipe.toml").exists():
+        return RunState.EMPTY
+    if (result := read_result(folder)) is not None:
+        diverged = result.get("verdict") == "diverged"
+        return RunState.DIVERGED if diverged else RunState.COMPLETE
+    found = any((folder / "checkpoints").glob("step-*.pt"))
+    return RunState.RESUMABLE if found else RunState.STARTED
+
+
+class RunFolder:
     """A run's folder, held by one process at a time. Use as a context manager.
 
     Args:
-        folder: the run's folder.
+        path: the folder's.
         recipe, lock, identity: what the run is; written on `start`.
         writes: False on all ranks but the first: they only remember.
         loggers: told all that is written here.
@@ -45,7 +70,7 @@ class Record:
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         recipe: Recipe,
         lock: dict[str, Any],
         identity: str,
@@ -53,19 +78,19 @@ class Record:
         writes: bool = True,
     ) -> None:
         self.writes = writes
-        self.folder = folder
+        self.path = path
         self.recipe = recipe
         self.lock = lock
         self.identity = identity
         self.loggers = loggers or Loggers()
-        self.rows: list[Row] = []
-        self.damaged: dict[int, Row] = {}
+        self.rows: list[MetricsRow] = []
+        self.damaged: dict[int, MetricsRow] = {}
         self._held: FileLock | None = None
 
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.folder / "checkpoints"
+        return self.path / "checkpoints"
 
     def __enter__(self) -> Self:
         distributed.together(lambda: self._hold() if self.writes else None)
@@ -83,24 +108,24 @@ class Record:
         lock = {"identity": self.identity, **self.lock}
         try:
             for left in ("metrics.jsonl", "damaged.jsonl"):  # of a start that came to no checkpoint
-                (self.folder / left).unlink(missing_ok=True)
-            atomic_write_text(self.folder / "recipe.toml", self.recipe.to_toml())
-            atomic_write_text(self.folder / "lock.toml", tomli_w.dumps(lock))
+                (self.path / left).unlink(missing_ok=True)
+            atomic_write_text(self.path / "recipe.toml", self.recipe.to_toml())
+            atomic_write_text(self.path / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
-        self.loggers.start(self.folder, self.recipe.to_dict(), 0)
+            raise _unwritable(self.path, error) from None
+        self.loggers.start(self.path, self.recipe.to_dict(), 0)
 
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
-        self.rows = [row for row in read_metrics(self.folder) if row["step"] <= step]
+        self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         self._write_anew("metrics.jsonl", self.rows)
-        lines = _read_lines(self.folder / "damaged.jsonl")
+        lines = _read_lines(self.path / "damaged.jsonl")
         self.damaged = {row["id"]: row for row in lines if row["step"] < step}
         if lines:
             self._write_anew("damaged.jsonl", self.damaged.values())
-        self.loggers.start(self.folder, self.recipe.to_dict(), step)
+        self.loggers.start(self.path, self.recipe.to_dict(), step)
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """Append one line of metrics; `row["step"]` counts the steps that were done.
 
         A figure that is not finite is left out: JSON has no such number.
@@ -109,7 +134,7 @@ class Record:
         self.rows.append(row)
         if not self.writes:
             return
-        with (self.folder / "metrics.jsonl").open("a") as file:
+        with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.loggers.log(row)
 
@@ -121,37 +146,65 @@ class Record:
             damaged: of that batch.
         """
         new = [damage for damage in damaged if damage.id not in self.damaged]
-        rows: list[Row] = [
+        rows: list[MetricsRow] = [
             {"step": step, "id": d.id, "sample": d.name, "damage": d.reason} for d in new
         ]
         self.damaged |= {row["id"]: row for row in rows}
         if new and self.writes:
-            with (self.folder / "damaged.jsonl").open("a") as file:
+            with (self.path / "damaged.jsonl").open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
         return new
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
         self.loggers.finish(result)
-        atomic_write_text(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+        atomic_write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
 
-    def _write_anew(self, name: str, rows: Iterable[Row]) -> None:
+    def _write_anew(self, name: str, rows: Iterable[MetricsRow]) -> None:
         if not self.writes:
             return
-        atomic_write_text(self.folder / name, "".join(json.dumps(row) + "\n" for row in rows))
+        atomic_write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _hold(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            held = FileLock(self.folder / ".lock")
+            self.path.mkdir(parents=True, exist_ok=True)
+            held = FileLock(self.path / ".lock")
             held.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"another process is training in {self.folder}", "Give this run another --out."
+                f"another process is training in {self.path}", "Give this run another --out."
             ) from None
         except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            raise _unwritable(self.path, error) from None
         self._held = held
+
+
+def look_into(out: Path, resume: bool) -> RunState:
+    """The state of the folder that a run is to go to; EMPTY: it begins there.
+
+    Processes that torchrun started anew go on with what they began, if it came to a checkpoint.
+
+    Raises:
+        InputError: the folder is taken, or there is no run to go on with.
+        DivergedError: the run to go on with diverged.
+        DataError: its result.json is damaged.
+    """
+    state = run_state(out)
+    again = distributed.restarts() > 0 and state is not RunState.EMPTY
+    if not resume:
+        if not again:
+            refuse_occupied(out)
+        if not again or state is RunState.STARTED:
+            return RunState.EMPTY
+    if state is RunState.EMPTY:
+        raise InputError(f"there is no run in {out}", "Say the folder of a run.")
+    if state is RunState.DIVERGED:
+        result = read_result(out) or {}
+        raise DivergedError(
+            f"the run in {out} diverged: {result.get('reason', 'its result says so')}",
+            "Train anew, say with a smaller --lr, into another --out.",
+        )
+    return state
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -182,17 +235,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return result
 
 
-def read_metrics(folder: Path) -> list[Row]:
+def read_metrics(folder: Path) -> list[MetricsRow]:
     """The rows of metrics.jsonl; a last line that a crash tore is left out."""
     return _read_lines(folder / "metrics.jsonl")
 
 
-def _read_lines(path: Path) -> list[Row]:
+def _read_lines(path: Path) -> list[MetricsRow]:
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
         return []
-    rows: list[Row] = []
+    rows: list[MetricsRow] = []
     for line in lines:
         try:
             rows.append(json.loads(line))
@@ -201,22 +254,33 @@ def _read_lines(path: Path) -> list[Row]:
     return rows
 
 
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+"""What a full or failing disk answers to whoever writes."""
+
+
 @contextmanager
 def disk_trouble(folder: Path) -> Iterator[None]:
     """What a full or failing disk does in the middle of a run, said as a user's error.
 
+    A file is named where the system names one: it may be another than the run's.
+
     Raises:
-        InputError: the disk is full, over its quota, or cannot be written any more.
+        InputError: a file cannot be written or read any more.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        go_on = f"Mend that, then go on with: simsiam-zoo train --resume {folder}"
+        named = error.filename
+        if isinstance(named, (str, bytes)) and not _is_below(Path(os.fsdecode(named)), folder):
+            raise InputError(f"{os.fsdecode(named)}: {error.strerror}", go_on) from error
+        if named is None and error.errno not in DISK_FULL:
             raise
-        raise InputError(
-            f"{folder} cannot be written any more: {error.strerror}",
-            f"Mend that, then go on with: simsiam-zoo train --resume {folder}",
-        ) from error
+        raise InputError(f"{folder} cannot be written any more: {error.strerror}", go_on) from error
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path.absolute().is_relative_to(folder.absolute())
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

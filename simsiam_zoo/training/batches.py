@@ -1,0 +1,177 @@
+"""The batches of a run: loaded, on the run's device, in blocks, in micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
+from simsiam_zoo.data.order import derive_key
+from simsiam_zoo.data.processes import default_workers
+from simsiam_zoo.model.siamese import Batch
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.training.setup import Setup
+
+HELD_BYTES = 1 << 30
+"""A block of up to this many bytes of views is kept in memory; a longer one is read twice."""
+
+
+Place = Callable[[LoadedBatch], Batch]
+
+
+def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
+    """The batches of the whole run, from any step on; by `workers` processes, or the recipe's."""
+    data, device = setup.recipe.data, setup.runtime.device.type
+    if workers is None:
+        workers = default_workers(device) if data.workers == "auto" else data.workers
+    return TrainLoader(
+        setup.dataset.train,
+        setup.plan,
+        setup.recipe.part("augmentation").create(),
+        image_size=data.image_size,
+        views=setup.siamese.gradient.views,
+        seed=setup.recipe.training.seed,
+        epochs=setup.recipe.training.epochs,
+        workers=workers,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        pin_memory=device == "cuda",
+    )
+
+
+def step_seed(setup: Setup, step: int) -> int:
+    """What torch's generators start a step with on this rank (dropout draws from them)."""
+    return derive_key(setup.recipe.training.seed, step, distributed.rank())
+
+
+def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
+    """A loaded batch as the model takes it: normalised, channels last, on the run's device."""
+    data, device, dtype = setup.recipe.data, setup.runtime.device, setup.runtime.dtype
+    return Batch(
+        views=[normalize_pixels(view, data.mean, data.std, device, dtype) for view in loaded.views],
+        ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
+        labels=loaded.labels,
+    )
+
+
+def monitor_ids(setup: Setup) -> NDArray[np.int64]:
+    """The training images that the monitor looks at."""
+    return evenly(len(setup.dataset.train), setup.recipe.evaluation.rank_samples)
+
+
+def evenly(total: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the ids 0 to total - 1, evenly spaced."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
+
+
+def micro_batches(setup: Setup, batch: Batch) -> list[Batch]:
+    """This rank's share of a step's batch in `training.accumulate` equal pieces, in its order."""
+    count = setup.recipe.training.accumulate
+    if count == 1:
+        return [batch]
+    views = zip(*(view.chunk(count) for view in batch.views), strict=True)
+    ids = [None] * count if batch.ids is None else batch.ids.chunk(count)
+    labels = [None] * count if batch.labels is None else batch.labels.chunk(count)
+    pieces = zip(views, ids, labels, strict=True)
+    return [Batch(list(of_views), its_ids, its_labels) for of_views, its_ids, its_labels in pieces]
+
+
+def block_steps(setup: Setup) -> int:
+    """Steps in a block of the gradient policy's (arXiv:2011.10566 section 5.2); 1: it has none."""
+    return max(1, setup.siamese.gradient.blocks)
+
+
+def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterator[LoadedBatch]:
+    """The same batches; before the first of each block the policy is shown the whole block.
+
+    Args:
+        setup: the run.
+        batches: from `step` on.
+        step: the start of a block.
+    """
+    if not setup.siamese.gradient.blocks:
+        yield from batches
+        return
+    while step < setup.steps:
+        length = min(block_steps(setup), setup.steps - step)
+        first = next(batches, None)
+        if first is None:
+            return
+        fits = first.pixels.nbytes * length <= HELD_BYTES
+        held = [first, *islice(batches, length - 1)] if fits else None
+        _prepare_block(setup, step, iter(held) if held else _read_again(setup, step, length))
+        yield from held or [first]
+        if not held:
+            yield from islice(batches, length - 1)
+        step += length
+
+
+def _prepare_block(setup: Setup, step: int, block: Iterator[LoadedBatch]) -> None:
+    """Show the policy the block that starts at `step`, as the steps will give it."""
+    # As the step is: a block of one has the targets that the step itself would have.
+    torch.manual_seed(step_seed(setup, step))
+    shown = (piece for loaded in block for piece in micro_batches(setup, to_device(setup, loaded)))
+    with torch.no_grad(), setup.runtime.autocast():
+        setup.siamese.gradient.prepare_block(setup.siamese, shown)
+
+
+def _read_again(setup: Setup, step: int, length: int) -> Iterator[LoadedBatch]:
+    """A second pass of the loader over the block."""
+    yield from islice(train_loader(setup).batches(*divmod(step, setup.plan.steps)), length)
+
+
+def prefetched(
+    loaded: Iterable[LoadedBatch], place: Place, device: torch.device, ahead: bool = True
+) -> Iterator[tuple[LoadedBatch, Batch]]:
+    """Each loaded batch, and what `place` makes of it on the device.
+
+    On CUDA the copy and the normalisation of batch k + 1 are queued on a stream of their own before
+    step k, and run beside it; the values are the same to the bit. One batch more is in the device's
+    memory, and an error that the loader meets in batch k + 1 is raised before step k. Elsewhere
+    each batch is placed when it is asked for.
+
+    Args:
+        loaded: batches from the loader, in page-locked memory on CUDA, else the copy waits.
+        place: puts one on the device; it only queues work.
+        device: where the steps run, on the stream that is current when a batch is asked for.
+        ahead: False: do not ask for a batch before the step on the one before it, on CUDA either.
+    """
+    if device.type != "cuda" or not ahead:
+        return ((each, place(each)) for each in loaded)
+    return _ahead(loaded, place, device)
+
+
+def _ahead(
+    loaded: Iterable[LoadedBatch], place: Place, device: torch.device
+) -> Iterator[tuple[LoadedBatch, Batch]]:
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    waiting: tuple[LoadedBatch, Batch, torch.cuda.Event] | None = None
+    for each in loaded:
+        with torch.cuda.stream(side):
+            coming = each, place(each), side.record_event()
+        if waiting is not None:
+            yield _handed_over(*waiting, device)
+        waiting = coming
+    if waiting is not None:
+        yield _handed_over(*waiting, device)
+
+
+def _handed_over(
+    loaded: LoadedBatch, batch: Batch, ready: torch.cuda.Event, device: torch.device
+) -> tuple[LoadedBatch, Batch]:
+    """The batch for use on the stream of the steps, which waits until it is complete.
+
+    Its memory belongs to the side stream: unless told of the other one, the allocator would give it
+    to the next batch as soon as Python lets go of it, while a queued step still has to read it.
+    """
+    steps = torch.cuda.current_stream(device)
+    steps.wait_event(ready)
+    for tensor in (*batch.views, batch.ids, batch.labels):
+        if tensor is not None and tensor.is_cuda:
+            tensor.record_stream(steps)
+    return loaded, batch

@@ -1,0 +1,230 @@
+"""The training loop: a step, and what is done around it."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from simsiam_zoo.errors import DivergedError, PluginError
+from simsiam_zoo.metrics import Latest
+from simsiam_zoo.model.siamese import Batch, StepOutput
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.checkpoint import newest_checkpoint
+from simsiam_zoo.runtime.optim import clip_gradients, scaled_step
+from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.training.batches import (
+    in_blocks,
+    micro_batches,
+    prefetched,
+    step_seed,
+    to_device,
+    train_loader,
+)
+from simsiam_zoo.training.collapse import CollapseWatch
+from simsiam_zoo.training.conclude import conclude_diverged
+from simsiam_zoo.training.control import Control
+from simsiam_zoo.training.measuring import RunEvaluation
+from simsiam_zoo.training.meter import Meter
+from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
+from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.state import Checkpointer, NotFiniteError, TrainState
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """What a step of the optimiser leaves behind for the figures; nothing was waited for.
+
+    Args:
+        loss: the mean over the micro-batches, a scalar.
+        output: of the gradient policy, of all of this rank's images.
+        gradient_norm: before it was clipped, a scalar; None where it is not wanted.
+    """
+
+    loss: Tensor
+    output: StepOutput
+    gradient_norm: Tensor | None
+
+
+def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenStep:
+    """One step of the optimiser on this rank's share of a batch.
+
+    The share passes the network in `training.accumulate` micro-batches, whose mean loss is
+    minimised; the ranks exchange gradients once, with the last one.
+
+    Args:
+        setup: the run, in training mode.
+        batch: views [N, 3, H, W] on the run's device.
+        step: its number, from 0.
+        want_norm: whether the gradient's norm is.
+
+    Raises:
+        PluginError: at step 0 of several processes, a parameter has no part in the loss.
+    """
+    siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
+    # Re-seeded each step: dropout does not depend on where a run was interrupted.
+    torch.manual_seed(step_seed(setup, step))
+    setup.schedule.apply(optimizer, step)
+    optimizer.zero_grad(set_to_none=True)
+    losses, outputs = [], []
+    pieces = micro_batches(setup, batch)
+    for piece in pieces:
+        with _exchanging(setup.model, piece is pieces[-1]):
+            with setup.runtime.autocast():
+                loss, output = setup.model(piece)
+            scaler.scale(loss / len(pieces)).backward()
+        losses.append(loss.detach())
+        outputs.append(output)
+    if step == 0:
+        refuse_unused(setup)
+    norm, limit = None, setup.recipe.optim.clip_norm
+    if want_norm or limit:
+        scaler.unscale_(optimizer)  # the optimiser's step does it not again
+        norm = clip_gradients(optimizer, limit)
+    output = StepOutput.joined(outputs)
+    if scaled_step(scaler, optimizer, ask=bool(siamese.parts_after_step())):
+        siamese.after_step(output, step, setup.steps)
+    return TakenStep(torch.stack(losses).mean(), output, norm if want_norm else None)
+
+
+def _exchanging(model: nn.Module, yes: bool) -> AbstractContextManager[None]:
+    """Whether the ranks exchange gradients in the backward pass of what passes `model` inside."""
+    if yes or not isinstance(model, DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()
+
+
+def run_steps(
+    setup: Setup,
+    folder: RunFolder,
+    evaluation: RunEvaluation,
+    progress: Progress,
+    state: TrainState,
+    control: Control,
+) -> float:
+    """The training loop, from where the run is to its end. Returns all the seconds of training.
+
+    Raises:
+        DivergedError: the loss or the weights are not finite.
+        DataError: too many images are damaged.
+        StoppedError: a stop was requested.
+    """
+    step, begun_at = state.step, time.monotonic() - state.elapsed
+    meter = Meter(setup, state.row)
+    checkpointer = Checkpointer(setup, folder, progress, meter)
+    watch = CollapseWatch(setup, evaluation)
+    # It may have been interrupted while it concluded.
+    collapsed = watch.stops(folder.rows)
+    done = bool(collapsed) or step == setup.steps
+    if done:
+        return state.elapsed
+    log = Log(setup, folder, progress, meter, step)
+    setup.siamese.train()
+    loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
+    batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
+    # What a block's policy is shown depends on the step before it: nothing is fetched then.
+    ahead = not setup.siamese.gradient.blocks
+    on_device = prefetched(batches, partial(to_device, setup), setup.runtime.device, ahead)
+    for loaded, batch in on_device:
+        checkpointer.note(step, time.monotonic() - begun_at)
+        taken = take_step(setup, batch, step, want_norm=meter.is_due(step + 1))
+        meter.add(taken.loss, taken.output.embeddings, taken.gradient_norm)
+        final = step + 1 == setup.steps
+        wishes = control.after_step(step, loaded.damaged, checkpointer.overdue(), final)
+        step += 1
+
+        # Only from here on does the device get waited for, and only now and then.
+        if meter.is_due(step):
+            log.figures(step)
+        if evaluation.due(step) or watch.due(step):
+            with meter.paused(), control.paused():
+                log.row(step, evaluation.online())
+                if watch.due(step):
+                    collapsed = watch.stops(folder.rows)
+        done = bool(collapsed) or final
+        ends = done or wishes.stop or wishes.damaged
+        if ends or wishes.save or checkpointer.due(step):
+            with meter.paused(), control.patient():
+                elapsed = time.monotonic() - begun_at
+                try:
+                    checkpointer.save(step, elapsed, done, again=not ends)
+                except NotFiniteError:
+                    stop_diverged(setup, folder, step)
+        if wishes.damaged:
+            raise control.too_damaged()
+        if ends:
+            break
+    progress.end()
+    if not done:
+        raise control.stopped(step, checkpointer.saved)
+    return time.monotonic() - begun_at
+
+
+class Log:
+    """Writes the rows of metrics, and shows them."""
+
+    def __init__(
+        self, setup: Setup, folder: RunFolder, progress: Progress, meter: Meter, step: int
+    ) -> None:
+        self._setup, self._folder, self._progress = setup, folder, progress
+        self._meter, self._latest = meter, Latest()
+        progress.begin("training", setup.steps, step, setup.recipe.training.epochs)
+
+    def figures(self, step: int) -> None:
+        """The row of the steps since the last one.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        row = self._meter.row(step)
+        if self._folder.damaged:
+            row["damaged"] = len(self._folder.damaged)
+        if not math.isfinite(row["loss"]):
+            stop_diverged(self._setup, self._folder, step)
+        self._write(row)
+
+    def row(self, step: int, figures: MetricsRow) -> None:
+        """A row of what was measured after `step` steps."""
+        self._write({"step": step, "epoch": step // self._setup.plan.steps, **figures})
+
+    def _write(self, row: MetricsRow) -> None:
+        self._folder.write(row)
+        self._progress.advance(row["step"], self._latest.update(row))
+
+
+def refuse_unused(setup: Setup) -> None:
+    """Among several processes, stop at parameters that have no part in the loss: DDP cannot wait.
+
+    Raises:
+        PluginError: there are some.
+    """
+    if not distributed.is_distributed():
+        return
+    named = setup.siamese.named_parameters()
+    unused = [name for name, p in named if p.requires_grad and p.grad is None]
+    if unused:
+        part = unused[0].partition(".")[0]
+        raise PluginError(
+            f"{part} {getattr(setup.recipe, part).name} has parameters that no loss depends on"
+            f" ({unused[0]}{f' and {len(unused) - 1} more' if len(unused) > 1 else ''}), which"
+            " training on several processes does not allow",
+            "Train on one process, or freeze them (requires_grad_(False)).",
+        )
+
+
+def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
+    """Write the verdict and raise DivergedError."""
+    if folder.writes:
+        conclude_diverged(setup, folder, step)
+    last = newest_checkpoint(folder.checkpoints)
+    raise DivergedError(
+        f"the run diverged: its loss or weights were not finite by step {step}",
+        "Try a smaller --lr." if last is None else f"The last good checkpoint is {last}.",
+    )
