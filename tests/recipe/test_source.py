@@ -58,7 +58,7 @@ def test_an_edit_of_what_computes_changes_the_identity_and_of_what_shows_does_no
         "model/siamese.py",
         "data/image.py",
         "data/order.py",
-        "training/train.py",
+        "training/loop.py",
         "runtime/optim.py",
         "components/augmentations.py",
         "evaluation/knn.py",
@@ -71,7 +71,7 @@ def test_an_edit_of_what_computes_changes_the_identity_and_of_what_shows_does_no
         "__init__.py",
         "studies/results.py",
         "recipe/source.py",
-        "training/record.py",
+        "training/run_folder.py",
     ):
         assert not edited(package, module), module
 
