@@ -67,7 +67,9 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.baselines": False,
     "evaluation.rank_samples": 3,
     "logging.interval_steps": 3,
+    "evaluation.online": ["logistic"],
     "evaluation.online_epochs": 3,
+    "evaluation.online_images": 3,
     "logging.loggers": ["csv"],
 }
 
@@ -91,7 +93,9 @@ OPERATIONAL = {
     "training.checkpoint_minutes",
     "training.grace_seconds",
     "logging.interval_steps",
+    "evaluation.online",
     "evaluation.online_epochs",
+    "evaluation.online_images",
     "logging.loggers",
 }
 
