@@ -80,7 +80,7 @@ def small(shards: Path) -> Callable[..., Recipe]:
             "training.device": DEVICE,
             "training.threads": 1,
             "logging.interval_steps": 1,
-            "logging.knn_epochs": 0,
+            "evaluation.online_epochs": 0,
             "evaluation.protocols": ["knn"],
             "evaluation.baselines": False,
         } | ({} if ON_CUDA else TINY)
@@ -160,10 +160,12 @@ def test_prefetched_batches_are_those_without_prefetch_to_the_bit(
 
 
 def test_losses_are_close_to_the_cpus(small: Callable[..., Recipe]) -> None:
-    """The same five steps in fp32, without TF32."""
+    """The same five steps in fp32, without TF32; at an lr that rounding does not grow at."""
     losses = {}
     for device in ("cpu", DEVICE):
-        setup = prepare(small(**{"training.device": device, "training.precision": "fp32"}))
+        setup = prepare(
+            small(**{"training.device": device, "training.precision": "fp32", "optim.lr": 0.02})
+        )
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         try:
             meter, losses[device] = Meter(setup), []
@@ -173,7 +175,7 @@ def test_losses_are_close_to_the_cpus(small: Callable[..., Recipe]) -> None:
                 losses[device].append(meter.row(number + 1)["loss"])
         finally:
             torch.backends.cudnn.allow_tf32 = True
-    assert losses[DEVICE] == pytest.approx(losses["cpu"], abs=1e-3)
+    assert losses[DEVICE] == pytest.approx(losses["cpu"], abs=1e-4)
 
 
 @on_cuda_alone

@@ -43,7 +43,7 @@ def run(part: Part) -> None:
 def recipe(part: Part, epochs: int, **parts: object) -> Recipe:
     """The paper's CIFAR-10 settings on grey images of clothes; in a rehearsal `digits`, tiny."""
     own: dict[str, Any] = {"training__epochs": epochs, "evaluation__protocols": [PROTOCOL]}
-    own |= {"evaluation__baselines": False, "logging__knn_epochs": 0}
+    own |= {"evaluation__baselines": False, "evaluation__online_epochs": 0}
     if part.rehearsal and part.fashion is None:
         return part.recipe(**own, **parts)
     if part.fashion is None:

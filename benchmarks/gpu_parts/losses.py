@@ -11,14 +11,23 @@ from shared.steps import bare_step
 from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import prepare
 
-WITHIN = {"fp64": 0.01, "fp32": 0.01, "TF32": 0.05, "bf16": 0.1, "fp16": 0.1}
-"""How far a loss may be from the CPU's in fp32 within the first ten steps. After that a difference
-in rounding has grown into another course."""
+LR = 0.02
+"""Small, so that a difference in rounding does not grow into another course within the steps."""
+
+FIRST = 10
+ROUNDING, HALF = (1e-3, 1e-2), (5e-3, 2e-2)
+MAY_BE = {"fp64": ROUNDING, "fp32": ROUNDING, "TF32": HALF, "bf16": HALF, "fp16": HALF}
+"""How far a loss may be from the CPU's in fp32, in the first ten steps and in all.
+
+On a CPU fp64 is away by 3e-5 and 3e-3 (in 50 steps), bf16 by 4e-4 and 4e-3.
+"""
 
 
 def losses(part: Part, device: str, precision: str, steps: int, tf32: bool = False) -> list[float]:
     """Of the first steps of `digits`."""
-    setup = prepare(part.recipe(training__device=device, training__precision=precision))
+    setup = prepare(
+        part.recipe(training__device=device, training__precision=precision, optim__lr=LR)
+    )
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
@@ -42,11 +51,14 @@ def beside(part: Part, reference: list[float], name: str) -> Found:
     precision = "fp32" if name == "TF32" else name
     found = losses(part, str(part.device), precision, len(reference), tf32=name == "TF32")
     apart = [abs(a - b) for a, b in zip(found, reference, strict=True)]
+    first, every = max(apart[:FIRST]), max(apart)
+    near = first <= MAY_BE[name][0] and every <= MAY_BE[name][1]
     return {
-        "farthest in 1-10": max(apart[:10]),
-        "may be": WITHIN[name],
-        "as it should be": "yes" if max(apart[:10]) <= WITHIN[name] else "NO",
-        f"farthest in 1-{len(reference)}": max(apart),
+        f"farthest in {FIRST} steps": first,
+        "may be": MAY_BE[name][0],
+        f"in {len(reference)} steps": every,
+        "may then be": MAY_BE[name][1],
+        "as it should be": "yes" if near else "NO",
         "last loss": found[-1],
         "last loss, CPU fp32": reference[-1],
     }
@@ -55,5 +67,5 @@ def beside(part: Part, reference: list[float], name: str) -> Found:
 def run(part: Part) -> None:
     """Each precision against the CPU's fp32."""
     reference = losses(part, "cpu", "fp32", part.pick(50, 12))
-    for name in WITHIN:
+    for name in MAY_BE:
         part.case(name, partial(beside, part, reference, name))
