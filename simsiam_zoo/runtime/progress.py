@@ -29,7 +29,7 @@ class Progress:
         """One line that stays."""
 
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
-        """Something countable starts, or goes on.
+        """Something countable starts, or goes on. It may be part of what was begun before.
 
         Args:
             what: `training`, or what is counted: `images`.
@@ -42,22 +42,24 @@ class Progress:
         """So many are done; `text` has the newest figures, where there are some."""
 
     def end(self) -> None:
-        """What was begun is over."""
+        """What was begun last is over."""
 
     def follow(self, items: Iterable[_T], total: int, what: str) -> Iterator[_T]:
         """`items`, of which there are `total`, and how far they are."""
         self.begin(what, total)
-        for done, item in enumerate(items):
-            self.advance(done)
-            yield item
-        self.end()
+        try:
+            for done, item in enumerate(items):
+                self.advance(done)
+                yield item
+        finally:
+            self.end()
 
 
 class _Count:
     """What was begun, and the time that is left of it."""
 
-    def __init__(self, what: str, total: int, done: int, epochs: int | None) -> None:
-        self.what, self.total, self.done, self.epochs = what, total, done, epochs
+    def __init__(self, what: str, total: int, epochs: int | None) -> None:
+        self.what, self.total, self.epochs = what, total, epochs
         self.began = time.monotonic()
         self._first: tuple[float, int] | None = None
 
@@ -81,7 +83,7 @@ class PlainProgress(Progress):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._count: _Count | None = None
+        self._counts: list[_Count] = []
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -90,20 +92,23 @@ class PlainProgress(Progress):
 
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Remember what is counted."""
-        self._count = _Count(what, total, done, epochs)
+        self._counts.append(_Count(what, total, epochs))
         self._last = time.monotonic()
 
     def advance(self, done: int, text: str = "") -> None:
         """Print how far it is, if the last line is some seconds old."""
-        count, now = self._count, time.monotonic()
-        if count is None:
-            return
+        count, now = self._counts[-1], time.monotonic()
         words = count.words(done, text)
         if now - self._last >= _LINE_SECONDS:
             self._last = now
             if not text:
                 words.insert(0, f"{count.what}: {done:,} of {count.total:,}")
             self.say("  ".join(words))
+
+    def end(self) -> None:
+        """Go on with what was begun before."""
+        if self._counts:
+            self._counts.pop()
 
 
 class LiveProgress(Progress):
@@ -117,8 +122,11 @@ class LiveProgress(Progress):
         from rich.console import Console
 
         self.console = console or Console(stderr=True)
-        self._count: _Count | None = None
+        self._counts: list[_Count] = []
         self._bar: Any = None
+
+    def __exit__(self, *_: object) -> None:
+        self._hide()
 
     def say(self, text: str) -> None:
         """Print the line above the bar."""
@@ -126,16 +134,14 @@ class LiveProgress(Progress):
 
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Show the bar of a training; that of anything else once it has taken seconds."""
-        self.end()
-        self._count = _Count(what, total, done, epochs)
+        self._hide()
+        self._counts.append(_Count(what, total, epochs))
         if epochs is not None:
             self._show(done)
 
     def advance(self, done: int, text: str = "") -> None:
         """Move the bar and renew the figures."""
-        count = self._count
-        if count is None:
-            return
+        count = self._counts[-1]
         words = count.words(done, text)
         if self._bar is None and time.monotonic() - count.began > _PATIENCE:
             self._show(done)
@@ -144,16 +150,21 @@ class LiveProgress(Progress):
             self._bar.update(self._bar.task_ids[0], completed=done, description=described)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Take the bar away; that of what was begun before comes back with its next step."""
+        self._hide()
+        if self._counts:
+            self._counts.pop()
+
+    def _hide(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._bar = self._count = None
+        self._bar = None
 
     def _show(self, done: int) -> None:
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        assert self._count is not None
+        count = self._counts[-1]
         self._bar = Bar(
             BarColumn(bar_width=12),
             TaskProgressColumn(),
@@ -161,7 +172,7 @@ class LiveProgress(Progress):
             console=self.console,
             transient=True,
         )
-        self._bar.add_task(self._count.what, total=self._count.total, completed=done)
+        self._bar.add_task(count.what, total=count.total, completed=done)
         self._bar.start()
 
 

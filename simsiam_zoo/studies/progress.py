@@ -94,8 +94,7 @@ class StudyTable(LiveProgress, StudyProgress):
         self._live.start()
         return self
 
-    def end(self) -> None:
-        """Take the table away."""
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def show(self, state: Running) -> None:

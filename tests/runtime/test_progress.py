@@ -48,6 +48,23 @@ def test_a_training_shows_its_epoch_and_its_newest_figures(clock: list[float]) -
     assert second == "epoch 7/10  loss -0.500  knn 91.3 %  40 s left"
 
 
+def test_what_is_counted_within_a_training_leaves_its_lines_as_they_were(
+    clock: list[float],
+) -> None:
+    stream = io.StringIO()
+    shown = PlainProgress(stream)
+    shown.begin("training", 100, epochs=10)
+    shown.advance(10)
+    for _ in shown.follow(range(30), 30, "features"):
+        clock[0] += 1
+        if clock[0] > 120:
+            break
+    clock[0] += 20
+    shown.advance(20)
+    *_, last = stream.getvalue().splitlines()
+    assert last.startswith("training: 20 of 100  epoch 3/10")
+
+
 def test_a_terminal_gets_a_bar_that_goes_away(clock: list[float]) -> None:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
