@@ -80,6 +80,32 @@ def test_imports_point_down(path):
     assert not wrong
 
 
+def import_graph() -> dict[str, set[str]]:
+    """Module → the modules of the package that it imports, also inside functions."""
+    names = {}
+    for path in MODULES:
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = path
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        imported = graph.setdefault(name, set())
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                below = [f"{node.module}.{alias.name}" for alias in node.names]
+                imported.update(one if one in names else node.module for one in below)
+        imported &= names.keys() - {name}
+    return graph
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = import_graph()
+    while leaves := {name for name, imported in graph.items() if not imported}:
+        graph = {name: imported - leaves for name, imported in graph.items() if name not in leaves}
+    assert not graph, f"circles among, or above: {sorted(graph)}"
+
+
 def test_the_rule_itself():
     assert may_import("cli", "errors")
     assert may_import("recipe", "catalog")

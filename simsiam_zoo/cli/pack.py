@@ -13,6 +13,8 @@ from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.runtime.folders import expand_user
 
+_CLASSES_SHOWN = 10
+
 
 @click.command(short_help="Turn a data set on disk into shards.")
 @click.argument("source")
@@ -83,6 +85,8 @@ def pack(
 
     if shard_size is not None and shard_mb is not None:
         raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
+    if shard_mb is not None and not shard_mb < 1e9:
+        raise InputError(f"--shard-mb {shard_mb:g} is no size of a shard")
     began = time.monotonic()
     original = open_original(expand_user(source), labels=not no_labels)
     if classes is not None:
@@ -102,7 +106,7 @@ def pack(
     total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
     if not quiet:
         for note in original.notes:
-            print_line(f"note: {note}", err=True)
+            click.echo(f"note: {note}", err=True)
     with StopRequest() as stop, open_progress(quiet) as progress:
         progress.begin("images", total)
 
@@ -114,7 +118,7 @@ def pack(
     if packed is None:
         raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
     if packed.damaged:
-        print_line(
+        click.echo(
             f"warning: {packed.damaged:,} of {total:,} images are damaged and were not packed;"
             f" {folder / DAMAGED} lists them",
             err=True,
@@ -151,6 +155,10 @@ def pack(
     ]
     for line in columns(rows, wrap=0):
         print_line(line)
+    if original.classes is not None:
+        shown = ", ".join(original.classes[:_CLASSES_SHOWN])
+        more = ", ..." if len(original.classes) > _CLASSES_SHOWN else ""
+        print_line(f"  {len(original.classes):,} classes: {shown}{more}")
     print_line(f"  simsiam-zoo inspect {folder}")
 
 

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -72,6 +73,13 @@ def looks_like_image(head: bytes) -> bool:
     )
 
 
+def is_image(ending: bytes, head: Callable[[], bytes]) -> bool:
+    """Whether a member is an image that is read or not, by what it is called or how it begins."""
+    kind = ending.rpartition(b".")[2]
+    named = kind in IMAGE_ENDINGS or kind in UNREAD_ENDINGS
+    return named or (kind not in _LABELS and looks_like_image(head()))
+
+
 def samples_of(
     key: bytes,
     parts: Sequence[tuple[bytes, _T]],
@@ -89,10 +97,9 @@ def samples_of(
     found = dict(parts)
     images = []
     for ending, member in parts:
-        kind = ending.rpartition(b".")[2]
-        if kind in UNREAD_ENDINGS:
+        if ending.rpartition(b".")[2] in UNREAD_ENDINGS:
             pass_over(printable(key + b"." + ending))
-        elif kind in IMAGE_ENDINGS or (kind not in _LABELS and looks_like_image(head(member))):
+        elif is_image(ending, partial(head, member)):
             images.append(ending)
     plain = sorted((e for e in images if b"." not in e), key=lambda e: e not in IMAGE_ENDINGS)
     told = bool(plain) or any(label in found for label in _LABELS)
@@ -165,8 +172,7 @@ def _group(
         if is_litter(member.name):
             continue
         if (pair := key_of(member.name)) is None:
-            kind = member.name.lower().rpartition(b".")[2]
-            if kind in UNREAD_ENDINGS or kind in IMAGE_ENDINGS or looks_like_image(head(member)):
+            if is_image(member.name.lower(), partial(head, member)):
                 findings.pass_over(printable(member.name))
             continue
         key, ending = pair

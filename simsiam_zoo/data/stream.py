@@ -15,6 +15,7 @@ import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,9 +28,9 @@ from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
 from simsiam_zoo.data.scan import (
     FoundSample,
     describe,
+    is_image,
     is_litter,
     key_of,
-    looks_like_image,
     samples_of,
 )
 from simsiam_zoo.data.shards import Sample, ShardSet, ShardTable
@@ -89,7 +90,7 @@ def _samples(
         if is_litter(name):
             continue
         if (pair := key_of(name)) is None:
-            if looks_like_image(content):
+            if is_image(name.lower(), partial(bytes, content)):
                 findings.pass_over(printable(name))
             continue
         if pair[0] != key or len(parts) >= _HELD or held > MAX_MEMBER_BYTES:

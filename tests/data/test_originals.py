@@ -255,7 +255,8 @@ def test_a_tree_of_images_labels_by_folder_as_torchvision_does(tmp_path):
     from torchvision.datasets import ImageFolder
 
     put(tmp_path, "train/bee/b.jpg", "train/bee/deep/a.JPEG", "train/Ant/1.png", "train/cat/x.webp")
-    put(tmp_path, "val/cat/y.png", "train/.hidden/z.png", "train/bee/.z.png", "train/bee/notes.txt")
+    put(tmp_path, "val/cat/y.png", "train/.hidden/z.png", "train/bee/.z.png")
+    (tmp_path / "train/bee/notes.txt").write_text("a text")
     original = open_original(tmp_path)
     # torchvision would take hidden folders and files for a class and for images
     theirs = [
@@ -285,7 +286,8 @@ def test_a_class_whose_folder_cannot_be_read_is_not_left_out(tmp_path, monkeypat
 
 
 def test_flat_and_unlabelled_images(tmp_path):
-    put(tmp_path, "a.jpg", "b.png", "c.txt")
+    put(tmp_path, "a.jpg", "b.png")
+    (tmp_path / "c.txt").write_text("a text")
     flat = open_original(tmp_path)
     assert flat.splits["train"].labels.tolist() == [-1, -1]
     assert flat.classes is None
@@ -379,3 +381,36 @@ def test_checksums_of_images_are_those_of_zlib(tmp_path):
     shards = open_shards(str(tmp_path / "out")).train
     index = load_index(tmp_path / "out" / "train-000000.index.npz", shards.shards[0].bytes)
     assert index.image_checks.tolist() == [zlib.crc32(shards.read(i).image) for i in range(2)]
+
+
+def test_what_a_file_is_called_does_not_matter(tmp_path):
+    put(tmp_path, "a/0.jfif", "a/1.JPE", "b/2.pjpeg", "b/3")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "4.gif").write_bytes(b"GIF89a")
+    original = open_original(tmp_path)
+    assert original.splits["train"].labels.tolist() == [0, 0, 1, 1]
+    assert any("1 folders" in note and "the first is c" in note for note in original.notes)
+    assert any("1 images that are no JPEG" in note for note in original.notes)
+
+
+def test_splits_in_other_spellings_are_found_and_doubtful_ones_asked_about(tmp_path):
+    put(tmp_path / "spelled", "Train/cat/0.png", "Train/dog/1.png", "Test/cat/2.png")
+    original = open_original(tmp_path / "spelled")
+    assert original.classes == ("cat", "dog")
+    assert {name: len(split) for name, split in original.splits.items()} == {"train": 2, "val": 1}
+    put(tmp_path / "above", "all/train/cat/0.png", "all/val/cat/1.png")
+    put(tmp_path / "two", "train/cat/0.png", "Training/cat/1.png")
+    put(tmp_path / "test", "cat/0.png", "test/1.png")
+    put(tmp_path / "toys", "car/0.png", "train/1.png")
+    for folder, words in {
+        "above": r"Pack that folder: .*/above/all\.",
+        "two": "it is not clear what to train on",
+        "test": "it is not clear what to train on",
+        "toys": "beside car: it is not clear whether it is a split or a class",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            open_original(tmp_path / folder)
+    put(tmp_path / "flat", "train/cat/0.png", "val/1.png", "2.png")
+    notes = " ".join(open_original(tmp_path / "flat").notes)
+    assert "1 images in no folders of classes" in notes
+    assert "1 images that lie in" in notes

@@ -123,8 +123,9 @@ def test_damaged_images_are_listed_and_left_out(tree, tmp_path):
     for path in (tree / "train").rglob("*.png"):
         path.write_bytes(b"x")
     shutil.rmtree(tree / "val")
-    with pytest.raises(DataError, match="none of the 20 images can be decoded"):
+    with pytest.raises(DataError, match="none of the 20 images of train can be decoded"):
         packed(tree, tmp_path / "nothing")
+    assert not list((tmp_path / "nothing").iterdir())  # nothing that could pass for a data set
 
 
 def test_plain_webdataset_and_timm_read_what_was_packed(tree, tmp_path):
@@ -232,3 +233,26 @@ def test_two_packings_into_one_folder_are_refused(tree, tmp_path):
     with FileLock(out / PACKING / "lock"), pytest.raises(InputError, match="another process"):
         pack_original(open_original(tree), out, SMALL)
     packed(tree, out)
+
+
+def test_classes_that_got_names_later_are_written(tmp_path):
+    from dataclasses import replace
+
+    for i in range(2):
+        (tmp_path / "in" / "ab"[i]).mkdir(parents=True)
+        (tmp_path / "in" / "ab"[i] / "0.png").write_bytes(random_png(i))
+    original = open_original(tmp_path / "in")
+    pack_original(original, tmp_path / "out", PackOptions())
+    again = pack_original(replace(original, classes=("x", "y")), tmp_path / "out", PackOptions())
+    assert again is not None
+    assert again.already
+    assert open_shards(str(tmp_path / "out")).classes == ("x", "y")
+
+
+def test_a_split_without_a_good_image_leaves_no_data_set(tmp_path):
+    for split, content in (("train", random_png(0)), ("val", b"no image")):
+        (tmp_path / "in" / split / "a").mkdir(parents=True)
+        (tmp_path / "in" / split / "a" / "0.png").write_bytes(content)
+    with pytest.raises(DataError, match="none of the 1 images of val can be decoded"):
+        pack_original(open_original(tmp_path / "in"), tmp_path / "out", PackOptions())
+    assert not list((tmp_path / "out").iterdir())

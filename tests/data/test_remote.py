@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -144,3 +145,35 @@ def test_a_missing_store_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(InputError, match=r"pip install 'simsiam-zoo\[s3\]'"):
         open_shards("s3://bucket/")
+
+
+def test_shards_replaced_by_others_of_equal_size_are_not_read_from_the_cache(
+    server: Server, packed: Path
+) -> None:
+    """Nobody states a checksum: what the server calls the version tells them apart."""
+    (server.folder / "manifest.json").unlink()
+    before = open_shards(server.url).train
+    first = contents(before)
+    assert "what their server calls their version" in (before.digest_note or "")
+    path = server.folder / "train-000000.tar"
+    size = path.stat().st_size
+    content = bytearray(path.read_bytes())
+    at = content.index(b"IDAT") + 12
+    content[at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(0, 1_000_000_000))
+    assert path.stat().st_size == size
+    after = open_shards(server.url).train
+    assert after.digest != before.digest
+    assert [a == b for a, b in zip(contents(after), first, strict=True)].count(False) == 1
+
+
+def test_a_shard_that_is_damaged_in_the_cache_is_fetched_again(server: Server) -> None:
+    far = open_shards(server.url).train
+    expected = contents(far)
+    far.close()
+    for path in far.paths[:2]:
+        content = bytearray(path.read_bytes())
+        content[content.index(b"IDAT") + 12] ^= 1
+        path.write_bytes(content)
+    assert contents(open_shards(server.url).train) == expected

@@ -116,3 +116,8 @@ def test_braces_are_spelt_out_and_bounded() -> None:
     ]:
         with pytest.raises(InputError, match=words):
             expand(pattern)
+
+
+def test_a_pattern_that_names_a_shard_twice_is_refused():
+    with pytest.raises(InputError, match="names a shard twice"):
+        expand("a-{0,0}.tar")

@@ -12,7 +12,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,7 +231,7 @@ def pack_original(
     job = PackTask(original, folder, options)
     description = job.description()
     try:
-        done = _open_folder(folder, description)
+        done = _open_folder(folder, description, original.classes)
         if done is not None:
             return done
         with FileLock(folder / PACKING / "lock", timeout=0):
@@ -243,8 +243,13 @@ def pack_original(
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _open_folder(folder: Path, description: Mapping[str, Any]) -> Packed | None:
-    """Make the folder ready, or tell what was packed into it before. Raises InputError."""
+def _open_folder(
+    folder: Path, description: Mapping[str, Any], classes: tuple[str, ...] | None
+) -> Packed | None:
+    """Make the folder ready, or tell what was packed into it before. Raises InputError.
+
+    Classes may have got other names since: they are in the manifest alone.
+    """
     if (folder / PACKING).is_dir():
         return None
     if (folder / MANIFEST).is_file():
@@ -262,6 +267,9 @@ def _open_folder(folder: Path, description: Mapping[str, Any]) -> Packed | None:
                     raise InputError(
                         f"{folder / shard.name} changed since it was packed", "Delete the folder."
                     )
+        if any(split.classes != classes for split in splits.values()):
+            splits = {name: replace(split, classes=classes) for name, split in splits.items()}
+            write_manifest(folder, splits, {**description, "damaged": damaged})
         return Packed(splits, sum(damaged.values()), already=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is no empty folder", "Name a new one.")
@@ -330,9 +338,17 @@ def _finish(job: PackTask, description: Mapping[str, Any], records: list[PackNot
         )
         for name in job.original.splits
     }
-    if not any(split.samples for split in splits.values()):
-        shutil.rmtree(job.folder / PACKING)
-        raise DataError(f"none of the {job.samples:,} images can be decoded; the first: {lines[0]}")
+    for name, split in splits.items():
+        if len(job.original.splits[name]) and not split.samples:
+            for chunk in job.chunks:  # nothing is left that could pass for a data set
+                (job.folder / chunk.name).unlink(missing_ok=True)
+                index_path(job.folder / chunk.name).unlink(missing_ok=True)
+            shutil.rmtree(job.folder / PACKING)
+            first = next(line for line in lines if json.loads(line)["split"] == name)
+            raise DataError(
+                f"none of the {damaged[name]:,} images of {name} can be decoded; the first:"
+                f" {first.strip()}"
+            )
     if lines:
         atomic_write_text(job.folder / DAMAGED, "".join(lines))
     write_manifest(job.folder, splits, {**description, "damaged": damaged})

@@ -134,6 +134,8 @@ def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
         raise InputError(f"{shown} names more than {limit:,} shards")
     if not names:
         raise InputError(f"{shown} names no shards: a range counts up")
+    if len(set(names)) < len(names):
+        raise InputError(f"{shown} names a shard twice", "Each would be read twice: spell it once.")
     return names
 
 

@@ -1,89 +1,149 @@
 """A tree of image files: `train/CLASS/*.jpg` and `val/...`, `CLASS/*.jpg`, or flat and unlabelled.
 
-Only regular files with the name of a JPEG, PNG or WebP are taken, hidden ones are not. Links to
-files and to the folders of classes are followed, links below those are not. What a file is called
-decides whether it is looked at; what is in it decides what it is.
+Regular files that are JPEGs, PNGs or WebPs are taken, whatever they are called, and hidden ones are
+not. Links to files and to the folders of classes are followed, links below those are not.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
+from simsiam_zoo.data.manifest import TEST, TRAIN
 from simsiam_zoo.data.packing.originals import Original, OriginalSplit
+from simsiam_zoo.data.scan import IMAGE_ENDINGS, UNREAD_ENDINGS, looks_like_image
 from simsiam_zoo.errors import DataError, InputError
-
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-_OTHERS = (".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif")
-_TESTS = ("val", "validation", "valid", "test")
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 Found = tuple[str, int]  # a path below the split's folder, and bytes
 
 
+@dataclass
+class _Tree:
+    """What was met on the way through a tree."""
+
+    unpacked: Counter[str] = field(default_factory=Counter)  # images of other kinds, by folder
+    notes: list[str] = field(default_factory=list)
+
+
 def find_tree(source: Path, labels: bool = True) -> Original | None:
     """The images below `source`.
 
     Raises:
-        InputError: there are images beside folders of images, or a class that training lacks.
+        InputError: there are images beside folders of images, a class that training lacks, or
+            folders of which it is not clear whether they are splits or classes.
     """
-    train = source / "train"
-    folders = {"train": train if train.is_dir() else source}
-    tests = [source / name for name in _TESTS if (source / name).is_dir()]
-    if train.is_dir() and tests:
-        folders["val"] = tests[0]
-    notes = [f"{path} is not packed: {tests[0].name} is" for path in tests[1:] if train.is_dir()]
-    listed = {split: _list(folder, labels, notes) for split, folder in folders.items()}
+    folders, tree = _splits(source, labels)
+    listed = {split: _list(folder, labels, tree) for split, folder in folders.items()}
     if not any(listed.values()):
         return None
     classes = sorted({name for name in listed["train"] if name is not None})
+    if classes and (loose := listed.get("val", {}).get(None)):
+        tree.notes.append(
+            f"{folders['val']} holds {len(loose):,} images in no folders of classes: they are"
+            " packed without labels, and nothing can be evaluated on them. Sort them into"
+            " train's classes"
+        )
     splits = {
         split: _Files(folders[split], _numbered(split, folders[split], found, classes))
         for split, found in listed.items()
     }
-    shown = tuple(printable(os.fsencode(name)) for name in classes) or None
-    return Original("image folder", splits, shown, tuple(notes))
-
-
-def _list(folder: Path, labels: bool, notes: list[str]) -> dict[str | None, list[Found]]:
-    """The images of one split by class; all under None where they have none."""
-    unpacked = [0]
-    if not labels:
-        flat = sorted(_walk(folder, "", unpacked))
-        found: dict[str | None, list[Found]] = {None: flat} if flat else {}
-    else:
-        beside = sorted(_files(folder, "", unpacked))
-        by_class: dict[str | None, list[Found]] = {
-            name: images
-            for name in sorted(os.listdir(folder))
-            if not name.startswith(".") and (folder / name).is_dir()
-            if (images := sorted(_walk(folder / name, name + "/", unpacked)))
-        }
-        if beside and by_class:
-            raise InputError(
-                f"{folder} holds {len(beside)} images beside {len(by_class)} folders of images",
-                "Folders are classes. Name one folder, or say --no-labels to take all of them.",
-            )
-        found = {None: beside} if beside else by_class
-    if unpacked[0]:
-        notes.append(
-            f"{folder} holds {unpacked[0]:,} images that are no {', '.join(_ENDINGS)}: not packed"
+    if tree.unpacked:
+        tree.notes.append(
+            f"{source} holds {tree.unpacked.total():,} images that are no JPEG, PNG or WebP: not"
+            f" packed, the first folder of them is {next(iter(tree.unpacked))}"
         )
-    return found
+    shown = tuple(printable(os.fsencode(name)) for name in classes) or None
+    return Original("image folder", splits, shown, tuple(tree.notes))
 
 
-def _walk(folder: Path, prefix: str, unpacked: list[int]) -> Iterator[Found]:
+def _word(name: str) -> str:
+    return name.lower() if name.lower() in TRAIN + TEST else ""
+
+
+def _splits(source: Path, labels: bool) -> tuple[dict[str, Path], _Tree]:
+    """The folder of each split, told by their names. Raises InputError where these do not tell."""
+    names = _folders(source)
+    trains = [name for name in names if _word(name) in TRAIN]
+    tests = sorted((n for n in names if _word(n) in TEST), key=lambda n: TEST.index(_word(n)))
+    tree = _Tree()
+    if len(trains) > 1 or (tests and not trains and labels):
+        what = f"has the folders {' and '.join(trains)}" if trains else f"has the folder {tests[0]}"
+        raise InputError(
+            f"{source} {what}: it is not clear what to train on",
+            "Call one folder train; or, to pack one folder alone, name it.",
+        )
+    if not trains:
+        inner = next((n for n in names for i in _folders(source / n) if _word(i) in TRAIN), None)
+        if inner is not None and labels:
+            raise InputError(
+                f"{source / inner} holds splits, which would be taken for one class",
+                f"Pack that folder: {source / inner}.",
+            )
+        return {"train": source}, tree
+    others = [name for name in names if not _word(name) and _holds_images(source / name)]
+    if others and labels and not tests:
+        raise InputError(
+            f"{source} has the folder {trains[0]} beside {', '.join(others[:3])}: it is not clear"
+            " whether it is a split or a class",
+            f"Pack {source / trains[0]}, or give a class another name.",
+        )
+    tree.notes += [f"{source / name} is not packed: {tests[0]} is" for name in tests[1:]]
+    tree.notes += [f"{source / name} is not packed: it is no split" for name in others]
+    if loose := len(list(_files(source, "", tree))):
+        tree.notes.append(f"{loose:,} images that lie in {source} itself are not packed")
+    return {"train": source / trains[0]} | ({"val": source / tests[0]} if tests else {}), tree
+
+
+def _holds_images(folder: Path) -> bool:
+    tree = _Tree()
+    return next(_walk(folder, "", tree), None) is not None or bool(tree.unpacked)
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        _refuse(error)
+    return [name for name in names if not name.startswith(".") and (folder / name).is_dir()]
+
+
+def _list(folder: Path, labels: bool, tree: _Tree) -> dict[str | None, list[Found]]:
+    """The images of one split by class; all under None where they have none."""
+    if not labels:
+        flat = sorted(_walk(folder, "", tree))
+        return {None: flat} if flat else {}
+    beside = sorted(_files(folder, "", tree))
+    names = _folders(folder)
+    walked = {name: sorted(_walk(folder / name, name + "/", tree)) for name in names}
+    by_class: dict[str | None, list[Found]] = {n: images for n, images in walked.items() if images}
+    if beside and by_class:
+        raise InputError(
+            f"{folder} holds {len(beside)} images beside {len(by_class)} folders of images",
+            "Folders are classes. Name one folder, or say --no-labels to take all of them.",
+        )
+    if by_class and (empty := [name for name in names if name not in by_class]):
+        tree.notes.append(
+            f"{len(empty):,} folders of {folder} give no class: no image in them can be packed; the"
+            f" first is {printable(os.fsencode(empty[0]))}"
+        )
+    return {None: beside} if beside else by_class
+
+
+def _walk(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
     for at, folders, _ in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(at, folder)
-        yield from _files(Path(at), prefix if below == "." else f"{prefix}{below}/", unpacked)
+        yield from _files(Path(at), prefix if below == "." else f"{prefix}{below}/", tree)
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -94,18 +154,25 @@ def _refuse(error: OSError) -> NoReturn:
     ) from None
 
 
-def _files(folder: Path, prefix: str, unpacked: list[int]) -> Iterator[Found]:
+def _files(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            name = entry.name.lower()
-            if name.startswith(".") or not name.endswith(_ENDINGS + _OTHERS):
+            if entry.name.startswith(".") or not entry.is_file():  # a pipe, a dangling link
                 continue
-            if not entry.is_file():  # a pipe, a device, a dangling link
-                continue
-            if name.endswith(_OTHERS):
-                unpacked[0] += 1
-            else:
+            ending = os.fsencode(os.path.splitext(entry.name)[1][1:].lower())
+            if ending in UNREAD_ENDINGS:
+                tree.unpacked[str(folder)] += 1
+            elif ending in IMAGE_ENDINGS or _is_image(entry.path):
                 yield prefix + entry.name, entry.stat().st_size
+
+
+def _is_image(path: str) -> bool:
+    """Whether a file is an image, whatever it is called."""
+    try:
+        with open(path, "rb") as file:
+            return looks_like_image(file.read(12))
+    except OSError as error:
+        _refuse(error)
 
 
 def _numbered(
