@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -269,7 +269,7 @@ def _pack_few_digits(folder: Path) -> Path:
 
 
 def _of_error(name: str, error: ZooError) -> Check:
-    return replace(Check(name, "problem", error.what), hint=error.hint)
+    return Check(name, "problem", error.what, error.hint)
 
 
 def _size(path: Path) -> int:

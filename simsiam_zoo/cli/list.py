@@ -53,7 +53,7 @@ def list_(
     if rows:
         _print_rows(rows)
     else:
-        print_line(_nothing(known, kind, pattern))
+        print_line(_nothing(known, kind, pattern, pretrained))
     _print_states(rows, unusable)
 
 
@@ -98,30 +98,24 @@ def _members(
             raise
         return [_row(known, entry) | {"status": "broken", "note": error.what}]
     prefix = entry.call.removesuffix("*")
+    row = _plain_row(entry) | {"status": "ok", "summary": f"in {entry.call}"}
     return [
-        {
-            "kind": entry.kind,
-            "name": f"{entry.name}:{name}",
-            "distribution": entry.distribution,
-            "version": entry.version,
-            "status": "ok",
-            "summary": f"in {entry.call}",
-            "call": known.member_call(entry, name),
-        }
+        row | {"name": f"{entry.name}:{name}", "call": known.member_call(entry, name)}
         for name in names
         if match(name.lower()) or match((prefix + name).lower())
     ]
 
 
-def _nothing(known: Catalog, kind: str | None, pattern: str | None) -> str:
+def _nothing(known: Catalog, kind: str | None, pattern: str | None, pretrained: bool) -> str:
     """What was not found, and where to look."""
     what = f"name of a {kind}" if kind else "name"
+    what += " with pretrained weights" if pretrained else ""
     if pattern is None:
-        return f"No {what} is known to have pretrained weights."
+        return f"There is no {what}."
     kinds = (kind,) if kind else KINDS
     near = nearest(pattern.strip("*?").lower(), [n for each in kinds for n in known.names(each)])
-    other = f"Near are {', '.join(near)}." if near else "All: simsiam-zoo list"
-    return f"No {what} matches {pattern}. {other}{f' {kind}' if kind and not near else ''}"
+    other = f"Near are {', '.join(near)}." if near else f"All: simsiam-zoo list {kind or ''}"
+    return f"No {what} matches {pattern}. {other}".rstrip()
 
 
 def _unusable(known: Catalog) -> list[ListRow]:
@@ -139,8 +133,8 @@ def _unusable(known: Catalog) -> list[ListRow]:
     ]
 
 
-def _row(known: Catalog, entry: CatalogEntry) -> ListRow:
-    row = {
+def _plain_row(entry: CatalogEntry) -> ListRow:
+    return {
         "kind": entry.kind,
         "name": f"{entry.name}:*" if entry.is_family else entry.name,
         "distribution": entry.distribution,
@@ -149,6 +143,10 @@ def _row(known: Catalog, entry: CatalogEntry) -> ListRow:
         "summary": entry.component.summary,
         "call": entry.call,
     }
+
+
+def _row(known: Catalog, entry: CatalogEntry) -> ListRow:
+    row = _plain_row(entry)
     if entry.note is not None:
         row["note"] = entry.note
     if entry.is_family:

@@ -34,7 +34,7 @@ def test_a_component_where_a_kind_belongs_is_told_with_its_kinds() -> None:
     [
         (["predictors", "xyz*"], "No name of a predictor matches xyz*. All: simsiam-zoo list"),
         (["backbones", "resnet81*"], "matches resnet81*. Near are resnet18"),
-        (["losses", "--pretrained"], "No name of a loss is known to have pretrained weights."),
+        (["losses", "--pretrained"], "There is no name of a loss with pretrained weights."),
     ],
 )
 def test_a_list_of_nothing_says_what_was_not_found(
