@@ -51,6 +51,7 @@ def collect_results(folder: Path) -> ResultRow:
         # An arm that equals another one has that one's figures.
         runs = by_name[arm["same_as"]]["runs"] if arm["same_as"] else arm["runs"]
         arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(seeds))
+    provenance = _provenance(folder, arms)
     return {
         "format": 1,
         **{
@@ -60,8 +61,8 @@ def collect_results(folder: Path) -> ResultRow:
         "arms": arms,
         "stale": _stale(folder, {planned["key"] for planned in plan["arms"]}),
         "not_run": list(_not_run(plan, arms)),
-        "notes": _notes(plan, arms),
-        "provenance": {"command": plan["command"], **_provenance(folder, arms)},
+        "notes": _notes(plan, arms) + _threads_note(provenance["machine"].get("threads")),
+        "provenance": {"command": plan["command"], **provenance},
     }
 
 
@@ -215,6 +216,14 @@ def _notes(plan: ResultRow, arms: list[ResultRow]) -> list[str]:
         )
     notes += [f"{arm['label']}: {warning}" for arm in arms for warning in arm["warnings"]]
     return notes
+
+
+def _threads_note(threads: Any) -> list[str]:
+    """What to know where the study's threads were changed between its runs."""
+    if not isinstance(threads, list):
+        return []
+    numbers = " or ".join(map(str, threads))
+    return [f"The runs had {numbers} CPU threads each: sums in another order differ by rounding."]
 
 
 def _stale(folder: Path, keys: set[str]) -> list[str]:

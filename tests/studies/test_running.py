@@ -257,6 +257,19 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"precious.txt"}
 
 
+def test_runs_of_other_numbers_of_threads_are_told(tmp_path: Path) -> None:
+    """They are no part of an arm's digest: a study goes on, and says so."""
+    run(plan_of(), tmp_path, Played())
+    folders = sorted(tmp_path.glob("jobs/*/seed*/run"))
+    for threads in (1, 2):
+        for folder in folders[threads - 1 :]:
+            (folder / "recipe.toml").touch()
+            (folder / "lock.toml").write_text(f"[machine]\nthreads = {threads}\n")
+        notes = [note for note in collect_results(tmp_path)["notes"] if "threads" in note]
+        assert len(notes) == threads - 1
+    assert "had 1 or 2 CPU threads each" in notes[0]
+
+
 def only_job(plan: StudyPlan, folder: Path) -> Path:
     write_plan(plan, folder)
     return next(iter(plan.jobs(folder))).folder
