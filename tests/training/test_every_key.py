@@ -57,7 +57,9 @@ CHANGES: dict[str, tuple[object, str]] = {
     "evaluation.crop": (0.5, "figures"),
     "evaluation.baselines": (True, "figures"),
     "logging.interval_steps": (3, "log"),
+    "evaluation.online": (["knn:k=3"], "log"),
     "evaluation.online_epochs": (0, "log"),
+    "evaluation.online_images": (20, "log"),
     "evaluation.rank_samples": (8, "log"),
     **dict.fromkeys(COMPONENTS, (None, "weights")),  # each by its own substitution, below
 }
