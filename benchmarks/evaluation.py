@@ -1,24 +1,35 @@
-"""Evaluation: memory of kNN against features on disk, speed of the frozen pass.
+"""Evaluation: the end of a run, memory of kNN against features on disk, speed of the frozen pass.
 
-    python benchmarks/evaluation.py [knn|features] [--bank N] [--queries Q] [--width D]
-                                    [--images I] [--threads T]
+    python benchmarks/evaluation.py [knn|features|end-of-run] [--bank N] [--queries Q] [--width D]
+                                    [--images I] [--threads T] [--processes P] [--full]
 
 knn       Q (2,000) queries against N (200,000) synthetic features of width D (2,048) on disk, read
           in chunks by a process of its own; its peak resident set is printed. Goal: 2 GB.
 features  images/s of the frozen pass (decode, centre view, network, to disk) over I (2,000) images
           of 32 px with `mnist-5k`'s backbone, and of a second evaluation, which finds them there.
+end-of-run
+          what ends a run, decoding and networks left out: P (2) processes write synthetic features
+          of N training and N / 25 test images of 1,000 classes by three networks, width D, and
+          measure each by kNN (k 20 and 200), the first also by one linear classifier for an epoch.
+          The peak resident set of a process (goal: 4 GB) and the share of the time in which a
+          process waits for the others are printed. N is 64,000; --full takes ImageNet's 1,281,167,
+          which need 33 GB of disk and, on a CPU, hours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +37,9 @@ import numpy as np
 from simsiam_zoo.catalog import create_component
 
 GOAL = 2.0  # GB
+END_GOAL = 4.0  # GB
+IMAGENET = 1_281_167
+CLASSES = 1000
 
 
 def write_bank(path: Path, rows: int, width: int) -> None:
@@ -124,23 +138,128 @@ def benchmark_features(images: int, threads: int) -> None:
     )
 
 
+def end_alone(folder: str, images: int, width: int, threads: int) -> None:
+    """What one process of the end of a run does: prints JSON."""
+    import torch
+
+    from simsiam_zoo.catalog import catalog
+    from simsiam_zoo.evaluation.evaluate import Refused, jobs_of, measure
+    from simsiam_zoo.evaluation.features import Features, FeatureSplits
+    from simsiam_zoo.evaluation.store import CachedFeatures, fill
+    from simsiam_zoo.runtime import distributed
+
+    torch.set_num_threads(threads)
+    waited = wait_clock(distributed)
+    networks = ("trained", "untrained", "raw")
+
+    def synthetic(split: str, samples: int) -> list[Features]:
+        entries = [CachedFeatures(Path(folder), {"of": name, "split": split}) for name in networks]
+
+        def rows(
+            numbers: list[int],
+        ) -> Iterator[tuple[np.ndarray, list[torch.Tensor], torch.Tensor]]:
+            for number in numbers:
+                ids = np.arange(number * 256, min((number + 1) * 256, samples))
+                labels = torch.from_numpy(ids) % CLASSES
+                generator = torch.Generator().manual_seed(2 * number + (split == "test"))
+                noise = torch.randn(len(ids), width, generator=generator)
+                noise[torch.arange(len(ids)), labels % width] += 12.0  # the class
+                yield ids, [noise * scale for scale in (1.0, 0.5, 2.0)], labels
+
+        fill(entries, samples, [width] * len(networks), 256, rows)
+        return [entry.read() for entry in entries]
+
+    with distributed.joined():
+        began = time.perf_counter()
+        splits = {
+            name: FeatureSplits(train, test, CLASSES)
+            for name, train, test in zip(
+                networks, synthetic("train", images), synthetic("test", images // 25), strict=True
+            )
+        }
+        written = time.perf_counter() - began
+        knn = catalog().resolve("protocol", "knn")
+        linear = catalog().resolve("protocol", "linear:lrs=0.1,wds=0,epochs=1")
+        jobs = [job for name in networks for job in jobs_of(name, [knn])]
+        jobs += jobs_of("trained", [linear])
+        top1 = []
+        for scores in measure(jobs, splits):
+            assert not isinstance(scores, Refused), scores
+            top1 += [score.top1 for score in scores]
+        took = time.perf_counter() - began
+    found = {"seconds": took, "written": written, "waited": waited[0], "peak": peak()}
+    print(json.dumps(found | {"top1": top1}), flush=True)
+
+
+def wait_clock(distributed: Any) -> list[float]:
+    """Seconds that this process spends in what ranks tell each other, from now on."""
+    waited = [0.0]
+
+    def timed(call: Callable[..., None]) -> Callable[..., None]:
+        def timing(*arguments: Any, **named: Any) -> None:
+            began = time.perf_counter()
+            call(*arguments, **named)
+            waited[0] += time.perf_counter() - began
+
+        return timing
+
+    for name in ("all_gather_object", "broadcast_object_list"):
+        setattr(distributed.dist, name, timed(getattr(distributed.dist, name)))
+    return waited
+
+
+def benchmark_end(images: int, width: int, threads: int, processes: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = [str(x) for x in (images, width, max(1, threads // processes))]
+        started = []
+        for rank in range(processes):
+            world = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+            world |= {"RANK": rank, "LOCAL_RANK": rank}
+            env = os.environ | {"MASTER_ADDR": "127.0.0.1"} | {k: str(v) for k, v in world.items()}
+            command = [sys.executable, __file__, "--end", folder, *sizes]
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env))
+        ends = [process.communicate()[0] for process in started]
+        size = sum(file.stat().st_size for file in Path(folder).rglob("x.f32")) / 1e9
+    found = [json.loads(end) for end in ends]
+    shares = ", ".join(f"{100 * one['waited'] / one['seconds']:.0f} %" for one in found)
+    print(
+        f"end of run: {images:,} images by three networks of width {width:,}, {size:.1f} GB,"
+        f" {processes} processes: {found[0]['seconds']:.0f} s ({found[0]['written']:.0f} s to write"
+        f" them), peak {max(one['peak'] for one in found):.2f} GB resident, goal {END_GOAL:.2f};"
+        f" the processes wait for {shares} of the time; top-1"
+        f" {', '.join(f'{top1:.3f}' for top1 in found[0]['top1'])}"
+    )
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--end"]:
+        folder, *sizes = sys.argv[2:]
+        end_alone(folder, *map(int, sizes))
+        return
     if sys.argv[1:2] == ["--alone"]:
         path, *sizes = sys.argv[2:]
         knn_alone(path, *map(int, sizes))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("knn", "features"))
+    parser.add_argument("what", nargs="?", choices=("knn", "features", "end-of-run"))
     parser.add_argument("--bank", type=int, default=200_000)
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--width", type=int, default=2_048)
-    parser.add_argument("--images", type=int, default=2_000)
+    parser.add_argument("--images", type=int, help="default: 2,000; 64,000 of end-of-run")
+    parser.add_argument("--processes", type=int, default=2, help="of end-of-run")
+    parser.add_argument("--full", action="store_true", help="end-of-run of ImageNet's size")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     if given.what in (None, "knn"):
         benchmark_knn(given.bank, given.queries, given.width, given.threads)
     if given.what in (None, "features"):
-        benchmark_features(given.images, given.threads)
+        benchmark_features(given.images or 2_000, given.threads)
+    if given.what in (None, "end-of-run"):
+        images = IMAGENET if given.full else given.images or 64_000
+        benchmark_end(images, given.width, given.threads, given.processes)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,33 @@ resumes decides the same.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.evaluation.frozen_pass import FEW
+from simsiam_zoo.evaluation.networks import set_buffers
 from simsiam_zoo.evaluation.verdict import Evidence, judge
-from simsiam_zoo.model.siamese import Loss
+from simsiam_zoo.model.siamese import Loss, Siamese
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.training.batches import monitor_ids
-from simsiam_zoo.training.measuring import RunEvaluation, state_before, untrained_network
+from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
+from simsiam_zoo.training.measuring import RunEvaluation
+from simsiam_zoo.training.network import build_siamese
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.weights import load_initial_weights
 
 IN_A_ROW = 2
 """How often in a row the collapse has to be seen."""
 
 WARM_UP = 0.1
 """Share of the run before which nothing is concluded: embeddings of the first epochs are narrow."""
+
+CALIBRATION_BATCHES = 50
 
 BEST_GAIN = (1.0, 1.0, 1.0)
 """Plain is a collapse that no kNN figure would excuse: it has not been taken on the way."""
@@ -137,3 +147,40 @@ def late_mean(rows: Sequence[MetricsRow], key: str, step: int) -> float | None:
     late: list[float] = [row[key] for row in having if row["step"] > 0.9 * step]
     late = late or [row[key] for row in having[-1:]]
     return sum(late) / len(late) if late else None
+
+
+def state_before(setup: Setup) -> str:
+    """What to call that network beside the trained one: it may begin with another's weights."""
+    return "starting" if setup.init else "untrained"
+
+
+def untrained_network(setup: Setup) -> Siamese:
+    """The network as the run began with it, with BN statistics of training views.
+
+    Without these its features would be those of no network that anybody would use, and a run that
+    learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
+    batches, for all: they do not depend on the number of processes.
+    """
+    untrained = build_siamese(
+        setup.recipe,
+        setup.plan,
+        setup.runtime,
+        lambda built: load_initial_weights(built, setup.init),
+    )
+
+    encoder = nn.Sequential(untrained.backbone, untrained.projector)
+
+    def calibrated() -> list[Tensor]:
+        images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
+        with distributed.apart(), setup.runtime.autocast():
+            loaded = train_loader(setup, workers=0 if images <= 2 * FEW else None).batches()
+            views = (
+                view
+                for each in itertools.islice(loaded, CALIBRATION_BATCHES)
+                for view in to_device(setup, each).views
+            )
+            torch.optim.swa_utils.update_bn(views, encoder)
+        return [buffer.cpu() for buffer in encoder.buffers()]
+
+    set_buffers(distributed.from_main(calibrated), encoder.buffers())
+    return untrained

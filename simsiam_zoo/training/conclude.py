@@ -11,10 +11,15 @@ from simsiam_zoo.evaluation.verdict import Evidence, judge
 from simsiam_zoo.model.siamese import parameter_counts
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.collapse import CollapseWatch, gather_evidence
+from simsiam_zoo.training.collapse import (
+    CollapseWatch,
+    gather_evidence,
+    state_before,
+    untrained_network,
+)
 from simsiam_zoo.training.curves import draw_curves
 from simsiam_zoo.training.export import save_backbone
-from simsiam_zoo.training.measuring import FinalScores, RunEvaluation, untrained_network
+from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import RunFolder
 from simsiam_zoo.training.setup import Setup
 
@@ -43,7 +48,7 @@ def conclude(
     progress.say("evaluating")
     untrained = untrained_network(setup)
     rank = evaluation.rank(setup.siamese)
-    final = evaluation.final(untrained)
+    final = evaluation.final(untrained, f"{state_before(setup)} network")
     untrained_rank = evaluation.rank(untrained)
 
     def write() -> dict[str, Any]:

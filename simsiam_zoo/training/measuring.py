@@ -6,7 +6,6 @@ runs with and without it end with the same weights.
 
 from __future__ import annotations
 
-import itertools
 import math
 import secrets
 import shutil
@@ -18,8 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.evaluate import (
@@ -30,15 +28,10 @@ from simsiam_zoo.evaluation.evaluate import (
     why_unmeasurable,
 )
 from simsiam_zoo.evaluation.features import FeatureSplits, grey_once, number_classes
-from simsiam_zoo.evaluation.frozen_pass import FEW, CachedViews, FrozenPass, Transform
+from simsiam_zoo.evaluation.frozen_pass import CachedViews, FrozenPass, Transform
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.networks import (
-    FrozenNetwork,
-    RawPixels,
-    first_ranks_buffers,
-    set_buffers,
-)
+from simsiam_zoo.evaluation.networks import FrozenNetwork, RawPixels, first_ranks_buffers
 from simsiam_zoo.evaluation.protocol import Score, is_collective
 from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import component_text
@@ -47,14 +40,11 @@ from simsiam_zoo.metrics import online_row
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.batches import evenly, monitor_ids, to_device, train_loader
-from simsiam_zoo.training.network import build_siamese
+from simsiam_zoo.training.batches import evenly, monitor_ids
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
-from simsiam_zoo.training.weights import load_initial_weights
 
 TRAINED, RAW = "trained network", "raw pixels"
-CALIBRATION_BATCHES = 50
 VERDICT_KNN = KnnProtocol(k=20, t=0.1)
 """What the verdict compares the trained network with the untrained one by."""
 
@@ -150,15 +140,16 @@ class RunEvaluation:
 
         return self._everywhere(measured)
 
-    def final(self, untrained: Siamese) -> FinalScores:
+    def final(self, untrained: Siamese, before: str) -> FinalScores:
         """Every protocol on the trained network and, if the recipe wants them, on the baselines.
 
         Args:
             untrained: the network that the trained one is compared with.
+            before: what to call it.
         """
         if self.unmeasurable is not None:
             return FinalScores(unmeasured=self.unmeasurable)
-        return self._everywhere(lambda: self._final(untrained))
+        return self._everywhere(lambda: self._final(untrained, before))
 
     def clean_up(self) -> None:
         """Delete the features: they are of no use once the result is written."""
@@ -194,9 +185,8 @@ class RunEvaluation:
                 row |= online_row(score.protocol, score.top1, *counts)
         return row
 
-    def _final(self, untrained: Siamese) -> FinalScores:
+    def _final(self, untrained: Siamese, before: str) -> FinalScores:
         setup, recipe = self._setup, self._setup.recipe
-        before = f"{state_before(setup)} network"
         name = component_text(recipe.part("backbone"))
         networks = {
             TRAINED: FrozenNetwork(name, setup.siamese.backbone),
@@ -326,40 +316,3 @@ class RunEvaluation:
         if text not in self._told:
             self._told.add(text)
             self._progress.say(text)
-
-
-def state_before(setup: Setup) -> str:
-    """What to call that network beside the trained one: it may begin with another's weights."""
-    return "starting" if setup.init else "untrained"
-
-
-def untrained_network(setup: Setup) -> Siamese:
-    """The network as the run began with it, with BN statistics of training views.
-
-    Without these its features would be those of no network that anybody would use, and a run that
-    learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
-    batches, for all: they do not depend on the number of processes.
-    """
-    untrained = build_siamese(
-        setup.recipe,
-        setup.plan,
-        setup.runtime,
-        lambda built: load_initial_weights(built, setup.init),
-    )
-
-    encoder = nn.Sequential(untrained.backbone, untrained.projector)
-
-    def calibrated() -> list[Tensor]:
-        images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
-        with distributed.apart(), setup.runtime.autocast():
-            loaded = train_loader(setup, workers=0 if images <= 2 * FEW else None).batches()
-            views = (
-                view
-                for each in itertools.islice(loaded, CALIBRATION_BATCHES)
-                for view in to_device(setup, each).views
-            )
-            torch.optim.swa_utils.update_bn(views, encoder)
-        return [buffer.cpu() for buffer in encoder.buffers()]
-
-    set_buffers(distributed.from_main(calibrated), encoder.buffers())
-    return untrained

@@ -17,7 +17,8 @@ from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import measuring
-from simsiam_zoo.training.measuring import RAW, TRAINED, RunEvaluation, untrained_network
+from simsiam_zoo.training.collapse import untrained_network
+from simsiam_zoo.training.measuring import RAW, TRAINED, RunEvaluation
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare
 
@@ -102,7 +103,7 @@ def test_at_the_end_each_image_is_decoded_once_for_all_networks_and_no_score_is_
 
     monkeypatch.setattr(KnnProtocol, "__call__", call)
     reads = counted(monkeypatch)
-    final = evaluation.final(untrained)
+    final = evaluation.final(untrained, "untrained network")
     assert set(reads.values()) == {1}
     assert reads.total() == 96 + 64
     assert calls == [(20, 200)] * 3  # the verdict's kNN is the table's
@@ -110,7 +111,7 @@ def test_at_the_end_each_image_is_decoded_once_for_all_networks_and_no_score_is_
     assert final.gain is not None
 
     # What is on disk is not taken again.
-    again = RunEvaluation(setup, tmp_path).final(untrained)
+    again = RunEvaluation(setup, tmp_path).final(untrained, "untrained network")
     assert reads.total() == 96 + 64
     assert [s.top1 for _, s in again.scores] == [s.top1 for _, s in final.scores]
     evaluation.clean_up()
@@ -122,7 +123,7 @@ def test_the_verdicts_knn_is_taken_where_the_table_lacks_it(tiny, tmp_path, monk
     for protocols, baselines in ((["knn"], True), (["knn:k=7"], False), ([], False)):
         settings = {"evaluation.protocols": protocols, "evaluation.baselines": baselines}
         setup = prepare(tiny(settings))
-        final = RunEvaluation(setup, tmp_path).final(untrained_network(setup))
+        final = RunEvaluation(setup, tmp_path).final(untrained_network(setup), "before")
         gains.append(final.gain)
         if not baselines:
             assert {network for network, _ in final.scores} <= {TRAINED}
