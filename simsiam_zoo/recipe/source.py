@@ -33,7 +33,7 @@ COMPUTES: Mapping[str, str] = {
 
 SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
-    **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report", "seeing"), "*"),
+    **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report"), "*"),
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ loggers plugin run_tools timm_names",
     "data": "__init__ inspection packing processes remote",
