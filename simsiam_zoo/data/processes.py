@@ -40,7 +40,7 @@ def default_workers(device_type: str) -> int:
     On a CPU the network needs the cores: one worker at most. Beside an accelerator every core but
     the rank's own, shared by the ranks of the machine (`LOCAL_WORLD_SIZE`, set by torchrun).
     """
-    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
     cores = available_cores() // ranks
     if device_type == "cpu":
         return 1 if cores > 1 else 0

@@ -67,7 +67,7 @@ class NoStopGradient(_PairedViews):
 
 
 _ON_DEVICE = 1 << 30
-"""Bytes of targets that stay on the device; those of longer blocks wait in the host's memory."""
+"""Bytes of a block's targets that stay on the device; the others wait in the host's memory."""
 
 
 class Alternation(GradientPolicy):
@@ -90,14 +90,16 @@ class Alternation(GradientPolicy):
         super().__init__()
         self.blocks = (steps_per_epoch or 0) if k == "epoch" else int(k)
         self._targets: deque[list[Tensor]] = deque()
+        self._bytes_on_device = 0
 
     def prepare_block(self, siamese: Siamese, batches: Iterator[Batch]) -> None:
         """Compute the targets of the batches that follow, one batch at a time."""
         self._targets.clear()
+        self._bytes_on_device = 0
         with _undisturbed(siamese):
             for batch in batches:
                 z = [siamese.encode(x).detach() for x in batch.views]  # [N, dim] each
-                self._targets.append([self._kept(each) for each in z])
+                self._targets.append([self._stored(each) for each in z])
 
     def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
         """(p1, z2) and (p2, z1), all [N, dim], with z of the block's start.
@@ -117,9 +119,11 @@ class Alternation(GradientPolicy):
         then1, then2 = (z.to(p1.device, non_blocking=True) for z in self._targets.popleft())
         return StepOutput([(p1, then2), (p2, then1)], (z1, z2))
 
-    def _kept(self, z: Tensor) -> Tensor:
-        block = self.blocks * self.views * z.nbytes
-        return z if block <= _ON_DEVICE else z.cpu()
+    def _stored(self, z: Tensor) -> Tensor:
+        if self._bytes_on_device + z.nbytes > _ON_DEVICE:
+            return z.cpu()
+        self._bytes_on_device += z.nbytes
+        return z
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     checkpoints/step-00000620.pt          a torch.save archive, loaded with weights_only
     checkpoints/step-00000620.pt.sha256   its digest, as sha256sum writes it
-    checkpoints/last.pt                   a link to the newest
+    checkpoints/last.pt                   a link to the newest, or a copy where links are refused
     checkpoints/step-00000620.0-of-2.pt   what a rank keeps for each of its samples, if it does
 
 The last two are kept, so that a torn one falls back to the one before it.
@@ -14,6 +14,7 @@ import hashlib
 import os
 import pickle
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -178,7 +179,10 @@ def _link_last(folder: Path, path: Path) -> None:
     link, beside = folder / "last.pt", folder / ".last.pt.tmp"
     with suppress(FileNotFoundError):
         beside.unlink()
-    os.symlink(path.name, beside)
+    try:
+        os.symlink(path.name, beside)
+    except OSError:  # exFAT, SMB and drives mounted by FUSE may refuse links
+        shutil.copyfile(path, beside)
     os.replace(beside, link)
     sync_folder(folder)
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.cores import available_cores
+from simsiam_zoo.runtime.distributed import announced_world_size, stated_number
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -142,8 +143,8 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def _local(what: str, default: int) -> int:
-    """LOCAL_RANK or LOCAL_WORLD_SIZE, as torchrun states them."""
-    return int(os.environ.get(f"LOCAL_{what}", default))
+    """LOCAL_RANK or LOCAL_WORLD_SIZE, as torchrun states them; left over, they do not count."""
+    return stated_number(f"LOCAL_{what}", default) if announced_world_size() > 1 else default
 
 
 def _cpu_has_bf16() -> bool:

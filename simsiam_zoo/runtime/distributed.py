@@ -27,7 +27,10 @@ T = TypeVar("T")
 MEETING_SECONDS = 300
 """How long a process waits for the others to come up."""
 
-_SIDE_PATIENCE = timedelta(days=7)  # rank 0 may evaluate for hours; a dead peer is noticed at once
+_PATIENCE = timedelta(minutes=30)
+"""How long a collective of a step waits for the other ranks, whose loaders may have to fetch."""
+
+_SIDE_PATIENCE = timedelta(days=7)  # a rank may measure for hours; a dead peer is noticed at once
 _FAILURE = "simsiam-zoo/failure"
 
 _side: Any = None
@@ -37,17 +40,33 @@ _apart = False
 
 def announced_world_size() -> int:
     """World size that torchrun states, before the processes have met."""
-    return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    return max(1, stated_number("WORLD_SIZE", 1))
 
 
 def announced_rank() -> int:
-    """This process's rank as torchrun states it; 0 without torchrun."""
-    return int(os.environ.get("RANK", "0"))
+    """This process's rank as torchrun states it; 0 without torchrun, whatever RANK is left over."""
+    return stated_number("RANK", 0) if announced_world_size() > 1 else 0
 
 
 def restarts() -> int:
     """How often torchrun has started this run's processes anew."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return stated_number("TORCHELASTIC_RESTART_COUNT", 0)
+
+
+def stated_number(variable: str, default: int) -> int:
+    """The whole number that an environment variable states; the default where it is empty.
+
+    Raises:
+        InputError: it states something else.
+    """
+    text = os.environ.get(variable, "").strip()
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise InputError(
+            f"the environment variable {variable} is {text!r}, and no whole number",
+            f"Unset {variable}, or start the processes by torchrun, which sets it.",
+        ) from None
 
 
 def is_distributed() -> bool:
@@ -77,7 +96,15 @@ def joined() -> Iterator[None]:
         PeerError: another process failed, or is gone.
     """
     global _side, _store
-    if announced_world_size() == 1 or is_distributed():
+    if is_distributed():
+        # The caller's own group may be NCCL's alone, which takes nothing that lies on the CPU.
+        outer, _side = _side, _side or dist.new_group(backend="gloo", timeout=_SIDE_PATIENCE)
+        try:
+            yield
+        finally:
+            _side = outer
+        return
+    if announced_world_size() == 1:
         yield
         return
     _store = _meet()
@@ -110,7 +137,9 @@ def _meet() -> Any:
     try:
         timeout = timedelta(seconds=MEETING_SECONDS)
         store, number, size = next(rendezvous("env://", timeout=timeout))
-        dist.init_process_group(backend, store=store, rank=number, world_size=size)
+        dist.init_process_group(
+            backend, timeout=_PATIENCE, store=store, rank=number, world_size=size
+        )
     except (ValueError, RuntimeError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise InputError(

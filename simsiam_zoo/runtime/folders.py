@@ -68,7 +68,7 @@ def new_run_folder(name: str) -> Path:
     Raises:
         InputError: all the names are taken.
     """
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
     newest = None
     for number in range(1, 10_000):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")

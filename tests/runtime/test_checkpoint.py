@@ -231,3 +231,20 @@ def test_a_process_killed_anywhere_in_a_save_leaves_a_whole_checkpoint(tmp_path,
         path.name,
         "last.pt",
     }
+
+
+def test_where_links_are_refused_the_newest_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"step": step})
+    last = tmp_path / "last.pt"
+    assert not last.is_symlink()
+    assert load_checkpoint(last)["step"] == 3
+    assert load_last(tmp_path)[0]["step"] == 3
+    names = sorted(path.name for path in tmp_path.glob("*.pt"))
+    assert names == ["last.pt", "step-00000002.pt", "step-00000003.pt"]

@@ -93,6 +93,7 @@ def test_what_the_machine_cannot_do_is_refused(machine, device, precision, words
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_more_processes_than_devices_are_refused_before_cuda_fails(machine, monkeypatch, device):
     machine(cuda=[(8, 0), (8, 0)])
+    monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert str(open_runtime(device, "auto", 1).device) == "cuda:1"

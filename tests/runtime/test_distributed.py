@@ -1,0 +1,48 @@
+"""What the environment says of the processes of a run, and a group that the caller has made."""
+
+from __future__ import annotations
+
+import pytest
+import torch.distributed as dist
+
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.device import open_runtime
+
+
+def test_variables_that_are_empty_or_left_over_make_no_second_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for size in ("", " ", "1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        monkeypatch.setenv("RANK", "3")
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "")
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "")
+        assert (distributed.announced_world_size(), distributed.announced_rank()) == (1, 0)
+        assert distributed.restarts() == 0
+        assert open_runtime("cpu", "fp32", 1).device.type == "cpu"
+        with distributed.joined():
+            assert not distributed.is_distributed()
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(InputError, match="WORLD_SIZE is 'two', and no whole number"):
+        distributed.announced_world_size()
+
+
+def test_in_the_callers_group_ranks_talk_over_a_group_on_the_cpu() -> None:
+    """The caller's may be NCCL's alone, which takes no tensor that lies on the CPU."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with distributed.joined():
+            side = distributed._side
+            assert side is not None
+            assert side is not dist.group.WORLD
+            assert dist.get_backend(side) == "gloo"
+            with distributed.joined():
+                assert distributed._side is side
+            assert distributed.Agreement()(2, 0, final=True) == (2, 0)
+            assert distributed.collect("here") == ["here"]
+        assert distributed._side is None
+        assert distributed.is_distributed()  # the caller's is left to the caller
+    finally:
+        dist.destroy_process_group()
