@@ -87,8 +87,7 @@ def inspect(
         _print(report)
     if grid and recipe:
         _draw(Path(grid), recipe, dataset.train)
-    damaged = sum(len(split["damaged"]) for split in splits.values())
-    if damaged:
+    if damaged := sum(len(split["damaged"]) for split in splits.values()):
         looked_at = sum(split["looked_at"] for split in splits.values())
         raise DataError(f"{damaged:,} of the {looked_at:,} images looked at are damaged")
 

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -78,7 +79,6 @@ def pack(
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-mb 250
     """
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
-    from simsiam_zoo.data.packing.originals import open_original
     from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.runtime.signals import StopRequest
@@ -88,13 +88,7 @@ def pack(
     if shard_mb is not None and not shard_mb < 1e9:
         raise InputError(f"--shard-mb {shard_mb:g} is no size of a shard")
     began = time.monotonic()
-    original = open_original(expand_user(source), labels=not no_labels)
-    if classes is not None:
-        original = replace(original, classes=_class_names(Path(classes)))
-    if original.classes is not None:
-        highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
-        if highest >= len(original.classes):
-            raise InputError(f"{len(original.classes)} class names, but a label {highest}")
+    original = _open(source, not no_labels, classes)
     folder = expand_user(out)
     options = PackOptions(
         seed=seed,
@@ -123,26 +117,48 @@ def pack(
             f" {folder / DAMAGED} lists them",
             err=True,
         )
+    seconds = time.monotonic() - began
     if as_json:
-        report = {
-            "folder": str(folder),
-            "source": original.kind,
-            "splits": {
-                name: {
-                    "samples": split.samples,
-                    "shards": len(split.shards),
-                    "bytes": sum(shard.bytes for shard in split.shards),
-                }
-                for name, split in packed.splits.items()
-            },
-            "classes": original.classes and len(original.classes),
-            "damaged": packed.damaged,
-            "already": packed.already,
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        click.echo(json.dumps(report, indent=2))
-        return
-    done = "was packed before" if packed.already else f"{time.monotonic() - began:.0f} s"
+        click.echo(json.dumps(_report(original, folder, packed, seconds), indent=2))
+    else:
+        _print(original, folder, packed, seconds)
+
+
+def _open(source: str, labels: bool, classes: str | None) -> Any:
+    """The data set to be packed, with the classes' names in the file `classes`."""
+    from simsiam_zoo.data.packing.originals import open_original
+
+    original = open_original(expand_user(source), labels=labels)
+    if classes is not None:
+        original = replace(original, classes=_class_names(Path(classes)))
+    if original.classes is not None:
+        highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
+        if highest >= len(original.classes):
+            raise InputError(f"{len(original.classes)} class names, but a label {highest}")
+    return original
+
+
+def _report(original: Any, folder: Path, packed: Any, seconds: float) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "source": original.kind,
+        "splits": {
+            name: {
+                "samples": split.samples,
+                "shards": len(split.shards),
+                "bytes": sum(shard.bytes for shard in split.shards),
+            }
+            for name, split in packed.splits.items()
+        },
+        "classes": original.classes and len(original.classes),
+        "damaged": packed.damaged,
+        "already": packed.already,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _print(original: Any, folder: Path, packed: Any, seconds: float) -> None:
+    done = "was packed before" if packed.already else f"{seconds:.0f} s"
     print_heading(f"{original.kind} → {folder} ({done})")
     rows = [
         (

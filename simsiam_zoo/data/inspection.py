@@ -101,22 +101,14 @@ def inspect_shards(
     looks.sort()
     good = [look for look in looks if look.problem is None]
     labels = shards.labels()
-    parts = np.split(labels, shards.offsets[1:-1])
     known, counts = np.unique(labels[labels >= 0], return_counts=True)
-    order = class_order(parts)
     return {
         "shards": len(shards.shards),
         "samples": total,
         "bytes": int(shards.shards.bytes.sum()),
         "labelled": int((labels >= 0).sum()),
         "labels": {str(k): int(n) for k, n in zip(known, counts, strict=True)},
-        "class_order": None
-        if order is None
-        else {
-            "classes_per_shard": round(order.found, 2),
-            "if_shuffled": round(order.expected, 2),
-            "ordered": order.ordered,
-        },
+        "class_order": _class_order(labels, shards),
         "looked_at": count,
         "formats": dict(Counter(look.format for look in good).most_common()),
         "sizes": dict(
@@ -133,6 +125,17 @@ def inspect_shards(
         "notes": describe(shards.findings()),
         "digest": shards.digest,
         "digest_note": shards.digest_note,
+    }
+
+
+def _class_order(labels: NDArray[np.int64], shards: ShardSet) -> dict[str, Any] | None:
+    order = class_order(np.split(labels, shards.offsets[1:-1]))
+    if order is None:
+        return None
+    return {
+        "classes_per_shard": round(order.found, 2),
+        "if_shuffled": round(order.expected, 2),
+        "ordered": order.ordered,
     }
 
 

@@ -15,8 +15,8 @@ from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe
-from simsiam_zoo.data.shards import Dataset, ShardRow, ShardSet, ShardTable
-from simsiam_zoo.data.stated import StatedFolder
+from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.data.stated import ShardRow, ShardTable, StatedFolder
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import expand_user
 

@@ -1,19 +1,151 @@
-"""What is known of a shard on disk: by the files beside it, or by scanning it once."""
+"""What is known of shards before they are opened: by files beside them, or by scanning them once.
+
+The shards of a set are kept as columns: some hundred bytes each, where objects take thousands.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
 
 from simsiam_zoo.data.index import ShardIndex, load_index
 from simsiam_zoo.data.manifest import TIMM_INFO, index_path, read_info, read_manifest
+from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
+from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
-from simsiam_zoo.data.shards import ShardRow
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
 _SCAN_VERSION = 2  # of what a scan finds: another one scans again
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard, with what is known of it before it is opened.
+
+    One that lies elsewhere has in `path` and `index` where they will be once it was fetched.
+    """
+
+    path: Path
+    samples: int
+    bytes: int
+    sha256: str | None  # as its manifest states it
+    index: Path
+    remote: RemoteShard | None = None
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without where it lies."""
+        return self.path.name if self.remote is None else self.remote.name
+
+    @property
+    def where(self) -> str:
+        """What errors call it."""
+        return str(self.path) if self.remote is None else redacted(self.remote.url)
+
+
+class ShardRow(NamedTuple):
+    """What a table keeps of one shard.
+
+    Attributes:
+        location: its path or URL.
+        samples, bytes: in it, and of it.
+        sha256: as its manifest states it.
+        version: what tells it from another of its size where there is no checksum: the time of its
+            last change in ns, or what its server calls the version; "" where nothing does.
+        cached: the name of its index in the user's cache, "" where the index lies beside it.
+    """
+
+    location: str
+    samples: int
+    bytes: int
+    sha256: str | None
+    version: str = ""
+    cached: str = ""
+
+
+class ShardTable(Sequence[Shard]):
+    """Shards in order; a `Shard` is made when it is asked for.
+
+    Args:
+        rows: one for each shard.
+        cache: where they are fetched into, if their locations are URLs.
+
+    Attributes:
+        samples, bytes: of each shard, int64 [n].
+    """
+
+    def __init__(self, rows: Iterable[ShardRow] = (), cache: ShardCache | None = None) -> None:
+        folders: dict[str, int] = {}
+        self._folder_of, self._names, self._digests, self._indexes = [], [], [], []
+        self._versions: list[str] = []
+        samples, sizes = [], []
+        for row in rows:
+            folder, slash, name = row.location.rpartition("/")
+            self._folder_of.append(folders.setdefault(folder + slash, len(folders)))
+            self._names.append(name)
+            self._digests.append(None if row.sha256 is None else bytes.fromhex(row.sha256))
+            self._versions.append("" if row.sha256 else row.version)
+            self._indexes.append(row.cached)
+            samples.append(row.samples)
+            sizes.append(row.bytes)
+        self._folders = tuple(folders)
+        self.samples, self.bytes = np.array(samples, np.int64), np.array(sizes, np.int64)
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Shard]: ...
+
+    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        where = self._folders[self._folder_of[index]] + self._names[index]
+        samples, size = int(self.samples[index]), int(self.bytes[index])
+        digest = self._digests[index]
+        sha256 = None if digest is None else digest.hex()
+        if self._cache is not None:
+            remote = RemoteShard(where, size, samples, sha256, self._versions[index])
+            return Shard(
+                self._cache.path(remote), samples, size, sha256, self._cache.index(remote), remote
+            )
+        path, cached = Path(where), self._indexes[index]
+        beside = cache_dir() / "indexes" / cached if cached else index_path(path)
+        return Shard(path, samples, size, sha256, beside)
+
+    @property
+    def without_checksum(self) -> int:
+        """Shards whose checksum nobody states: they are known by size and time or version alone."""
+        return sum(digest is None for digest in self._digests)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of what tells the shards from others: it changes when bytes may have.
+
+        It is over names, sizes, counts and checksums, never over locations. A shard without a
+        checksum counts with its path and the time of its last change, or with what its server
+        calls its version (its URL, where the server tells none).
+        """
+        sha256 = hashlib.sha256()
+        for i, name in enumerate(self._names):
+            digest, version = self._digests[i], self._versions[i]
+            mark = digest.hex() if digest else version
+            if not digest and (self._cache is None or not version):
+                where = self._folders[self._folder_of[i]] + name
+                mark += "\0" + (where if self._cache else os.path.abspath(where))
+            line = f"{name}\0{self.bytes[i]}\0{self.samples[i]}\0{mark}\n"
+            sha256.update(line.encode("utf-8", "surrogateescape"))
+        return sha256.hexdigest()
 
 
 class StatedFolder:

@@ -14,7 +14,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -33,8 +33,9 @@ from simsiam_zoo.data.scan import (
     key_of,
     samples_of,
 )
-from simsiam_zoo.data.shards import Sample, ShardSet, ShardTable
+from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import locate_shards
+from simsiam_zoo.data.stated import ShardTable
 from simsiam_zoo.data.tar import MAX_MEMBER_BYTES, CheckedTar
 from simsiam_zoo.errors import DataError, InputError
 
@@ -175,9 +176,17 @@ class StreamSet(ShardSet):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the names: all there is."""
-        names = "".join(f"{source.rpartition('/')[2]}\0?\n" for source in self.sources)
-        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        """SHA-256 (hex) over names, and of files on disk over sizes and times: all there is."""
+        sha256 = hashlib.sha256()
+        for source in self.sources:
+            version = "?"
+            if not is_remote(source):
+                with suppress(OSError):  # whoever reads it will tell
+                    status = os.stat(source)
+                    version = f"{os.path.abspath(source)}\0{status.st_size}\0{status.st_mtime_ns}"
+            line = f"{source.rpartition('/')[2]}\0{version}\n"
+            sha256.update(line.encode("utf-8", "surrogateescape"))
+        return sha256.hexdigest()
 
     def name(self, id: int) -> str:
         """`shard: key` of what was read last."""

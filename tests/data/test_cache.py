@@ -192,3 +192,20 @@ def test_a_reader_lets_go_of_what_was_removed(server: Server) -> None:
     contents(far)
     assert len(os.listdir("/proc/self/fd")) <= before + 3
     far.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_plans_the_fetching_does_not_die_in_silence(server: Server) -> None:
+    from simsiam_zoo.data.remote.ahead import Following
+
+    def needs(number: int) -> list[int]:
+        raise ValueError("a mistake")
+
+    def numbers():
+        for number in range(2000):
+            yield number
+            time.sleep(0.005)
+
+    following = Following(numbers(), open_shards(server.url).train, needs)
+    with pytest.raises(RuntimeError, match="what plans the fetching of shards failed"):
+        list(following)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -316,3 +317,28 @@ def test_compressed_tars_say_what_to_do(tmp_path):
         pass
     with pytest.raises(InputError, match=r"xz.*\n.*Decompress"):
         open_shards(str(path))
+
+
+def test_an_index_of_any_bytes_is_read_or_refused(packed):
+    path, size = packed / "train-000000.index.npz", (packed / "train-000000.tar").stat().st_size
+    whole, draws = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        for at in draws.integers(0, len(content), draws.integers(1, 6)).tolist():
+            content[at] = draws.integers(256)
+        path.write_bytes(content[: draws.integers(1, len(content) + 1)])
+        with contextlib.suppress(DataError):  # any other error fails
+            load_index(path, size)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"[1]", b'{"names": 3}', b'{"names": ["\\u001b"]}', b'{"findings": {"x": 1}}',
+        b'{"findings": {"passed_over": -1}}', b'{"mtime_ns": "a"}', b"{" * 100_000, b"\xff",
+    ],
+)  # fmt: skip
+def test_what_an_index_says_of_its_scan_is_checked_too(extra, packed):
+    path = rewrite_index(packed, extra=np.frombuffer(extra, np.uint8))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_index(path, (packed / "train-000000.tar").stat().st_size)

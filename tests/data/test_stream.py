@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import os
 import pickle
 import sys
 import tarfile
@@ -89,10 +90,14 @@ def test_a_broken_connection_goes_on_where_it_broke(packed: Path) -> None:
             list(read_stream(f"{server.url}/train-9.tar"))
 
 
-def test_streams_come_from_names_alone(packed: Path) -> None:
+def test_streams_come_from_names_alone_but_what_is_on_disk_is_known_by_its_time(packed: Path):
+    far = "https://nowhere.example/x/train-{000000..000005}.tar"
+    assert open_stream_set(far).digest == open_stream_set(far).digest
     near = open_stream_set(str(packed))
-    far = open_stream_set("https://nowhere.example/x/train-{000000..000005}.tar")
-    assert near.digest == far.digest
+    before = near.digest
+    assert before == open_stream_set(str(packed)).digest
+    os.utime(near.sources[0], ns=(0, 7))
+    assert near.digest != before
     with pytest.raises(InputError, match="needs the shards themselves"):
         open_stream_set("https://nowhere.example/x/")
     for source in ("pipe:cat x", "-", "https://u:p@h/a.tar", "file:///a.tar"):

@@ -91,11 +91,6 @@ class PackTask:
         self.chunks = tuple(self._chunks())
 
     @property
-    def samples(self) -> int:
-        """Images to be packed, damaged ones included."""
-        return sum(len(chunk.images) for chunk in self.chunks)
-
-    @property
     def bytes(self) -> int:
         """About what the shards will fill, from what is known before reading."""
         splits = self.original.splits
@@ -246,10 +241,7 @@ def pack_original(
 def _open_folder(
     folder: Path, description: Mapping[str, Any], classes: tuple[str, ...] | None
 ) -> Packed | None:
-    """Make the folder ready, or tell what was packed into it before. Raises InputError.
-
-    Classes may have got other names since: they are in the manifest alone.
-    """
+    """Make the folder ready, or tell what was packed into it before. Raises InputError."""
     if (folder / PACKING).is_dir():
         return None
     if (folder / MANIFEST).is_file():
@@ -267,7 +259,7 @@ def _open_folder(
                     raise InputError(
                         f"{folder / shard.name} changed since it was packed", "Delete the folder."
                     )
-        if any(split.classes != classes for split in splits.values()):
+        if any(split.classes != classes for split in splits.values()):  # they got other names
             splits = {name: replace(split, classes=classes) for name, split in splits.items()}
             write_manifest(folder, splits, {**description, "damaged": damaged})
         return Packed(splits, sum(damaged.values()), already=True)
@@ -300,10 +292,7 @@ def _begin(job: PackTask, description: Mapping[str, Any]) -> None:
 
 
 def _run(
-    job: PackTask,
-    description: Mapping[str, Any],
-    jobs: int,
-    progress: Callable[[int], bool],
+    job: PackTask, description: Mapping[str, Any], jobs: int, progress: Callable[[int], bool]
 ) -> Packed | None:
     records: dict[int, PackNote] = {}
     done = 0
@@ -331,13 +320,11 @@ def _finish(job: PackTask, description: Mapping[str, Any], records: list[PackNot
         name: sum(len(record.damaged) for chunk, record in pairs if chunk.split == name)
         for name in job.original.splits
     }
-    splits = {
-        name: SplitInfo(
-            tuple(record.shard for chunk, record in pairs if chunk.split == name),
-            job.original.classes,
-        )
+    shards = {
+        name: tuple(record.shard for chunk, record in pairs if chunk.split == name)
         for name in job.original.splits
     }
+    splits = {name: SplitInfo(found, job.original.classes) for name, found in shards.items()}
     for name, split in splits.items():
         if len(job.original.splits[name]) and not split.samples:
             for chunk in job.chunks:  # nothing is left that could pass for a data set

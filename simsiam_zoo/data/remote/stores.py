@@ -72,16 +72,13 @@ class Answer:
     """Tells this version of the file from others: an ETag of any kind, or when it was changed."""
 
 
-CONNECT_SECONDS = 15.0
-READ_SECONDS = 60.0
+CONNECT_SECONDS, READ_SECONDS = 15.0, 60.0
 SLOWEST = 1024
 """Bytes per second, over `READ_SECONDS`, below which a connection counts as stalled."""
 MAX_REDIRECTS = 5
-
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "simsiam-zoo"}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\Z")
-
-Origin = tuple[str, str, int]
 
 
 def open_url(url: str, start: int = 0, etag: str | None = None) -> Answer:
@@ -99,20 +96,29 @@ def stored_file(url: str) -> tuple[int, str]:
 
     Raises as `open_url` does.
     """
-    return web_file(url) if url.startswith(("http://", "https://")) else object_file(url)
+    try:  # one byte is asked for: not every server answers HEAD
+        web = url.startswith(("http://", "https://"))
+        answer = open_web(url, 0, None, last=0) if web else open_object(url, 0, None)
+    except StartOver:  # there is not one
+        return 0, ""
+    answer.close()
+    if answer.total is None:
+        raise Unavailable("the server does not tell its size")
+    return answer.total, answer.version
 
 
-def open_web(url: str, start: int, etag: str | None) -> Answer:
-    """The bytes of `url` from `start` on, or from 0 where the server will not, or where its ETag
-    is not `etag` any more.
+def open_web(url: str, start: int, etag: str | None, last: int | None = None) -> Answer:
+    """The bytes of `url` from `start` on (to `last`), or from 0 where the server will not.
+
+    It does not either where its ETag is not `etag` any more.
 
     Raises:
         Unavailable: not this time. Missing: 404. StartOver: what was read before is of no use.
         DataError: access is denied, or it redirects to where nobody should follow.
     """
-    headers = {"Accept-Encoding": "identity", "User-Agent": "simsiam-zoo"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    headers = dict(_HEADERS)
+    if start or last is not None:
+        headers["Range"] = f"bytes={start}-{'' if last is None else last}"
         if etag:
             headers["If-Range"] = etag
     response = _follow(url, headers)
@@ -121,21 +127,6 @@ def open_web(url: str, start: int, etag: str | None) -> Answer:
     except BaseException:
         response.close()
         raise
-
-
-def web_file(url: str) -> tuple[int, str]:
-    """Length and version of what is behind `url`, asked for with one byte: not all answer HEAD."""
-    headers = {"Accept-Encoding": "identity", "User-Agent": "simsiam-zoo", "Range": "bytes=0-0"}
-    response = _follow(url, headers)
-    try:
-        if response.status == 416:
-            return 0, ""
-        answer = _answer(url, response, 0)
-    finally:
-        response.close()
-    if answer.total is None:
-        raise Unavailable("the server does not tell its size")
-    return answer.total, answer.version
 
 
 def _answer(url: str, response: urllib3.BaseHTTPResponse, start: int) -> Answer:
@@ -157,7 +148,9 @@ def _answer(url: str, response: urllib3.BaseHTTPResponse, start: int) -> Answer:
     elif status in (404, 410):
         raise Missing(f"it is not there (status {status})")
     else:
-        raise Unavailable(f"the server answered with status {status}", _retry_after(headers))
+        seconds = headers.get("Retry-After", "")
+        wait = float(seconds) if re.fullmatch(r"\d{1,6}", seconds) else math.nan
+        raise Unavailable(f"the server answered with status {status}", wait)
     tag = headers.get("ETag", "")
     strong = tag if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', tag) else None
     version = (tag or headers.get("Last-Modified", ""))[:200]
@@ -184,7 +177,8 @@ def _web_blocks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 def _follow(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     """The first answer that is no redirect. Credentials go to the origin of `url` alone."""
-    origin, query, secret = _origin(url), _query(url), _authorization(url)
+    origin, secret = _origin(url), _authorization(url)
+    query = _of_host("SIMSIAM_ZOO_HTTP_QUERY", origin[1])
     target = f"{url}?{query}" if query else url
     for _ in range(MAX_REDIRECTS + 1):
         own = secret if _origin(target) == origin else {}
@@ -249,7 +243,7 @@ def _proxy(target: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-def _origin(url: str) -> Origin:
+def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, parts.hostname or "", port
@@ -269,10 +263,6 @@ def _authorization(url: str) -> dict[str, str]:
     return urllib3.make_headers(basic_auth=f"{entry[0]}:{entry[2]}") if entry else {}
 
 
-def _query(url: str) -> str | None:
-    return _of_host("SIMSIAM_ZOO_HTTP_QUERY", _origin(url)[1])
-
-
 def _of_host(variable: str, host: str) -> str | None:
     """The secret of `HOST=SECRET` in an environment variable, if it is for this host."""
     value = os.environ.get(variable)
@@ -282,11 +272,6 @@ def _of_host(variable: str, host: str) -> str | None:
     if not equals or not for_host or not secret.isprintable():
         raise InputError(f"{variable} is spelled HOST=SECRET")
     return secret if for_host.lower() == host else None
-
-
-def _retry_after(headers: urllib3.HTTPHeaderDict) -> float:
-    seconds = headers.get("Retry-After", "")
-    return float(seconds) if re.fullmatch(r"\d{1,6}", seconds) else math.nan
 
 
 def _reason(error: BaseException) -> str:
@@ -320,13 +305,6 @@ def open_object(url: str, start: int, etag: str | None) -> Answer:
         start = 0
     blocks = _object_blocks(system, path, start, size)
     return Answer(start, size, tag, blocks, lambda: None, tag or "")
-
-
-def object_file(url: str) -> tuple[int, str]:
-    """An object's size in bytes and its version. Raises as `open_object` does."""
-    system, path = _open(url)
-    info = _asked(lambda: system.info(path))
-    return int(info["size"]), _tag(info) or ""
 
 
 def _object_blocks(system: Any, path: str, start: int, size: int) -> Iterator[bytes]:
