@@ -24,18 +24,21 @@ FLOORS = {
     )
 }
 CV = "opencv-python-headless"
-NEEDED = [  # package, the version that brought it, what the code uses of it
-    (CV, "4.11", "cv2", "IMREAD_COLOR_RGB"),
+NEEDED = [  # package, the version that brought a name, what the code does that needs it
+    (CV, "4.11", "cv2", "IMREAD_COLOR_RGB", "cv2.IMREAD_COLOR_RGB"),
+    # Until then timm read the rates of stochastic depth from a tensor, and a model that is only
+    # sized has none: swin_tiny_patch4_window7_224 could not be built.
+    ("timm", "1.0.21", "timm.layers.drop", "calculate_drop_path_rates", 'torch.device("meta")'),
 ]
 
 
-@pytest.mark.parametrize(("package", "since", "module", "name"), NEEDED)
-def test_a_floor_is_where_the_name_that_needs_it_came(package, since, module, name):
+@pytest.mark.parametrize(("package", "since", "module", "name", "done"), NEEDED)
+def test_a_floor_is_where_the_name_that_needs_it_came(package, since, module, name, done):
     floor = min(Version(each.version) for each in FLOORS[package].specifier)
     assert floor >= Version(since), f"{module}.{name} is missing in {package} {floor}"
     assert hasattr(importlib.import_module(module), name)
     code = (path.read_text() for path in (ROOT / "simsiam_zoo").rglob("*.py"))
-    assert any(f"{module}.{name}" in text for text in code), "nothing uses it: the floor may fall"
+    assert any(done in text for text in code), "nothing needs it: the floor may fall"
 
 
 def test_every_floor_is_met_here():
