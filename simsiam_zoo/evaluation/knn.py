@@ -8,6 +8,7 @@ from torch import Tensor
 
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
+from simsiam_zoo.runtime.device import full_fp32
 
 KS = (20, 200)
 """Numbers of neighbours where none is given; both are voted by in one pass."""
@@ -54,6 +55,7 @@ def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int, t: f
     return vote(similarity, bank_labels[ids], t)[:, 0]
 
 
+@full_fp32()  # TF32 would make ties of neighbours that differ, and another order of others
 def nearest(
     bank: Features | Tensor, queries: Tensor, k: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:

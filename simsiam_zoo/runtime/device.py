@@ -84,6 +84,17 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
     return Runtime(chosen, _precision(precision, chosen), threads)
 
 
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Matrix products of float32 in full on CUDA, whatever training uses. Also a decorator."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():

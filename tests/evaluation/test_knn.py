@@ -201,3 +201,22 @@ def test_golden_figures(data):
     test = Features((queries / 7 + centers[test_labels]).float(), test_labels)
     found = create_component("protocol", "knn")(FeatureSplits(train, test, CLASSES))
     assert [(f.version, int(f.correct.sum())) for f in found] == GOLDEN
+
+
+def test_similarities_are_in_full_fp32_whatever_training_uses(data, monkeypatch):
+    bank, _, queries = data
+    seen, own = [], knn._directions
+
+    def directions(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return own(x)
+
+    monkeypatch.setattr(knn, "_directions", directions)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        nearest(bank, queries, 5)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    assert seen == [False, False]
