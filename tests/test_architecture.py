@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,25 @@ def test_no_modules_import_each_other_in_a_circle():
     while leaves := {name for name, imported in graph.items() if not imported}:
         graph = {name: imported - leaves for name, imported in graph.items() if name not in leaves}
     assert not graph, f"circles among, or above: {sorted(graph)}"
+
+
+WALK = re.compile(r"^\d+\. `([\w/]+\.py)` `([\w.]+)`", re.MULTILINE)
+
+
+def test_the_walks_that_the_docs_tell_are_short_and_there():
+    """From a flag to the module, from a shard to the loss, from a step to the report."""
+    text = (PACKAGE.parent / "docs" / "architecture.md").read_text("utf-8")
+    walks = [WALK.findall(part) for part in text.split("\n## ")]
+    walks = [steps for steps in walks if steps]
+    assert len(walks) == 3
+    for steps in walks:
+        assert len({file for file, _ in steps}) <= 13
+        for file, name in steps:
+            found = ast.parse((PACKAGE / file).read_text("utf-8")).body
+            for part in name.split("."):
+                node = next((n for n in found if getattr(n, "name", None) == part), None)
+                assert node is not None, f"{file} defines no {name}"
+                found = getattr(node, "body", [])
 
 
 def test_the_rule_itself():

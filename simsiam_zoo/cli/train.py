@@ -136,7 +136,8 @@ def train(
     if dry_run:
         _print_recipe(recipe, init, as_json)
         return
-    from simsiam_zoo.training.run import train as run
+    from simsiam_zoo.runtime.progress import open_progress
+    from simsiam_zoo.training.train import train as run
 
     result = run(
         recipe,
@@ -145,9 +146,8 @@ def train(
         allow_bn_change=allow_bn_change,
         locked=lock,
         init=start,
-        quiet=quiet,
-    ).result
-    assert result is not None  # else it had raised
+        progress=open_progress(quiet),
+    )
     _print_result(result, folder, as_json)
 
 
