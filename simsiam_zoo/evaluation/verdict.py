@@ -30,6 +30,13 @@ On the `mnist-5k` preset (d = 512): with the paper's method above 0.08, with the
 the predictor removed below 0.006.
 """
 
+LOW_RANK_OF_UNTRAINED = 0.04
+"""The same as a share of the untrained network's effective rank. It says more than the share of the
+most it could be where the embedding is narrow: at d = 128 a collapse leaves 3 of 128 directions.
+
+`docs/verdicts.md` has what was measured at d = 128, 512 and 2,048.
+"""
+
 LOW_RANK = 3.0
 """Effective rank below which few directions are left however narrow the embedding is."""
 
@@ -81,6 +88,14 @@ class Evidence:
     unmeasured: str | None = None
     before: str = "untrained"
 
+    @property
+    def rank_bound(self) -> float | None:
+        """Effective rank below which few directions are left; None where no rank was taken."""
+        if self.rank_limit is None:
+            return None
+        of_untrained = LOW_RANK_OF_UNTRAINED * (self.untrained_rank or 0.0)
+        return max(LOW_RANK_SHARE * self.rank_limit, of_untrained, LOW_RANK)
+
 
 def judge(evidence: Evidence) -> tuple[Verdict, str]:
     """The verdict, and the evidence that decided it in words."""
@@ -102,10 +117,8 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
 def _collapse(e: Evidence) -> str | None:
     if e.spread is not None and e.spread < POINT_SPREAD:
         return f"std x sqrt(d) is {e.spread:.3f}: all embeddings point the same way"
-    if e.rank is None or e.rank_limit is None:
-        return None
-    bound = max(LOW_RANK_SHARE * e.rank_limit, LOW_RANK)
-    if not e.rank < bound:  # NaN is not low
+    bound = e.rank_bound
+    if e.rank is None or bound is None or not e.rank < bound:  # NaN is not low
         return None
     if e.rank >= max(bound / 2, LOW_RANK) and e.gain is not None and e.gain[0] > CLEAR_GAIN:
         return None

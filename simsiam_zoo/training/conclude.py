@@ -112,6 +112,7 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "std_sqrt_d": evidence.spread,
         "effective_rank": evidence.rank,
         "effective_rank_limit": evidence.rank_limit,
+        "effective_rank_bound": evidence.rank_bound,
         "untrained_effective_rank": evidence.untrained_rank,
     }
     return {

@@ -87,6 +87,38 @@ def test_the_verdict_has_a_margin(evidence, verdict):
     assert {judge(one)[0] for one in nearby(evidence)} == {verdict}
 
 
+# Width, loss, std, rank, the untrained network's rank, kNN gain: `digits` with `projector.out_dim`.
+WIDTHS = [
+    (128, 128, -0.960, 0.99, 16.6, 99.1, (0.036, 0.064, 0.093), "learned"),
+    (512, 512, -0.949, 1.00, 53.6, 268.4, (0.020, 0.049, 0.077), "learned"),
+    (2048, 1024, -0.912, 1.00, 112.8, 324.9, (0.007, 0.038, 0.069), "learned"),
+    (128, 128, -0.952, 0.30, 1.7, 99.1, (-0.271, -0.224, -0.178), "collapsed"),
+    (512, 512, -0.950, 0.30, 3.0, 268.4, (-0.405, -0.356, -0.306), "collapsed"),
+    (2048, 1024, -0.962, 0.28, 2.2, 324.9, (-0.196, -0.153, -0.111), "collapsed"),
+    (128, 128, -0.984, 0.71, 3.2, 99.1, (-0.017, 0.013, 0.044), "collapsed"),
+    (512, 512, -0.986, 0.73, 5.1, 268.4, (-0.003, 0.029, 0.061), "collapsed"),
+    (2048, 1024, -0.979, 0.91, 11.0, 324.9, (-0.006, 0.024, 0.055), "collapsed"),
+]
+
+
+@pytest.mark.parametrize("measured", WIDTHS)
+def test_the_bound_holds_at_other_widths(measured):
+    """SimSiam, without the stop-gradient, without the predictor: each at three widths of z."""
+    _, limit, loss, std, rank, untrained, gain, verdict = measured
+    evidence = replace(
+        HEALTHY,
+        last_loss=loss,
+        spread=std,
+        rank=rank,
+        rank_limit=limit,
+        untrained_rank=untrained,
+        gain=gain,
+    )
+    assert judge(evidence)[0] == verdict
+    assert judge(replace(evidence, rank=1.1 * rank))[0] == verdict
+    assert judge(replace(evidence, rank=0.9 * rank))[0] == verdict
+
+
 def test_a_run_that_is_not_finite_diverged_whatever_else():
     for evidence in (HEALTHY, FULL, Evidence(finite=False)):
         assert judge(replace(evidence, finite=False))[0] == "diverged"
