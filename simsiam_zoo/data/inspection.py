@@ -192,9 +192,8 @@ def data_notes(dataset: Dataset) -> list[str]:
     notes = list(dataset.notes)
     if problem := label_problem(dataset):
         notes.append(f"{problem}: nothing that needs labels is measured, and there is no verdict")
-    sets = [dataset.train] + ([dataset.test] if dataset.test else [])
-    notes += dict.fromkeys(note for shards in sets if (note := shards.digest_note))
-    return notes
+    known = dataset.train.digest_note or (dataset.test.digest_note if dataset.test else None)
+    return [*notes, known] if known else notes
 
 
 class ClassOrder(NamedTuple):

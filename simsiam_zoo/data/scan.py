@@ -150,11 +150,12 @@ def _scan(descriptor: int, where: str, checksums: bool) -> ShardIndex:
     def head(member: Member) -> bytes:
         return os.pread(descriptor, min(_HEAD, member.size), member.header + TAR_BLOCK)
 
-    groups = _group(descriptor, where, head, findings)
+    groups, scattered = _group(descriptor, where, head, findings)
     samples: list[FoundSample[Member]] = []
     for key, parts in groups.items():
         made = samples_of(key, parts, head, findings.pass_over)
         findings.without_image += not made
+        findings.scattered += key in scattered and all(sample.key == key for sample in made)
         samples += made
     samples.sort(key=lambda s: min(m.header for m in (s.image, *(m for _, m in s.labels))))
     return _pack(descriptor, samples, findings, checksums)
@@ -162,11 +163,12 @@ def _scan(descriptor: int, where: str, checksums: bool) -> ShardIndex:
 
 def _group(
     descriptor: int, where: str, head: Callable[[Member], bytes], findings: Findings
-) -> dict[bytes, list[tuple[bytes, Member]]]:
-    """The members by key, in the tar's order."""
+) -> tuple[dict[bytes, list[tuple[bytes, Member]]], set[bytes]]:
+    """The members by key, in the tar's order; and the keys whose members lie apart."""
     groups: dict[bytes, list[tuple[bytes, Member]]] = {}
     last: dict[bytes, int] = {}
-    seen, scattered, repeated = set(), set(), []
+    seen, repeated = set(), []
+    scattered: set[bytes] = set()
     place = 0
     for member in members(descriptor, where):
         if is_litter(member.name):
@@ -192,8 +194,7 @@ def _group(
             f" at offset {header}, repeats {printable(name)}: one key names two samples",
             "Pack the data again with a key of its own for each sample.",
         )
-    findings.scattered = len(scattered)
-    return groups
+    return groups, scattered
 
 
 def _pack(

@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, int]:
         # dotted keys among plain ones, labelled or not
         (["0.jpg", "0.cls", "v1.5_1.jpg", "v1.5_1.cls", "v1.5_2.jpg", "v1.5_2.cls"],
          {"0": 7, "v1.5_1": 7, "v1.5_2": 7}),
-        (["0.jpg", "v1.5_1.jpg", "v1.5_2.jpg"], {"0": -1, "v1.5_1": -1, "v1.5_2": -1}),
+        (["v1.5_1.jpg", "0.jpg", "v1.5_2.jpg"], {"v1.5_1": -1, "0": -1, "v1.5_2": -1}),
         # webdataset's own: what follows the first dot names the member
         (["a.input.jpg", "a.cls", "b.input.jpg", "b.cls"], {"a": 7, "b": 7}),
         (["a.jpg", "a.seg.png", "a.cls"], {"a": 7}),
@@ -68,6 +68,7 @@ def test_every_image_is_found_whatever_it_is_called(members, expected, tmp_path)
 
     path = tar_of(tmp_path / "a.tar", [(name, content(name)) for name in members])
     assert read(path) == expected
+    assert not scan(path).findings.scattered
 
 
 def test_what_is_passed_over_is_counted_and_said(tmp_path):
