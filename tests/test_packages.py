@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 import zipfile
+from inspect import Parameter
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog.component import HOST_SUPPLIED, load_target
 from simsiam_zoo.catalog.discovery import API
 
 ROOT = Path(__file__).parents[1]
+NEED_MORE = ("format", "logger", "launcher")
+"""Kinds whose bodies need packages that an installation may lack, or another host's arguments."""
 PACKAGES = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 
 
@@ -30,6 +36,24 @@ def test_the_cores_wheel_holds_the_core_alone(tmp_path: Path) -> None:
     files, _ = built(ROOT, tmp_path)
     assert {Path(name).parts[0] for name in files} == {"simsiam_zoo"}
     assert "simsiam_zoo/studies/die_with_parent.py" in files
+
+
+def test_factories_take_what_their_descriptors_declare_and_state_no_default() -> None:
+    """The host gives every param by keyword: its default stands in the descriptor alone."""
+    checked = 0
+    for entry in catalog().entries():
+        own = entry.distribution.startswith("simsiam-zoo")
+        if not own or entry.kind in ("preset", "study") or entry.kind in NEED_MORE:
+            continue
+        taken = inspect.signature(load_target(entry.component.target, entry.name)).parameters
+        declared = {param.name for param in entry.component.params}
+        host = HOST_SUPPLIED.get(entry.kind, frozenset()) | {"name"}
+        named = {n: p for n, p in taken.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if len(named) == len(taken):  # not nn.Module's own signature, which takes anything
+            assert declared <= named.keys() <= declared | host, entry.full
+        assert not [n for n in declared & named.keys() if named[n].default is not Parameter.empty]
+        checked += len(declared)
+    assert checked >= 60
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)

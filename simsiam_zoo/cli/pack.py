@@ -83,24 +83,12 @@ def pack(
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.runtime.signals import StopRequest
 
-    if shard_size is not None and shard_mb is not None:
-        raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
-    if shard_mb is not None and not shard_mb < 1e9:
-        raise InputError(f"--shard-mb {shard_mb:g} is no size of a shard")
+    shard_bytes = _shard_bytes(shard_size, shard_mb)
     began = time.monotonic()
-    original = _open(source, not no_labels, classes)
+    original = _open(source, not no_labels, classes, quiet)
     folder = expand_user(out)
-    options = PackOptions(
-        seed=seed,
-        shard_samples=shard_size or 1000,
-        shard_bytes=None if shard_mb is None else int(shard_mb * 1e6),
-        resize_short=resize_short,
-        limit=limit,
-    )
+    options = PackOptions(seed, shard_size or 1000, shard_bytes, resize_short, limit)
     total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
-    if not quiet:
-        for note in original.notes:
-            click.echo(f"note: {note}", err=True)
     with StopRequest() as stop, open_progress(quiet) as progress:
         progress.begin("images", total)
 
@@ -124,8 +112,19 @@ def pack(
         _print(original, folder, packed, seconds)
 
 
-def _open(source: str, labels: bool, classes: str | None) -> Any:
-    """The data set to be packed, with the classes' names in the file `classes`."""
+def _shard_bytes(samples: int | None, megabytes: float | None) -> int | None:
+    """The size of a shard, where it is that which was asked for."""
+    if megabytes is None:
+        return None
+    if samples is not None:
+        raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
+    if not megabytes < 1e9:
+        raise InputError(f"--shard-mb {megabytes:g} is no size of a shard")
+    return int(megabytes * 1e6)
+
+
+def _open(source: str, labels: bool, classes: str | None, quiet: bool) -> Any:
+    """The data set to be packed, with the classes' names in the file `classes`; its notes told."""
     from simsiam_zoo.data.packing.originals import open_original
 
     original = open_original(expand_user(source), labels=labels)
@@ -135,6 +134,8 @@ def _open(source: str, labels: bool, classes: str | None) -> Any:
         highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
         if highest >= len(original.classes):
             raise InputError(f"{len(original.classes)} class names, but a label {highest}")
+    for note in () if quiet else original.notes:
+        click.echo(f"note: {note}", err=True)
     return original
 
 

@@ -17,6 +17,7 @@ from simsiam_zoo.runtime.folders import new_run_folder
 
 if TYPE_CHECKING:
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.training.weights import InitialWeights
 
 _PART_HELP = {
     "backbone": "Turns images into features: a timm model's name, or a component.",
@@ -125,12 +126,8 @@ def train(
     else:
         anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
         folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
-    start = None
-    if init is not None and not dry_run:
-        from simsiam_zoo.training.weights import read_initial_weights
-
-        start = read_initial_weights(init, recipe)
-        recipe = start.named_in(recipe)
+    start = None if init is None or dry_run else _initial_weights(init, recipe)
+    recipe = recipe if start is None else start.named_in(recipe)
     if lock is not None:
         refuse_other_recipe(lock, recipe)
     if dry_run:
@@ -149,6 +146,12 @@ def train(
         progress=open_progress(quiet),
     )
     _print_result(result, folder, as_json)
+
+
+def _initial_weights(source: str, recipe: Recipe) -> InitialWeights:
+    from simsiam_zoo.training.weights import read_initial_weights
+
+    return read_initial_weights(source, recipe)
 
 
 def _settings(

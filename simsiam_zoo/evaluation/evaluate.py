@@ -141,8 +141,7 @@ def evaluate(
     ((train, train_entry),) = frozen.features(dataset.train, "training images", whole=False)
     ((test, test_entry),) = frozen.features(test_images, "test images", whole=True)
     refuse_infinite(train, test)
-    passed = time.monotonic() - began
-    data = recipe.data
+    passed, data = time.monotonic() - began, recipe.data
     augmented = frozen.augmented(dataset.train, recipe.training.seed, data.lanes, data.window)
     splits = FeatureSplits(
         train,
@@ -159,22 +158,12 @@ def evaluate(
             raise InputError(found.reason, found.hint)
         scores += found
     refuse_changed(frozen.networks[0], before)
-    names = dataset.classes or labels
     return {
         "format": FORMAT,
         "source": target.source,
         "network": target.name,
         "weights": before,
-        "data": {
-            "name": recipe.dataset.name,
-            "train": dataset.train.digest,
-            "test": test_images.digest,
-            "train_images": len(train.labels),
-            "test_images": len(test.labels),
-            "width": train.x.shape[1],
-            "classes": splits.classes,
-            "class_names": None if names is None else [str(name) for name in names],
-        },
+        "data": _about_data(recipe.dataset.name, dataset, splits, dataset.classes or labels),
         "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
@@ -183,6 +172,23 @@ def evaluate(
             "features": round(passed, 1),
             "protocols": round(time.monotonic() - began - passed, 1),
         },
+    }
+
+
+def _about_data(
+    name: str, dataset: Dataset, splits: FeatureSplits, names: Sequence[object] | None
+) -> dict[str, Any]:
+    """What the report says of the data that was measured on."""
+    assert dataset.test is not None  # `check_data` has refused it
+    return {
+        "name": name,
+        "train": dataset.train.digest,
+        "test": dataset.test.digest,
+        "train_images": len(splits.train.labels),
+        "test_images": len(splits.test.labels),
+        "width": splits.train.x.shape[1],
+        "classes": splits.classes,
+        "class_names": None if names is None else [str(each) for each in names],
     }
 
 

@@ -166,12 +166,9 @@ def fill(
                     for n, part in zip(left, parts, strict=True):
                         part.write(places, features[n], labels, batch)
 
-        def finish() -> None:
-            for part in parts:
-                part.finish()
-
         distributed.together(write)
-        distributed.from_main(finish)
+        for part in parts:
+            distributed.from_main(part.finish)
 
 
 class _Part:

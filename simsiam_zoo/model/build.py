@@ -70,13 +70,8 @@ def build(
     predictor = _create(parts.predictor, dim=dim)
     _dry_run(parts.predictor, predictor, z, expected=(2, dim))
 
-    gradient = _create(
-        parts.gradient,
-        dim=dim,
-        dataset_size=dataset_size,
-        steps_per_epoch=steps_per_epoch,
-        steps=steps,
-    )
+    sizes = {"dataset_size": dataset_size, "steps_per_epoch": steps_per_epoch, "steps": steps}
+    gradient = _create(parts.gradient, dim=dim, **sizes)
     if not isinstance(gradient, GradientPolicy):
         raise _broken(parts.gradient, "is no subclass of simsiam_zoo.plugin.GradientPolicy")
 

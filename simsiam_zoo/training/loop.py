@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -151,12 +152,8 @@ def run_steps(
         done = bool(collapsed) or final
         ends = done or wishes.stop or wishes.damaged
         if ends or wishes.save or checkpointer.due(step):
-            with meter.paused(), control.patient():
-                elapsed = time.monotonic() - begun_at
-                try:
-                    checkpointer.save(step, elapsed, done, again=not ends)
-                except NotFiniteError:
-                    stop_diverged(setup, folder, step)
+            with meter.paused(), control.patient(), _diverging(setup, folder, step):
+                checkpointer.save(step, time.monotonic() - begun_at, done, again=not ends)
         if wishes.damaged:
             raise control.too_damaged()
         if ends:
@@ -165,6 +162,15 @@ def run_steps(
     if not done:
         raise control.stopped(step, checkpointer.saved)
     return time.monotonic() - begun_at
+
+
+@contextmanager
+def _diverging(setup: Setup, folder: RunFolder, step: int) -> Iterator[None]:
+    """A checkpoint with weights that are not finite ends the run as diverged."""
+    try:
+        yield
+    except NotFiniteError:
+        stop_diverged(setup, folder, step)
 
 
 class Log:

@@ -50,27 +50,15 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
 
+    Arguments and errors are those of `simsiam_zoo.train` (`training/run.py`); besides, memory that
+    does not suffice is an InputError.
+
     Args:
-        recipe: what to do.
-        out: the run's folder; new or empty, or the run to go on with. The first rank's counts.
-        resume: go on with the run in `out`, from its last checkpoint.
-        allow_bn_change: go on though BN will see another number of images at once.
-        locked: a lock (`recipe.lock.read_locked`) that the run must be as it says.
         init: weights for a new run to start from; the recipe names them (`named_in`).
-        progress: where progress is shown; by default stderr. Ranks but the first show nothing.
+        progress: ranks but the first show nothing.
 
     Returns:
         What `result.json` holds.
-
-    Raises:
-        InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
-            the run to resume is of another identity, the run is not as `locked` says, or memory
-            does not suffice.
-        PluginError: a component cannot be used.
-        DataError: a shard, too many images or the checkpoint are damaged.
-        DivergedError: the loss or the weights stopped being finite; `result.json` says so.
-        StoppedError: a signal asked to stop; a checkpoint was written.
-        PeerError: another rank failed.
     """
     # Leave the caller's random generators unchanged.
     devices = range(torch.cuda.device_count())
@@ -83,45 +71,68 @@ def train(
         if state is RunState.COMPLETE:
             progress.say(f"{out} is complete already")
             return distributed.from_main(lambda: read_result(out)) or {}
-        resumed = None if state is RunState.EMPTY else out
         before = None  # the lock of a run that goes on
-        if resumed is not None:
+        if state is not RunState.EMPTY:
             before = distributed.from_main(lambda: read_lock(out))
             recipe = keep_threads(recipe, before)
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, progress.say))
-        states = distributed.together(lambda: initial_states(recipe, init, resumed))
+        goes_on = None if before is None else out
+        states = distributed.together(lambda: initial_states(recipe, init, goes_on))
         setup = distributed.together(lambda: prepare(recipe, states))
-        refuse_differing(setup)
-        for line in notes(setup):
-            progress.say(line)
-        if before is not None:
-            distributed.from_main(lambda: check_same(before, setup, progress, allow_bn_change))
-        if locked is not None:
-            for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
-                progress.say(f"warning: not as where the lock was made: {line}")
+        check_setup(setup, before, locked, allow_bn_change, progress)
         lock = setup.lock if init is None else setup.lock | {"init": init.describe()}
         folder = RunFolder(out, recipe, lock, setup.identity, loggers, writes=main)
         with disk_trouble(out), folder, progress:
-            reached = TrainState()
             if before is None:
-                distributed.together(folder.start)
-                if init is not None:
-                    distributed.together(lambda: save_init(out, states) if main else None)
-                    progress.say(str(init))
+                reached = TrainState()
+                start_folder(folder, init, states, progress)
             else:
                 reached = distributed.together(lambda: restore(setup, folder, progress))
             progress.say(headline(setup, reached.step))
-            if warning := order_warning(
-                setup.dataset.train, recipe.data.lanes * recipe.data.window
-            ):
-                progress.say(warning)
             with Control(setup, folder, progress) as control:
                 evaluation = RunEvaluation(setup, out, progress)
                 elapsed = run_steps(setup, folder, evaluation, progress, reached, control)
                 with control.evaluating():
                     return conclude(setup, folder, evaluation, progress, elapsed)
+
+
+def check_setup(
+    setup: Setup,
+    before: dict[str, Any] | None,
+    locked: dict[str, Any] | None,
+    allow_bn_change: bool,
+    progress: Progress,
+) -> None:
+    """Refuse a run that differs among ranks, from what it was, or from what it has to be.
+
+    Args:
+        setup: the run.
+        before: its lock, where it goes on.
+        locked: the lock that it has to be as.
+        allow_bn_change: as for `train`.
+        progress: is told what there is to know before the first step.
+    """
+    refuse_differing(setup)
+    for line in setup_notes(setup):
+        progress.say(line)
+    if before is not None:
+        distributed.from_main(lambda: check_same(before, setup, progress, allow_bn_change))
+    if locked is not None:
+        for line in distributed.from_main(lambda: refuse_other_run(locked, setup.lock)):
+            progress.say(f"warning: not as where the lock was made: {line}")
+
+
+def start_folder(
+    folder: RunFolder, init: InitialWeights | None, states: States, progress: Progress
+) -> None:
+    """Write what a new run's folder begins with: on the first rank, while the others wait."""
+    distributed.together(folder.start)
+    if init is not None:
+        first = distributed.rank() == 0
+        distributed.together(lambda: save_init(folder.path, states) if first else None)
+        progress.say(str(init))
 
 
 def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | None) -> States:
@@ -166,11 +177,13 @@ def refuse_differing(setup: Setup) -> None:
             )
 
 
-def notes(setup: Setup) -> list[str]:
-    """What a run says before it starts of what its recipe costs."""
-    training, loss = setup.recipe.training, setup.siamese.loss
-    about_data = [STREAM_NOTE] if setup.recipe.data.stream else data_notes(setup.dataset)
+def setup_notes(setup: Setup) -> list[str]:
+    """What a run says before it starts of its data, and of what its recipe costs."""
+    training, data, loss = setup.recipe.training, setup.recipe.data, setup.siamese.loss
+    about_data = [STREAM_NOTE] if data.stream else data_notes(setup.dataset)
     lines = [f"note: {note}" for note in about_data]
+    if warning := order_warning(setup.dataset.train, data.lanes * data.window):
+        lines.append(warning)
     lines += [COMPILED] if training.compile else []
     if training.accumulate > 1 and isinstance(loss, Loss) and loss.whole_batch:
         images = training.batch_size // training.accumulate

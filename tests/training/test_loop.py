@@ -22,7 +22,7 @@ from simsiam_zoo.training.batches import in_blocks, to_device, train_loader
 from simsiam_zoo.training.loop import TakenStep, take_step
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import Setup, prepare
-from simsiam_zoo.training.train import notes, train
+from simsiam_zoo.training.train import setup_notes, train
 
 Tiny = Callable[..., Recipe]
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -124,11 +124,11 @@ def test_a_loss_of_the_whole_batch_is_warned_of(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = prepare(tiny({"training.accumulate": 4}))
-    assert notes(setup) == []
+    assert setup_notes(setup) == []
     monkeypatch.setattr(CosineLoss, "whole_batch", True)
-    (line,) = notes(setup)
+    (line,) = setup_notes(setup)
     assert "with training.accumulate = 4 it sees 4 of 16 at once" in line
-    assert notes(prepare(tiny())) == []
+    assert setup_notes(prepare(tiny())) == []
 
 
 @pytest.mark.parametrize("scale", [1.0, 1024.0])

@@ -41,7 +41,16 @@ def zoo_components() -> Iterator[Component]:
         params=(hidden,),
         reference=f"{BYOL} section 3.3",
     )
-    yield Component(
+    yield _augmentation()
+    for name, summary, reference in (
+        ("byol", "BYOL's ImageNet settings, 100 epochs at batch 4096", f"{BYOL} section 3.3"),
+        ("byol-mnist-5k", "The preset mnist-5k with BYOL's momentum target", BYOL),
+    ):
+        yield Component("preset", name, f"{_HERE}:{name}.toml", summary, reference=reference)
+
+
+def _augmentation() -> Component:
+    return Component(
         "augmentation",
         "byol",
         target=f"{_HERE}.augmentation:ByolAugmentation",
@@ -69,18 +78,4 @@ def zoo_components() -> Iterator[Component]:
             Param("solarize_p2", float, 0.2, "Share of second views solarised", 0, 1),
         ),
         reference=f"{BYOL} appendix B",
-    )
-    yield Component(
-        "preset",
-        "byol",
-        target=f"{_HERE}:byol.toml",
-        summary="BYOL's ImageNet settings, 100 epochs at batch 4096",
-        reference=f"{BYOL} section 3.3",
-    )
-    yield Component(
-        "preset",
-        "byol-mnist-5k",
-        target=f"{_HERE}:byol-mnist-5k.toml",
-        summary="The preset mnist-5k with BYOL's momentum target",
-        reference=BYOL,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import subprocess
 import sys
@@ -13,8 +12,7 @@ import pytest
 import torch
 
 import simsiam_zoo as zoo
-from simsiam_zoo.catalog import PARTS, catalog
-from simsiam_zoo.catalog.component import load_target
+from simsiam_zoo.catalog import catalog
 from simsiam_zoo.runtime.progress import Progress
 
 DISTRIBUTION = "simsiam-zoo-contrastive"
@@ -74,7 +72,7 @@ def test_the_list_of_names_leaves_torch_out() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_parameters_are_those_of_the_bodies() -> None:
+def test_the_package_supplies_what_its_readme_lists() -> None:
     mine = [entry for entry in catalog().entries() if entry.distribution == DISTRIBUTION]
     assert {entry.name for entry in mine} == {
         "nt-xent",
@@ -82,11 +80,6 @@ def test_parameters_are_those_of_the_bodies() -> None:
         "simclr-mnist-5k",
         "simclr-predictor",
     }
-    for entry in mine:
-        if entry.kind in PARTS:
-            declared = inspect.signature(load_target(entry.component.target, entry.name)).parameters
-            stated = {param.name: param.default for param in entry.component.params}
-            assert {name: declared[name].default for name in declared} == stated
 
 
 def test_the_presets_are_simclr() -> None:
