@@ -79,14 +79,14 @@ class PeerError(ZooError):
         self.exit_code = exit_code
 
 
-def nearest(wrong: str, valid: Iterable[str], count: int = 3) -> list[str]:
+def nearest_names(wrong: str, valid: Iterable[str], count: int = 3) -> list[str]:
     """The spellings in `valid` closest to `wrong`, best first; empty where none is close."""
     return difflib.get_close_matches(wrong, list(valid), n=count, cutoff=0.6)
 
 
 def did_you_mean(wrong: str, valid: Iterable[str], otherwise: str | None = None) -> str | None:
     """A hint that names the nearest valid spellings, or `otherwise` where none is near."""
-    near = nearest(wrong, valid)
+    near = nearest_names(wrong, valid)
     return f"Did you mean {' or '.join(near)}?" if near else otherwise
 
 

@@ -28,7 +28,7 @@ from simsiam_zoo.errors import (
     StoppedError,
     ZooError,
     did_you_mean,
-    nearest,
+    nearest_names,
 )
 
 PROGRAM = "simsiam-zoo"
@@ -211,7 +211,7 @@ def _shown(error: click.ClickException) -> click.ClickException:
 
         paths = [path for path, _ in recipe_keys()]
         words = {word for path in paths for word in path.split(".")}
-        meant = nearest(name.strip("-").replace("-", "_"), words, 1)
+        meant = nearest_names(name.strip("-").replace("-", "_"), words, 1)
         if keys := [path for path in paths if {*meant} & {*path.split(".")}]:
             message += f" A recipe's keys are given by --set: {', '.join(keys[:6])}."
     return click.NoSuchOption(name, message, near, error.ctx)

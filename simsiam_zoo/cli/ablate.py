@@ -101,7 +101,7 @@ def ablate(
     plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.study.preset.replace('/', '-')}"
     if dry_run:
-        described = describe(plan, folder, _jobs(jobs, plan))
+        described = describe_plan(plan, folder, _jobs(jobs, plan))
         if as_json:
             click.echo(json.dumps(described, indent=1, default=str))
         else:
@@ -220,7 +220,7 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise InputError(f"--seeds takes whole numbers, 0,1,2, not {text!r}") from None
 
 
-def describe(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
+def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
     """The plan, with what is done of it and an estimate of the rest, as plain values."""
     from simsiam_zoo.studies.estimate import estimate
     from simsiam_zoo.studies.job import is_complete

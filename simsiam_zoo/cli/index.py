@@ -96,9 +96,9 @@ def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
 
 def _warnings(found: list[tuple[Path, Any]]) -> list[str]:
     """What is odd, a line for each kind."""
-    from simsiam_zoo.data.scan import describe
+    from simsiam_zoo.data.scan import describe_findings
 
-    lines = describe(one.findings for _, one in found)
+    lines = describe_findings(one.findings for _, one in found)
     said = [(path, one) for path, one in found if one.said is not None]
     if said:
         path, one = said[0]

@@ -14,7 +14,7 @@ from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
-from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest
+from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
 
 ListRow = dict[str, str]
 
@@ -113,7 +113,8 @@ def _nothing(known: Catalog, kind: str | None, pattern: str | None, pretrained: 
     if pattern is None:
         return f"There is no {what}."
     kinds = (kind,) if kind else KINDS
-    near = nearest(pattern.strip("*?").lower(), [n for each in kinds for n in known.names(each)])
+    names = [name for each in kinds for name in known.names(each)]
+    near = nearest_names(pattern.strip("*?").lower(), names)
     other = f"Near are {', '.join(near)}." if near else f"All: simsiam-zoo list {kind or ''}"
     return f"No {what} matches {pattern}. {other}".rstrip()
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
 from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.processes import run_tasks
-from simsiam_zoo.data.scan import describe
+from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.errors import DataError
@@ -122,7 +122,7 @@ def inspect_shards(
             if look.problem is not None
         ]
         + [{"sample": path, "problem": problem} for path, problem in sorted(changed)],
-        "notes": describe(shards.findings()),
+        "notes": describe_findings(shards.findings()),
         "digest": shards.digest,
         "digest_note": shards.digest_note,
     }

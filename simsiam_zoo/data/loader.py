@@ -30,7 +30,7 @@ from simsiam_zoo.errors import DataError, ZooError
 PREFETCH = 4
 """Batches that each worker makes ahead."""
 
-KEEP_LAST = 2
+BATCHES_HELD = 2
 """Batches that have room beside those made ahead: the one that the caller has still, and the one
 that it gets now."""
 
@@ -87,7 +87,7 @@ class TrainLoader:
                 died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, KEEP_LAST)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, BATCHES_HELD)
         order = follow_plan(
             _Order(self, epoch, step),
             self._batches.shards,
@@ -144,7 +144,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, KEEP_LAST)
+        workers = affordable_workers(self._workers, pixels, PREFETCH, BATCHES_HELD)
         order = follow_ids(self._order, self._batches.shards)
         return _run(self._batches, order, workers, pixels, self._pin_memory)
 
@@ -226,7 +226,7 @@ def _run(
             "worker_init_fn": functools.partial(_start_worker, lifeline.end),
         }
         if len(order):
-            slots = Slots(min(in_flight(workers) + KEEP_LAST, len(order)), pixels)
+            slots = Slots(min(in_flight(workers) + BATCHES_HELD, len(order)), pixels)
     else:
         cv2.setNumThreads(1)  # its threads cost more than they save on single images
     loader: DataLoader[Any] = DataLoader(

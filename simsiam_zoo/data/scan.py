@@ -314,7 +314,7 @@ _NOTES = (
 )  # fmt: skip
 
 
-def describe(findings: Iterable[Findings]) -> list[str]:
+def describe_findings(findings: Iterable[Findings]) -> list[str]:
     """What people should know of scanned shards: a line for each kind of finding."""
     found, lines = list(findings), []
     for kind, unit, what, first in _NOTES:

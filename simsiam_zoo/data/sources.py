@@ -14,7 +14,7 @@ from simsiam_zoo.data.manifest import PACKING, ShardInfo, by_purpose, read_info,
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
-from simsiam_zoo.data.scan import describe
+from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import ShardRow, ShardTable, StatedFolder
 from simsiam_zoo.errors import DataError, InputError
@@ -208,7 +208,7 @@ class _Met:
 
     def notes(self) -> list[str]:
         """What a person should know, a line each."""
-        return describe(self.findings) + self.said
+        return describe_findings(self.findings) + self.said
 
 
 def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
@@ -264,7 +264,7 @@ def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
 
     table = ShardTable(rows())
     if not table.samples.any():
-        noted = "".join(f"; {line}" for line in describe(met.findings))
+        noted = "".join(f"; {line}" for line in describe_findings(met.findings))
         raise InputError(f"{source} holds no images: looked for JPEG, PNG and WebP{noted}")
     classes = {folders[os.path.dirname(path)].classes(path) for path in paths}
     return ShardSet(table, classes.pop() if len(classes) == 1 else None)

@@ -27,7 +27,7 @@ from simsiam_zoo.data.remote.transfer import RemoteFile
 from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
 from simsiam_zoo.data.scan import (
     FoundSample,
-    describe,
+    describe_findings,
     is_image,
     is_litter,
     key_of,
@@ -235,7 +235,7 @@ def _unshuffled(sources: Sequence[str], key: int) -> Iterator[StreamedSample]:
         for sample in read_stream(source, findings):
             found = True
             yield sample
-        if not told and (lines := describe([findings])):
+        if not told and (lines := describe_findings([findings])):
             told = True
             text = "".join(f"warning: {shown_source(source)}: {line}\n" for line in lines)
             print(text, end="", file=sys.stderr)

@@ -33,7 +33,7 @@ from simsiam_zoo.runtime.device import memory_trouble
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 
-FORMAT = 1
+REPORT_FORMAT = 1
 _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 
@@ -159,7 +159,7 @@ def evaluate(
         scores += found
     refuse_changed(frozen.networks[0], before)
     return {
-        "format": FORMAT,
+        "format": REPORT_FORMAT,
         "source": target.source,
         "network": target.name,
         "weights": before,

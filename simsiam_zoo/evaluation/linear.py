@@ -16,7 +16,7 @@ from simsiam_zoo.evaluation.linear_fit import (
     Pair,
     held_out,
     in_chunks,
-    measure,
+    score_classifiers,
     train_together,
 )
 from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
@@ -74,7 +74,8 @@ class LinearProtocol:
                 "Use the protocol logistic, which has nothing to choose.",
             )
         batch = min(self.batch or default_batch(n), n)
-        top1, loss = measure(self._train(splits, fit, self.grid, batch), splits.train, held)
+        trained = self._train(splits, fit, self.grid, batch)
+        top1, loss = score_classifiers(trained, splits.train, held)
         chosen = _best(top1, loss)
         if not bool(loss[chosen].isfinite()):
             raise InputError(

@@ -216,7 +216,7 @@ def in_chunks(
         yield classifiers.logits(x), labels
 
 
-def measure(
+def score_classifiers(
     classifiers: Classifiers, features: Features, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Each classifier's top-1 accuracy and mean cross-entropy, [G] float64 on the CPU.

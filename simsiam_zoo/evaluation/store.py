@@ -35,7 +35,7 @@ from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text, sync_folder
 
-FORMAT = 3
+STORE_FORMAT = 3
 FLUSH_SECONDS = 10.0
 """How much work a kill may cost: so often what was written is made durable and noted."""
 
@@ -60,7 +60,7 @@ class CachedFeatures:
     @property
     def key(self) -> str:
         """16 hex digits."""
-        text = json.dumps({"format": FORMAT, **self.facts}, sort_keys=True)
+        text = json.dumps({"format": STORE_FORMAT, **self.facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -255,7 +255,7 @@ class _Part:
                 labels = np.fromfile(self.folder / "labels.i64", np.int64)
                 labels[there].tofile(self.folder / "labels.i64")
             meta = {
-                "format": FORMAT,
+                "format": STORE_FORMAT,
                 "facts": self.entry.facts,
                 "samples": len(there),
                 "missing": np.flatnonzero(~there).tolist(),

@@ -23,7 +23,7 @@ from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import RunFolder
 from simsiam_zoo.training.setup import Setup
 
-FORMAT = 1
+RESULT_FORMAT = 1
 
 
 def conclude(
@@ -89,7 +89,7 @@ def result_of(
         for network, protocol, why in final.refused
     ]
     return {
-        "format": FORMAT,
+        "format": RESULT_FORMAT,
         "verdict": verdict,
         "reason": reason,
         "figures": [{"network": network, **as_row(score)} for network, score in final.scores],
@@ -125,7 +125,7 @@ def conclude_diverged(setup: Setup, record: RunFolder, step: int) -> None:
     """Write the result of a run whose loss or weights stopped being finite."""
     verdict, reason = judge(Evidence(finite=False))
     result: dict[str, Any] = {
-        "format": FORMAT,
+        "format": RESULT_FORMAT,
         "verdict": verdict,
         "reason": f"{reason} by step {step}",
         "figures": [],

@@ -48,7 +48,7 @@ TRAINED, RAW = "trained network", "raw pixels"
 VERDICT_KNN = KnnProtocol(k=20, t=0.1)
 """What the verdict compares the trained network with the untrained one by."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -289,12 +289,12 @@ class RunEvaluation:
             if distributed.rank() == 0:
                 shutil.rmtree(store, ignore_errors=True)
 
-    def _everywhere(self, work: Callable[[], T]) -> T:
+    def _everywhere(self, work: Callable[[], _T]) -> _T:
         """Do `work` on all ranks, or on the first alone where the others do not see its folder."""
         if self._shared:
             return work()
 
-        def alone() -> T:
+        def alone() -> _T:
             with distributed.apart():
                 return work()
 

@@ -11,7 +11,7 @@ from made_images import random_png
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.batches import LoadedBatch
-from simsiam_zoo.data.loader import KEEP_LAST, PREFETCH, EvalLoader, TrainLoader
+from simsiam_zoo.data.loader import BATCHES_HELD, PREFETCH, EvalLoader, TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
@@ -51,7 +51,7 @@ def test_a_slot_is_free_again_when_no_tensor_over_it_lives_any_more() -> None:
 
 def test_a_caller_that_keeps_every_batch_sees_none_of_them_overwritten(shards: ShardSet) -> None:
     alone = list(loader(shards))
-    assert len(alone) > 2 * (PREFETCH + KEEP_LAST)
+    assert len(alone) > 2 * (PREFETCH + BATCHES_HELD)
     for kept in (list(loader(shards, workers=1)), list(loader(shards, workers=2))):
         for ours, theirs in zip(kept, alone, strict=True):
             assert torch.equal(ours.pixels, theirs.pixels)
@@ -71,7 +71,7 @@ def places(batches: object) -> list[int]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_is_used_again_and_no_batch_needs_more(shards: ShardSet, workers: int) -> None:
     steps = 30
-    most = workers * PREFETCH + KEEP_LAST
+    most = workers * PREFETCH + BATCHES_HELD
     for made in (
         loader(shards, workers=workers),
         EvalLoader(shards, 16, ids=np.arange(40).repeat(6), batch=8, workers=workers),

@@ -24,8 +24,8 @@ from simsiam_zoo.evaluation.linear_fit import (
     Pair,
     Scale,
     held_out,
-    measure,
     measure_scale,
+    score_classifiers,
     train_together,
 )
 from simsiam_zoo.evaluation.protocol import Score
@@ -137,7 +137,7 @@ def test_accuracies_and_losses_are_each_classifiers_own(monkeypatch):
     bias = torch.randn(3, CLASSES, generator=generator, dtype=torch.float64)
     bias[2, 1] = torch.nan
     scale = measure_scale(features, torch.arange(40))
-    top1, loss = measure(Classifiers(weight, bias, scale), features, torch.arange(5, 38))
+    top1, loss = score_classifiers(Classifiers(weight, bias, scale), features, torch.arange(5, 38))
     x, y = scale(features.x)[5:38], features.labels[5:38]
     for at in range(2):
         logits = x @ weight[:, at] + bias[at]
@@ -162,7 +162,7 @@ def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(spl
     fit, held = held_out(splits.train.labels, 0.1, 0)
     pairs = [Pair(lr * 64 / 256, wd) for lr, wd in protocol.grid]
     settings = {"epochs": 10, "batch": 64}
-    top1, loss = measure(
+    top1, loss = score_classifiers(
         train_together(splits.train, fit, 4, pairs, **settings), splits.train, held
     )
     best = max(range(20), key=lambda at: (top1[at], -loss[at]))
