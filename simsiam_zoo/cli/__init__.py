@@ -141,7 +141,9 @@ def _run(words: list[str]) -> int:
         with suppress(OSError):
             _shown(error).show()
         return InputError.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes any for Ctrl-D at a prompt
+            raise error.__cause__ from None
         _say("Interrupted.")
         return _INTERRUPTED
     except (ImportError, AttributeError, TypeError):

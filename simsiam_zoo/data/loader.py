@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.processes import Lifeline, end_with_parent, forkserver
+from simsiam_zoo.data.processes import Lifeline, end_with_parent, forkserver, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.slots import Asked, Made, Slots, affordable_workers
@@ -238,7 +238,9 @@ def _run(
         pin_memory=pin_memory,
         **options,
     )
-    return _checked(iter(loader), lifeline)
+    with starting():
+        made = iter(loader)
+    return _checked(made, lifeline)
 
 
 def _checked(

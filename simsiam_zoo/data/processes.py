@@ -13,9 +13,10 @@ import signal
 import tempfile
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -59,13 +60,50 @@ def forkserver(*preloaded: str) -> Any:
     _shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preloaded))
-    multiprocessing.resource_tracker.ensure_running()  # started first: it lifts what is blocked
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
-    try:
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with starting(), _safe_path():
+        multiprocessing.resource_tracker.ensure_running()  # first: it lifts what is blocked
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+        try:
+            multiprocessing.forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around what starts worker processes: tell one that cannot start as what it is.
+
+    Else a pipe that broke passes for a reader of stdout that has gone, and an end of file for
+    Ctrl-C.
+
+    Raises:
+        DataError: a process could not be started, or died at once.
+    """
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise DataError(
+            f"a worker process cannot be started ({type(error).__name__}: {error})",
+            "Too little memory or too many processes may be why; use fewer workers.",
+        ) from error
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Start Python without the current folder on its path: a `random.py` there is not ours.
+
+    Workers get the path of this process later.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _shorten_socket_paths() -> None:
@@ -173,9 +211,11 @@ def run_tasks(tasks: Tasks[R_co], count: int, jobs: int) -> Generator[tuple[int,
             yield number, tasks.run(number)
         return
     context = forkserver(__name__, "webdataset")
-    pool = ProcessPoolExecutor(jobs, context, _start, (tasks,))
+    with starting():
+        pool = ProcessPoolExecutor(jobs, context, _start, (tasks,))
     try:
-        futures = {pool.submit(_run, number): number for number in range(count)}
+        with starting():
+            futures = {pool.submit(_run, number): number for number in range(count)}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:

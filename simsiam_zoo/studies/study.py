@@ -217,7 +217,8 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
     tree = dict(tree)
     base = tree.get("base", {})
     if isinstance(base, str):
-        base = read_toml(folder / base, "the recipe")
+        hint = f'A preset is base = {{ preset = "{base}" }}.'
+        base = read_toml(folder / base, "the recipe", hint)
     if not isinstance(base, dict):
         raise InputError(f"{where}: base is a recipe's table, or a recipe's file, not {base!r}")
     tree["base"] = base if preset is None else {**base, "preset": preset}

@@ -57,9 +57,10 @@ class Slow:
         return number
 
 
-def work(**environment: str) -> subprocess.Popen[str]:
+def work(cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WORK, str(Path(__file__).parent)],
+        [sys.executable, "-P", "-c", WORK, str(Path(__file__).parent)],
+        cwd=cwd,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,6 +76,38 @@ def test_sockets_find_room_where_the_temporary_folder_has_a_long_path(tmp_path):
     out, err = work(TMPDIR=str(folder)).communicate(timeout=120)
     assert out.split() == ["ready", "4"], err
     assert set(Path("/tmp").glob("zoo-*")) <= before
+
+
+def test_files_in_the_working_folder_are_not_executed_by_worker_processes(tmp_path):
+    executed = tmp_path / "executed"
+    for name in ("pickle", "random", "socket", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(executed)!r}, 'w'); raise SystemExit(9)")
+    out, err = work(cwd=tmp_path).communicate(timeout=120)
+    assert out.split() == ["ready", "4"], err
+    assert not executed.exists()
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+@pytest.mark.parametrize("where", ["tracker", "server"])
+def test_processes_that_cannot_start_are_neither_ctrl_c_nor_a_reader_that_left(where):
+    code = f"""
+import multiprocessing, multiprocessing.resource_tracker, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_tasks import Slow
+from simsiam_zoo.cli import root, main
+from simsiam_zoo.data.processes import run_tasks
+if {where!r} == "server":
+    multiprocessing.resource_tracker.ensure_running()
+multiprocessing.set_executable("/bin/false")
+root.callback = lambda **_: list(run_tasks(Slow(), 4, 2))
+root.invoke_without_command = True
+root.no_args_is_help = False
+main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == DataError.exit_code, done.stderr
+    assert "a worker process cannot be started" in done.stderr or "died" in done.stderr
+    assert "Interrupted" not in done.stderr
 
 
 def test_ctrl_c_while_workers_start_is_met_by_the_main_process_alone():
