@@ -71,15 +71,17 @@ class Scan:
             index = scan(path, self.checksums)
         except ZooError as error:
             return error
-        digest = sha256(path) if self.checksums else None
-        status = path.stat()
+        status, at = path.stat(), index_path(self.out / path.name)
+        known = self._known.get(path.name)
+        anew = self.checksums or not _has_checks(at, index, status.st_size)
+        # What is stated with a checksum gets no other index unseen: its labels may be others.
+        digest = sha256(path) if self.checksums or (anew and known and known.sha256) else None
         info = ShardInfo(path.name, len(index), status.st_size, digest)
         if digest is None:
             index = replace(index, mtime_ns=status.st_mtime_ns)
-        if changed := _changed(path, info, self._known.get(path.name)):
+        if changed := _changed(path, info, known):
             return changed
-        at = index_path(self.out / path.name)
-        if self.checksums or not _has_checks(at, index, info.bytes):
+        if anew:
             with atomic_write(at) as file:
                 index.save(file)
         labelled = int((index.labels != UNLABELLED).sum())
@@ -153,12 +155,14 @@ def _changed(path: Path, now: ShardInfo, before: ShardInfo | None) -> DataError 
     """The error for a shard that is not what it was when its checksum was taken."""
     if before is None or before.sha256 is None:
         return None
+    what = "other sizes or counts"
     if (before.bytes, before.samples) == (now.bytes, now.samples):
         if now.sha256 in (None, before.sha256):
             return None
-        return DataError(f"{path} is not what it was when its checksum was taken: bytes changed")
+        what = "bytes changed"
     return DataError(
-        f"{path} is not what it was when its checksum was taken: other sizes or counts"
+        f"{path} is not what it was when its checksum was taken: {what}",
+        f"Copy it again; or, if it is right, remove {MANIFEST} beside it and index it anew.",
     )
 
 

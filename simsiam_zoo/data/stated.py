@@ -15,7 +15,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from simsiam_zoo.data.index import ShardIndex, load_index
-from simsiam_zoo.data.manifest import TIMM_INFO, index_path, read_info, read_manifest
+from simsiam_zoo.data.manifest import MANIFEST, TIMM_INFO, index_path, read_info, read_manifest
 from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
@@ -60,6 +60,7 @@ class ShardRow(NamedTuple):
         version: what tells it from another of its size where there is no checksum: the time of its
             last change in ns, or what its server calls the version; "" where nothing does.
         cached: the name of its index in the user's cache, "" where the index lies beside it.
+        changed: its bytes are not those of the checksum.
     """
 
     location: str
@@ -68,6 +69,7 @@ class ShardRow(NamedTuple):
     sha256: str | None
     version: str = ""
     cached: str = ""
+    changed: bool = False
 
 
 class ShardTable(Sequence[Shard]):
@@ -91,7 +93,7 @@ class ShardTable(Sequence[Shard]):
             self._folder_of.append(folders.setdefault(folder + slash, len(folders)))
             self._names.append(name)
             self._digests.append(None if row.sha256 is None else bytes.fromhex(row.sha256))
-            self._versions.append("" if row.sha256 else row.version)
+            self._versions.append("" if row.sha256 and not row.changed else row.version)
             self._indexes.append(row.cached)
             samples.append(row.samples)
             sizes.append(row.bytes)
@@ -134,12 +136,13 @@ class ShardTable(Sequence[Shard]):
 
         It is over names, sizes, counts and checksums, never over locations. A shard without a
         checksum counts with its path and the time of its last change, or with what its server
-        calls its version (its URL, where the server tells none).
+        calls its version (its URL, where the server tells none); one that is not what its checksum
+        states, with both.
         """
         sha256 = hashlib.sha256()
         for i, name in enumerate(self._names):
             digest, version = self._digests[i], self._versions[i]
-            mark = digest.hex() if digest else version
+            mark = (digest.hex() if digest else "") + version
             if not digest and (self._cache is None or not version):
                 where = self._folders[self._folder_of[i]] + name
                 mark += "\0" + (where if self._cache else os.path.abspath(where))
@@ -191,7 +194,14 @@ class StatedFolder:
             )
         if _index_holds(Path(path), status, stated.sha256):
             return ShardRow(path, stated.samples, stated.bytes, stated.sha256, version), None
-        cached, index = _cached_index(Path(path), status, stated.sha256)
+        try:
+            cached, index = _cached_index(Path(path), status, stated.sha256)
+        except DataError:
+            if stated.sha256 is None or not _only_images_differ(Path(path), status.st_size):
+                raise
+            # Each image is compared with the index where it is read.
+            row = ShardRow(path, stated.samples, stated.bytes, stated.sha256, version, changed=True)
+            return row, None
         if len(index) != stated.samples:
             raise DataError(
                 f"{path} holds {len(index)} samples, and its manifest states {stated.samples}",
@@ -204,16 +214,35 @@ class StatedFolder:
 def _index_holds(path: Path, status: os.stat_result, sha256: str | None) -> bool:
     """Whether the index beside a shard is there, and is of this shard.
 
-    It is compared with the shard's bytes where they are read. Only labels are not; a shard without
-    a checksum whose time is not the one that it had is therefore scanned again.
+    It is compared with the shard's bytes where they are read. Only labels are not; a shard whose
+    time is not the one that it had is therefore scanned again, and one with a checksum that changed
+    after its index was written is compared with the checksum.
     """
     beside = index_path(path)
     if sha256 is not None:
-        return beside.is_file()  # it may have been copied without it
+        try:
+            return beside.stat().st_mtime_ns >= status.st_mtime_ns
+        except OSError:
+            return False  # the shard was copied without it
     try:
         return load_index(beside, status.st_size).mtime_ns == status.st_mtime_ns
     except DataError:
         return False
+
+
+def _only_images_differ(path: Path, size: int) -> bool:
+    """Whether a shard that changed has the keys and labels that the index beside it states."""
+    try:
+        stated = load_index(index_path(path), size)
+    except DataError:
+        return False
+    try:
+        found = scan(path)
+    except DataError:
+        return True  # a damaged tar tells nothing else; reading it tells which images are damaged
+    names = ("keys", "key_ends", "labels")
+    same = all(np.array_equal(getattr(found, n), getattr(stated, n)) for n in names)
+    return same and found.names == stated.names
 
 
 def _cached_index(
@@ -262,5 +291,6 @@ def check_sha256(path: Path, stated: str) -> None:
     if sha256(path) != stated:
         raise DataError(
             f"{path} is not the shard that its manifest states: its sha256 differs",
-            "Copy or pack the shard again; or, if it is right, `simsiam-zoo index --checksums`.",
+            f"Copy or pack the shard again; or, if it is right, remove its {MANIFEST} and take"
+            " checksums anew: `simsiam-zoo index --checksums`.",
         )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from simsiam_zoo.data import stated as stated_module
 from simsiam_zoo.data.indexing import index_folder
+from simsiam_zoo.data.manifest import index_path
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet
 from simsiam_zoo.data.sources import open_shards
@@ -234,14 +235,47 @@ def test_an_index_beside_a_shard_that_changed_is_not_believed(tmp_path, write_ta
 
 
 def test_a_stated_checksum_is_compared_where_the_index_is_missing(packed):
-    index_path = packed / "train-000000.index.npz"
-    index_path.unlink()
+    (packed / "train-000000.index.npz").unlink()
     path = packed / "train-000000.tar"
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 9] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"train-000000\.tar is not the shard .* sha256 differs"):
         open_shards(str(packed))
+
+
+def test_a_checksum_stands_for_no_shard_that_changed_after_its_index(tmp_path, write_tar, cache):
+    """Other labels are refused; other images are damage, and the digest is another one."""
+
+    def write(label: bytes, image: int) -> None:
+        write_tar(path, {"0.png": random_png(image), "0.cls": label})
+
+    path = tmp_path / "train-0.tar"
+    write(b"1", 0)
+    index_folder([path], checksums=True)
+    later = index_path(path).stat().st_mtime_ns + 1
+    digest = open_shards(str(tmp_path)).train.digest
+    assert not cache.exists()
+    os.utime(path, ns=(later, later))  # the same bytes, copied again
+    assert open_shards(str(tmp_path)).train.digest == digest
+    size = path.stat().st_size
+    write(b"2", 0)
+    os.utime(path, ns=(later, later + 1))
+    assert path.stat().st_size == size
+    with pytest.raises(DataError, match=r"sha256 differs\n.*`simsiam-zoo index --checksums`"):
+        open_shards(str(tmp_path))
+    with pytest.raises(DataError, match=r"bytes changed\n.*remove manifest\.json"):
+        index_folder([path])  # the old checksum would stand for the new labels
+    write(b"1", 1)
+    os.utime(path, ns=(later, later + 2))
+    assert path.stat().st_size == size
+    changed = open_shards(str(tmp_path)).train
+    assert changed.digest != digest
+    with pytest.raises(DataError, match="checksum"):
+        changed.read(0)
+    (tmp_path / "manifest.json").unlink()  # the way out
+    index_folder([path], checksums=True)
+    assert open_shards(str(tmp_path)).train.read(0).image == random_png(1)
 
 
 def test_few_files_are_open_however_many_shards(tmp_path, write_tar):
