@@ -402,14 +402,18 @@ def test_splits_in_other_spellings_are_found_and_doubtful_ones_asked_about(tmp_p
     put(tmp_path / "two", "train/cat/0.png", "Training/cat/1.png")
     put(tmp_path / "test", "cat/0.png", "test/1.png")
     put(tmp_path / "toys", "car/0.png", "train/1.png")
+    put(tmp_path / "coco", "train2017/0.png", "val2017/1.png")
     for folder, words in {
         "above": r"Pack that folder: .*/above/all\.",
         "two": "it is not clear what to train on",
         "test": "it is not clear what to train on",
+        "coco": "train2017, val2017: they look like splits",
         "toys": "beside car: it is not clear whether it is a split or a class",
     }.items():
         with pytest.raises(InputError, match=words):
             open_original(tmp_path / folder)
+    put(tmp_path / "kinds", "test-tube/0.png", "toy-train/1.png", "cup/2.png")
+    assert len(open_original(tmp_path / "kinds").classes or ()) == 3
     put(tmp_path / "flat", "train/cat/0.png", "val/1.png", "2.png")
     notes = " ".join(open_original(tmp_path / "flat").notes)
     assert "1 images in no folders of classes" in notes

@@ -89,6 +89,13 @@ def _splits(source: Path, labels: bool) -> tuple[dict[str, Path], _Tree]:
                 f"{source / inner} holds splits, which would be taken for one class",
                 f"Pack that folder: {source / inner}.",
             )
+        said = [set(re.split(r"[^a-z]+", name.lower())) & {*TRAIN, *TEST} for name in names]
+        if labels and all(said) and not set(TRAIN).isdisjoint(set().union(*said)):
+            raise InputError(
+                f"{source} has the folders {', '.join(names[:3])}: they look like splits, and would"
+                " be taken for classes",
+                f"Call them {TRAIN[0]} and {TEST[0]}; or, if they are classes, by other names.",
+            )
         return {"train": source}, tree
     others = [name for name in names if not _word(name) and _holds_images(source / name)]
     if others and labels and not tests:
