@@ -223,8 +223,13 @@ class TimmFormat(ExportFormat):
     file = "timm.safetensors"
 
     def write(self, source: ExportSource, path: Path) -> None:
-        """Raises InputError where the backbone is none of timm's."""
+        """Raises InputError where the backbone is none of timm's, or timm cannot tell the file."""
         source.made_by_timm()
+        if path.suffix not in (".safetensors", *PICKLED):
+            raise InputError(
+                f"timm knows weights by the file's ending, and {path.name} has no such ending",
+                f"Say --out {path.name}.safetensors.",
+            )
         _write_state(source, path)
 
     def code(self, source: ExportSource, path: Path) -> str:

@@ -266,6 +266,10 @@ def test_nothing_is_overwritten_and_a_wrong_format_is_told(run_of: RunOf, tmp_pa
         export_backbone(run_of("resnet18"), "torchvisio", tmp_path / "out")
     with pytest.raises(InputError, match="license"):
         export_backbone(run_of("resnet18"), "timm:license=mit", tmp_path / "out")
+    with pytest.raises(InputError, match="the file's ending") as caught:
+        export_backbone(run_of("resnet18"), "timm", tmp_path / "out")
+    assert caught.value.hint == "Say --out out.safetensors."
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_a_backbone_of_no_library_goes_only_where_it_needs_none(run_of: RunOf, tmp_path) -> None:
