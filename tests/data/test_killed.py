@@ -30,7 +30,7 @@ if __name__ == "__main__":
     plan = SampleOrder(shards.counts, seed=3, batch=8, lanes=2, window=2)
     augmentation = CifarAugmentation(
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
-        jitter_p=0.8, gray_p=0.2, flip_p=0.5,
+        jitter_p=0.8, gray_p=0.2, flip_p=0.5, interpolation="bilinear",
     )
     loader = TrainLoader(shards, plan, augmentation, 8, seed=3, epochs=5, workers=2)
     for batch in loader.batches(*divmod(start, plan.steps)):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from simsiam_zoo.catalog import Catalog, Component, Plugin
+from simsiam_zoo.catalog import Catalog, Component, Param, Plugin
 from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.recipe import Recipe
@@ -102,8 +102,8 @@ class Mute:
     def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None: ...
 
 
-def resolved(name: str, target: str) -> Any:
-    component = Component("logger", name, target=target, summary="for a test")
+def resolved(name: str, target: str, *params: Param) -> Any:
+    component = Component("logger", name, target=target, summary="for a test", params=params)
     plugin = Plugin("test", __name__, "test-zoo", "1.0", "v1", components=(component,))
     return Catalog([plugin]).resolve("logger", name)
 
@@ -111,7 +111,11 @@ def resolved(name: str, target: str) -> Any:
 def test_a_logger_that_fails_is_told_of_once_and_the_others_go_on(tmp_path: Path) -> None:
     said: list[str] = []
     loggers = Loggers(
-        [resolved("failing", f"{__name__}:Failing"), resolved("csv2", f"{CSV}")], said.append
+        [
+            resolved("failing", f"{__name__}:Failing"),
+            resolved("csv2", CSV, Param("path", str, "metrics.csv", "For a test")),
+        ],
+        said.append,
     )
     failing: Failing = loggers._loggers[0][1]
     loggers.start(tmp_path, {}, 0)

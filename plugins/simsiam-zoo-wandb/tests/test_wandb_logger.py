@@ -79,7 +79,7 @@ def recipe(shards: Path) -> Callable[[str], Recipe]:
 
 def records(file: Path) -> Iterator[Any]:
     """A .wandb file is a header of 7 bytes and LevelDB's log format, each record a message."""
-    from wandb.proto.wandb_internal_pb2 import RunFolder
+    from wandb.proto.wandb_internal_pb2 import Record
 
     data = file.read_bytes()
     assert data[:4] == b":W&B"
@@ -95,7 +95,7 @@ def records(file: Path) -> Iterator[Any]:
         body += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or its last part
-            yield RunFolder.FromString(body)
+            yield Record.FromString(body)
             body = b""
 
 
