@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import tempfile
 from pathlib import Path
@@ -116,6 +117,73 @@ def _check_streamed(path: Path, missed: int) -> None:
     findings = Findings()
     streamed = len(list(read_stream(str(path), findings)))
     assert streamed + findings.passed_over == missed
+
+
+def spelt(label: int) -> st.SearchStrategy[tuple[str, bytes]]:
+    """A number as people write it, in a `cls` or a `json`."""
+    text = str(label)
+    plain = [text, text + "\r\n", f" {text}", f"{text}.0", f'"{text}"', f"[{text}]"]
+    plain = [*(one.encode() for one in plain), b"\xef\xbb\xbf" + text.encode()]
+    plain.append(text.encode("utf-16"))
+    in_json = [json.dumps({"label": one, "x": 1}).encode() for one in (label, text, [label])]
+    return st.sampled_from([("cls", one) for one in plain] + [("json", one) for one in in_json])
+
+
+UNREADABLE = [("cls", b"1.5"), ("cls", b"\xff\xffx"), ("cls", b"[1, 2]"), ("json", b"{")]
+UNTOLD = [("cls", b""), ("json", b"{}"), ("txt", b"a caption")]
+labelled = st.integers(0, 90_000).flatmap(
+    lambda label: st.tuples(st.just(label), spelt(label))
+) | st.tuples(st.just(-1), st.sampled_from(UNREADABLE + UNTOLD))
+shard_names = st.sampled_from(
+    ["train-0", "Train-1", "a-training-2", "val-0", "VALIDATION_1", "x.test.0", "extra", "data (1)"]
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    drawn=st.dictionaries(shard_names, st.lists(labelled, min_size=1, max_size=4), min_size=1),
+    padding=st.integers(2, 20),
+)
+def test_every_shard_of_a_folder_is_read_or_named_and_every_label_read_or_counted(drawn, padding):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for stem, samples in drawn.items():
+            file = io.BytesIO()
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for i, (_, (ending, content)) in enumerate(samples):
+                    for each, data in ((f"{i}.png", PNG), (f"{i}.{ending}", content)):
+                        member = tarfile.TarInfo(each)
+                        member.size = len(data)
+                        tar.addfile(member, io.BytesIO(data))
+                end = tar.offset
+            (folder / f"{stem}.tar").write_bytes(file.getvalue()[:end] + bytes(512 * padding))
+        to_train = {stem for stem in drawn if "train" in stem.lower()}
+        to_train = to_train or {"extra", "data (1)"} & set(drawn)
+        if not to_train:
+            with pytest.raises(InputError, match="no shards to train on"):
+                open_shards(name)
+            return
+        data = open_shards(name)
+        assert {path.stem for path in data.train.paths} == to_train
+        sets = [one for one in (data.train, data.test) if one]
+        read = {path.stem for one in sets for path in one.paths}
+        left = len(drawn) - len(read)
+        assert any(note.startswith(f"{left} shards of") for note in data.notes) == bool(left)
+        for one in sets:
+            expected = [label for path in one.paths for label, _ in drawn[path.stem]]
+            assert one.labels().tolist() == expected
+        unread = sum(spelling in UNREADABLE for stem in read for _, spelling in drawn[stem])
+        said = any(
+            note.startswith(f"{unread} images in") and "label that cannot be read" in note
+            for note in data.notes
+        )
+        assert said == bool(unread)
+        index_folder(sorted(folder.glob("*.tar")))
+        again = open_shards(name)
+        for one, other in zip(sets, (again.train, again.test), strict=False):
+            assert other is not None
+            assert other.labels().tolist() == one.labels().tolist()
+            assert not inspect_shards(other, None, jobs=1)["damaged"]
 
 
 files = st.lists(
