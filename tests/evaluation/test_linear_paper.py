@@ -160,7 +160,7 @@ class TwoRanks:
 
     def __init__(self) -> None:
         self.local = threading.local()
-        self.barrier = threading.Barrier(2, timeout=20)
+        self.barrier = threading.Barrier(2, timeout=60)
         self.said: list[Tensor | None] = [None, None]
 
     def rank(self) -> int:

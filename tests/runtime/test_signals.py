@@ -17,7 +17,7 @@ import time
 from simsiam_zoo.runtime.signals import StopRequest
 
 def wait(stop):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not stop.requested and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -79,7 +79,7 @@ def test_another_thread_hears_of_it_while_the_main_one_is_busy() -> None:
         heard.append((stop.heard(), stop.requested))
         time.sleep(0.3)  # the main thread is in its call by now
         os.kill(os.getpid(), signal.SIGTERM)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not stop.heard() and time.monotonic() < until:
             time.sleep(0.01)
         heard.append((stop.heard(), stop.requested))
