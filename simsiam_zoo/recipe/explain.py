@@ -74,7 +74,8 @@ def _explained(error: ValidationError, model: type[BaseModel], whole: str) -> In
 def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputError:
     section, key = ".".join(path[:-1]), path[-1]
     where = f"[{section}] has no key" if section else f"{whole} has no key"
-    keys = list(_table_at(model, path[:-1]).model_fields)
+    fields = _table_at(model, path[:-1]).model_fields
+    keys = [field.alias or name for name, field in fields.items()]  # as a file spells them
     elsewhere = [dotted for dotted in _dotted(model) if dotted.rpartition(".")[2] == key]
     if elsewhere:  # `epochs` for `training.epochs`
         return InputError(f"{where} {key!r}", f"Did you mean {' or '.join(elsewhere)}?")

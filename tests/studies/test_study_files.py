@@ -228,6 +228,8 @@ REMOVE = {"part": "gradient", "action": "remove"}
         ),
         ({"ablation": [REMOVE], "seeds": [1, 1]}, "seeds are different"),
         ({"ablation": [REMOVE], "base": 3}, "base is a recipe's table"),
+        ({"ablation": [REMOVE], "base": "digits"}, 'A preset is base = { preset = "digits" }.'),
+        ({"ablation": [{**REMOVE, "swap": 1}]}, "Its keys are part, action, with, set, grid,"),
         ({"ablation": [REMOVE], "seed": [1]}, "Did you mean seeds"),
         ({"ablation": [REMOVE], "metrics": ["knnn"]}, "unknown protocol 'knnn'"),
         (
