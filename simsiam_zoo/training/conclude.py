@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from simsiam_zoo.evaluation.evaluate import as_row
-from simsiam_zoo.evaluation.verdict import Evidence, judge
+from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
 from simsiam_zoo.model.siamese import parameter_counts
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
@@ -118,6 +118,7 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
     return {
         **{n: x if x is None or math.isfinite(x) else None for n, x in numbers.items()},
         "knn_gain_interval": None if evidence.gain is None else list(evidence.gain),
+        "bounds_measured_on": MEASURED_ON,
     }
 
 
