@@ -97,6 +97,11 @@ def test_the_presets_are_byol() -> None:
     assert (paper.optim.name, paper.optim.lr, paper.optim.weight_decay) == ("lars", 0.45, 1e-6)
     assert paper.optim.part("predictor").schedule == "cosine"
     assert paper.augmentation.name == "byol"
+    assert (paper.augmentation.interpolation, paper.augmentation.brightness_offset) == (
+        "bicubic",
+        True,
+    )
+    assert (paper.optim.lr_in_momentum, paper.loss.scale) == (False, 2.0)
     small, plain = zoo.Recipe.make("byol-mnist-5k"), zoo.Recipe.make("mnist-5k")
     assert (small.gradient.name, small.loss.name) == ("momentum", "mse")
     same = ("backbone", "projector", "predictor", "augmentation", "dataset", "training", "optim")

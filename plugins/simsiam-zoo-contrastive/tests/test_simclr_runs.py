@@ -88,6 +88,7 @@ def test_the_presets_are_simclr() -> None:
     assert (paper.optim.name, paper.optim.lr, paper.optim.weight_decay) == ("lars", 0.3, 1e-6)
     assert paper.optim.lr * paper.training.batch_size / 256 == pytest.approx(4.8)
     assert paper.optim.exclude_norm_and_bias
+    assert (paper.optim.lr_in_momentum, paper.augmentation.interpolation) == (True, "bicubic")
     small = zoo.Recipe.make("simclr-mnist-5k")
     plain = zoo.Recipe.make("mnist-5k")
     assert (small.loss.temperature, small.gradient.sides) == (0.5, "one")

@@ -89,6 +89,15 @@ def test_the_presets_are_the_papers(name: str) -> None:
     assert projector == (3, 8192, 8192)
     assert (paper.optim.name, paper.optim.lr, paper.training.batch_size) == ("lars", 0.2, 2048)
     assert paper.augmentation.name == "byol"
+    # Crops are bicubic and brightness a factor in both authors' code, and LARS's lr stands outside.
+    views = paper.augmentation
+    assert (views.interpolation, views.brightness_offset) == ("bicubic", False)
+    optim, peak = paper.optim, 0.2 * 2048 / 256
+    assert (optim.lr_in_momentum, optim.exclude_norm_and_bias) == (False, True)
+    norms, final = (0.0048, peak / 1000) if name == "barlow-twins" else (0.2, 0.002)
+    own = optim.part("backbone")
+    assert optim.lr * own.lr_scale * own.norm_and_bias_lr_scale == pytest.approx(norms)
+    assert peak * optim.final_lr_scale == pytest.approx(final)
     small, plain = zoo.Recipe.make(f"{name}-mnist-5k"), zoo.Recipe.make("mnist-5k")
     for recipe in (paper, small):
         parts = (recipe.loss.name, recipe.predictor.name, recipe.gradient.name)
