@@ -1,8 +1,7 @@
 """Export: write a run's backbone for another library, load it there, compare the features.
 
-A format is a component of the kind `format`. It states the Python that loads what it wrote, as a
-text for the user; `write_checked` runs that very text to check the file. The text is made of names
-of ours alone; nothing that a file says gets into it.
+A format is a component of the kind `format`. It states the Python that loads what it wrote, for the
+user; `write_checked` runs that very text. Nothing that a file says gets into it.
 """
 
 from __future__ import annotations
@@ -155,16 +154,9 @@ def create_format(chosen: Resolved) -> ExportFormat:
 
 
 def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path) -> Exported:
-    """Write to `out`, load that again and compare; on an error leave nothing behind.
+    """Write to `out`, a file or folder, load that again and compare; on an error leave nothing.
 
-    Args:
-        form: the format.
-        name: its name, for messages.
-        source: the backbone.
-        out: the file or folder.
-
-    Raises:
-        InputError, PluginError, DataError: as for `export_backbone`.
+    `name` is the format's, for messages. Raises the errors of `export_backbone`.
     """
     try:
         # In a folder of its own, so that whatever is written there goes with it.
