@@ -1,4 +1,4 @@
-"""Encoded image → pixels, for files that nobody vouches for.
+"""Encoded image → pixels, of untrusted files.
 
 The first bytes choose among JPEG, PNG and WebP. The size is read from the header and bounded before
 memory is spent, as are the scans of a JPEG and the chunks of a PNG. EXIF orientation is ignored,

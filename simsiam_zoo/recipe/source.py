@@ -158,7 +158,7 @@ def is_editable(distribution: str) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     except ValueError:
-        return True  # what cannot be read does not vouch for anything
+        return True  # what cannot be read may hold anything
     editable = isinstance(origin, dict) and origin.get("dir_info", {}).get("editable")
     return bool(editable) or metadata.read_text("RECORD") is None
 

@@ -60,7 +60,7 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
 
 
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:
-    """The training images that the monitor looks at."""
+    """The training images whose effective rank is taken, [n] int64."""
     return evenly(len(setup.dataset.train), setup.recipe.evaluation.rank_samples)
 
 

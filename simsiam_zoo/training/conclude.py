@@ -27,14 +27,14 @@ RESULT_FORMAT = 1
 
 
 def conclude(
-    setup: Setup, record: RunFolder, evaluation: RunEvaluation, progress: Progress, elapsed: float
+    setup: Setup, folder: RunFolder, evaluation: RunEvaluation, progress: Progress, elapsed: float
 ) -> dict[str, Any]:
     """Evaluate the trained network, judge the run, and write everything but the checkpoints.
 
     Every rank calls it, and takes its share of the measuring; the first one judges and writes.
 
     Args:
-        setup, record: the run, its steps done.
+        setup, folder: the run, its steps done.
         evaluation: measures it.
         progress: told what is going on.
         elapsed: seconds spent training.
@@ -43,7 +43,7 @@ def conclude(
         What `result.json` holds.
     """
     began = time.monotonic()
-    stopped = CollapseWatch(setup, evaluation).stops(record.rows)
+    stopped = CollapseWatch(setup, evaluation).stops(folder.rows)
     step = stopped or setup.steps
     progress.say("evaluating")
     untrained = untrained_network(setup)
@@ -54,25 +54,25 @@ def conclude(
     def write() -> dict[str, Any]:
         evidence = gather_evidence(
             setup,
-            record.rows,
+            folder.rows,
             step,
             rank=rank,
             untrained_rank=untrained_rank,
             gain=final.gain,
             unmeasured=final.unmeasured,
         )
-        # it is there if the run stopped at a look, or was cut short here the last time
-        known = any(row["step"] == step and "effective_rank" in row for row in record.rows)
+        # it is there if the run stopped where it was measured, or was cut short here the last time
+        known = any(row["step"] == step and "effective_rank" in row for row in folder.rows)
         if rank is not None and not known:
-            record.write({"step": step, "epoch": step // setup.plan.steps, "effective_rank": rank})
+            folder.write({"step": step, "epoch": step // setup.plan.steps, "effective_rank": rank})
         seconds = {
             "training": round(elapsed, 1),
             "evaluation": round(time.monotonic() - began, 1),
         }
-        result = result_of(setup, record, final, evidence, step)
+        result = result_of(setup, folder, final, evidence, step)
         result |= {"stopped_on_collapse": stopped, "seconds": seconds}
-        save_backbone(setup, record.path / "backbone.safetensors")
-        finish(setup, record, result)
+        save_backbone(setup, folder.path / "backbone.safetensors")
+        finish(setup, folder, result)
         evaluation.clean_up()
         return result
 
@@ -80,7 +80,7 @@ def conclude(
 
 
 def result_of(
-    setup: Setup, record: RunFolder, final: FinalScores, evidence: Evidence, step: int
+    setup: Setup, folder: RunFolder, final: FinalScores, evidence: Evidence, step: int
 ) -> dict[str, Any]:
     """What `result.json` says of a run that was measured after `step` steps."""
     verdict, reason = judge(evidence)
@@ -98,7 +98,7 @@ def result_of(
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,
         "steps": step,
-        "damaged_images": len(record.damaged),
+        "damaged_images": len(folder.damaged),
         "parameters": parameter_counts(setup.siamese),
     }
 
@@ -122,7 +122,7 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def conclude_diverged(setup: Setup, record: RunFolder, step: int) -> None:
+def conclude_diverged(setup: Setup, folder: RunFolder, step: int) -> None:
     """Write the result of a run whose loss or weights stopped being finite."""
     verdict, reason = judge(Evidence(finite=False))
     result: dict[str, Any] = {
@@ -134,11 +134,11 @@ def conclude_diverged(setup: Setup, record: RunFolder, step: int) -> None:
         "seed": setup.recipe.training.seed,
         "steps": step,
     }
-    finish(setup, record, result)
+    finish(setup, folder, result)
 
 
-def finish(setup: Setup, record: RunFolder, result: dict[str, Any]) -> None:
+def finish(setup: Setup, folder: RunFolder, result: dict[str, Any]) -> None:
     """Draw the curves and write `result.json`: from then on the run is complete."""
-    curves = record.path / "curves.svg"
-    draw_curves(record.rows, setup.recipe, str(result["verdict"]), curves)
-    record.finish(result)
+    curves = folder.path / "curves.svg"
+    draw_curves(folder.rows, setup.recipe, str(result["verdict"]), curves)
+    folder.finish(result)
