@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import Resolved
@@ -29,7 +28,7 @@ from simsiam_zoo.evaluation.protocol import (
 from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.device import memory_trouble
+from simsiam_zoo.runtime.device import full_fp32, memory_trouble
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 
@@ -102,14 +101,11 @@ def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Refu
     given = splits[job.network]
     if given.folder is not None:
         given = dataclasses.replace(given, folder=given.folder / job.name)
-    fast = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False  # ten bits are too few to rank neighbours by
     try:
-        return job.protocol(given)
+        with full_fp32():  # a score does not depend on how a GPU rounds products
+            return job.protocol(given)
     except InputError as refusal:
         return Refused(refusal.what, refusal.hint)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = fast
 
 
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")
