@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -118,7 +119,8 @@ def test_ctrl_c_while_workers_start_is_met_by_the_main_process_alone():
         assert process.stdout.readline() == "ready\n"
         for child in range(40):  # all the while that they start
             for pid in children(process.pid):
-                os.kill(pid, signal.SIGINT)
+                with contextlib.suppress(ProcessLookupError):  # it ended since it was listed
+                    os.kill(pid, signal.SIGINT)
             time.sleep(0.05)
             if child and process.poll() is not None:
                 break
