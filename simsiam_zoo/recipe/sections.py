@@ -111,9 +111,6 @@ class Training(Section):
     )
     stop_on_collapse: bool = Field(False, description="End a run whose collapse is plain")
     sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
-    grace_seconds: float = operational(
-        20.0, "Seconds after which a process that waits for a lost one is ended", gt=0
-    )
 
 
 class PartOptim(Section):

@@ -232,39 +232,13 @@ def collect(value: T) -> list[T]:
     return values
 
 
-class Agreement:
-    """What the ranks wish for, added up: at one call all get the same answer, and nobody waits.
-
-    Among several processes the answer to what is said at one call comes with the next one, when it
-    has long been added up; on a single process at once. All ranks have to call it equally often.
-    """
-
-    def __init__(self) -> None:
-        self._under_way: tuple[Any, Tensor] | None = None
-
-    def __call__(self, *wishes: int, final: bool = False) -> tuple[int, ...]:
-        """Say how often each thing is wished for; returns the sums over ranks.
-
-        Args:
-            wishes: as many at each call.
-            final: no call will follow, so the answer to this one is waited for and added.
-        """
-        if not is_distributed():
-            return tuple(int(wish) for wish in wishes)
-        before = self._answer(len(wishes))
-        said = torch.tensor(wishes, dtype=torch.int64)
-        self._under_way = dist.all_reduce(said, group=_side, async_op=True), said
-        if not final:
-            return before
-        return tuple(map(sum, zip(before, self._answer(len(wishes)), strict=True)))
-
-    def _answer(self, length: int) -> tuple[int, ...]:
-        if self._under_way is None:
-            return (0,) * length
-        work, said = self._under_way
-        self._under_way = None
-        work.wait()
-        return tuple(said.tolist())
+def agree(*wishes: int) -> tuple[int, ...]:
+    """Each wish added up over the ranks. Waits for the others, but for no device."""
+    if not is_distributed():
+        return wishes
+    said = torch.tensor(wishes, dtype=torch.int64)
+    dist.all_reduce(said, group=_side)
+    return tuple(said.tolist())
 
 
 class _Gather(torch.autograd.Function):

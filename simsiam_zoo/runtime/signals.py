@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -25,38 +24,22 @@ class StopRequest:
 
     The first signal sets `requested`, for the loop to save and leave; a second one ends the
     process at once. Outside the main thread, where Python forbids handlers, it never asks.
-
-    Python's handlers wait for the main thread, which may be in a collective that does not return:
-    other threads learn from `heard` that a signal has come.
     """
 
     def __init__(self) -> None:
         self.requested = False
         self._asked = 0.0
         self._before: dict[int, Any] = {}
-        self._heard = self._interrupts = False
-        self._ends: tuple[socket.socket, socket.socket] | None = None
-        self._woken_before = -1
+        self._interrupts = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._ends = socket.socketpair()
-            for end in self._ends:
-                end.setblocking(False)
-            self._woken_before = signal.set_wakeup_fd(
-                self._ends[1].fileno(), warn_on_full_buffer=False
-            )
             self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._ends is not None:
-            signal.set_wakeup_fd(self._woken_before)
-            for end in self._ends:
-                end.close()
-            self._ends = None
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -68,13 +51,6 @@ class StopRequest:
             yield
         finally:
             self._interrupts = False
-
-    def heard(self) -> bool:
-        """Whether a signal has come, also while the main thread is held up; for one thread."""
-        if not (self.requested or self._heard) and self._ends is not None:
-            with suppress(OSError):  # nothing has come
-                self._heard = bool(set(self._ends[0].recv(64)) & set(_SIGNALS))
-        return self.requested or self._heard
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.requested = True

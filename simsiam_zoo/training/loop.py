@@ -138,21 +138,21 @@ def run_steps(
         taken = take_step(setup, batch, step, want_norm=meter.is_due(step + 1))
         meter.add(taken.loss, taken.output.embeddings, taken.gradient_norm)
         final = step + 1 == setup.steps
-        wishes = control.after_step(step, loaded.damaged, checkpointer.overdue(), final)
+        wishes = control.after_step(step, loaded.damaged, checkpointer.overdue())
         step += 1
 
         # Only from here on does the device get waited for, and only now and then.
         if meter.is_due(step):
             log.figures(step)
         if evaluation.due(step) or watch.due(step):
-            with meter.paused(), control.paused():
+            with meter.paused():
                 log.row(step, evaluation.online())
                 if watch.due(step):
                     collapsed = watch.stops(folder.rows)
         done = bool(collapsed) or final
         ends = done or wishes.stop or wishes.damaged
         if ends or wishes.save or checkpointer.due(step):
-            with meter.paused(), control.patient(), _diverging(setup, folder, step):
+            with meter.paused(), _diverging(setup, folder, step):
                 checkpointer.save(step, time.monotonic() - begun_at, done, again=not ends)
         if wishes.damaged:
             raise control.too_damaged()

@@ -138,22 +138,15 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
         self.loggers.log(row)
 
-    def list_damaged(self, step: int, damaged: Iterable[Damage]) -> list[Damage]:
-        """List the images that were not known to be damaged; they are returned.
-
-        Args:
-            step: steps that were done before the batch that met them.
-            damaged: of that batch.
-        """
-        new = [damage for damage in damaged if damage.id not in self.damaged]
-        rows: list[MetricsRow] = [
-            {"step": step, "id": d.id, "sample": d.name, "damage": d.reason} for d in new
-        ]
-        self.damaged |= {row["id"]: row for row in rows}
-        if new and self.writes:
+    def list_damaged(self, step: int, damage: Damage) -> None:
+        """List an image that was found damaged in the batch after `step` steps, once."""
+        if damage.id in self.damaged:
+            return
+        row = {"step": step, "id": damage.id, "sample": damage.name, "damage": damage.reason}
+        self.damaged[damage.id] = row
+        if self.writes:
             with (self.path / "damaged.jsonl").open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-        return new
+                file.write(json.dumps(row) + "\n")
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""

@@ -40,7 +40,7 @@ def test_in_the_callers_group_ranks_talk_over_a_group_on_the_cpu() -> None:
             assert dist.get_backend(side) == "gloo"
             with distributed.joined():
                 assert distributed._side is side
-            assert distributed.Agreement()(2, 0, final=True) == (2, 0)
+            assert distributed.agree(2, 0) == (2, 0)
             assert distributed.collect("here") == ["here"]
         assert distributed._side is None
         assert distributed.is_distributed()  # the caller's is left to the caller

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -69,25 +66,3 @@ def test_outside_the_main_thread_it_never_asks():
     thread.join()
     assert seen == [False]
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_another_thread_hears_of_it_while_the_main_one_is_busy() -> None:
-    """The main thread is in a call that does not come back to Python, as in a collective."""
-    heard: list[tuple[bool, bool]] = []
-
-    def listen(stop: StopRequest) -> None:
-        heard.append((stop.heard(), stop.requested))
-        time.sleep(0.3)  # the main thread is in its call by now
-        os.kill(os.getpid(), signal.SIGTERM)
-        until = time.monotonic() + 60
-        while not stop.heard() and time.monotonic() < until:
-            time.sleep(0.01)
-        heard.append((stop.heard(), stop.requested))
-
-    with StopRequest() as stop:
-        thread = threading.Thread(target=listen, args=(stop,))
-        thread.start()
-        hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 5_000_000)  # seconds, without the GIL
-        thread.join()
-        assert stop.requested
-    assert heard == [(False, False), (True, False)]

@@ -229,27 +229,6 @@ def test_a_rank_that_reads_other_shards_is_refused_before_the_first_step(
     assert not (folder / "recipe.toml").exists()
 
 
-def test_a_process_stuck_with_one_that_stands_still_is_ended(
-    recipe: Callable[..., str], tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    settings = {"training.grace_seconds": 1.0}
-    command = ["-m", "simsiam_zoo", "train", "--recipe", recipe(settings), "--out", str(folder)]
-    processes = start([command] * 2)
-    wait_for(folder, 5, processes)
-    processes[1].send_signal(signal.SIGSTOP)
-    try:
-        processes[0].send_signal(signal.SIGTERM)
-        _, err = processes[0].communicate(timeout=60)
-    finally:
-        processes[1].kill()
-    finish(processes[1:])
-    assert processes[0].returncode == 75
-    assert "rank 0 is stuck" in err
-    assert f"--resume {folder}" in err
-    assert load_last(folder / "checkpoints")[0]["step"] >= 4
-
-
 def test_a_port_that_is_taken_is_named(recipe: Callable[..., str], tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

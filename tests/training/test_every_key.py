@@ -82,7 +82,6 @@ ELSEWHERE = {
     "training.device": "below: there is one device here",
     "training.sync_bn": "test_gpu.py: it takes several processes with CUDA",
     "training.init": "test_start.py, test_importing.py: it names weights that a run starts from",
-    "training.grace_seconds": "test_distributed_training.py: it takes several processes",
     "training.stop_on_collapse": "test_collapse.py: it takes a run that collapses",
     "logging.loggers": "test_loggers.py",
 }
