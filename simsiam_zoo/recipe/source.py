@@ -35,7 +35,7 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
     **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report"), "*"),
     **dict.fromkeys(("studies", "testing"), "*"),
-    "components": "__init__ loggers plugin run_tools timm_names",
+    "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint cores folders progress requirements signals",
     "training": "__init__ control curves export loggers run_folder",

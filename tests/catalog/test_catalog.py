@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from simsiam_zoo.catalog import KINDS, Catalog, Plugin, catalog, split_spec
-from simsiam_zoo.components.timm_names import timm_names
+from simsiam_zoo.components.plugin import timm_names
 from simsiam_zoo.errors import InputError, PluginError, ZooError
 from simsiam_zoo.plugin import Component, Family, Param
 

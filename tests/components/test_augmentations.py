@@ -10,9 +10,9 @@ from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from simsiam_zoo.catalog.component import Component
 from simsiam_zoo.components.augmentations import (
-    CifarAugmentation,
     DigitsAugmentation,
     SimSiamAugmentation,
+    cifar_augmentation,
     random_resized_box,
 )
 from simsiam_zoo.components.plugin import zoo_components
@@ -106,7 +106,7 @@ def test_cifar_is_the_same_without_blur():
     settings = defaults("cifar")
     assert "blur_p" not in settings
     generators = np.random.default_rng(2), np.random.default_rng(2)
-    cifar = CifarAugmentation(**settings)
+    cifar = cifar_augmentation(**settings)
     unblurred = SimSiamAugmentation(**settings, blur_p=0.0)
     for _ in range(200):
         view = cifar.sample(generators[0], 1, (32, 32))

@@ -19,7 +19,7 @@ from simsiam_zoo.data.sources import open_shards
 
 READ = """
 import sys
-from simsiam_zoo.components.augmentations import CifarAugmentation
+from simsiam_zoo.components.augmentations import cifar_augmentation
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.sources import open_shards
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     folder, start, last = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     shards = open_shards(folder).train
     plan = SampleOrder(shards.counts, seed=3, batch=8, lanes=2, window=2)
-    augmentation = CifarAugmentation(
+    augmentation = cifar_augmentation(
         min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
         jitter_p=0.8, gray_p=0.2, flip_p=0.5, interpolation="bilinear",
     )
