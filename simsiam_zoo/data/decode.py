@@ -8,9 +8,8 @@ alpha dropped, of an animation the first frame taken.
 from __future__ import annotations
 
 import io
-import struct
 import zlib
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,7 +24,6 @@ Pixels = NDArray[np.uint8]
 MAX_PIXELS = 1 << 26
 """Largest image that is decoded: 8192 x 8192 (192 MiB as RGB); ImageNet's largest are below it."""
 
-
 MAX_SCANS = 100
 """Scans of a JPEG, each of which may touch every pixel; encoders make about ten."""
 
@@ -35,17 +33,10 @@ MAX_SCANNED = 1 << 30
 MAX_CHUNKS = 1 << 16
 """Chunks of a PNG."""
 
-_JPEG_SPACES = {1: "GRAY", 3: "RGB"}  # by components
+_JPEG_SPACES = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND"}
-_GRAY, _RGB = 0, 2  # PNG color types
-_CHANNELS = {_GRAY: 1, _RGB: 3, 3: 1, 4: 2, 6: 4}  # by color type
-_ADAM7 = (
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)  # fmt: skip
-"""(first column, first row, step across, step down) of each pass of an interlaced PNG."""
-_PIECE = 1 << 20  # bytes inflated at once
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+_GRAY = (0, 4)  # PNG color types, without alpha and with it
 
 
 def decode(data: bytes | memoryview) -> Pixels:
@@ -77,134 +68,58 @@ def to_rgb(image: Pixels) -> Pixels:
 
 def _decode_jpeg(data: bytes | memoryview) -> Pixels:
     """By libjpeg-turbo, with its exact inverse DCT and smooth upsampling: Pillow's pixels."""
-    frame = _jpeg_frame(data)
     # A marker cannot lie in the compressed pixels, only in a thumbnail's: never too few.
-    scans = 1 if frame and frame.single else bytes(data).count(b"\xff\xda")
-    if frame is not None and frame.components in _JPEG_SPACES:
-        _check_size(frame.width, frame.height)
-        _check_scans(frame.width, frame.height, scans)
-        space = _JPEG_SPACES[frame.components]
-        try:
-            pixels: Pixels = simplejpeg.decode_jpeg(data, space, strict=True)
-        except ValueError:  # at a mere warning too, and at rare samplings: Pillow decides
-            return _decode_pillow(data, "JPEG", scans)
-        return pixels[:, :, 0] if space == "GRAY" else pixels
-    return _decode_pillow(data, "JPEG", scans)  # it knows more kinds, and what is wrong
-
-
-class _Frame(NamedTuple):
-    width: int
-    height: int
-    components: int
-    single: bool  # one scan holds all, and no decoder reads another
-
-
-def _jpeg_frame(data: bytes | memoryview) -> _Frame | None:
-    """What the headers before the first scan say; None where they are damaged."""
-    at, frame, sequential = 2, None, False
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        if marker == 0xDA:
-            every = frame is not None and data[at + 4] == frame.components
-            return frame and frame._replace(single=sequential and every)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, components = struct.unpack_from(">HHB", data, at + 5)
-            frame, sequential = _Frame(width, height, components, False), marker <= 0xC1
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None
+    values = np.frombuffer(data, np.uint8)
+    scans = int(np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)))
+    try:
+        height, width, stored, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        _check_size(width, height)
+        _check_scans(width, height, scans)
+        space = _JPEG_SPACES[stored]
+        pixels: Pixels = simplejpeg.decode_jpeg(data, space, strict=True)
+    except (ValueError, KeyError):  # at a mere warning too, at CMYK and rare samplings
+        return _decode_pillow(data, "JPEG", scans)
+    return pixels[:, :, 0] if space == "GRAY" else pixels
 
 
 def _decode_png(data: bytes | memoryview) -> Pixels:
-    depth, color, plain, pixels = _check_png(data)
-    buffer = np.frombuffer(data, np.uint8)
-    if plain and depth == 8 and color in (_GRAY, _RGB):
-        flag = cv2.IMREAD_GRAYSCALE if color == _GRAY else cv2.IMREAD_COLOR_RGB
-        image = _imdecode(buffer, flag | cv2.IMREAD_IGNORE_ORIENTATION)
-    elif depth == 16:  # Pillow keeps the high byte of RGB and saturates grey
-        image = _scale_16_bit(_imdecode(buffer, cv2.IMREAD_UNCHANGED))
-    else:
-        _check_rows(data, pixels)
-        return _decode_pillow(data, "PNG")
+    """By OpenCV, which is given the pixels alone: what lies beside them could be a bomb."""
+    pixels = np.frombuffer(_pixel_chunks(memoryview(data)), np.uint8)
+    deep, gray = data[24] == 16, data[25] in _GRAY
+    flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED if deep else flags)
+    except cv2.error:
+        image = None
     if image is None:
-        raise ImageError("the PNG image is damaged")
+        raise ImageError("the PNG image is damaged, or rows are missing")
+    if deep:  # BGR(A) or grey: round(v / 257)
+        image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        if image.ndim == 3:
+            return np.ascontiguousarray(image[:, :, 0] if gray else image[:, :, 2::-1])
     return cast(Pixels, image)
 
 
-class _Png(NamedTuple):
-    depth: int
-    color: int
-    plain: bool  # it holds only pixels
-    pixels: list[tuple[int, int]]  # where the compressed ones lie: first byte and end
-
-
-def _check_png(data: bytes | memoryview) -> _Png:
-    """What its header says, all checksums and the size checked."""
-    view = memoryview(data)
-    at, first, last, kinds, pixels = 8, b"", b"", set(), []
-    for _ in range(MAX_CHUNKS):
-        if at + 12 > len(view):
-            break
-        end = at + 12 + int.from_bytes(view[at : at + 4])
-        if end > len(view):
-            break
-        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end]):
+def _pixel_chunks(data: memoryview) -> bytes | memoryview:
+    """A PNG without the chunks beside its pixels; all checksums and the size are checked."""
+    at, count, first, last, kept = 8, 0, b"", b"", [data[:8]]
+    while last != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if end > len(data):
+            raise ImageError("the PNG image is cut off")
+        if (count := count + 1) > MAX_CHUNKS:
+            raise ImageError(f"a PNG image of more than {MAX_CHUNKS:,} chunks is refused")
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             raise ImageError(f"the PNG image is damaged (checksum of the chunk at byte {at})")
-        last = bytes(view[at + 4 : at + 8])
+        last = bytes(data[at + 4 : at + 8])
         first = first or last
-        kinds.add(last)
-        if last == b"IDAT":
-            pixels.append((at + 8, end - 4))
-        if last == b"IEND":
-            break
+        if last in _PIXEL_CHUNKS:
+            kept.append(data[at:end])
         at = end
-    else:
-        raise ImageError(f"a PNG image of more than {MAX_CHUNKS:,} chunks is refused")
-    if first != b"IHDR" or last != b"IEND":
-        raise ImageError("the PNG image is cut off")
-    header = view[16:29]
-    _check_size(int.from_bytes(header[0:4]), int.from_bytes(header[4:8]))
-    return _Png(header[8], header[9], _PLAIN_CHUNKS.issuperset(kinds), pixels)
-
-
-def _check_rows(data: bytes | memoryview, pixels: list[tuple[int, int]]) -> None:
-    """Refuse a PNG without all of its rows: Pillow would fill them with black."""
-    view = memoryview(data)
-    width, height = (int.from_bytes(view[at : at + 4]) for at in (16, 20))
-    bits = view[24] * _CHANNELS.get(view[25], 1)
-    passes = _ADAM7 if view[28] else ((0, 0, 1, 1),)
-    needed = 0
-    for left, top, across, down in passes:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        needed += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
-    inflate, found = zlib.decompressobj(), 0
-    try:
-        for begin, end in pixels:
-            rest: bytes | memoryview = view[begin:end]
-            while rest and found < needed:
-                found += len(inflate.decompress(rest, _PIECE))
-                rest = inflate.unconsumed_tail
-    except zlib.error as error:
-        raise ImageError(f"the PNG image is damaged: {error}") from None
-    if found < needed:
-        raise ImageError("the PNG image is cut off: rows are missing")
-
-
-def _imdecode(buffer: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
-    try:
-        return cv2.imdecode(buffer, flags)
-    except cv2.error:
-        return None
-
-
-def _scale_16_bit(image: NDArray[Any] | None) -> Pixels | None:
-    """BGR(A) or grey, 16 bit → RGB or grey, 8 bit: round(v / 257)."""
-    if image is None:
-        return None
-    scaled = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    return scaled if scaled.ndim == 2 else np.ascontiguousarray(scaled[:, :, 2::-1])
+    if first != b"IHDR":
+        raise ImageError("the PNG image is damaged (it has no header)")
+    _check_size(int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
+    return data if len(kept) == count + 1 else b"".join(kept)
 
 
 def _check_webp(header: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
 import re
@@ -52,12 +51,10 @@ def test_images_that_claim_too_much_are_refused_before_memory_is_spent():
 def test_inflating_text_beside_the_pixels_costs_nothing():
     text = b"k\0\0" + zlib.compress(bytes(400 << 20), 9)
     pixel = zlib.compress(bytes(4))
-    with pytest.raises(DataError):
-        decode(png(1, 1, (b"zTXt", text), (b"IDAT", pixel)))
-    with pytest.raises(DataError):
-        decode(png(1, 1, (b"iCCP", b"k\0\0" + text[3:]), (b"IDAT", pixel)))
-    deep = png(1, 1, (b"zTXt", text), (b"IDAT", zlib.compress(bytes(7))), depth=16)
-    assert decode(deep).shape == (1, 1, 3)  # read by a decoder that skips text
+    for beside in ((b"zTXt", text), (b"iCCP", b"k\0\0" + text[3:])):
+        assert decode(png(1, 1, beside, (b"IDAT", pixel))).shape == (1, 1, 3)
+        deep = png(1, 1, beside, (b"IDAT", zlib.compress(bytes(7))), depth=16)
+        assert decode(deep).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -89,15 +86,14 @@ def test_other_formats_are_refused_whatever_their_name():
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
 @pytest.mark.parametrize(("depth", "color"), [(8, 2), (16, 2), (16, 0), (8, 3)])
 def test_no_text_nor_profile_is_inflated_by_any_decoder(kind, depth, color):
-    """Refused or passed over: the fixture sees to it that 200 MiB never lie in memory."""
+    """Passed over: the fixture sees to it that 200 MiB never lie in memory."""
     bomb = zlib.compress(bytes(200 << 20), 9)
     body = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"k\0\0"}[kind] + bomb
     channels = 3 if color == 2 else 1
     row = zlib.compress(bytes(1 + channels * depth // 8))
     palette = ((b"PLTE", bytes(3)),) if color == 3 else ()
     data = png(1, 1, (kind, body), *palette, (b"IDAT", row), depth=depth, color=color)
-    with contextlib.suppress(DataError):
-        assert decode(data).shape == (1, 1, 3)
+    assert decode(data).shape == (1, 1, 3)
 
 
 def test_a_png_of_millions_of_chunks_is_refused_before_they_are_counted():
