@@ -125,7 +125,7 @@ def _shard_bytes(samples: int | None, megabytes: float | None) -> int | None:
 
 def _open(source: str, labels: bool, classes: str | None, quiet: bool) -> Any:
     """The data set to be packed, with the classes' names in the file `classes`; its notes told."""
-    from simsiam_zoo.data.packing.originals import open_original
+    from simsiam_zoo.data.packing.formats import open_original
 
     original = open_original(expand_user(source), labels=labels)
     if classes is not None:

@@ -17,8 +17,8 @@ from made_images import encode
 from simsiam_zoo.data.index import Findings
 from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.inspection import inspect_shards
+from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import PackOptions, pack_original
-from simsiam_zoo.data.packing.originals import open_original
 from simsiam_zoo.data.scan import is_litter, scan
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.data.stream import read_stream

@@ -16,8 +16,8 @@ from made_images import encode, random_png
 from PIL import Image
 
 from simsiam_zoo.data.manifest import PACKING, read_manifest
+from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
-from simsiam_zoo.data.packing.originals import open_original
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 

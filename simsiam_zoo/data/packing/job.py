@@ -31,9 +31,9 @@ from simsiam_zoo.data.manifest import (
     write_manifest,
 )
 from simsiam_zoo.data.order import derive_key, keyed_order
-from simsiam_zoo.data.packing.originals import Original
 from simsiam_zoo.data.packing.writer import (
     JPEG_QUALITY,
+    Original,
     PackedSample,
     stored_form,
     write_shard,

@@ -1,13 +1,16 @@
-"""Writing shards: plain WebDataset tars, an index beside each, and a manifest."""
+"""What is packed, and writing it: plain WebDataset tars, an index beside each, and a manifest."""
 
 from __future__ import annotations
 
+import abc
 import io
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from simsiam_zoo.data.decode import Pixels, decode_any
@@ -19,6 +22,63 @@ from simsiam_zoo.runtime.folders import atomic_write
 
 JPEG_QUALITY = 95
 """Of images that were resized; Pillow's usual chroma subsampling (4:2:0)."""
+
+
+class OriginalSplit(abc.ABC):
+    """The images of one split, 0 to n - 1, in an order that their names and contents decide.
+
+    A split is sent to worker processes: what it opens, it opens when it is first read there.
+
+    Attributes:
+        labels: [n], -1 where there is none.
+        sizes: [n] bytes of each image, as far as they are known without reading it.
+    """
+
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def key(self, i: int) -> str:
+        """The i-th image's key in the shards: unique in the split; ASCII without dot or slash."""
+        return f"{i:08d}"
+
+    @abc.abstractmethod
+    def name(self, i: int) -> str:
+        """What the source calls the i-th image; fit to be shown."""
+
+    @abc.abstractmethod
+    def read(self, i: int) -> bytes:
+        """The i-th image, encoded. Raises DataError where it cannot be read."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A data set to be packed.
+
+    Attributes:
+        kind: what it is ("cifar-10", "image folder", ...).
+        splits: "train", "val" and others, as the shards will be called.
+        classes: names of the labels 0, 1, ..., where known.
+        notes: what a person should know of what was taken and what was not.
+    """
+
+    kind: str
+    splits: Mapping[str, OriginalSplit]
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels as a PNG.
+
+    Stored, not deflated: the bytes do not depend on the zlib at hand, decoding is faster, and small
+    images would not fill fewer blocks of a tar.
+    """
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=0)
+    return file.getvalue()
 
 
 def stored_form(data: bytes, resize_short: int | None = None) -> tuple[str, bytes]:
@@ -64,31 +124,22 @@ class PackedSample:
     label: int = UNLABELLED
 
 
-def pack_split(
-    folder: Path, split: str, samples: Iterable[PackedSample], shard_size: int
-) -> tuple[ShardInfo, ...]:
-    """Write `<split>-%06d.tar` with `shard_size` samples each, and their indexes.
-
-    Equal samples give equal bytes. A shard appears under its name only when it is whole.
-    """
-    remaining = iter(samples)
-    shards: list[ShardInfo] = []
-    while chunk := list(itertools.islice(remaining, shard_size)):
-        shards.append(write_shard(folder / f"{split}-{len(shards):06d}.tar", chunk))
-    return tuple(shards)
-
-
 def pack_dataset(
     folder: Path,
     splits: Mapping[str, Iterable[PackedSample]],
     classes: tuple[str, ...] | None,
     shard_size: int = 1000,
 ) -> None:
-    """Write every split of a data set into an existing folder; the manifest comes last."""
-    infos = {
-        name: SplitInfo(pack_split(folder, name, samples, shard_size), classes)
-        for name, samples in splits.items()
-    }
+    """Write every split of a data set into an existing folder; the manifest comes last.
+
+    Shards are `<split>-%06d.tar` of `shard_size` samples. Equal samples give equal bytes.
+    """
+    infos = {}
+    for split, samples in splits.items():
+        remaining, shards = iter(samples), list[ShardInfo]()
+        while chunk := list(itertools.islice(remaining, shard_size)):
+            shards.append(write_shard(folder / f"{split}-{len(shards):06d}.tar", chunk))
+        infos[split] = SplitInfo(tuple(shards), classes)
     write_manifest(folder, infos)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
 from simsiam_zoo.data.manifest import TEST, TRAIN
-from simsiam_zoo.data.packing.originals import Original, OriginalSplit
+from simsiam_zoo.data.packing.writer import Original, OriginalSplit
 from simsiam_zoo.data.scan import IMAGE_ENDINGS, UNREAD_ENDINGS, looks_like_image
 from simsiam_zoo.errors import DataError, InputError
 
@@ -41,6 +41,7 @@ def find_tree(source: Path, labels: bool = True) -> Original | None:
     Raises:
         InputError: there are images beside folders of images, a class that training lacks, or
             folders of which it is not clear whether they are splits or classes.
+        OSError: a folder cannot be read: without it a class would be missing.
     """
     folders, tree = _splits(source, labels)
     listed = {split: _list(folder, labels, tree) for split, folder in folders.items()}
@@ -53,10 +54,7 @@ def find_tree(source: Path, labels: bool = True) -> Original | None:
             " packed without labels, and nothing can be evaluated on them. Sort them into"
             " train's classes"
         )
-    splits = {
-        split: _Files(folders[split], _numbered(split, folders[split], found, classes))
-        for split, found in listed.items()
-    }
+    splits = {split: _Files(folders[split], found, classes) for split, found in listed.items()}
     if tree.unpacked:
         tree.notes.append(
             f"{source} holds {tree.unpacked.total():,} images that are no JPEG, PNG or WebP: not"
@@ -117,10 +115,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[str]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        _refuse(error)
+    names = sorted(os.listdir(folder))
     return [name for name in names if not name.startswith(".") and (folder / name).is_dir()]
 
 
@@ -147,18 +142,14 @@ def _list(folder: Path, labels: bool, tree: _Tree) -> dict[str | None, list[Foun
 
 
 def _walk(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
-    for at, folders, _ in os.walk(folder, onerror=_refuse):
+    for at, folders, _ in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(at, folder)
         yield from _files(Path(at), prefix if below == "." else f"{prefix}{below}/", tree)
 
 
-def _refuse(error: OSError) -> NoReturn:
-    """A folder that cannot be read is no folder without images: its class would be missing."""
-    raise InputError(
-        f"{os.fsdecode(error.filename)} cannot be read: {error.strerror}",
-        "Give yourself the right to read it, or pack another folder.",
-    ) from None
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _files(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
@@ -175,38 +166,30 @@ def _files(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
 
 def _is_image(path: str) -> bool:
     """Whether a file is an image, whatever it is called."""
-    try:
-        with open(path, "rb") as file:
-            return looks_like_image(file.read(12))
-    except OSError as error:
-        _refuse(error)
-
-
-def _numbered(
-    split: str, folder: Path, found: dict[str | None, list[Found]], classes: list[str]
-) -> list[tuple[str, int, int]]:
-    """(path, bytes, label) of every image."""
-    place = {name: i for i, name in enumerate(classes)}
-    strange = [name for name in found if name is not None and name not in place]
-    if strange:
-        raise InputError(
-            f"{folder} has {len(strange)} classes that train has not, the first is"
-            f" {printable(os.fsencode(strange[0]))}",
-            f"Name {split}'s folders as train's, or pack the folder train alone.",
-        )
-    return [
-        (path, size, UNLABELLED if name is None else place[name])
-        for name, images in found.items()
-        for path, size in images
-    ]
+    with open(path, "rb") as file:
+        return looks_like_image(file.read(12))
 
 
 class _Files(OriginalSplit):
-    def __init__(self, folder: Path, images: list[tuple[str, int, int]]) -> None:
+    """The images of one split by class, and the names of training's classes."""
+
+    def __init__(
+        self, folder: Path, found: dict[str | None, list[Found]], classes: list[str]
+    ) -> None:
+        place: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+        place[None] = UNLABELLED
+        if strange := [name for name in found if name not in place]:
+            raise InputError(
+                f"{folder} has {len(strange)} classes that train has not, the first is"
+                f" {printable(os.fsencode(strange[0] or ''))}",
+                f"Name {folder.name}'s folders as train's, or pack the folder train alone.",
+            )
         self._folder = folder
-        self._paths = [path for path, _, _ in images]
-        self.sizes = np.array([size for _, size, _ in images], np.int64)
-        self.labels = np.array([label for _, _, label in images], np.int64)
+        self._paths = [path for images in found.values() for path, _ in images]
+        sizes = [size for images in found.values() for _, size in images]
+        self.sizes = np.array(sizes, np.int64)
+        labels = [place[name] for name, images in found.items() for _ in images]
+        self.labels = np.array(labels, np.int64)
 
     def key(self, i: int) -> str:
         """A number, and as much of the file's name as is harmless in a tar: `00000007-n01_44`."""

@@ -1,19 +1,17 @@
-"""A folder that Hugging Face `datasets` wrote with `save_to_disk` (extra `hf`).
+"""A folder that Hugging Face `datasets` wrote with `save_to_disk` (extra `datasets`).
 
 Only images that are embedded in its tables are read: a path that a table names is not followed.
 """
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from simsiam_zoo.data.index import UNLABELLED, printable
-from simsiam_zoo.data.packing.originals import Original, OriginalSplit, png
+from simsiam_zoo.data.packing.writer import Original, OriginalSplit
 from simsiam_zoo.errors import DataError, InputError
 
 _TESTS = ("val", "validation", "valid", "test")
@@ -40,16 +38,15 @@ def find_saved(source: Path) -> Original | None:
     except Exception as error:  # what damaged tables raise is not listed anywhere
         raise DataError(f"{source} cannot be read: {error}") from None
     named = dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
-    chosen = {"train": named["train"]} if "train" in named else {}
-    tests = [name for name in _TESTS if name in named]
-    if tests:
-        chosen["val"] = named[tests[0]]
-    left = sorted(named.keys() - {"train", *tests[:1]})
-    notes = tuple(f"the split {printable(name.encode())} is not packed" for name in left)
-    if not chosen:
+    taken = {"train": "train"} if "train" in named else {}
+    if test := next((name for name in _TESTS if name in named), None):
+        taken["val"] = test
+    if not taken:
         raise InputError(f"{source} has neither a train nor a test split", "Save it as one.")
-    image, label, classes = _columns(source, next(iter(chosen.values())))
-    splits = {name: _Table(source, table, image, label) for name, table in chosen.items()}
+    left = sorted(named.keys() - set(taken.values()))
+    notes = tuple(f"the split {printable(name.encode())} is not packed" for name in left)
+    image, label, classes = _columns(source, named[next(iter(taken.values()))])
+    splits = {to: _Table(source, named[name], image, label) for to, name in taken.items()}
     return Original("hugging face datasets", splits, classes, notes)
 
 
@@ -64,8 +61,7 @@ def _columns(source: Path, table: Any) -> tuple[str, str | None, tuple[str, ...]
         raise InputError(f"{source} has no column of images among {', '.join(features)}")
     labels = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     if not labels:
-        plain = features.get("label")
-        integer = plain is not None and str(getattr(plain, "dtype", "")).startswith(("int", "uint"))
+        integer = str(getattr(features.get("label"), "dtype", "")).startswith(("int", "uint"))
         return images[0], "label" if integer else None, None
     label = "label" if "label" in labels else labels[0]
     names = tuple(printable(name.encode("utf-8", "replace")) for name in features[label].names)
@@ -74,16 +70,20 @@ def _columns(source: Path, table: Any) -> tuple[str, str | None, tuple[str, ...]
 
 class _Table(OriginalSplit):
     def __init__(self, source: Path, table: Any, image: str, label: str | None) -> None:
+        import pyarrow.compute as pc
         from datasets import Image as ImageFeature
 
         self._table, self._image = table.cast_column(image, ImageFeature(decode=False)), image
-        n = len(table)
-        self.labels = np.full(n, UNLABELLED, np.int64)
-        if label is not None:
-            found = table.with_format("numpy", columns=[label])[label][:] if n else self.labels
+        self.labels = np.full(len(table), UNLABELLED, np.int64)
+        if label is not None and len(table):
+            found = table.with_format("numpy", columns=[label])[label][:]
             self.labels = np.maximum(np.asarray(found).astype(np.int64), UNLABELLED)
-        self.sizes = np.array(_lengths(self._table, image), np.int64)
-        if n and not self.sizes.any():
+        sizes: list[int] = []
+        for part in self._table.with_format("arrow").iter(1000):
+            lengths = pc.binary_length(pc.struct_field(part.column(image), "bytes"))
+            sizes += [size or 0 for size in lengths.to_pylist()]
+        self.sizes = np.array(sizes, np.int64)
+        if len(table) and not self.sizes.any():
             raise InputError(
                 f"the images of {source} are not in it, only their paths, which are not followed",
                 "Save it with the images embedded: Dataset.save_to_disk does.",
@@ -94,38 +94,8 @@ class _Table(OriginalSplit):
         return f"row {i}"
 
     def read(self, i: int) -> bytes:
-        """The image's bytes; formats that shards do not hold are written as PNG."""
+        """The image's bytes."""
         content = self._table[i][self._image]
-        data = content["bytes"] if content else None
-        if not data:
+        if not content or not content["bytes"]:
             raise DataError("there is no image in this row")
-        if data[:3] == b"\xff\xd8\xff" or data[:4] in (b"\x89PNG", b"RIFF"):
-            return bytes(data)
-        return _as_png(data)
-
-
-def _lengths(table: Any, image: str) -> list[int]:
-    """Bytes of each row's image, from the tables alone."""
-    import pyarrow.compute as pc
-
-    chosen = table.with_format("arrow")
-    lengths: list[int] = []
-    for begin in range(0, len(table), 1000):
-        column = chosen[begin : begin + 1000].column(image)
-        sizes = pc.binary_length(pc.struct_field(column, "bytes")).to_pylist()
-        lengths += [size or 0 for size in sizes]
-    return lengths
-
-
-def _as_png(data: bytes) -> bytes:
-    from simsiam_zoo.data.decode import MAX_PIXELS
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("BMP", "GIF", "TIFF", "PPM")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"an image of {image.width} x {image.height} pixels is refused")
-            return png(np.array(image.convert("RGB")))
-    except DataError:
-        raise
-    except Exception as error:  # what Pillow raises for damaged files is not listed anywhere
-        raise DataError(f"it is no image that can be packed: {error}") from None
+        return bytes(content["bytes"])
