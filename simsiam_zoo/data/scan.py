@@ -170,7 +170,8 @@ def _group(
     seen, repeated = set(), []
     scattered: set[bytes] = set()
     place = 0
-    for member in members(descriptor, where):
+    size = os.fstat(descriptor).st_size
+    for member in members(partial(os.pread, descriptor), where, size):
         if is_litter(member.name):
             continue
         if (pair := key_of(member.name)) is None:

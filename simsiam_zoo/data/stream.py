@@ -1,9 +1,8 @@
 """Shards that nobody has counted: drawn at random, again and again, without an index.
 
-Each is read from front to back. The members come through webdataset's own pipeline, of which
-only the parts are used that open nothing and decode nothing: its URL openers run shells, and its
-decoders unpickle. What flows into it has been checked member by member (`tar.CheckedTar`). Which
-members make a sample is decided as where shards are read by an index (`scan.samples_of`).
+Each is read from front to back, by the same readers as where shards are indexed: `tar.members`, and
+`scan.samples_of` for what makes a sample. (webdataset's pipeline is not used: its URL openers run
+shells, its decoders unpickle, and its tarfile takes other sizes than the header's.)
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import hashlib
 import itertools
 import os
 import sys
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +34,11 @@ from simsiam_zoo.data.scan import (
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import locate_shards
 from simsiam_zoo.data.stated import ShardTable
-from simsiam_zoo.data.tar import MAX_MEMBER_BYTES, CheckedTar
+from simsiam_zoo.data.tar import TAR_BLOCK, members
 from simsiam_zoo.errors import DataError, InputError
+
+MAX_MEMBER_BYTES = 1 << 26
+"""Largest member that is taken into memory: 64 MiB."""
 
 _HELD = 256
 """Members of one key that are held until its samples are told apart; more begin a new one."""
@@ -61,23 +62,33 @@ def read_stream(source: str, findings: Findings | None = None) -> Iterator[Strea
         DataError: it cannot be had or is damaged.
         InputError: it is compressed.
     """
-    from webdataset.tariterators import tar_file_expander
-
     shown, findings = shown_source(source), findings or Findings()
     with closing(_open(source)) as raw:
-        # One pipeline per shard: no sample can mix members of two.
-        tar = CheckedTar(raw, shown)
-        try:
-            for sample in _samples(tar_file_expander([{"url": shown, "stream": tar}]), findings):
-                yield StreamedSample(f"{shown}: {printable(sample.key)}", sample.image)
-        except (tarfile.TarError, ValueError) as error:
-            words = str(error.args[0]) if error.args else type(error).__name__
-            raise DataError(f"{shown} is damaged: {ascii(words[:200])[1:-1]}") from None
+        for sample in _samples(_Forward(raw), shown, findings):
+            yield StreamedSample(f"{shown}: {printable(sample.key)}", sample.image)
 
 
-def _samples(
-    files: Iterable[Mapping[str, Any]], findings: Findings
-) -> Iterator[FoundSample[bytes]]:
+class _Forward:
+    """A stream as `tar.members` reads it: each offset lies behind what was read before."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._at = raw, 0
+
+    def __call__(self, size: int, offset: int) -> bytes:
+        while self._at < offset and self._take(min(offset - self._at, 1 << 20)):
+            pass
+        parts = bytearray()
+        while len(parts) < size and (block := self._take(size - len(parts))):
+            parts += block
+        return bytes(parts)
+
+    def _take(self, size: int) -> bytes:
+        block = self._raw.read(size)
+        self._at += len(block)
+        return block
+
+
+def _samples(read_at: _Forward, where: str, findings: Findings) -> Iterator[FoundSample[bytes]]:
     """The samples of members that come one after the other, by the rules of `scan.samples_of`."""
     key, parts, held = b"", dict[bytes, bytes](), 0
 
@@ -86,10 +97,15 @@ def _samples(
         findings.without_image += bool(parts) and not samples
         yield from samples
 
-    for file in filter(None, files):  # an empty one marks the archive's end
-        name, content = file["fname"].encode("utf-8", "surrogateescape"), file["data"]
+    for name, header, size, _ in members(read_at, where):
         if is_litter(name):
             continue
+        problem = f"{where}: the member at offset {header} is refused: "
+        if size > MAX_MEMBER_BYTES:
+            raise DataError(f"{problem}{size} bytes are too many for one member of a stream")
+        content = read_at(size, header + TAR_BLOCK)
+        if len(content) < size:
+            raise DataError(f"{problem}its content is cut off")
         if (pair := key_of(name)) is None:
             if is_image(name.lower(), partial(bytes, content)):
                 findings.pass_over(printable(name))
@@ -98,7 +114,7 @@ def _samples(
             yield from made()
             key, parts, held = pair[0], {}, 0
         if pair[1] in parts:
-            raise ValueError(f"{printable(name)}: duplicate file name in tar file")
+            raise DataError(f"{problem}its name, {printable(name)}, was there before")
         parts[pair[1]], held = content, held + len(content)
     yield from made()
 
