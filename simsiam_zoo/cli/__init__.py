@@ -5,19 +5,16 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import importlib
-import importlib.metadata
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from simsiam_zoo.cli.text import print_line
 from simsiam_zoo.errors import (
@@ -28,7 +25,6 @@ from simsiam_zoo.errors import (
     StoppedError,
     ZooError,
     did_you_mean,
-    nearest_names,
 )
 
 PROGRAM = "simsiam-zoo"
@@ -49,7 +45,6 @@ COMMANDS = {
     "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
     "plugin": ("simsiam_zoo.cli.plugin:plugin", "Plugins: list, write and check packages."),
     "doctor": ("simsiam_zoo.cli.doctor:doctor", "What this machine has, and what is wrong."),
-    "completion": ("simsiam_zoo.cli.completion:completion", "The shell's completion script."),
 }
 """Each command's `module:attribute`, and its short help, shown without importing the module."""
 
@@ -63,19 +58,11 @@ DEBUG = click.Option(
 
 
 class LazyGroup(click.Group):
-    """A click group over a table.
+    """A click group over a table of each command's `module:attribute` and short help."""
 
-    Args:
-        table: each command's `module:attribute`, and its short help, shown without importing.
-        said: how the group is called in front of a command's name, in errors.
-    """
-
-    def __init__(
-        self, *arguments: Any, table: Mapping[str, tuple[str, str]], said: str = "", **more: Any
-    ) -> None:
+    def __init__(self, *arguments: Any, table: Mapping[str, tuple[str, str]], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.table = table
-        self._said = said
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the table."""
@@ -87,10 +74,8 @@ class LazyGroup(click.Group):
             if ctx.resilient_parsing:  # shell completion
                 return None
             otherwise = f"The commands are {', '.join(self.table)}."
-            raise InputError(
-                f"there is no command {self._said + cmd_name!r}",
-                did_you_mean(cmd_name, self.table, otherwise),
-            )
+            hint = did_you_mean(cmd_name, self.table, otherwise)
+            raise InputError(f"there is no command {ctx.command_path + ' ' + cmd_name!r}", hint)
         module, _, attribute = self.table[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         if DEBUG not in command.params:
@@ -102,15 +87,6 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """Command names and the group's own options."""
-        commands = [
-            CompletionItem(name, help=text)
-            for name, (_, text) in self.table.items()
-            if name.startswith(incomplete)
-        ]
-        return commands + click.Command.shell_complete(self, ctx, incomplete)
-
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (see `errors.py`)."""
@@ -118,7 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     _prepare_streams()
     code = _run(words)
-    _drop_closed()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader has gone; Python would complain once more at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
 
 
@@ -138,8 +118,12 @@ def _run(words: list[str]) -> int:
             _tell(error)
         return error.exit_code
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.ctx and _takes_keys(error.ctx.command):
+            message = f"{error.message} Keys of the recipe are given by --set KEY=VALUE."
+            near = error.possibilities
+            error = click.NoSuchOption(error.option_name, message, near, error.ctx)
         with suppress(OSError):
-            _shown(error).show()
+            error.show()
         return InputError.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__cause__, EOFError):  # click takes any for Ctrl-D at a prompt
@@ -155,14 +139,12 @@ def _run(words: list[str]) -> int:
             raise
         _say(f"Error: {'; '.join(unmet)}.\nInstall them, or see --debug.")
         return PluginError.exit_code
+    except BrokenPipeError:  # the reader (`| head`) has gone
+        return _BROKEN_PIPE
     except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader (`| head`) has gone
-            return _BROKEN_PIPE
         if debug or error.errno != errno.ENAMETOOLONG:
             raise
-        name = str(error.filename)
-        shown = name if len(name) <= 60 else f"{name[:30]}...{name[-20:]}"
-        _tell(InputError(f"{shown} cannot be a file here: a name in it is too long"))
+        _tell(InputError(f"{error.filename} cannot be a file here: a name in it is too long"))
         return InputError.exit_code
 
 
@@ -181,11 +163,7 @@ def _say(text: str) -> None:
 
 
 def _refuse_bytes(words: Sequence[str]) -> None:
-    """Stop at an argument that is no text: recipes, locks and results are UTF-8.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Stop at an argument that is no text: recipes, locks and results are UTF-8."""
     for word in words:
         try:
             word.encode()
@@ -197,26 +175,8 @@ def _refuse_bytes(words: Sequence[str]) -> None:
             ) from None
 
 
-def _shown(error: click.ClickException) -> click.ClickException:
-    """The error; an unknown option with a suggestion that helps, or with none."""
-    if not isinstance(error, click.NoSuchOption):
-        return error
-    name, message = error.option_name, error.message
-    near = [
-        option
-        for option in error.possibilities or ()
-        if difflib.SequenceMatcher(None, option.strip("-"), name.strip("-")).ratio() > 0.7
-    ]
-    params = () if error.ctx is None else error.ctx.command.params
-    if not near and any(param.name == "assignments" for param in params):
-        from simsiam_zoo.recipe.recipe import recipe_keys
-
-        paths = [path for path, _ in recipe_keys()]
-        words = {word for path in paths for word in path.split(".")}
-        meant = nearest_names(name.strip("-").replace("-", "_"), words, 1)
-        if keys := [path for path in paths if {*meant} & {*path.split(".")}]:
-            message += f" A recipe's keys are given by --set: {', '.join(keys[:6])}."
-    return click.NoSuchOption(name, message, near, error.ctx)
+def _takes_keys(command: click.Command) -> bool:
+    return any(param.name == "assignments" for param in command.params)
 
 
 def _prepare_streams() -> None:
@@ -228,48 +188,14 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for the whole process
-    for stream in _streams():
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
-
-
-def _streams() -> Iterator[TextIO]:
-    return (each for each in (sys.stdout, sys.stderr) if hasattr(each, "reconfigure"))
-
-
-def _drop_closed() -> None:
-    """Send what is left to the null device where the reader of a stream has gone.
-
-    Python would complain once more when it flushes at exit.
-    """
-    for stream in _streams():
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    if not wanted or ctx.resilient_parsing:
-        return
-    try:
-        version = importlib.metadata.version(PROGRAM)
-    except importlib.metadata.PackageNotFoundError:
-        version = "(not installed)"
-    click.echo(f"{PROGRAM} {version}")
-    ctx.exit()
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @click.group(
     cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_version,
-    help="Show the version and exit.",
-)
+@click.version_option(package_name=PROGRAM, message="%(prog)s %(version)s")
 def root(**_: Any) -> None:
     """Take SimSiam apart: train it, replace one of its parts, see what the part was for.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_component
+from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.cli.text import columns, print_heading, print_line, table
 from simsiam_zoo.errors import InputError, ZooError
 

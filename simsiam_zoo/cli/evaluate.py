@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_component
+from simsiam_zoo.cli.options import complete_component
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")

@@ -7,7 +7,7 @@ import json
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_component
+from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.cli.text import print_heading, print_line
 
 

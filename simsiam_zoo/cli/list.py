@@ -12,7 +12,6 @@ import click
 
 from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
 
@@ -20,7 +19,7 @@ ListRow = dict[str, str]
 
 
 @click.command(name="list")
-@click.argument("kind", required=False, callback=singular, shell_complete=complete_kind)
+@click.argument("kind", required=False, type=options.KIND)
 @click.argument("pattern", required=False)
 @click.option("--family", metavar="PREFIX", help="The names in one family, such as timm.")
 @click.option("--pretrained", is_flag=True, help="Families' names with pretrained weights.")

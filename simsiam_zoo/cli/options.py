@@ -1,22 +1,82 @@
-"""Options that several commands have, in the same words, and what is made of them."""
+"""Options that several commands have, in the same words; how kinds and names are completed."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from simsiam_zoo.catalog import catalog
-from simsiam_zoo.cli.completion import complete_component
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.catalog import KINDS, catalog, check_kind
+from simsiam_zoo.errors import InputError, ZooError
 
 Option = Callable[[Any], Any]
 """What decorates a command's function."""
 
+# In quotes since CompletionItem became generic only in click 8.2.
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
+
 DATA_HELP = "A dataset's name, or a folder, pattern or URL of shards."
 OTHER_DATA_HELP = "A dataset's name, or shards (default: the run's own)."
+_PLURALS = {"studies": "study", "losses": "loss"}
+
+
+class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """A kind of component; the plural will do."""
+
+    name = "kind"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = value.lower()
+        kind = text if text in KINDS else _PLURALS.get(text, text.removesuffix("s"))
+        if kind in KINDS or ctx is None or ctx.resilient_parsing:  # half typed, on completion
+            return kind
+        try:
+            return check_kind(value)
+        except InputError as error:
+            kinds = [kind for kind in KINDS if value in catalog().names(kind)]
+            if not kinds:
+                raise
+            ways = " or ".join(f"simsiam-zoo {ctx.info_name} {kind} {value}" for kind in kinds)
+            raise InputError(error.what, f"{value} is a {' and a '.join(kinds)}: {ways}") from None
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        return [CompletionItem(kind) for kind in KINDS if kind.startswith(incomplete)]
+
+
+KIND = _Kind()
+
+
+def complete_component(kind: str | None = None) -> Completer:
+    """A `shell_complete` for names of components of a kind; None takes the argument `kind`."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        # A word on stderr would land in the middle of the line that is being typed.
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ZooError):
+            names = _names(kind or ctx.params["kind"], with_members=bool(incomplete))
+            return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _names(kind: str, with_members: bool) -> Sequence[str]:
+    """What may be written; families, which may have thousands of names, by their prefix alone."""
+    known = catalog()
+    names = [entry.call.removesuffix("*") for entry in known.entries(kind)]
+    if with_members:
+        names += known.names(kind)
+        for family in known.families(kind):
+            names += [family.call.removesuffix("*") + name for name in known.members(family)]
+    return [*dict.fromkeys(names)]
 
 
 def data(text: str) -> Option:

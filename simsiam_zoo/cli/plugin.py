@@ -1,33 +1,33 @@
-"""`simsiam-zoo plugin`: the packages that supply components, listed and written."""
+"""`simsiam-zoo plugin`: the packages that supply components, listed, written and checked."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 
 from simsiam_zoo.catalog import KINDS, Family, Plugin, canonical_name, catalog
-from simsiam_zoo.cli import LazyGroup
-from simsiam_zoo.cli.completion import complete_kind, singular
+from simsiam_zoo.cli import LazyGroup, options
 from simsiam_zoo.cli.text import columns, print_heading, print_line
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PluginError
 
 PLUGIN_COMMANDS = {
     "list": ("simsiam_zoo.cli.plugin:list_plugins", "What is installed, and what became of it."),
     "new": ("simsiam_zoo.cli.plugin:new_package", "Write a package that supplies one component."),
-    "check": (
-        "simsiam_zoo.cli.plugin_check:check_package",
-        "Hold a package to the contract.",
-    ),
+    "check": ("simsiam_zoo.cli.plugin:check_package", "Hold a package to the contract."),
 }
 
 _SLOW_MS = 100.0
 """A plugin that takes longer to load is called slow: `list` answers in 250 ms."""
 
 
-@click.group(cls=LazyGroup, table=PLUGIN_COMMANDS, said="plugin ")
+@click.group(cls=LazyGroup, table=PLUGIN_COMMANDS)
 def plugin() -> None:
     """Plugins: the packages that supply components, other people's and your own.
 
@@ -63,15 +63,13 @@ def list_plugins(as_json: bool) -> None:
 
 
 def plugin_facts(plugin: Plugin) -> dict[str, Any]:
-    """One plugin as plain values.
+    """One plugin as plain values; `load_ms` is None for one that was not imported.
 
-    `supplies` has the names by kind, in the order of `KINDS`, a family's with `:*`; `counts` how
-    many they are. `load_ms` is None for a plugin that was not imported.
+    `supplies` has the names by kind, in the order of `KINDS`, a family's with `:*`.
     """
     supplies: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for item in plugin.components:
         supplies[item.kind].append(f"{item.name}:*" if isinstance(item, Family) else item.name)
-    supplies = {kind: names for kind, names in supplies.items() if names}
     loaded = plugin.status in ("ok", "broken")
     return {
         "distribution": plugin.distribution,
@@ -82,15 +80,9 @@ def plugin_facts(plugin: Plugin) -> dict[str, Any]:
         "status": plugin.status,
         "cause": plugin.cause,
         "load_ms": round(1e3 * plugin.seconds, 1) if loaded else None,
-        "slow": loaded and is_slow(plugin),
-        "counts": {kind: len(names) for kind, names in supplies.items()},
-        "supplies": supplies,
+        "slow": loaded and 1e3 * plugin.seconds > _SLOW_MS,
+        "supplies": {kind: names for kind, names in supplies.items() if names},
     }
-
-
-def is_slow(plugin: Plugin) -> bool:
-    """Whether loading it takes so long that every command is felt to start late."""
-    return 1e3 * plugin.seconds > _SLOW_MS
 
 
 def _ms(facts: dict[str, Any]) -> str:
@@ -101,13 +93,7 @@ def _ms(facts: dict[str, Any]) -> str:
 
 @click.command(name="new")
 @click.argument("name")
-@click.option(
-    "--kind",
-    required=False,
-    callback=singular,
-    shell_complete=complete_kind,
-    help="What it supplies: projector, loss, preset, ...",
-)
+@click.option("--kind", type=options.KIND, help="What it supplies: projector, loss, preset, ...")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -130,3 +116,43 @@ def new_package(name: str, kind: str | None, out: Path | None) -> None:
     print_line()
     print_line(f"Install it:  pip install -e {folder if out else f'./{folder}'}")
     print_line(f"Check it:    simsiam-zoo plugin check {canonical_name(name)}")
+
+
+@click.command(name="check")
+@click.argument("distribution", metavar="DIST")
+@click.option("--fast", is_flag=True, help="Leave out the checks that take seconds each.")
+@click.option(
+    "--spec",
+    "specs",
+    multiple=True,
+    metavar="KIND:SPEC",
+    help="Check a component with these parameters: launcher:slurm:cluster=local.",
+)
+def check_package(distribution: str, fast: bool, specs: tuple[str, ...]) -> None:
+    """Check every component that the package DIST supplies against the contract.
+
+    A failure says what the contract asks and how to meet it; the exit code is then 3. The
+    same checks run in a package's own tests: pytest -p simsiam_zoo.testing.
+    """
+    if importlib.util.find_spec("pytest") is None:
+        raise InputError(
+            "the conformance kit needs pytest, and it is not installed",
+            "python -m pip install pytest",
+        )
+    import pytest
+
+    import simsiam_zoo.testing
+    from simsiam_zoo.testing.checks import components_of
+
+    list(components_of(distribution, specs))  # an unknown name is refused at once
+    # Neither the user's options and plugins of pytest, nor tests in a folder: the checks alone.
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    with tempfile.TemporaryDirectory() as nothing, mock.patch.dict(os.environ, alone):
+        words = ["-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", nothing]
+        words += ["--zoo-plugin", distribution, *(["--zoo-fast"] if fast else [])]
+        words += [word for spec in specs for word in ("--zoo-spec", spec)]
+        code = pytest.main([*words, nothing], plugins=[simsiam_zoo.testing])
+    if code == pytest.ExitCode.TESTS_FAILED:
+        raise PluginError(f"{distribution} does not conform")
+    if code:
+        raise PluginError(f"the conformance kit could not run (pytest's exit code {int(code)})")

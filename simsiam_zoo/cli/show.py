@@ -12,7 +12,6 @@ import tomli_w
 from simsiam_zoo.catalog import PARTS, Catalog, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_component, complete_kind, singular
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 
 _FLAGS = {part: f"--{part}" for part in (*PARTS, "augmentation", "preset")} | {"dataset": "--data"}
@@ -21,8 +20,8 @@ Facts = dict[str, Any]
 
 
 @click.command()
-@click.argument("kind", callback=singular, shell_complete=complete_kind)
-@click.argument("name", shell_complete=complete_component())
+@click.argument("kind", type=options.KIND)
+@click.argument("name", shell_complete=options.complete_component())
 @options.plugin_files
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(kind: str, name: str, as_json: bool) -> None:

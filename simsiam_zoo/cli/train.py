@@ -11,7 +11,7 @@ import click
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.completion import complete_component
+from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 

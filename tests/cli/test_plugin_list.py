@@ -46,7 +46,6 @@ def test_json_says_who_supplies_what_how_fast_and_what_is_wrong(plugin_list):
     late, crash, future = json.loads(plugin_list(slow_plugin(0.12), BROKEN, FUTURE, json=True))
     assert (late["distribution"], late["version"], late["api"]) == ("late-zoo", "2.0", "v1")
     assert late["supplies"] == {"backbone": ["lib:*", "own"], "loss": ["late"]}
-    assert late["counts"] == {"backbone": 2, "loss": 1}
     assert 120 <= late["load_ms"] < 5000
     assert late["slow"]
     assert (crash["status"], crash["cause"]) == ("broken", "ImportError: libcrash.so")
@@ -76,7 +75,7 @@ def test_real_wheels_are_listed_with_their_states(zoo):
     rows = {row["distribution"]: row for row in json.loads(run.stdout)}
     assert rows["swish-zoo"]["supplies"] == {"projector": ["swish"]}
     assert rows["crash-zoo"]["status"] == "broken"
-    assert rows["simsiam-zoo"]["counts"]["backbone"] >= 2
+    assert len(rows["simsiam-zoo"]["supplies"]["backbone"]) >= 2
 
 
 def test_an_unknown_command_is_told_with_the_nearest():

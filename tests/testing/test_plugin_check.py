@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 from pathlib import Path
@@ -30,14 +29,12 @@ def said(
     return result
 
 
-def test_a_package_that_conforms_is_told_in_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_package_that_conforms_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_package("right-zoo", "loss", tmp_path / "package")
     before = dict(os.environ)
     with installed(tmp_path / "package", tmp_path):
         out = said(capfd, "check", "Right_Zoo", "--fast").out
-    assert out == "1 component, 13 checks: 13 passed\n"
+    assert re.search(r"^13 passed in", out, re.MULTILINE)
     assert dict(os.environ) == before
 
 
@@ -49,17 +46,13 @@ def test_what_a_package_does_wrong_is_told_with_the_way_out(
     body.write_text(body.read_text().replace("scale: float)", "scale: float = 2.0)"))
     with installed(tmp_path / "package", tmp_path):
         told = said(capfd, "check", "checked-zoo", "--fast", code=3)
-        rows = json.loads(said(capfd, "check", "checked-zoo", "--fast", "--json", code=3).out)
     assert "stated again by checked_zoo.loss:CheckedLoss, as 2.0" in told.out
     assert "The contract (parameters): " in told.out
     assert "The way out: " in told.out
     assert "1 failed" in told.out
-    assert told.err.startswith("Error: checked-zoo does not conform: loss checked")
+    assert told.err.startswith("Error: checked-zoo does not conform")
     assert "Traceback" not in told.out + told.err
-    (failed,) = (row for row in rows if row["outcome"] == "failed")
-    assert (failed["component"], failed["check"]) == ("loss checked", "parameters")
-    # what rests on it is not asked
-    assert {row["check"] for row in rows if row["outcome"] == "skipped"} >= {"ddp", "copies"}
+    assert "loss checked has failed a check that this one rests on" in told.out
 
 
 def test_the_package_that_the_docs_show_conforms(
@@ -70,7 +63,7 @@ def test_the_package_that_the_docs_show_conforms(
         (tmp_path / "package" / name).write_text(text)
     with installed(tmp_path / "package", tmp_path):
         out = said(capfd, "check", "leaky-zoo", "--fast").out
-    assert out == "1 component, 13 checks: 13 passed\n"
+    assert re.search(r"^13 passed in", out, re.MULTILINE)
 
 
 def test_the_docs_say_what_is_checked() -> None:
