@@ -47,7 +47,7 @@ PARTS = (
     Planned("tests", "The tests that need a GPU", 75),
     Planned("losses", "Losses of the first steps against the CPU's", 40),
     Planned("resume", "Runs that are killed, stopped and resumed", 90),
-    Planned("step", "What a step waits for; prefetched batches; --compile", 50),
+    Planned("step", "What a step waits for; --compile", 50),
     Planned("speed", "Images/s and memory", 130),
     Planned("protocols", "kNN and the linear grid at 200,000 x 2,048", 35),
     Planned("fashion", "Fashion-MNIST: base, no stop-gradient, no predictor", 240),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.run_folder import read_metrics
@@ -116,12 +115,9 @@ def test_a_step_waits_for_nothing(small: Callable[..., Recipe], precision: str) 
     """Torch raises at every operation that makes the host wait for the device."""
     setup = prepare(small(**{"training.precision": precision}))
     meter = Meter(setup)
-    batches = prefetched(
-        train_loader(setup).batches(), partial(to_device, setup), setup.runtime.device
-    )
     try:
-        for number, (_, batch) in enumerate(batches):
-            taken = take_step(setup, batch, number, want_norm=False)
+        for number, loaded in enumerate(train_loader(setup).batches()):
+            taken = take_step(setup, to_device(setup, loaded), number, want_norm=False)
             meter.add(taken.loss, taken.output.embeddings)
             if number == 2 and ON_CUDA:  # what is made once was made: constants, cuDNN's choices
                 torch.cuda.set_sync_debug_mode("error")
@@ -131,32 +127,6 @@ def test_a_step_waits_for_nothing(small: Callable[..., Recipe], precision: str) 
         if ON_CUDA:
             torch.cuda.set_sync_debug_mode("default")
     assert meter.row(9)["loss"] < 1
-
-
-def test_prefetched_batches_are_those_without_prefetch_to_the_bit(
-    small: Callable[..., Recipe],
-) -> None:
-    """While the steps' stream is kept busy, so that one that did not wait would read too early."""
-    setup = prepare(small())
-    place, device = partial(to_device, setup), setup.runtime.device
-    plain = [place(each) for each in train_loader(setup).batches()]
-    busy = torch.randn(4096 if ON_CUDA else 4, 4096 if ON_CUDA else 4, device=device)
-    if ON_CUDA:
-        torch.cuda.synchronize()
-
-    seen = []
-    for _, batch in prefetched(train_loader(setup).batches(), place, device):
-        for _ in range(4):
-            busy = busy @ busy / 64
-        seen.append(([view.clone() for view in batch.views], batch.ids.clone()))
-        del batch  # its memory may be given to another now, though the clones are still queued
-    if ON_CUDA:
-        torch.cuda.synchronize()
-    assert len(seen) == len(plain) == 32
-    for expected, (views, ids) in zip(plain, seen, strict=True):
-        assert torch.equal(expected.ids, ids)
-        for a, b in zip(expected.views, views, strict=True):
-            assert torch.equal(a, b)
 
 
 def test_losses_are_close_to_the_cpus(small: Callable[..., Recipe]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from gpu_parts.part import Found, Part, Skipped, end_of
 from shared.steps import bare_step, clock
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import prepare
 
 ARMS = {
@@ -60,15 +60,13 @@ def epochs_that_fit(part: Part) -> Found:
         return {"epochs": 1, "images/s, one run alone": "-"}
     setup = prepare(recipe(part, 1000))
     device = setup.runtime.device
-    batches = prefetched(
-        train_loader(setup, workers=part.cores).batches(), partial(to_device, setup), device
-    )
+    batches = map(partial(to_device, setup), train_loader(setup, workers=part.cores).batches())
     setup.schedule.apply(setup.optimizer, 0)
-    for _, batch in itertools.islice(batches, part.cores):
+    for batch in itertools.islice(batches, part.cores):
         bare_step(setup, batch)
     began, steps = clock(device), 0
     while time.perf_counter() - began < 3:
-        bare_step(setup, next(batches)[1])
+        bare_step(setup, next(batches))
         steps += 1
     speed = steps * setup.recipe.training.batch_size / (clock(device) - began)
     images = setup.plan.steps * setup.recipe.training.batch_size

@@ -16,7 +16,7 @@ from gpu_parts.resident import noise, paper_setup
 from shared.images import jpegs, pack_images
 from shared.plain import count, plain_network, plain_step
 from shared.steps import Block, Step, bare_step, clock, ratio, speed, steps_in, timed
-from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
 
 OURS, FP32, BF16 = "ours", "plain fp32", "plain bf16"
 TOP = 10  # operations of the profile
@@ -132,17 +132,15 @@ class Sides:
         """Our steps on what the loader makes of JPEGs, beside blocks of the resident ones."""
         device, setup = self.part.device, self.setup
         beside = {name: self.block(name) for name in self.steps}
-        batches = prefetched(
-            train_loader(setup, workers=workers).batches(), partial(to_device, setup), device
-        )
+        batches = map(partial(to_device, setup), train_loader(setup, workers=workers).batches())
         # One round of the workers, whose first batches come all at once.
         for _ in range(max(1, workers)):
-            bare_step(setup, next(batches)[1])
+            bare_step(setup, next(batches))
         began, waited, steps = clock(device), 0.0, 0
         least, seconds = self.part.pick(max(2, workers), 1), self.part.pick(3.0, 0.1)
         while steps < least or time.perf_counter() - began < seconds:
             asked = time.perf_counter()
-            _, batch = next(batches)
+            batch = next(batches)
             waited += time.perf_counter() - asked
             bare_step(setup, batch)
             steps += 1

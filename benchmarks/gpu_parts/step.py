@@ -1,4 +1,4 @@
-"""A step waits for nothing, its batches are the right ones, and what compiling is worth."""
+"""A step waits for nothing, and what compiling is worth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gpu_parts.part import Found, Part
 from gpu_parts.resident import noise, paper_setup
 from shared.steps import bare_step, clock, ratio, speed, take_turns
-from simsiam_zoo.training.batches import prefetched, to_device, train_loader
+from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import Setup
 
 SEEN = 4  # places that are named
@@ -21,7 +21,6 @@ def run(part: Part) -> None:
     """All on ResNet-18 at 32 px, batch 512; tiny in a rehearsal."""
     for precision in ("bf16", "fp16", "fp32") if part.device.type == "cuda" else ("bf16", "fp32"):
         part.case(f"host waits in a step, {precision}", partial(waits, part, precision))
-    part.case("prefetched batches", partial(prefetch, part))
     part.case("compiled", partial(compiled, part), needs=part.pick(20, 0))
 
 
@@ -34,17 +33,16 @@ def sized(part: Part, **settings: object) -> Setup:
 def waits(part: Part, precision: str) -> Found:
     """How often the host waits for the device in ten steps that are fed by the loader."""
     setup = sized(part, training__precision=precision)
-    place, device = partial(to_device, setup), setup.runtime.device
-    batches = prefetched(train_loader(setup).batches(), place, device)
+    device, batches = setup.runtime.device, train_loader(setup).batches()
     warmed = part.pick(3, 1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            for step, (_, batch) in enumerate(itertools.islice(batches, warmed + part.pick(10, 2))):
+            for step, loaded in enumerate(itertools.islice(batches, warmed + part.pick(10, 2))):
                 if step == warmed and device.type == "cuda":
                     torch.cuda.set_sync_debug_mode("warn")
                 setup.schedule.apply(setup.optimizer, step)
-                bare_step(setup, batch)
+                bare_step(setup, to_device(setup, loaded))
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
@@ -54,23 +52,6 @@ def waits(part: Part, precision: str) -> Found:
         "waits": len(found) if device.type == "cuda" else "on CUDA alone",
         "at": ", ".join(sorted(places)[:SEEN]) or "-",
     }
-
-
-def prefetch(part: Part) -> Found:
-    """Batches copied beside the steps against those that were copied with nothing else to do."""
-    setup = sized(part)
-    place, device = partial(to_device, setup), setup.runtime.device
-    number = part.pick(12, 3)
-    plain = [place(each) for each in itertools.islice(train_loader(setup).batches(), number)]
-    clock(device)
-    same, seen = 0, 0
-    batches = prefetched(train_loader(setup).batches(), place, device)
-    for expected, (_, batch) in zip(plain, batches, strict=False):
-        bare_step(setup, batch)  # keeps the device busy while the next one is on its way
-        pairs = zip(expected.views, batch.views, strict=True)
-        same += all(torch.equal(a, b) for a, b in pairs) and torch.equal(expected.ids, batch.ids)
-        seen += 1
-    return {"batches": seen, "same to the bit": same}
 
 
 def compiled(part: Part) -> Found:

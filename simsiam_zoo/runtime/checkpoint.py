@@ -3,7 +3,6 @@
     checkpoints/step-00000620.pt          a torch.save archive, loaded with weights_only
     checkpoints/step-00000620.pt.sha256   its digest, as sha256sum writes it
     checkpoints/last.pt                   a link to the newest, or a copy where links are refused
-    checkpoints/step-00000620.0-of-2.pt   what a rank keeps for each of its samples, if it does
 
 The last two are kept, so that a torn one falls back to the one before it.
 """
@@ -17,7 +16,6 @@ import re
 import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_fo
 KEEP_LAST = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")  # in torch's refusal: what the file wants to import
-_SHARE = re.compile(r"step-(\d{8,})\.\d+-of-\d+\.pt\Z")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
@@ -40,51 +37,31 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Raises:
         OSError: the disk is full, say; the older checkpoints are as they were.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    _write(path, state)
+    with atomic_write(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Torch's own complaint while it closes the archive covers what the disk said.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
     _link_last(folder, path)
-    kept = _newest_first(folder)[:KEEP_LAST]
     for old in _newest_first(folder)[KEEP_LAST:]:
         old.unlink()
         _digest_path(old).unlink(missing_ok=True)
-    for share in folder.glob("step-*-of-*.pt"):
-        if _SHARE.match(share.name) and share.name.split(".")[0] not in {p.stem for p in kept}:
-            share.unlink(missing_ok=True)
-            _digest_path(share).unlink(missing_ok=True)
     for torn in folder.glob(".*.tmp"):  # of a process that was killed while it saved
         torn.unlink(missing_ok=True)
     return path
 
 
-def save_share(
-    folder: Path, step: int, rank: int, world: int, share: dict[str, torch.Tensor]
-) -> None:
-    """Write one rank's rows of what is kept for each sample; `save_checkpoint` has to follow.
-
-    Raises:
-        OSError: the disk is full, say.
-    """
-    _write(_share_path(folder, step, rank, world), share)
-
-
-def load_shares(folder: Path, step: int, world: int) -> list[dict[str, torch.Tensor]]:
-    """What the `world` ranks of a run wrote at `step`, mapped into memory rather than read.
-
-    Raises:
-        DataError: a share is missing or damaged.
-    """
-    paths = [_share_path(folder, step, rank, world) for rank in range(world)]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"the checkpoint of step {step} lacks {path.name}")
-    return [load_checkpoint(path, mapped=True) for path in paths]
-
-
-def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
+def load_last(folder: Path, mapped: bool = False) -> tuple[dict[str, Any], Path, list[str]]:
     """The newest checkpoint that is whole.
 
     Returns:
-        Its state (tensors on the CPU), its path, and a line for each newer one that is damaged.
+        Its state (`load_checkpoint`), its path, and a line for each newer one that is damaged.
 
     Raises:
         InputError: there is no checkpoint.
@@ -96,7 +73,7 @@ def load_last(folder: Path) -> tuple[dict[str, Any], Path, list[str]]:
     damage: list[str] = []
     for path in paths:
         try:
-            return load_checkpoint(path), path, damage
+            return load_checkpoint(path, mapped), path, damage
         except DataError as error:
             damage.append(error.what)
     raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
@@ -153,23 +130,6 @@ def load_checkpoint(
     return state
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            # Torch's own complaint while it closes the archive covers what the disk said.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
-
-
-def _share_path(folder: Path, step: int, rank: int, world: int) -> Path:
-    return folder / f"step-{step:08d}.{rank}-of-{world}.pt"
-
-
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("step-*.pt") if _NAME.match(path.name)]
     return sorted(found, key=lambda path: int(path.stem.removeprefix("step-")), reverse=True)
@@ -177,8 +137,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _link_last(folder: Path, path: Path) -> None:
     link, beside = folder / "last.pt", folder / ".last.pt.tmp"
-    with suppress(FileNotFoundError):
-        beside.unlink()
+    beside.unlink(missing_ok=True)
     try:
         os.symlink(path.name, beside)
     except OSError:  # exFAT, SMB and drives mounted by FUSE may refuse links

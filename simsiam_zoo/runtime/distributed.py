@@ -18,23 +18,17 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from simsiam_zoo.errors import InputError, PeerError, ZooError
 
 T = TypeVar("T")
 
-MEETING_SECONDS = 300
-"""How long a process waits for the others to come up."""
-
 _PATIENCE = timedelta(minutes=30)
 """How long a collective of a step waits for the other ranks, whose loaders may have to fetch."""
 
 _SIDE_PATIENCE = timedelta(days=7)  # a rank may measure for hours; a dead peer is noticed at once
-_FAILURE = "simsiam-zoo/failure"
 
 _side: Any = None
-_store: Any = None
 _apart = False
 
 
@@ -88,58 +82,42 @@ def world_size() -> int:
 def joined() -> Iterator[None]:
     """Meet the run's other processes, if torchrun has started any; part at the end.
 
-    An error on the way out is told to the others, whose next collective fails, with a PeerError
-    that names it. Where the caller has a process group of its own, that one is used.
+    Where the caller has a process group of its own, that one is used. It may be NCCL's alone, which
+    takes nothing that lies on the CPU: the side group is made all the same.
 
     Raises:
         InputError: the others cannot be met.
         PeerError: another process failed, or is gone.
     """
-    global _side, _store
-    if is_distributed():
-        # The caller's own group may be NCCL's alone, which takes nothing that lies on the CPU.
-        outer, _side = _side, _side or dist.new_group(backend="gloo", timeout=_SIDE_PATIENCE)
-        try:
-            yield
-        finally:
-            _side = outer
-        return
-    if announced_world_size() == 1:
+    global _side
+    outer, met = _side, not is_distributed()
+    if met and announced_world_size() == 1:
         yield
         return
-    _store = _meet()
-    _side = dist.new_group(backend="gloo", timeout=_SIDE_PATIENCE)
+    if met:
+        _meet()
+    _side = outer or dist.new_group(backend="gloo", timeout=_SIDE_PATIENCE)
     try:
         yield
-    except PeerError:
-        raise
-    except ZooError as error:
-        _tell(error)
-        raise
     except RuntimeError as error:
         if not _tells_of_a_lost_peer(error):
-            _tell(error)
             raise
-        raise peer_failure() or PeerError(
-            "another process of the run is gone: it was killed, or cannot be reached any more"
+        raise PeerError(
+            "another process of the run is gone: it failed, was killed, or cannot be reached any"
+            " more",
+            "Where it failed, it has printed why.",
         ) from error
-    except BaseException as error:
-        _tell(error)
-        raise
     else:
-        dist.destroy_process_group()  # after an error it might wait for the others for ever
+        if met:
+            dist.destroy_process_group()  # after an error it might wait for the others for ever
     finally:
-        _side = _store = None
+        _side = outer
 
 
-def _meet() -> Any:
+def _meet() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        timeout = timedelta(seconds=MEETING_SECONDS)
-        store, number, size = next(rendezvous("env://", timeout=timeout))
-        dist.init_process_group(
-            backend, timeout=_PATIENCE, store=store, rank=number, world_size=size
-        )
+        dist.init_process_group(backend, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise InputError(
@@ -147,31 +125,6 @@ def _meet() -> Any:
             f" {str(error).splitlines()[0]}",
             "Give torchrun another --master-port if that one is taken, or --standalone.",
         ) from error
-    return store
-
-
-def _tell(error: BaseException) -> None:
-    """Leave word of the failure where the others find it. Whoever fails first is heard."""
-    try:
-        if not _store.check([_FAILURE]):
-            code = getattr(error, "exit_code", 1)
-            text = getattr(error, "what", None) or f"{type(error).__name__}: {error}"
-            _store.set(_FAILURE, f"{rank()}\n{code}\n{text}")
-    except RuntimeError:
-        pass  # the store went down with another process
-
-
-def peer_failure() -> PeerError | None:
-    """The failure that another process left word of; None where all is well, as far as is known."""
-    if _store is None:
-        return None
-    try:
-        if not _store.check([_FAILURE]):
-            return None
-        number, code, text = _store.get(_FAILURE).decode(errors="replace").split("\n", 2)
-    except RuntimeError:
-        return PeerError("the process that the others meet at is gone")
-    return PeerError(f"rank {number} failed: {text}", exit_code=int(code))
 
 
 def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
@@ -190,27 +143,21 @@ def together(work: Callable[[], T]) -> T:
         return work()
     value: T | None = None
     failure: Exception | None = None
+    stated: tuple[int, str, str | None] | None = None
     try:
         value = work()
+    except ZooError as error:
+        failure, stated = error, (error.exit_code, error.what, error.hint)
     except Exception as error:
-        failure = error
-    stated: list[Any] = [None] * world_size()
-    dist.all_gather_object(stated, _stated(failure), group=_side)
+        failure, stated = error, (1, f"{type(error).__name__}: {error}", None)
+    answers = collect(stated)
     if failure is not None:
         raise failure
-    for number, other in enumerate(stated):
+    for number, other in enumerate(answers):
         if other is not None:
             code, what, hint = other
             raise PeerError(f"rank {number}: {what}", hint, code)
     return value  # type: ignore[return-value]
-
-
-def _stated(error: Exception | None) -> tuple[int, str, str | None] | None:
-    if error is None:
-        return None
-    if isinstance(error, ZooError):
-        return error.exit_code, error.what, error.hint
-    return 1, f"{type(error).__name__}: {error}", None
 
 
 def from_main(work: Callable[[], T]) -> T:
@@ -283,6 +230,25 @@ def gather(x: Tensor) -> Tensor:
         return x
     gathered: Tensor = _Gather.apply(x.contiguous())
     return gathered
+
+
+def gather_samples(rows: Tensor) -> Tensor | None:
+    """All ranks' rows of what is kept for each sample, on the CPU of rank 0; None on the others.
+
+    Args:
+        rows: [samples / ranks, ...]; row i of rank r's is sample i x world size + r.
+
+    Returns:
+        [samples, ...]. It takes twice its memory for a moment.
+    """
+    if not is_distributed():
+        return rows.cpu()
+    counts = collect(len(rows))
+    padded = torch.zeros(max(counts), *rows.shape[1:], dtype=rows.dtype)
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts] if rank() == 0 else None
+    dist.gather(padded, parts, dst=0, group=_side)
+    return None if parts is None else torch.stack(parts, dim=1).flatten(0, 1)[: sum(counts)]
 
 
 def total(x: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
 import torch
@@ -24,7 +23,6 @@ from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import (
     in_blocks,
     micro_batches,
-    prefetched,
     step_seed,
     to_device,
     train_loader,
@@ -130,12 +128,9 @@ def run_steps(
     setup.siamese.train()
     loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
     batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
-    # What a block's policy is shown depends on the step before it: nothing is fetched then.
-    ahead = not setup.siamese.gradient.blocks
-    on_device = prefetched(batches, partial(to_device, setup), setup.runtime.device, ahead)
-    for loaded, batch in on_device:
+    for loaded in batches:
         checkpointer.note(step, time.monotonic() - begun_at)
-        taken = take_step(setup, batch, step, want_norm=meter.is_due(step + 1))
+        taken = take_step(setup, to_device(setup, loaded), step, want_norm=meter.is_due(step + 1))
         meter.add(taken.loss, taken.output.embeddings, taken.gradient_norm)
         final = step + 1 == setup.steps
         wishes = control.after_step(step, loaded.damaged, checkpointer.overdue())

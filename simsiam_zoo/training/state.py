@@ -5,22 +5,15 @@ from __future__ import annotations
 import copy
 import errno
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe.lock import identity_differences, smaller_differences
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.checkpoint import (
-    load_last,
-    load_shares,
-    save_checkpoint,
-    save_share,
-)
+from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import block_steps
@@ -112,24 +105,23 @@ class Checkpointer:
         self._wanted_at = time.monotonic() + wait
 
     def _written(self, state: dict[str, Any]) -> OSError | None:
-        """Write the files of all ranks; None, or what the disk said to the first that failed."""
-        shares = distributed.together(lambda: _disk_answer(lambda: self._write_share(state)))
-        answers = distributed.collect(shares)
-        if not any(answers):
-            # The main file comes last: it makes the checkpoint a whole one.
-            answers = [distributed.from_main(lambda: _disk_answer(lambda: self._write(state)))]
-        failed = next((answer for answer in answers if answer is not None), None)
-        return None if failed is None else OSError(*failed)
+        """Write the file, on the first rank; None, or what the disk said to it."""
+        tables = {
+            name: distributed.gather_samples(rows) for name, rows in state["per_sample"].items()
+        }
 
-    def _write_share(self, state: dict[str, Any]) -> None:
-        rank, world = distributed.rank(), distributed.world_size()
-        if share := state["per_sample"]:
-            save_share(self._folder.checkpoints, state["step"], rank, world, share)
+        def write() -> tuple[int, str] | None:
+            try:
+                whole = state | {"per_sample": tables}
+                save_checkpoint(self._folder.checkpoints, state["step"], whole)
+            except OSError as error:
+                if error.errno not in DISK_FULL | {errno.EACCES, errno.ENOENT}:
+                    raise
+                return error.errno or 0, error.strerror or ""
+            return None
 
-    def _write(self, state: dict[str, Any]) -> None:
-        main = {key: value for key, value in state.items() if key != "per_sample"}
-        main["shares"] = distributed.world_size() if state["per_sample"] else 0
-        save_checkpoint(self._folder.checkpoints, state["step"], main)
+        refused = distributed.from_main(write)
+        return None if refused is None else OSError(*refused)
 
     def _state(self, step: int, elapsed: float) -> dict[str, Any]:
         setup = self._setup
@@ -148,54 +140,34 @@ class Checkpointer:
         return 60 * self._setup.recipe.training.checkpoint_minutes
 
 
-def _disk_answer(write: Callable[[], None]) -> tuple[int, str] | None:
-    """The number and the text of what the disk says against it; None where it is written."""
-    try:
-        write()
-    except OSError as error:
-        if error.errno not in DISK_FULL | {errno.EACCES, errno.ENOENT}:
-            raise
-        return error.errno or 0, error.strerror or ""
-    return None
-
-
 def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
     """Load the last whole checkpoint, cut the metrics back to it."""
-    state, path, damage = load_last(folder.checkpoints)
+    # mapped: a rank reads its own rows alone of what is kept for each sample
+    state, path, damage = load_last(folder.checkpoints, mapped=True)
     for line in damage:
         progress.say(f"warning: {line}; going on from {path.name}")
     if state.get("identity") != setup.identity:
         raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
     setup.siamese.load_state_dict(state["siamese"])
-    setup.optimizer.load_state_dict(state["optimizer"])
+    setup.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     setup.scaler.load_state_dict(state["scaler"])
+    fill_rows(setup.siamese.gradient.per_sample_state(), state["per_sample"])
     step = int(state["step"])
-    mine = setup.siamese.gradient.per_sample_state()
-    if mine:
-        share_out(mine, load_shares(folder.checkpoints, step, state["shares"]))
     folder.resume(step)
     return TrainState(step, float(state["elapsed"]), state.get("row", {}))
 
 
-def share_out(mine: dict[str, Tensor], shares: list[dict[str, Tensor]]) -> None:
-    """Fill this rank's rows from the shares of a run with as many ranks, or another number.
-
-    Args:
-        mine: name → [rows, ...]; row i is that of sample i x world size + rank.
-        shares: what each rank of the saved run had.
+def fill_rows(mine: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
+    """Fill this rank's rows of what is kept for each sample (`gather_samples`) from all ranks'.
 
     Raises:
-        DataError: the shares are not those of as many samples.
+        DataError: the tables are not those of as many samples.
     """
-    rank, world = distributed.rank(), distributed.world_size()
     for name, rows in mine.items():
-        ids = torch.arange(len(rows)) * world + rank
-        for owner, share in enumerate(shares):
-            theirs = torch.nonzero(ids % len(shares) == owner).flatten()
-            at = ids[theirs] // len(shares)
-            if name not in share or (len(at) and int(at.max()) >= len(share[name])):
-                raise DataError(f"the checkpoint's state of each sample lacks {name} of some")
-            rows[theirs.to(rows.device)] = share[name][at].to(rows)
+        found = tables.get(name, rows[:0])[distributed.rank() :: distributed.world_size()]
+        if found.shape != rows.shape:
+            raise DataError(f"the checkpoint's state of each sample lacks {name} of some")
+        rows.copy_(found)
 
 
 def check_same(

@@ -19,7 +19,7 @@ from simsiam_zoo.model import gradients
 from simsiam_zoo.model.heads import NoPredictor
 from simsiam_zoo.model.losses import CosineLoss
 from simsiam_zoo.model.siamese import Batch, Siamese
-from simsiam_zoo.runtime.distributed import mean
+from simsiam_zoo.runtime.distributed import gather_samples, mean
 
 IMAGES, DIM = 7, 5
 
@@ -176,6 +176,10 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
             torch.testing.assert_close(found["weights"][name], value, rtol=1e-12, atol=1e-15)
         for name, value in siamese.gradient.per_sample_state().items():
             torch.testing.assert_close(found[name], value[rank::2], rtol=1e-12, atol=1e-15)
+            whole = found["tables"].get(name)  # as a checkpoint holds it, on the first rank
+            assert (whole is None) == (rank == 1)
+            if whole is not None:
+                torch.testing.assert_close(whole, value, rtol=1e-12, atol=1e-15)
 
 
 def _one_of_two(folder: Path) -> None:
@@ -187,7 +191,9 @@ def _one_of_two(folder: Path) -> None:
     share = slice(2 * rank, 2 * rank + 2)
     data = [Batch([x[share] for x in batch.views], batch.ids[share]) for batch in batches()]
     found = {"losses": torch.stack(train(siamese, data)), "weights": siamese.state_dict()}
-    torch.save(found | siamese.gradient.per_sample_state(), folder / f"{rank}.pt")
+    kept = siamese.gradient.per_sample_state()
+    found["tables"] = {name: gather_samples(rows) for name, rows in kept.items()}
+    torch.save(found | kept, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.runtime.signals import StopRequest
 from simsiam_zoo.training import batches
 from simsiam_zoo.training.run_folder import read_metrics
-from simsiam_zoo.training.state import share_out
+from simsiam_zoo.training.state import fill_rows
 from simsiam_zoo.training.train import train
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
@@ -59,33 +59,6 @@ def test_alternation_of_one_step_is_simsiam_to_the_bit(run: Run) -> None:
     plain, _ = run(noisy, "plain")
     one, _ = run({**noisy, "gradient": "alternation:k=1"}, "one")
     assert same(weights(plain), weights(one))
-
-
-def test_what_a_policy_is_shown_is_never_fetched_ahead_of_the_step_before(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on CUDA, where the next batch is fetched before the step: a block of one has to wait."""
-
-    def as_on_cuda(
-        loaded: Iterator[Any], place: Callable[[Any], Any], device: torch.device, ahead: bool
-    ) -> Iterator[tuple[Any, Any]]:
-        waiting = None
-        for each in loaded:
-            coming = each, place(each)
-            if not ahead:
-                yield coming
-                continue
-            if waiting is not None:
-                yield waiting
-            waiting = coming
-        if waiting is not None:
-            yield waiting
-
-    plain, _ = run({}, "plain")
-    monkeypatch.setattr("simsiam_zoo.training.loop.prefetched", as_on_cuda)
-    for gradient in ("stop-gradient", "alternation:k=1"):
-        ahead, _ = run({"gradient": gradient}, gradient.partition(":")[0])
-        assert same(weights(plain), weights(ahead)), gradient
 
 
 def test_a_block_that_is_held_is_the_block_that_is_read_twice(
@@ -131,28 +104,17 @@ def test_what_is_kept_for_each_sample_goes_on_too(
     assert "moving-average keeps 0.0127 MB of the samples" in said[0]  # 96 x (32 + 1) x 4 bytes
     train(tiny(settings), folder, resume=True, progress=Progress())
     assert same(weights(folder), weights(whole))
-    left = sorted(path.name for path in (folder / "checkpoints").glob("*.pt"))
-    assert left == [
-        "last.pt",
-        "step-00000008.0-of-1.pt",
-        "step-00000008.pt",
-        "step-00000012.0-of-1.pt",
-        "step-00000012.pt",
-    ]
 
 
-@pytest.mark.parametrize("before", [1, 2, 3, 5])
-@pytest.mark.parametrize("after", [1, 2, 4])
-def test_rows_of_samples_are_shared_out_anew(
-    before: int, after: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_rows_of_samples_are_shared_out_anew(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = torch.randn(11, 3, generator=torch.Generator().manual_seed(0))
-    shares = [{"average": rows[rank::before].clone()} for rank in range(before)]
-    monkeypatch.setattr(distributed, "world_size", lambda: after)
-    for rank in range(after):
+    monkeypatch.setattr(distributed, "world_size", lambda: world)
+    for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        mine = {"average": torch.zeros_like(rows[rank::after])}
-        share_out(mine, shares)
-        assert torch.equal(mine["average"], rows[rank::after])
-    with pytest.raises(DataError, match="lacks average"):
-        share_out({"average": torch.zeros(12, 3)}, [{}] * before)
+        mine = {"average": torch.zeros_like(rows[rank::world])}
+        fill_rows(mine, {"average": rows})
+        assert torch.equal(mine["average"], rows[rank::world])
+    for tables in ({}, {"average": rows[:5]}):
+        with pytest.raises(DataError, match="lacks average"):
+            fill_rows({"average": torch.zeros(12, 3)}, tables)
