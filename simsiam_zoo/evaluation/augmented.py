@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from simsiam_zoo.components.augmentations import SimSiamAugmentation
 from simsiam_zoo.data.batches import LoadedBatch
-from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
+from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.networks import Encoder
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.device import Runtime
 
 AT_ONCE = 256
 """Images that are loaded and encoded at once, about: a batch of 4096 is made of parts."""
@@ -26,7 +25,7 @@ MIN_SCALE, FLIP_P = 0.08, 0.5
 
 
 class AugmentedViews:
-    """An `Augmented`: random resized crops, mirrored or not, through a frozen encoder.
+    """An `Augmented`: random resized crops, mirrored or not, through a frozen network.
 
     The views of an epoch depend on (seed, epoch, id), and which images make a batch on the plan:
     (counts, seed, epoch, batch, lanes, window). The number of ranks slices the batches and changes
@@ -36,37 +35,25 @@ class AugmentedViews:
     Consecutive epochs, asked for in order and each to its end, are one pass of the workers.
 
     Args:
-        encode: a frozen network, normalised views [n, 3, S, S] on the runtime's device → [n, D].
+        frozen: its first network is meant.
         shards: the labelled training images; a stream, which has no ids, cannot be.
-        image_size: side S in pixels.
-        mean, std: of each channel, for pixels in 0..1; the network's own.
-        runtime: gives the device and the views' type.
         seed: of order and views.
         lanes, window: as for `Plan`. Where a batch is no multiple of the lanes, fewer are taken.
-        workers: as for `TrainLoader`.
         epochs: how far the workers may look ahead; more can be asked for.
     """
 
     def __init__(
         self,
-        encode: Encoder,
+        frozen: FrozenPass,
         shards: ShardSet,
-        *,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        runtime: Runtime,
         seed: int = 0,
         lanes: int = 1,
         window: int = 16,
-        workers: int = 0,
         epochs: int = 90,
     ) -> None:
-        self.encode, self.shards, self.image_size = encode, shards, image_size
-        self.mean, self.std, self.runtime = mean, std, runtime
-        self.seed, self.lanes, self.window = seed, lanes, window
-        self.workers, self.epochs = workers, epochs
-        self._loaded: Iterator[LoadedBatch] | None = None
+        self.frozen, self.shards, self.seed = frozen, shards, seed
+        self.lanes, self.window, self.epochs = lanes, window, epochs
+        self._loaded: Iterator[LoadedBatch] = iter(())
         self._ready_for: tuple[int, int] | None = None  # epoch and batch that `_loaded` is at
 
     def __call__(self, epoch: int, batch: int) -> Iterator[Features]:
@@ -79,7 +66,6 @@ class AugmentedViews:
         part = part_of(batch, math.gcd(batch, self.lanes), distributed.world_size())
         if self._ready_for != (epoch, batch):
             self._loaded = self._loader(batch, part, epoch).batches(epoch)
-        assert self._loaded is not None
         loaded, self._ready_for = self._loaded, None
         for _ in range(len(self.shards) // batch):
             yield self._encoded(loaded, batch // part)
@@ -94,14 +80,14 @@ class AugmentedViews:
             self.shards,
             plan,
             crop_and_flip(),
-            self.image_size,
+            self.frozen.transform.image_size,
             views=1,
             seed=self.seed,
             epochs=max(self.epochs, epoch + 1),
-            workers=self.workers,
+            workers=self.frozen.workers_for(len(self.shards)),
             rank=distributed.rank(),
             world=distributed.world_size(),
-            pin_memory=self.runtime.device.type == "cuda",
+            pin_memory=self.frozen.runtime.device.type == "cuda",
         )
 
     def _encoded(self, loaded: Iterator[LoadedBatch], parts: int) -> Features:
@@ -112,27 +98,16 @@ class AugmentedViews:
             part = next(loaded)
             labels.append(part.labels.clone())
             for images in torch.split(part.views[0], AT_ONCE):
-                view = normalize_pixels(
-                    images, self.mean, self.std, self.runtime.device, self.runtime.dtype
-                )
-                rows.append(self.encode(view).float().cpu())
+                view = self.frozen.normalized(images)
+                rows.append(self.frozen.encode(self.frozen.networks[0], view))
         return Features(torch.cat(rows), torch.cat(labels))
 
 
 def crop_and_flip() -> SimSiamAugmentation:
     """torchvision's RandomResizedCrop and RandomHorizontalFlip, and nothing else."""
-    return SimSiamAugmentation(
-        min_scale=MIN_SCALE,
-        brightness=0.0,
-        contrast=0.0,
-        saturation=0.0,
-        hue=0.0,
-        jitter_p=0.0,
-        gray_p=0.0,
-        blur_p=0.0,
-        flip_p=FLIP_P,
-        interpolation="bilinear",
-    )
+    off = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    off |= dict.fromkeys(("jitter_p", "gray_p", "blur_p"), 0.0)
+    return SimSiamAugmentation(min_scale=MIN_SCALE, flip_p=FLIP_P, interpolation="bilinear", **off)
 
 
 def part_of(batch: int, lanes: int, world: int) -> int:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.features import Features, FeatureSplits, number_classes
 from simsiam_zoo.evaluation.frozen_pass import BATCH
 from simsiam_zoo.evaluation.networks import refuse_changed, state_digest
@@ -138,7 +140,8 @@ def evaluate(
     ((test, test_entry),) = frozen.features(test_images, "test images", whole=True)
     refuse_infinite(train, test)
     passed, data = time.monotonic() - began, recipe.data
-    augmented = frozen.augmented(dataset.train, recipe.training.seed, data.lanes, data.window)
+    seed = recipe.training.seed
+    augmented = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
     splits = FeatureSplits(
         train,
         test,
@@ -243,7 +246,7 @@ def refuse_infinite(*splits: Features) -> None:
         InputError: one is not.
     """
     for split in splits:
-        for rows in split.chunks(4096):
+        for rows in torch.split(split.x, 4096):
             if not bool(rows.isfinite().all()):
                 raise InputError(
                     "the network gives features that are not finite",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,55 +18,15 @@ _CHUNK = 4096  # rows that are looked through at once
 class Features:
     """Features of one split.
 
-    `chunks` and `take` read a file and do not map it: pages that were mapped count as this
-    process's memory until the system wants them back, and would add up to all of the file.
-
     Args:
-        x: [N, D] float32, on the CPU.
+        x: [N, D] float32, on the CPU; of a large split it is a map of a file, to be read in parts.
         labels: [N] int64.
         ids: dense ids of the images, [N] int64, growing; None where nobody asked for them.
-        file: that x is mapped from, float32; its rows may be longer than those of x. None where x
-            lies in memory.
     """
 
     x: Tensor
     labels: Tensor
     ids: Tensor | None = None
-    file: Path | None = None
-
-    def chunks(self, rows: int) -> Iterator[Tensor]:
-        """x, so many rows at a time, the last chunk maybe smaller."""
-        if self.file is None:
-            yield from torch.split(self.x, rows)
-            return
-        width, stored = self.x.shape[1], self.x.stride(0)
-        with self.file.open("rb") as file:
-            for start in range(0, len(self.x), rows):
-                count = min(rows, len(self.x) - start)
-                read = np.fromfile(file, np.float32, count * stored).reshape(count, stored)
-                yield torch.from_numpy(np.ascontiguousarray(read[:, :width]))
-
-    def take(self, rows: Tensor) -> Tensor:
-        """The rows [n] of x, [n, D] in memory."""
-        if self.file is None:
-            return self.x[rows]
-        width, stored = self.x.shape[1], self.x.stride(0)
-        out = np.empty((len(rows), width), np.float32)
-        # Rows that follow each other in the file are read together.
-        apart = (np.diff(rows.numpy()) != 1) | (width != stored)
-        ends = [*(np.flatnonzero(apart) + 1).tolist(), len(rows)] if len(rows) else []
-        with self.file.open("rb") as file:
-            begin = 0
-            for end in ends:
-                at, part = 4 * stored * int(rows[begin]), out[begin:end].data
-                if os.preadv(file.fileno(), [part], at) != part.nbytes:
-                    raise EOFError(f"{self.file} is shorter than its features")
-                begin = end
-        return torch.from_numpy(out)
-
-    def narrowed(self, width: int) -> Features:
-        """The first `width` columns; those of a file stay there."""
-        return dataclasses.replace(self, x=self.x[:, :width])
 
 
 Augmented = Callable[[int, int], Iterator[Features]]
@@ -139,8 +98,10 @@ def number_classes(
 def grey_once(*splits: Features) -> tuple[Features, ...]:
     """Raw pixels [N, 3 P] as [N, P] where all images are grey: repeats only cost time."""
     for split in splits:
-        for rows in split.chunks(_CHUNK):
+        for rows in torch.split(split.x, _CHUNK):
             red, green, blue = rows.chunk(3, dim=1)
             if not (torch.equal(red, green) and torch.equal(red, blue)):
                 return splits
-    return tuple(split.narrowed(split.x.shape[1] // 3) for split in splits)
+    return tuple(
+        dataclasses.replace(split, x=split.x[:, : split.x.shape[1] // 3]) for split in splits
+    )

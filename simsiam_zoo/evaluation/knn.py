@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.features import FeatureSplits
 from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
 from simsiam_zoo.runtime.device import full_fp32
 
@@ -40,7 +40,7 @@ class KnnProtocol:
         train, test, classes = splits.train, splits.test, splits.classes
         check_labels(train, test, classes)
         ks = list(dict.fromkeys(min(k, len(train.labels)) for k in self.ks))
-        similarity, ids = nearest(train, test.x, max(ks), splits.device)
+        similarity, ids = nearest(train.x, test.x, max(ks), splits.device)
         scores = []
         for k in ks:
             ranked = vote(similarity[:, :k], train.labels[ids[:, :k]], self.t)
@@ -57,7 +57,7 @@ def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int, t: f
 
 @full_fp32()  # TF32 would make ties of neighbours that differ, and another order of others
 def nearest(
-    bank: Features | Tensor, queries: Tensor, k: int, device: torch.device | str = "cpu"
+    bank: Tensor, queries: Tensor, k: int, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """The k most similar rows of the bank for each query, by cosine.
 
@@ -67,7 +67,7 @@ def nearest(
     Memory: the queries and their neighbours, and one chunk of the bank, which is read once.
 
     Args:
-        bank: [N, D]; features that lie in a file are read from there.
+        bank: [N, D]; it may be mapped into memory.
         queries: [Q, D].
         k: at most N.
         device: where it is computed.
@@ -76,15 +76,13 @@ def nearest(
         Similarities [Q, k], the largest first (of equal ones the lower id), and ids [Q, k]; on the
         CPU.
     """
-    if isinstance(bank, Tensor):
-        bank = Features(bank, torch.empty(0))
-    rows = max(1, _BANK_BYTES // (bank.x.shape[1] * bank.x.element_size()))
+    rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
     chunks = torch.split(_directions(queries.to(device)), _CHUNK)
     found = [
         (chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0, dtype=torch.int64))
         for chunk in chunks
     ]
-    for number, part in enumerate(bank.chunks(rows)):
+    for number, part in enumerate(torch.split(bank, rows)):
         part = _directions(part.to(device))
         for place, chunk in enumerate(chunks):
             products = chunk @ part.T

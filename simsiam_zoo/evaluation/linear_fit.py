@@ -81,7 +81,7 @@ def measure_scale(features: Features, rows: Tensor) -> Scale:
     count, mean = 0, torch.zeros(features.x.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(mean)
     for chosen in torch.split(rows, _ROWS):
-        chunk = features.take(chosen).double()
+        chunk = features.x[chosen].double()
         n, own = len(chunk), chunk.mean(dim=0)
         away = own - mean  # the parts are merged as in Chan, Golub and LeVeque 1979
         squares += (chunk - own).square().sum(dim=0) + away.square() * (count * n / (count + n))
@@ -200,7 +200,7 @@ def read(
     features: Features, rows: Tensor, dtype: torch.dtype, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
     """Some rows and their labels, on the device."""
-    return features.take(rows).to(device, dtype), features.labels[rows].to(device)
+    return features.x[rows].to(device, dtype), features.labels[rows].to(device)
 
 
 def in_chunks(

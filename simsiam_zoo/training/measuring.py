@@ -20,6 +20,7 @@ from typing import TypeVar
 from torch import nn
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.evaluate import (
     Job,
     Refused,
@@ -28,7 +29,7 @@ from simsiam_zoo.evaluation.evaluate import (
     why_unmeasurable,
 )
 from simsiam_zoo.evaluation.features import FeatureSplits, grey_once, number_classes
-from simsiam_zoo.evaluation.frozen_pass import CachedViews, FrozenPass, Transform
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.networks import FrozenNetwork, RawPixels, first_ranks_buffers
@@ -85,7 +86,6 @@ class RunEvaluation:
     def __init__(self, setup: Setup, folder: Path, progress: Progress | None = None) -> None:
         self._setup, self._store = setup, folder / "features"
         self._progress = progress or Progress()
-        self._views = CachedViews()
         self._told: set[str] = set()
         self._used: list[CachedFeatures] = []
         self._jobs = jobs_of(TRAINED, setup.recipe.online_protocols())
@@ -218,14 +218,13 @@ class RunEvaluation:
         """The features of both splits by each network, each image decoded once for all."""
         setup, data = self._setup, self._setup.recipe.data
         assert setup.dataset.test is not None
-        frozen = self._pass(list(networks.values()), self._store)
+        frozen = self._pass(list(networks.values()), self._store, self._progress)
         train = frozen.features(setup.dataset.train, "training images", whole=False)
         # A score on fewer test images than there are is another score; a bank may miss one.
         test = frozen.features(setup.dataset.test, "test images", whole=True)
         self._used = [entry for _, entry in (*train, *test)]
-        augmented = frozen.augmented(
-            setup.dataset.train, setup.recipe.training.seed, data.lanes, data.window
-        )
+        seed = setup.recipe.training.seed
+        augmented = AugmentedViews(frozen, setup.dataset.train, seed, data.lanes, data.window)
         splits = {}
         for network, (bank, of_bank), (queries, of_queries) in zip(
             networks, train, test, strict=True
@@ -263,18 +262,15 @@ class RunEvaluation:
             return None, "there is one test image only"
         return paired_gain(right[TRAINED], right[before]), None
 
-    def _pass(self, networks: list[FrozenNetwork], store: Path, durable: bool = True) -> FrozenPass:
+    def _pass(self, networks: list[FrozenNetwork], store: Path, progress: Progress) -> FrozenPass:
         setup, data = self._setup, self._setup.recipe.data
-        crop = setup.recipe.evaluation.crop
         return FrozenPass(
             networks,
-            Transform(data.image_size, crop, data.mean, data.std),
+            Transform(data.image_size, setup.recipe.evaluation.crop, data.mean, data.std),
             setup.runtime,
             store,
             workers=None if data.workers == "auto" else data.workers,
-            progress=self._progress if durable else Progress(),
-            views=None if durable else self._views,
-            durable=durable,
+            progress=progress,
         )
 
     @contextmanager
@@ -284,7 +280,7 @@ class RunEvaluation:
         store = Path(distributed.from_main(lambda: tempfile.mkdtemp(prefix=".online-", dir=parent)))
         try:
             with first_ranks_buffers(network.module):
-                yield self._pass([network], store, durable=False)
+                yield self._pass([network], store, Progress())
         finally:
             if distributed.rank() == 0:
                 shutil.rmtree(store, ignore_errors=True)

@@ -61,11 +61,12 @@ def _rank(
     torch.set_num_threads(1)
     linear_paper.SAVE_SECONDS = 0.0  # so that each epoch is saved
     ids: list[list[int]] = []
-    real_view, real_call = FrozenPass._view, AugmentedViews.__call__
+    real_rows, real_call = FrozenPass._rows, AugmentedViews.__call__
 
-    def view(self, loaded):
-        ids.append(loaded.ids.tolist())
-        return real_view(self, loaded)
+    def rows(self, *arguments):
+        for row in real_rows(self, *arguments):
+            ids.append(row[0].tolist())
+            yield row
 
     def deadly(self, epoch: int, batch: int) -> Iterator[Features]:
         for number, features in enumerate(real_call(self, epoch, batch)):
@@ -73,7 +74,7 @@ def _rank(
                 os.kill(os.getpid(), signal.SIGKILL)
             yield features
 
-    FrozenPass._view = view
+    FrozenPass._rows = rows
     with distributed.joined():  # once for all commands
         for place, words in enumerate(commands):
             if place == len(commands) - 1:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simsiam_zoo.data.batches import TrainBatches
 from simsiam_zoo.data.loader import normalize_pixels
@@ -17,6 +19,8 @@ from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.evaluation import augmented
 from simsiam_zoo.evaluation.augmented import AugmentedViews, crop_and_flip, part_of
 from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
+from simsiam_zoo.evaluation.networks import FrozenNetwork
 from simsiam_zoo.runtime.device import Runtime
 
 IMAGES, SIDE, BATCH = 26, 6, 12
@@ -39,9 +43,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 def views(shards: ShardSet, **settings: object) -> AugmentedViews:
     """The pixels themselves are the features."""
-    runtime = Runtime(torch.device("cpu"), "fp32", 1)
-    own = {"image_size": SIDE, "mean": MEAN, "std": STD, "runtime": runtime, "seed": 3}
-    return AugmentedViews(lambda view: view.flatten(1), shards, **{**own, **settings})
+    frozen = FrozenPass(
+        [FrozenNetwork("pixels", nn.Flatten())],
+        Transform(SIDE, 1.0, MEAN, STD),
+        Runtime(torch.device("cpu"), "fp32", 1),
+        Path("nowhere"),
+    )
+    return AugmentedViews(frozen, shards, **{"seed": 3, **settings})
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:

@@ -84,23 +84,6 @@ def test_raw_pixels_are_averaged_down_to_32_and_grey_ones_counted_once():
         assert split is same  # both or none: their widths stay equal
 
 
-@pytest.mark.parametrize("width", [5, 3])
-def test_rows_of_a_file_are_read_as_they_lie_in_memory(tmp_path, width):
-    """Also where only the first columns are wanted."""
-    whole = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
-    whole.numpy().tofile(tmp_path / "x")
-    labels = torch.arange(50)
-    inside = Features(whole, labels).narrowed(width)
-    nan = torch.full((50, 5), torch.nan)  # never looked at
-    outside = Features(nan, labels, file=tmp_path / "x").narrowed(width)
-    for rows in (1, 7, 50, 64):
-        for found, expected in zip(outside.chunks(rows), inside.chunks(rows), strict=True):
-            assert torch.equal(found, expected)
-    for chosen in ([0], [49], [3, 4, 5], [9, 2, 3, 3, 40], list(range(50)), []):
-        rows = torch.tensor(chosen, dtype=torch.int64)
-        assert torch.equal(outside.take(rows), inside.take(rows))
-
-
 def test_labels_of_a_catalogue_are_numbered_without_gaps_and_names_keep_them():
     def split(*labels: int) -> Features:
         return Features(torch.zeros(len(labels), 2), torch.tensor(labels))

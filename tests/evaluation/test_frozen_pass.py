@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation import store
 from simsiam_zoo.evaluation.networks import FrozenNetwork, refuse_changed, state_digest
 from simsiam_zoo.evaluation.store import CachedFeatures, fill
 
@@ -26,98 +28,74 @@ def test_a_digest_sees_every_bit_of_weights_and_bn_statistics():
     refuse_changed(FrozenNetwork("net", network), before)
 
 
-BATCH = 3
-
-
 def rows(ids: list[int], widths: tuple[int, ...] = (3,)):
-    """A batch: place i has features i, i + 1, ... by each network, and label 10 i."""
+    """A batch: image i has features i, i + 1, ... by each network, and label 10 i."""
     at = np.array(ids, np.int64)
     x = [torch.from_numpy(at)[:, None] + torch.zeros(width) + n for n, width in enumerate(widths)]
     return at, x, torch.from_numpy(at) * 10
 
 
-def take(folder, samples, batches, widths=(3,), whole=False):
-    """Fill entries of so many networks; which batches were asked for."""
+def take(folder, ids, batches, widths=(3,)):
+    """Fill entries of so many networks with the images that the batches have."""
     entries = [CachedFeatures(folder, {"network": n}) for n in range(len(widths))]
-    asked = []
-
-    def given(numbers: list[int]):
-        asked.extend(numbers)
-        return (rows(batches[number], widths) for number in numbers)
-
-    fill(entries, samples, widths, BATCH, given, whole=whole)
-    return [entry.read() for entry in entries], asked
+    fill(entries, np.array(ids, np.int64), widths, (rows(batch, widths) for batch in batches))
+    return entries
 
 
 def test_one_pass_writes_every_networks_rows_in_the_order_of_ids(tmp_path):
-    found, asked = take(tmp_path, 7, [[0, 1, 2], [3, 4, 5], [6]], widths=(3, 5))
-    assert asked == [0, 1, 2]
-    for n, width in enumerate((3, 5)):
-        assert torch.equal(found[n].x, torch.arange(7.0)[:, None].expand(7, width) + n)
-        assert found[n].labels.tolist() == [0, 10, 20, 30, 40, 50, 60]
-        assert CachedFeatures(tmp_path, {"network": n}).usable(7)
-    assert take(tmp_path, 7, [], widths=(3, 5))[1] == []
-    assert not list(tmp_path.glob(".*"))
+    entries = take(tmp_path, range(7), [[3, 4, 5], [0, 1, 2], [6]], widths=(3, 5))
+    for n, (entry, width) in enumerate(zip(entries, (3, 5), strict=True)):
+        found = entry.read()
+        assert torch.equal(found.x, torch.arange(7.0)[:, None].expand(7, width) + n)
+        assert found.labels.tolist() == [0, 10, 20, 30, 40, 50, 60]
+        assert found.ids.tolist() == list(range(7))
+        entry.remove()
+        assert entry.read() is None
+    assert not tmp_path.exists()
 
 
 def test_images_that_are_left_out_leave_no_gap(tmp_path):
-    (found,), _ = take(tmp_path, 9, [[1, 2], [5], [6, 8]])
-    (again,), asked = take(tmp_path, 9, [])
-    assert asked == []
-    for each in (found, again):
-        assert each.x[:, 0].tolist() == [1, 2, 5, 6, 8]
-        assert each.labels.tolist() == [10, 20, 50, 60, 80]
-        assert each.ids.tolist() == [1, 2, 5, 6, 8]
+    for ids, batches in (
+        (range(9), [[1, 2], [5], [6, 8]]),
+        ([1, 2, 5, 6, 7, 8], [[6, 8], [1, 2, 5]]),
+    ):
+        (entry,) = take(tmp_path, ids, batches)
+        found = entry.read()
+        assert found.x[:, 0].tolist() == [1, 2, 5, 6, 8]
+        assert found.labels.tolist() == [10, 20, 50, 60, 80]
+        assert found.ids.tolist() == [1, 2, 5, 6, 8]
 
 
-def test_where_all_are_wanted_a_pass_that_left_some_out_is_made_again(tmp_path):
-    assert take(tmp_path, 3, [[0, 2]])[0][0].ids.tolist() == [0, 2]
-    assert take(tmp_path, 3, [[0, 1, 2]])[0][0].ids.tolist() == [0, 2]  # found on disk
-    assert take(tmp_path, 3, [[0, 1, 2]], whole=True)[0][0].ids.tolist() == [0, 1, 2]
-    assert take(tmp_path, 3, [[0, 2]])[0][0].ids.tolist() == [0, 1, 2]
-
-
-def test_a_pass_that_was_cut_short_goes_on_where_it_was(tmp_path):
-    class Cut(Exception):
-        pass
-
-    def cut(numbers: list[int]):
+def test_a_pass_that_fails_leaves_nothing_and_what_was_killed_long_ago_is_deleted(tmp_path):
+    def cut():
         yield rows([0, 1, 2])
-        yield rows([3, 5])  # 4 is damaged
-        raise Cut
+        raise KeyboardInterrupt
 
     entry = CachedFeatures(tmp_path, {"network": 0})
-    with pytest.raises(Cut):
-        fill([entry], 8, [3], BATCH, cut)
-    assert not entry.usable()
-    (found,), asked = take(tmp_path, 8, {2: [6, 7]})
-    assert asked == [2]
-    assert found.x[:, 0].tolist() == [0, 1, 2, 3, 5, 6, 7]
-    # Of another width they are other features, whatever the key says.
-    other = CachedFeatures(tmp_path, {"network": 1})
-    with pytest.raises(Cut):
-        fill([other], 8, [3], BATCH, cut)
-    (_, found), asked = take(tmp_path, 8, [[0, 1, 2], [3, 4, 5], [6, 7]], widths=(3, 2))
-    assert asked == [0, 1, 2]
-    assert found.x.shape == (8, 2)
+    with pytest.raises(KeyboardInterrupt):
+        fill([entry], np.arange(8), [3], cut())
+    assert entry.read() is None
+    assert not list(tmp_path.iterdir())
+    old, new = (tmp_path / f".{entry.key}-{name}" for name in ("old", "new"))
+    for left in (old, new):
+        left.mkdir()
+    os.utime(old, (0, 0))
+    take(tmp_path, range(2), [[0, 1]])
+    assert not old.exists()
+    assert new.exists()  # another process may be at work in it
 
 
-def test_what_is_not_yet_on_disk_is_not_noted(tmp_path, monkeypatch):
-    """A machine that goes down keeps what was noted: so the notes come after the features."""
-    order: list[str] = []
-    real_sync, real_write = store.os.fsync, store._pwrite
-    monkeypatch.setattr(store.os, "fsync", lambda handle: order.append("sync") or real_sync(handle))
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def write(handle, content, at):
-        order.append({12 * BATCH: "x", 8 * BATCH: "labels", BATCH: "state"}[len(content)])
-        real_write(handle, content, at)
-
-    monkeypatch.setattr(store, "_pwrite", write)
-    take(tmp_path, 6, [[0, 1, 2], [3, 4, 5]])
-    assert order[:8] == [*("x", "labels") * 2, "sync", "sync", "state", "state"]
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        take(tmp_path, range(2), [[0, 1]])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pass_without_any_image_is_refused_and_leaves_nothing_to_be_used(tmp_path):
     with pytest.raises(InputError, match="no image"):
-        take(tmp_path, 0, [])
-    assert not CachedFeatures(tmp_path, {"network": 0}).usable()
+        take(tmp_path, [], [])
+    assert not list(tmp_path.iterdir())

@@ -82,17 +82,6 @@ def test_a_row_that_is_not_finite_is_like_nothing():
     assert similarity.tolist() == [[1.0, 0.0, 0.0, -1.0]]
 
 
-def test_a_bank_in_a_file_is_read_and_not_mapped(data, tmp_path, monkeypatch):
-    bank, labels, queries = data[0].float(), data[1], data[2].float()
-    path = tmp_path / "bank"
-    bank.numpy().tofile(path)
-    monkeypatch.setattr(knn, "_BANK_BYTES", 30 * 16 * 4)  # seven chunks of 200 rows
-    never_looked_at = torch.full((200, 16), torch.nan)
-    there = nearest(Features(never_looked_at, labels, file=path), queries, 9)
-    for found, expected in zip(there, nearest(bank, queries, 9), strict=True):
-        assert torch.equal(found, expected)
-
-
 def test_more_neighbors_than_there_are_means_all(data):
     bank, labels, queries = data
     assert torch.equal(

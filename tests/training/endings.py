@@ -51,7 +51,6 @@ def _rank(rank: int, world: int, port: int, run: Path, note: Path, killed_at: in
 
     import torch
 
-    from simsiam_zoo.evaluation import store
     from simsiam_zoo.evaluation.frozen_pass import FrozenPass
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.runtime.progress import Progress
@@ -60,18 +59,18 @@ def _rank(rank: int, world: int, port: int, run: Path, note: Path, killed_at: in
 
     torch.set_num_threads(1)
     ids: Batches = []
-    real = FrozenPass._view
+    real = FrozenPass._rows
 
-    def view(self, loaded):
-        if self.durable:  # the others are of the effective rank
-            if len(ids) == killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            ids.append(loaded.ids.tolist())
-        return real(self, loaded)
+    def rows(self, networks, loader, what):
+        for row in real(self, networks, loader, what):
+            if what != "images for the rank":
+                if len(ids) == killed_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                ids.append(row[0].tolist())
+            yield row
 
-    FrozenPass._view = view
+    FrozenPass._rows = rows
     measuring.FrozenPass = functools.partial(FrozenPass, batch=16)
-    store.FLUSH_SECONDS = 0.0
     recipe = Recipe.of_run(run / "recipe.toml")
     train(recipe, run, resume=True, allow_bn_change=True, progress=Progress())
     note.write_text(json.dumps(ids))
