@@ -14,8 +14,6 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 # These tests are about the built-in components, whatever else is installed beside them.
 os.environ["SIMSIAM_ZOO_PLUGINS"] = ""
-# nor is the configuration of whoever runs them
-os.environ["SIMSIAM_ZOO_CONFIG"] = ""
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from simsiam_zoo.catalog.component import (
     hookimpl,
     load_target,
 )
-from simsiam_zoo.catalog.discovery import API, HOST, Plugin, canonical_name, discover, selection
+from simsiam_zoo.catalog.discovery import API, HOST, Plugin, canonical_name, discover
 from simsiam_zoo.catalog.local import local_files, use_file
 from simsiam_zoo.catalog.lookup import CatalogEntry, Resolved
 from simsiam_zoo.catalog.param import Param, Value, split_spec
@@ -41,7 +41,6 @@ __all__ = [
     "hookimpl",
     "load_target",
     "local_files",
-    "selection",
     "split_spec",
     "use_file",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ from simsiam_zoo.catalog.discovery import (
     SELECTION,
     Plugin,
     canonical_name,
-    disabled,
     discover,
     selection,
 )
 from simsiam_zoo.catalog.local import LocalFile, local_files
-from simsiam_zoo.catalog.lookup import CatalogEntry, NameIndex, Resolved, ask_names
+from simsiam_zoo.catalog.lookup import CatalogEntry, Resolved
 from simsiam_zoo.catalog.param import complete_params, split_spec
-from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
+from simsiam_zoo.errors import InputError, PluginError, ZooError, describe_error, did_you_mean
 
 
 class Catalog:
-    """What `plugins` supply, by kind and name. `NameIndex` has the rules.
+    """What `plugins` supply, by kind and name.
+
+    A bare name is looked for among the built-in components, then in the built-in families, then
+    among third parties; within one distribution, a component goes before a family's member. So
+    what a name means never depends on the order of installation, and for a built-in's name not on
+    what else is installed either. A family's names are read only when a search gets that far.
 
     Args:
         plugins: as `discover` gives them. Their order is the order of listings, nothing else.
@@ -34,12 +39,16 @@ class Catalog:
 
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self.plugins = tuple(plugins)
-        self._index = NameIndex(self.plugins)
+        self._supply: dict[str, list[CatalogEntry]] = {kind: [] for kind in KINDS}
+        self._members: dict[int, tuple[tuple[str, ...], str | None]] = {}  # by id of the family
+        for plugin in self.plugins:
+            for component in plugin.components:
+                self._supply[component.kind].append(CatalogEntry(component, plugin))
 
     def entries(self, kind: str | None = None) -> tuple[CatalogEntry, ...]:
         """Components and families of one kind, or of all in the order of `KINDS`."""
         kinds = KINDS if kind is None else (check_kind(kind),)
-        return tuple(self._placed(entry) for each in kinds for entry in self._index.of_kind(each))
+        return tuple(self._placed(entry) for each in kinds for entry in self._supply[each])
 
     def families(self, kind: str) -> tuple[CatalogEntry, ...]:
         """The families of one kind."""
@@ -51,12 +60,13 @@ class Catalog:
         Raises:
             PluginError: the plugin that supplies it failed to give them.
         """
-        if (cause := self._index.failure(family)) is not None:
+        names, cause = self._ask_members(family)
+        if cause is not None:
             raise PluginError(
                 f"{family.kind} {family.full}:* cannot say what it holds: {cause}",
                 f"This is a mistake in {family.plugin.supplier}, not in what you asked for.",
             )
-        return tuple(self._index.members(family))
+        return names
 
     def pretrained(self, family: CatalogEntry) -> tuple[str, ...]:
         """The members of a family that have pretrained weights; none where it cannot say.
@@ -68,7 +78,7 @@ class Catalog:
         if ask is None:
             return ()
         members = frozenset(self.members(family))
-        names, cause = ask_names(ask, family.component.target)
+        names, cause = _ask_names(ask, family.component.target)
         if cause is not None:
             raise PluginError(
                 f"{family.kind} {family.call} cannot say what has pretrained weights: {cause}"
@@ -82,9 +92,9 @@ class Catalog:
     def names(self, kind: str) -> tuple[str, ...]:
         """Every name of one kind as a user may write it: components, then families' members."""
         names = {entry.call: None for entry in self.entries(kind) if not entry.is_family}
-        for entry in self._index.of_kind(kind):
-            for name in self._index.members(entry):
-                if name not in names and len(self._index.named(kind, name)) == 1:
+        for entry in self._supply[kind]:
+            for name in self._ask_members(entry)[0]:
+                if name not in names and len(self._named(kind, name)) == 1:
                     names[name] = None
         return tuple(names)
 
@@ -102,33 +112,62 @@ class Catalog:
             PluginError: `spec` names a distribution that is installed but cannot be used.
         """
         check_kind(kind)
-        name, texts = split_spec(spec)
-        entry = self._find(kind, name)
-        what = f"{kind} {name}"
+        written, texts = split_spec(spec)
+        distribution, name = _split_distribution(written)
+        _, colon, member = name.partition(":")
+        if colon:
+            family = self.family(kind, written.removesuffix(f":{member}"), written)
+            members = self.members(family)
+            if member not in members:
+                hint = did_you_mean(member.lower(), members, f"It has {len(members):,} names.")
+                raise InputError(f"unknown {kind} {written!r}", hint)
+            entry = replace(family, member=member)
+        else:
+            entry = self._only(kind, written, self._named(kind, name, distribution))
+        what = f"{kind} {written}"
         given = complete_params(what, entry.component.params, texts, params or {})
         return Resolved(self._shortest(entry), self._placed(entry), given)
 
-    def family(self, kind: str, name: str) -> CatalogEntry:
-        """The family `[distribution/]prefix`. Raises as `resolve` does."""
+    def family(self, kind: str, name: str, written: str | None = None) -> CatalogEntry:
+        """The family `[distribution/]prefix`. Its errors are those of `resolve`, on `written`."""
         distribution, prefix = _split_distribution(name)
-        return self._placed(self._family(check_kind(kind), distribution, prefix, name))
+        found = self._families(check_kind(kind), prefix, distribution)
+        return self._placed(self._only(kind, written or name, found))
 
-    def _find(self, kind: str, name: str) -> CatalogEntry:
-        distribution, rest = _split_distribution(name)
-        prefix, colon, member = rest.partition(":")
-        if not colon:
-            return self._only(kind, name, self._index.named(kind, rest, distribution))
-        family = self._family(kind, distribution, prefix, name)
-        names = self.members(self._placed(family))
-        if member not in names:
-            hint = did_you_mean(member.lower(), names, f"It has {len(names):,} names.")
-            raise InputError(f"unknown {kind} {name!r}", hint)
-        return replace(family, member=member)
+    def _named(self, kind: str, name: str, distribution: str | None = None) -> list[CatalogEntry]:
+        """All that a name without a prefix means; more than one where it is ambiguous."""
+        supply = [e for e in self._supply[kind] if distribution in (None, e.distribution)]
+        for built_in in (True, False):
+            level = [e for e in supply if (e.distribution == HOST) is built_in]
+            found = [e for e in level if not e.is_family and e.name == name]
+            owners = {e.distribution for e in found}
+            families = [e for e in level if e.is_family and e.distribution not in owners]
+            found += [replace(e, member=name) for e in families if name in self._ask_members(e)[0]]
+            if found:
+                return found
+        return []
 
-    def _family(
-        self, kind: str, distribution: str | None, prefix: str, written: str
-    ) -> CatalogEntry:
-        return self._only(kind, written, self._index.families(kind, prefix, distribution))
+    def _families(
+        self, kind: str, prefix: str, distribution: str | None = None
+    ) -> list[CatalogEntry]:
+        """All families that a prefix means: the built-in one, or else every third party's."""
+        found = [
+            entry
+            for entry in self._supply[kind]
+            if entry.is_family
+            and entry.name == prefix
+            and distribution in (None, entry.distribution)
+        ]
+        return [entry for entry in found if entry.distribution == HOST] or found
+
+    def _ask_members(self, family: CatalogEntry) -> tuple[tuple[str, ...], str | None]:
+        """The names in a family, asked for once; and where that failed none, and the cause."""
+        component = family.component
+        if not isinstance(component, Family):
+            return (), None
+        if id(component) not in self._members:  # `names` need not be hashable
+            self._members[id(component)] = _ask_names(component.names, component.target)
+        return self._members[id(component)]
 
     def _only(self, kind: str, written: str, matches: list[CatalogEntry]) -> CatalogEntry:
         if not matches:
@@ -144,22 +183,20 @@ class Catalog:
     def _shortest(self, entry: CatalogEntry) -> str:
         """The shortest spelling that means `entry` and nothing else."""
         bare = entry.name if entry.member is None else entry.member
-        if _is_alone(entry, self._index.named(entry.kind, bare)):
+        if _is_alone(entry, self._named(entry.kind, bare)):
             return bare
-        if entry.member is not None:
-            families = self._index.families(entry.kind, entry.name)
-            return entry.short if _is_alone(entry, families) else entry.full
-        return entry.full
+        alone = _is_alone(entry, self._families(entry.kind, entry.name))
+        return f"{entry.name}:{entry.member}" if entry.member and alone else entry.full
 
     def _placed(self, entry: CatalogEntry) -> CatalogEntry:
         """`entry` with how its component or family is called, and why not by its bare name."""
-        search = self._index.families if entry.is_family else self._index.named
+        search = self._families if entry.is_family else self._named
         found = search(entry.kind, entry.name)
-        end = ":*" if entry.is_family else ""
+        call = f"{entry.name}:*" if entry.is_family else entry.name
         if _is_alone(entry, found):
-            return replace(entry, call=f"{entry.name}{end}")
+            return replace(entry, call=call)
         built_in = found[0].distribution == HOST
-        call = f"{entry.distribution}/{entry.name}{end}"
+        call = f"{entry.distribution}/{call}"
         return replace(entry, call=call, status="shadowed" if built_in else "ambiguous")
 
     def _unknown(self, kind: str, written: str) -> ZooError:
@@ -167,49 +204,45 @@ class Catalog:
         distribution, rest = _split_distribution(written)
         what = f"unknown {kind} {written!r}"
         unusable = [plugin for plugin in self.plugins if plugin.status != "ok"]
-        if distribution is not None:
-            installed = {plugin.distribution for plugin in self.plugins}
-            if distribution not in installed:
-                hint = did_you_mean(distribution, installed, "Is it installed?")
-                return InputError(f"{what}: there is no plugin of {distribution}", hint)
-            for plugin in unusable:
-                if plugin.distribution == distribution:
-                    why = f"{plugin.supplier} is {plugin.status}: {plugin.cause}"
-                    return PluginError(f"{kind} {written!r} cannot be used: {why}")
+        installed = {plugin.distribution for plugin in self.plugins}
+        if distribution is not None and distribution not in installed:
+            hint = did_you_mean(distribution, installed, "Is it installed?")
+            return InputError(f"{what}: there is no plugin of {distribution}", hint)
+        for plugin in unusable:
+            if plugin.distribution == distribution:
+                why = f"{plugin.supplier} is {plugin.status}: {plugin.cause}"
+                return PluginError(f"{kind} {written!r} cannot be used: {why}")
         hints = self._suggestions(kind, distribution, rest)
         hints = hints or [f"`simsiam-zoo list {kind}` shows what there is."]
-        missed = [f"{plugin.supplier} ({plugin.status})" for plugin in unusable] + [
-            f"the names of {entry.full}:*"
-            for entry in self._index.of_kind(kind)
-            if self._index.failure(entry) is not None
-        ]
+        missed = [f"{plugin.supplier} ({plugin.status})" for plugin in unusable]
+        failed = [entry for entry in self._supply[kind] if self._ask_members(entry)[1] is not None]
+        missed += [f"the names of {entry.full}:*" for entry in failed]
         if missed:
             hints.append(f"Not searched: {', '.join(missed)}. `simsiam-zoo list` says why.")
         return InputError(what, "\n  ".join(hints))
 
     def _suggestions(self, kind: str, distribution: str | None, rest: str) -> list[str]:
         prefix, colon, member = rest.partition(":")
-        if colon and self._index.named(kind, prefix, distribution):
+        if colon and self._named(kind, prefix, distribution):
             return [f"Parameters are written {prefix}:KEY=VALUE."]
-        if not colon and self._index.families(kind, rest, distribution):
+        if not colon and self._families(kind, rest, distribution):
             return [f"{rest} is a family: write {rest}:NAME."]
+        supply = self._supply[kind]
         if colon:
-            families = [entry.call.removesuffix("*") for entry in self.families(kind)]
-            valid = [family + member for family in families]
+            valid = [family.call.removesuffix("*") + member for family in self.families(kind)]
         elif distribution is not None:
-            supply = self._index.of_kind(kind)
             valid = [entry.name for entry in supply if entry.distribution == distribution]
         else:
             # An ambiguous name is near as well: written right, it says how to go on.
-            supplied = [entry.name for entry in self._index.of_kind(kind) if not entry.is_family]
+            supplied = [entry.name for entry in supply if not entry.is_family]
             valid = [*dict.fromkeys([*self.names(kind), *supplied])]
         near = did_you_mean(rest.lower(), valid)
         others = [
-            other
+            f"{rest} is a {other}."
             for other in KINDS
-            if other != kind and any(entry.name == rest for entry in self._index.of_kind(other))
+            if other != kind and any(entry.name == rest for entry in self._supply[other])
         ]
-        return [*filter(None, [near]), *(f"{rest} is a {other}." for other in others)]
+        return [near, *others] if near else others
 
 
 def catalog() -> Catalog:
@@ -220,17 +253,14 @@ def catalog() -> Catalog:
     Raises:
         PluginError: simsiam-zoo itself is not installed, so that not even its own components are
             known.
-        InputError: the configuration file is wrong, or a local file in use has the name of an
-            installed distribution.
+        InputError: a local file in use has the name of an installed distribution.
     """
-    return _catalog(selection(), disabled(), local_files())
+    return _catalog(selection(), local_files())
 
 
 @functools.cache
-def _catalog(
-    only: frozenset[str] | None, off: frozenset[str], files: tuple[LocalFile, ...]
-) -> Catalog:
-    plugins = discover(only, off)
+def _catalog(selected: frozenset[str] | None, files: tuple[LocalFile, ...]) -> Catalog:
+    plugins = discover(selected)
     installed = {plugin.distribution for plugin in plugins}
     for file in files:
         if file.plugin.distribution in installed:
@@ -249,7 +279,7 @@ def _catalog(
     for plugin in plugins:
         if plugin.status == "broken":
             _warn(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
-    for name in sorted((only or set()) - installed):
+    for name in sorted({name.removeprefix("-") for name in selected or ()} - installed):
         hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
         _warn(f"{SELECTION} names {name}, which has no plugin here. {hint}")
     return Catalog([*plugins, *(file.plugin for file in files)])
@@ -280,6 +310,21 @@ def check_kind(kind: str) -> str:
         hint = did_you_mean(kind.lower(), KINDS, f"The kinds are {', '.join(KINDS)}.")
         raise InputError(f"unknown kind {kind!r}", hint)
     return kind
+
+
+def _ask_names(ask: Callable[[], Iterable[str]], target: str) -> tuple[tuple[str, ...], str | None]:
+    """What a family's function gives, sorted; or nothing, and why, on one line."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the command
+            names = list(ask())
+            wrong = [name for name in names if not isinstance(name, str)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # plugin code may raise anything, SystemExit included
+        return (), describe_error(error, target)
+    if wrong:
+        return (), f"it gives {wrong[0]!r}, which is no text"
+    return tuple(sorted(names)), None
 
 
 def _split_distribution(name: str) -> tuple[str | None, str]:

@@ -1,16 +1,14 @@
-"""What a name means: a component with its supplier, one chosen for a run, and the rules between."""
+"""A component with its supplier, and one chosen for a run, which can be built."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from simsiam_zoo.catalog.component import KINDS, Component, Family, load_target
-from simsiam_zoo.catalog.discovery import HOST, Plugin
+from simsiam_zoo.catalog.component import Component, Family, load_target
+from simsiam_zoo.catalog.discovery import Plugin
 from simsiam_zoo.catalog.param import Value
 from simsiam_zoo.errors import PluginError, ZooError, describe_error
 
@@ -60,14 +58,9 @@ class CatalogEntry:
         return self.plugin.version
 
     @property
-    def short(self) -> str:
-        """The name without its distribution: `mlp`, `timm:vgg16`."""
-        return self.name if self.member is None else f"{self.name}:{self.member}"
-
-    @property
     def full(self) -> str:
         """The name that means this whatever else is installed: `simsiam-zoo/timm:vgg16`."""
-        return f"{self.distribution}/{self.short}"
+        return f"{self.distribution}/{self.name}{'' if self.member is None else f':{self.member}'}"
 
     @property
     def note(self) -> str | None:
@@ -121,8 +114,8 @@ class Resolved:
         target = self.entry.component.target
         factory = load_target(target, f"{self.kind} {self.id}")
         arguments: dict[str, object] = dict(self.params)
-        if self.entry.member is not None:
-            arguments["name"] = self.entry.member
+        if self.member is not None:
+            arguments["name"] = self.member
         try:
             signature = inspect.signature(factory)
             declared = signature.parameters
@@ -141,86 +134,3 @@ class Resolved:
             raise PluginError(
                 f"{self.kind} {self.id} could not be built: {describe_error(error, target)}"
             ) from error
-
-
-class NameIndex:
-    """Components and families by kind, name and distribution.
-
-    A bare name is looked for among the built-in components, then in the built-in families, then
-    among third parties; within one distribution, a component goes before a family's member. So
-    what a name means never depends on the order of installation, and for a built-in's name not on
-    what else is installed either. A family's names are read only when a search gets that far.
-    """
-
-    def __init__(self, plugins: Iterable[Plugin]) -> None:
-        self._supply: dict[str, list[CatalogEntry]] = {kind: [] for kind in KINDS}
-        self._members: dict[int, dict[str, None]] = {}  # by id(): `names` need not be hashable
-        self._failures: dict[int, str] = {}
-        for plugin in plugins:
-            for component in plugin.components:
-                self._supply[component.kind].append(CatalogEntry(component, plugin))
-
-    def of_kind(self, kind: str) -> list[CatalogEntry]:
-        """All components and families of one kind."""
-        return self._supply[kind]
-
-    def named(self, kind: str, name: str, distribution: str | None = None) -> list[CatalogEntry]:
-        """All that a name without a prefix means; more than one where it is ambiguous."""
-        suppliers = self._suppliers(kind, distribution)
-        if found := self._within(suppliers.pop(HOST, []), name):
-            return found
-        return [entry for supply in suppliers.values() for entry in self._within(supply, name)]
-
-    def families(
-        self, kind: str, prefix: str, distribution: str | None = None
-    ) -> list[CatalogEntry]:
-        """All families that a prefix means: the built-in one, or else every third party's."""
-        suppliers = {
-            supplier: [entry for entry in supply if entry.is_family and entry.name == prefix]
-            for supplier, supply in self._suppliers(kind, distribution).items()
-        }
-        return suppliers.pop(HOST, []) or [entry for each in suppliers.values() for entry in each]
-
-    def members(self, family: CatalogEntry) -> Mapping[str, None]:
-        """The names in a family, sorted, asked for once; none where asking failed."""
-        component = family.component
-        if not isinstance(component, Family):
-            return {}
-        if id(component) not in self._members:
-            names, cause = ask_names(component.names, component.target)
-            if cause is not None:
-                self._failures[id(component)] = cause
-            self._members[id(component)] = dict.fromkeys(names)
-        return self._members[id(component)]
-
-    def failure(self, family: CatalogEntry) -> str | None:
-        """Why the names of a family cannot be had, on one line; None where they can."""
-        self.members(family)
-        return self._failures.get(id(family.component))
-
-    def _suppliers(self, kind: str, distribution: str | None) -> dict[str, list[CatalogEntry]]:
-        suppliers: dict[str, list[CatalogEntry]] = {}
-        for entry in self._supply[kind]:
-            if distribution in (None, entry.distribution):
-                suppliers.setdefault(entry.distribution, []).append(entry)
-        return suppliers
-
-    def _within(self, supply: list[CatalogEntry], name: str) -> list[CatalogEntry]:
-        """What the name means to one distribution."""
-        own = [entry for entry in supply if not entry.is_family and entry.name == name]
-        return own or [
-            replace(entry, member=name) for entry in supply if name in self.members(entry)
-        ]
-
-
-def ask_names(ask: Callable[[], Iterable[str]], target: str) -> tuple[list[str], str | None]:
-    """What a family's function gives, sorted; or nothing, and why, on one line."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout belongs to the command
-            names = list(ask())
-            wrong = [name for name in names if not isinstance(name, str)]
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # plugin code may raise anything, SystemExit included
-        return [], describe_error(error, target)
-    return ([], f"it gives {wrong[0]!r}, which is no text") if wrong else (sorted(names), None)

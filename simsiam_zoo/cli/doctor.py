@@ -18,7 +18,7 @@ from typing import Literal
 import click
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.catalog.discovery import SELECTION, config_path
+from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.cli.text import columns, print_line
 from simsiam_zoo.errors import PluginError, ZooError
 from simsiam_zoo.runtime.cores import available_cores
@@ -102,9 +102,6 @@ def plugin_check() -> Check:
         return _of_error("plugins", error)
     well = sum(plugin.status == "ok" for plugin in plugins)
     words = [f"{well} usable of {len(plugins)}"]
-    config = config_path()
-    if config is not None and config.is_file():
-        words.append(f"configured by {config}")
     if (only := os.environ.get(SELECTION)) is not None:
         words.append(f"{SELECTION} limits them to {only or 'the built-in one'}")
     unusable = [plugin for plugin in plugins if plugin.status in ("broken", "incompatible")]
@@ -112,7 +109,7 @@ def plugin_check() -> Check:
     if not unusable:
         return Check("plugins", "ok", "; ".join(words))
     state: CheckState = "problem" if any(p.status == "broken" for p in unusable) else "warning"
-    hint = "simsiam-zoo plugin list shows why; [plugins] disabled in config.toml leaves one out."
+    hint = "simsiam-zoo plugin list shows why; SIMSIAM_ZOO_PLUGINS=-NAME leaves one out."
     return Check("plugins", state, "; ".join(words), hint)
 
 

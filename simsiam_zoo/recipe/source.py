@@ -74,7 +74,7 @@ def code_of(components: Iterable[Resolved]) -> dict[str, str]:
     found = {}
     for distribution in sorted(modules):
         if (file := local_file(distribution)) is not None:
-            digest: str | None = file.source
+            digest: str | None = file.digest[:16]
         elif distribution == HOST:
             digest = _host_source()
         else:

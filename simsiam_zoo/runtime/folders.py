@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from simsiam_zoo.errors import InputError
 
@@ -19,7 +19,7 @@ def cache_dir() -> Path:
     """
     hint = "Set SIMSIAM_ZOO_CACHE to a folder that can be written."
     override = os.environ.get("SIMSIAM_ZOO_CACHE")
-    path = expand_user(override) if override else user_folder("cache")
+    path = expand_user(override) if override else _user_cache()
     if path is None:
         raise InputError("there is no home folder to keep a cache in", hint)
     try:
@@ -31,16 +31,15 @@ def cache_dir() -> Path:
     return path
 
 
-def user_folder(kind: Literal["cache", "config"]) -> Path | None:
-    """The user's folder of that kind for simsiam-zoo, made or not; None where there is no home.
+def _user_cache() -> Path | None:
+    """The user's cache folder, made or not; None where there is no home.
 
     Containers often run with a user id that has neither HOME nor an entry in the passwd file.
     """
     import platformdirs  # not at the top: the light commands import this module
 
-    find = {"cache": platformdirs.user_cache_path, "config": platformdirs.user_config_path}
     try:
-        path = find[kind]("simsiam-zoo")
+        path = platformdirs.user_cache_path("simsiam-zoo")
     except RuntimeError:
         return None
     return path if path.is_absolute() else None  # older versions leave the ~ as it is

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo.catalog.discovery import Plugin, discover, load_plugin
+from simsiam_zoo.catalog.discovery import Plugin, discover, load_plugin, selection
 from simsiam_zoo.plugin import Component, hookimpl
 
 SOUND = Component("projector", "sound", "a:B", "")
@@ -222,3 +222,14 @@ def test_a_misspelt_distribution_in_the_environment_is_told(zoo):
     run = zoo("list", plugins=["swish-zoo"], SIMSIAM_ZOO_PLUGINS="swsh-zoo")
     assert run.returncode == 0
     assert "names swsh-zoo, which has no plugin here. Did you mean swish-zoo?" in run.stderr
+
+
+def test_a_minus_before_its_name_leaves_a_distribution_out(distribution, monkeypatch):
+    for name in ("a_zoo", "b_zoo"):
+        distribution(name, V1 + f"p = {name}_m", **{f"{name}_m": MODULE.format(name="one")})
+    monkeypatch.setenv("SIMSIAM_ZOO_PLUGINS", "-A_Zoo, -c-zoo")
+    plugins = {plugin.distribution: plugin for plugin in discover(selection())}
+    assert plugins["a-zoo"].status == "disabled"
+    assert plugins["a-zoo"].cause == "SIMSIAM_ZOO_PLUGINS leaves it out"
+    assert plugins["b-zoo"].status == plugins["simsiam-zoo"].status == "ok"
+    assert discover({"a-zoo", "-a-zoo"})[1].status == "disabled"

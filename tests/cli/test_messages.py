@@ -80,7 +80,6 @@ main(sys.argv[1:])
 def homeless(*words: str) -> subprocess.CompletedProcess[str]:
     gone = {"HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SIMSIAM_ZOO_CACHE"}
     env = {key: value for key, value in os.environ.items() if key not in gone}
-    env.pop("SIMSIAM_ZOO_CONFIG", None)
     command = [sys.executable, "-c", HOMELESS, *words]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
 
