@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,6 +85,17 @@ def online_row(protocol: str, top1: float, test_images: int, train_images: int) 
         f"test_images {protocol}": test_images,
         f"train_images {protocol}": train_images,
     }
+
+
+def finite(value: object) -> float | None:
+    """The value of a column as a float; None if it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 class Latest:

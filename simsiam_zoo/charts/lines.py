@@ -1,16 +1,13 @@
-"""Line charts against epochs: the scale, the ticks, and the SVG of one chart."""
+"""Line charts against epochs: the scale, the ticks and the lines. `drawing.py` draws them."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
-from itertools import groupby
 from typing import Any, Literal
 
-from simsiam_zoo.metrics import CHARTED, TOP1, Metric
+from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite
 
 WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
@@ -24,8 +21,6 @@ _MANY = 60  # lines above which those of single seeds are drawn fainter
 _BUCKETS = 200  # of a long run's points: the lowest and the highest of each are drawn
 _FAR = (-3.0, 4.0)  # heights of the box beyond which a clipped line is drawn no further
 
-Weight = Literal["seed", "mean", "alone"]
-
 Point = tuple[float, float]
 """(x, y) as values: epoch and metric."""
 
@@ -37,8 +32,8 @@ class Series:
     Args:
         points: finite, by growing x.
         style: classes of its colour and dashes: `c0 d1`, or `base`.
-        name: what tells it from others of its group.
-        group: lines that are switched together; drawn as `data-arm`.
+        name: what tells it from the others; may be empty if it is the only one.
+        group: lines that are switched together.
         weight: of the line: of one seed among several, their mean, or the only one.
     """
 
@@ -46,7 +41,17 @@ class Series:
     style: str
     name: str = ""
     group: str = "0"
-    weight: Weight = "alone"
+    weight: Literal["seed", "mean", "alone"] = "alone"
+
+    @property
+    def marked(self) -> bool:
+        """Whether its points are marked one by one."""
+        return len(self.points) == 1 or (self.weight == "alone" and len(self.points) < _FEW)
+
+    @property
+    def values(self) -> str:
+        """`x,y` of each point, for a page's script."""
+        return " ".join(f"{x:.4g},{y:.4g}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,16 @@ class Axis:
     end: float
     ticks: Sequence[float]
     log: bool = False
-    scale: float = 1.0
 
     def at(self, value: float) -> float:
         """The pixel of a value, to a tenth."""
-        low, high = _scaled(self.low, self.log), _scaled(self.high, self.log)
-        share = (_scaled(value, self.log) - low) / ((high - low) or 1.0)
-        share = min(max(share, _FAR[0]), _FAR[1])
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        share = min(max((value - low) / ((high - low) or 1.0), _FAR[0]), _FAR[1])
         return round(self.start + share * (self.end - self.start), 1)
 
     def labels(self) -> list[tuple[float, str]]:
         """(pixel, text) of each tick."""
-        return [(self.at(t), f"{self.scale * t:.6g}".replace("-", "−")) for t in self.ticks]
+        return [(self.at(tick), f"{tick:.6g}".replace("-", "−")) for tick in self.ticks]
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,11 @@ class Chart:
     y: Axis
     clipped: bool = False
 
+    @property
     def summary(self) -> str:
-        """First and last value of each line, in words, for those who do not see the chart."""
+        """What it shows, for those who do not see it; of a few lines the first and last values."""
+        if len(self.lines) > DASHES:
+            return f"{self.title} against epochs, {len(self.lines)} lines"
         ends = (
             f"{line.name or self.title} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}"
             for line in self.lines
@@ -97,65 +103,9 @@ class Chart:
         """Whether lines of single seeds are drawn fainter, since there are many."""
         return len(self.lines) > _MANY
 
-    def hover(self) -> list[dict[str, Any]]:
-        """Per line its label and points (x px, y px, x, y), for a script that shows values."""
-        return [
-            {
-                "label": line.name or self.title,
-                "points": [
-                    (self.x.at(x), self.y.at(y), round(x, 3), float(f"{y:.5g}"))
-                    for x, y in line.points
-                ],
-            }
-            for line in self.lines
-        ]
-
-    def svg(self, clip: str, label: str, cursor: Literal["line", "circle"]) -> str:
-        """The chart as an element of a page.
-
-        Args:
-            clip: an id that no other element of the page has.
-            label: what is read out.
-            cursor: the mark that the page's script moves.
-        """
-        many = " many" if self.many else ""
-        ends = {"line": f'y1="{TOP}" y2="{BOTTOM}"', "circle": 'r="4.5"'}[cursor]
-        scale = self.y.scale
-        return (
-            f'<svg class="chart{many}" viewBox="0 0 {WIDTH} {HEIGHT}" tabindex="0" role="img"'
-            f' aria-label="{escape(plain(label))}" data-x="{self.x.low} {self.x.high}"'
-            f' data-y="{scale * self.y.low} {scale * self.y.high}"'
-            f' data-box="{LEFT} {RIGHT} {TOP} {BOTTOM}">{self.drawing(clip)}'
-            f'<{cursor} class="cursor" {ends} visibility="hidden"/></svg>'
-        )
-
-    def drawing(self, clip: str) -> str:
-        """Grid, axes, ticks and lines, without the element around them."""
-        parts = [
-            f'<clipPath id="{clip}"><rect x="{LEFT}" y="{TOP - 2}" width="{RIGHT - LEFT + 3}"'
-            f' height="{BOTTOM - TOP + 4}"/></clipPath>'
-        ]
-        for y, text in self.y.labels():
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{y + 4}">{text}</text>')
-        for x, text in self.x.labels():
-            parts.append(f'<text class="tick middle" x="{x}" y="{BOTTOM + 17}">{text}</text>')
-        middle = (LEFT + RIGHT) / 2
-        parts.append(f'<text class="tick middle" x="{middle}" y="{BOTTOM + 34}">epoch</text>')
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>')
-        parts.append(f'<g clip-path="url(#{clip})">')
-        for (group, style), lines in groupby(self.lines, lambda line: (line.group, line.style)):
-            drawn = "".join(self._line(line) for line in lines)
-            parts.append(f'<g class="arm {style}" data-arm="{escape(plain(group))}">{drawn}</g>')
-        return "".join([*parts, "</g>"])
-
-    def _line(self, line: Series) -> str:
-        pixels = [(self.x.at(x), self.y.at(y)) for x, y in line.points]
-        path = " ".join(f"{x:g},{y:g}" for x, y in pixels)
-        marked = len(pixels) == 1 or (line.weight == "alone" and len(pixels) < _FEW)
-        dots = "".join(f'<circle cx="{x}" cy="{y}" r="2.4"/>' for x, y in pixels) if marked else ""
-        name = escape(plain(line.name))
-        return f'<polyline class="{line.weight}" data-seed="{name}" points="{path}"/>{dots}'
+    def pixels(self, line: Series) -> list[Point]:
+        """Where the points of a line are."""
+        return [(self.x.at(x), self.y.at(y)) for x, y in line.points]
 
 
 def make_chart(
@@ -164,10 +114,9 @@ def make_chart(
     lines: Sequence[Series],
     end: float,
     *,
-    cover: Iterable[float] = (),
-    leading: Sequence[Series] | None = None,
+    cover: Iterable[float | None] = (),
+    leading: Sequence[Series] = (),
     log: bool = False,
-    scale: float = 1.0,
 ) -> Chart:
     """Scale lines to a chart.
 
@@ -178,9 +127,9 @@ def make_chart(
         cover: values that the y axis covers too.
         leading: the lines that decide the y axis; by default all. Others may leave the box.
         log: logarithmic y axis; values are above 0.
-        scale: by which values are multiplied where they are written.
     """
-    values = [y for line in leading or lines for _, y in line.points] + list(cover)
+    values = [y for line in leading or lines for _, y in line.points]
+    values += [value for value in cover if value is not None]
     ticks = find_ticks(min(values), max(values), log)
     low, high = min(*values, *ticks), max(*values, *ticks)
     x_ticks = [tick for tick in find_ticks(0.0, end) if tick <= end]
@@ -189,7 +138,7 @@ def make_chart(
         note,
         lines,
         Axis(0.0, end, LEFT, RIGHT, x_ticks),
-        Axis(low, high, BOTTOM, TOP, ticks, log, scale),
+        Axis(low, high, BOTTOM, TOP, ticks, log),
         any(not low <= y <= high for line in lines for _, y in line.points),
     )
 
@@ -209,21 +158,18 @@ def _metric_chart(
     """The chart of one metric; None without points. Values that are not finite are left out."""
     lines: list[Series] = []
     for column in metric.columns(rows):
-        values = [
-            (row["step"] / per_epoch, float(row[column]))
-            for row in rows
-            if _drawable(row.get(column), metric.log)
-        ]
-        if values:
+        found = [(row["step"] / per_epoch, finite(row.get(column))) for row in rows]
+        points = [(x, y) for x, y in found if y is not None and (y > 0 or not metric.log)]
+        if points:
             style = f"c{len(lines) % COLORS} d{len(lines) % DASHES}"
-            lines.append(Series(thin(values), style, metric.member(column), column))
+            lines.append(Series(thin(points), style, metric.member(column), column))
     if not lines:
         return None
     note = metric.note
     if len(lines) == 1:
         note = f"{note}, {lines[0].name}" if metric is TOP1 else note  # with its protocol
         lines = [replace(lines[0], name="")]
-    cover = [value for value in (metric.floor, metric.ceiling) if value is not None]
+    cover = (metric.floor, metric.ceiling)
     return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log)
 
 
@@ -235,8 +181,7 @@ def thin(points: Sequence[Point], buckets: int = _BUCKETS) -> list[Point]:
     kept = [points[0]]
     for start in range(0, len(points), size):
         bucket = points[start : start + size]
-        ends = {min(bucket, key=lambda p: p[1]), max(bucket, key=lambda p: p[1])}
-        kept += sorted(ends)
+        kept += sorted({min(bucket, key=lambda p: p[1]), max(bucket, key=lambda p: p[1])})
     return list(dict.fromkeys([*kept, points[-1]]))
 
 
@@ -267,22 +212,3 @@ def _log_ticks(low: float, high: float) -> list[float]:
     above = min((t for t in every if t >= high * (1 - 1e-9)), default=every[-1])
     ticks = [float(f"{t:.12g}") for t in every if below <= t <= above]
     return ticks if len(ticks) > 1 else [ticks[0], 10 * ticks[0]]
-
-
-def plain(text: str) -> str:
-    """The text as XML and UTF-8 can hold it: control characters and half characters are U+FFFD."""
-    return "".join("\ufffd" if unicodedata.category(s) in ("Cc", "Cs") else s for s in text)
-
-
-def _scaled(value: float, log: bool) -> float:
-    return math.log10(value) if log else value
-
-
-def _drawable(value: object, log: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
-    return math.isfinite(number) and (not log or number > 0)

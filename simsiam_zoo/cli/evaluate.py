@@ -69,7 +69,7 @@ def evaluate(
     settings = options.settings_of(texts, data=data, given=given)
     recipe, run = read_recipe(source, preset, settings)
 
-    from simsiam_zoo.charts.plots import evaluation_sheet
+    from simsiam_zoo.charts.drawing import evaluation_sheet
     from simsiam_zoo.cli.text import print_report
     from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.charts.lines import Chart, run_charts
+from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.lines import run_charts
 from simsiam_zoo.report.collect import NEIGHBORS, FeatureMap, K, RunPage, T
 from simsiam_zoo.report.pages import render_offline
 from simsiam_zoo.training.run import Run
@@ -41,10 +41,7 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         evidence=_evidence(run),
         figures=_figures(run),
         notes=notes,
-        charts=[
-            (chart, Markup(chart.svg(f"c{n}", chart.summary(), "line")))
-            for n, chart in enumerate(charts)
-        ],
+        charts=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],
         seen=seen,
         dots=_dots(seen.map) if seen else [],
         map_size=_map_size(seen.map) if seen else (0, 0),
@@ -55,7 +52,7 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         knn=f"knn (k={K}, t={T:g})",
         neighbors=NEIGHBORS,
         files=_files(run),
-        data=_data(charts, seen),
+        map_data=_map_data(seen) if seen else None,
     )
 
 
@@ -164,21 +161,13 @@ def _files(run: Run) -> list[tuple[str, str]]:
     return [(p.name, p.read_text("utf-8", "replace")) for p in paths if p.is_file()]
 
 
-def _data(charts: Sequence[Chart], seen: RunPage | None) -> dict[str, Any]:
+def _map_data(seen: RunPage) -> dict[str, Any]:
     """The JSON that the page's script reads."""
-    charted = [{"lines": chart.hover()} for chart in charts]
-    if seen is None:
-        return {"charts": charted, "map": None}
-    names = seen.classes
     return {
-        "charts": charted,
-        "map": {
-            "points": _pixels(seen.map),
-            "labels": seen.map.labels,
-            "names": names,
-            "sprite": seen.map.thumbnails.uri,
-            "tile": seen.map.thumbnails.tile,
-            "columns": seen.map.thumbnails.columns,
-            "rows": seen.map.thumbnails.rows,
-        },
+        "points": _pixels(seen.map),
+        "labels": seen.map.labels,
+        "names": seen.classes,
+        "sprite": seen.map.thumbnails.uri,
+        "columns": seen.map.thumbnails.columns,
+        "rows": seen.map.thumbnails.rows,
     }

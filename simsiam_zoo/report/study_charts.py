@@ -6,29 +6,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from simsiam_zoo.charts.lines import (
-    COLORS,
-    DASHES,
-    Chart,
-    Point,
-    Series,
-    Weight,
-    find_ticks,
-    make_chart,
-    thin,
-)
-from simsiam_zoo.charts.plots import Bar, Dot, DotPlot, dot_sheet
-from simsiam_zoo.charts.sheet import line_sheet
-from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric
-from simsiam_zoo.report.answer import baselines
-from simsiam_zoo.report.study import ReportArm, StudyView, run_folder
-from simsiam_zoo.report.tables import arm_mark
-from simsiam_zoo.report.text import NARROW, finite, line, percent, plus_minus
+from simsiam_zoo.charts.dots import Dot, DotPlot
+from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
+from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Point, Series, make_chart, thin
+from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite
+from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView
+from simsiam_zoo.report.text import line, percent
 
 SHOWN = (LOSS, STD, TOP1)
 """As in the paper's figure 2."""
@@ -43,9 +31,6 @@ PLOTS = {
 _POINTS = 30_000
 """In a chart's lines together: the page of 40 arms with 5 seeds stays below a few megabytes."""
 
-Curves = Mapping[str, list["Curve"]]
-"""By the metric's key."""
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -55,15 +40,17 @@ class Curve:
         arm: its number.
         seed: of the run; None where it is the mean over the arm's seeds.
         points: every one that was written.
-        steps_per_epoch: by which epochs become steps again.
         column: of metrics.jsonl.
     """
 
     arm: int
     seed: int | None
     points: list[Point]
-    steps_per_epoch: float
     column: str
+
+
+Curves = Mapping[str, list[Curve]]
+"""By the metric's key."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +66,13 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
     """Loss, std and top-1 of every run that wrote some: each arm's seeds and then their mean."""
     found: dict[str, list[Curve]] = {metric.key: [] for metric in SHOWN}
     for arm in study.arms:
-        read = []
-        for run in arm.runs:
-            path = run_folder(folder, run)
-            rows = [] if path is None else read_rows(path / "metrics.jsonl")
-            read.append((run.seed, rows, steps_per_epoch(rows)))
-        known = [each for _, _, each in read if each is not None]
+        read = {run.seed: _read_run(folder, run) for run in arm.runs}
+        per_epoch = _steps_per_epoch([row for rows in read.values() for row in rows])
         for metric in SHOWN:
-            own = []
-            for seed, rows, per_epoch in read:
-                each = per_epoch or (known[0] if known else _within_an_epoch(rows))
-                curve = _curve(arm.number, seed, metric, rows, each)
-                own += [] if curve is None else [curve]
-            mean = _mean(own) if len(own) > 1 else None
-            found[metric.key] += own if mean is None else [*own, mean]
+            columns = metric.columns(row for rows in read.values() for row in rows)
+            if columns:
+                curves = _curves(arm, read, columns[0], per_epoch)
+                found[metric.key] += [curve for curve in curves if curve.points]
     return found
 
 
@@ -113,21 +93,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def steps_per_epoch(rows: list[dict[str, Any]]) -> float | None:
-    """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
-
-    None before the first epoch's end.
-    """
-    whole = [(row["step"], finite(row.get("epoch"))) for row in rows]
-    return min((step / epoch for step, epoch in whole if epoch and epoch > 0), default=None)
-
-
-def curve_charts(study: StudyView, curves: Curves, arms: Collection[int]) -> list[Chart]:
+def curve_charts(study: StudyView, curves: Curves, keys: Sequence[LegendKey]) -> list[Chart]:
     """Charts of loss, std and top-1 of these arms; a metric without curves has none.
 
     Diverged arms do not stretch the axis, and the base lies on top.
     """
-    chosen = {m: [c for c in curves.get(m.key, []) if c.arm in arms] for m in SHOWN}
+    arms = {key.arm for key in keys}
+    chosen = {m: [c for c in curves[m.key] if c.arm in arms] for m in SHOWN}
     end = max((c.points[-1][0] for each in chosen.values() for c in each), default=1.0)
     return [_chart(study, metric, each, end) for metric, each in chosen.items() if each]
 
@@ -138,94 +110,111 @@ def thinned(curves: list[Curve]) -> list[list[Point]]:
     return [thin(curve.points, buckets) for curve in curves]
 
 
-def legend(study: StudyView, drawn: Collection[int]) -> list[LegendKey]:
-    """Style and label of each drawn arm; styles repeat after COLORS x DASHES arms."""
-    others = [arm.number for arm in study.arms if not arm.is_base]
-    styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
-    return [
-        LegendKey(arm.number, styles.get(arm.number, "base"), arm.label)
-        for arm in study.arms
-        if arm.number in drawn
-    ]
+def legend(study: StudyView, curves: Curves) -> list[LegendKey]:
+    """Style and label of each arm with curves; styles repeat after COLORS x DASHES arms."""
+    drawn = {curve.arm for each in curves.values() for curve in each}
+    styles = _styles(study)
+    arms = [arm for arm in study.arms if arm.number in drawn]
+    return [LegendKey(arm.number, styles[arm.number], arm.label) for arm in arms]
 
 
-def figure_2(study: StudyView, drawn: Collection[int]) -> list[LegendKey]:
+def figure_2(study: StudyView, curves: Curves) -> list[LegendKey]:
     """A figure like the paper's figure 2: the base, and the arms with another gradient policy.
 
     They are called by their policies, where these are known.
     """
-    others = [a.number for a in study.arms if a.substitutes("gradient") and a.number in drawn]
+    keys = {key.arm: key for key in legend(study, curves)}
     base = study.base
-    if not others or base is None or base.number not in drawn:
+    others = [a for a in study.arms if _of_gradient(a) and not a.is_base and a.number in keys]
+    if not others or base is None or base.number not in keys:
         return []
-    pair = [base.number, *(number for number in others if number != base.number)]
     names = {}
-    for arm in study.arms:
+    for arm in others:
         for path, of_base, own in arm.differences:
-            if arm.number in pair and path in ("gradient", "gradient.name"):
+            if path in ("gradient", "gradient.name"):
                 names[arm.number] = f"gradient: {own}"
                 names[base.number] = f"gradient: {of_base} (base)"
-    keys = {key.arm: key for key in legend(study, pair)}
-    return [LegendKey(n, keys[n].style, names.get(n, keys[n].label)) for n in pair]
+    chosen = [keys[arm.number] for arm in (base, *others)]
+    return [LegendKey(key.arm, key.style, names.get(key.arm, key.label)) for key in chosen]
 
 
-def dot_plots(study: StudyView) -> list[DotPlot]:
-    """One for each metric that was measured, the main one first."""
-    return [_dot_plot(study, metric) for metric in study.metrics]
+def dot_plot(study: StudyView, metric: str) -> DotPlot:
+    """A row for each arm."""
+    return DotPlot.scaled(metric, [_dot(arm, metric) for arm in study.arms])
 
 
 def plot_files(study: StudyView, curves: Curves) -> dict[str, str]:
     """Name → SVG of what there is to draw; names are among `PLOTS`."""
-    drawn = {curve.arm for each in curves.values() for curve in each}
-    files = {} if study.main is None else {"top1.svg": dot_sheet(_dot_plot(study, study.main))}
-    for name, keys in {
-        "figure2.svg": figure_2(study, drawn),
-        "curves.svg": legend(study, drawn),
-    }.items():
+    files = {} if study.main is None else {"top1.svg": dot_sheet(dot_plot(study, study.main))}
+    drawn = {"figure2.svg": figure_2(study, curves), "curves.svg": legend(study, curves)}
+    for name, keys in drawn.items():
         if keys:
-            charts = curve_charts(study, curves, {key.arm for key in keys})
+            charts = curve_charts(study, curves, keys)
             files[name] = line_sheet("", charts, [(key.style, key.label) for key in keys])
     return files
 
 
-def _within_an_epoch(rows: list[dict[str, Any]]) -> float:
-    return max((float(row["step"]) for row in rows), default=0.0) + 1.0
+def _read_run(study: Path, run: ArmRun) -> list[dict[str, Any]]:
+    """The rows of a run, if its folder lies in the study's."""
+    folder = study / run.folder
+    inside = bool(run.folder) and folder.resolve().is_relative_to(study.resolve())
+    return read_rows(folder / "metrics.jsonl") if inside else []
 
 
-def _curve(
-    arm: int, seed: int, metric: Metric, rows: list[dict[str, Any]], per_epoch: float
-) -> Curve | None:
-    column = next(iter(metric.columns(rows)), None)
-    if column is None:
-        return None
-    values = ((row["step"] / per_epoch, finite(row.get(column))) for row in rows)
-    points = [(epoch, value) for epoch, value in values if value is not None]
-    return Curve(arm, seed, points, per_epoch, line(column)) if points else None
+def _steps_per_epoch(rows: list[dict[str, Any]]) -> float:
+    """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
+
+    Before the first one's end all that was written lies in it.
+    """
+    whole = [row["step"] / epoch for row in rows if (epoch := finite(row.get("epoch")) or 0) > 0]
+    return float(min(whole, default=max((row["step"] for row in rows), default=0) + 1))
 
 
-def _mean(own: list[Curve]) -> Curve | None:
-    """Over seeds, at the steps that all of them have."""
-    at = [{round(x * c.steps_per_epoch): y for x, y in c.points} for c in own]
-    shared = sorted(set.intersection(*(set(each) for each in at)))
-    per_epoch = own[0].steps_per_epoch
-    points = [(step / per_epoch, math.fsum(e[step] for e in at) / len(at)) for step in shared]
-    return Curve(own[0].arm, None, points, per_epoch, own[0].column) if points else None
+def _curves(
+    arm: ReportArm, read: Mapping[int, list[dict[str, Any]]], column: str, per_epoch: float
+) -> list[Curve]:
+    """Of each seed, and of several their mean at the steps that all of them have."""
+    found: dict[int | None, dict[float, float]] = {}
+    for seed, rows in read.items():
+        values = {row["step"]: finite(row.get(column)) for row in rows if column in row}
+        found[seed] = {step: value for step, value in values.items() if value is not None}
+    known = [values for values in found.values() if values]
+    if len(known) > 1:
+        shared = sorted(set.intersection(*(set(values) for values in known)))
+        found[None] = {s: math.fsum(each[s] for each in known) / len(known) for s in shared}
+    return [
+        Curve(arm.number, seed, [(s / per_epoch, y) for s, y in values.items()], line(column))
+        for seed, values in found.items()
+    ]
+
+
+def _styles(study: StudyView) -> dict[int, str]:
+    """Of each arm's line, by its number."""
+    others = [arm.number for arm in study.arms if not arm.is_base]
+    styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
+    return {arm.number: styles.get(arm.number, "base") for arm in study.arms}
+
+
+def _of_gradient(arm: ReportArm) -> bool:
+    """Whether it replaces the gradient policy or a setting of it."""
+    return "gradient" in {arm.part, *(path.partition(".")[0] for path in arm.substitution)}
 
 
 def _chart(study: StudyView, metric: Metric, curves: list[Curve], end: float) -> Chart:
-    base = None if study.base is None else study.base.number
-    curves = sorted(curves, key=lambda curve: (curve.arm == base, -curve.arm))  # on top is last
-    styles = {key.arm: key.style for key in legend(study, {curve.arm for curve in curves})}
-    wild = {arm.number for arm in study.arms if "diverged" in arm.verdicts}
+    curves = sorted(curves, key=lambda c: (study.arms[c.arm].is_base, -c.arm))  # on top is last
+    styles = _styles(study)
+    share = metric is TOP1  # told in per cent, as it is in the tables
     lines, leading = [], []
     for curve, points in zip(curves, thinned(curves), strict=True):
+        arm = study.arms[curve.arm]
         alone = sum(each.arm == curve.arm for each in curves) == 1
-        name = "mean" if curve.seed is None else f"seed {curve.seed}"
-        weight: Weight = "mean" if curve.seed is None else "alone" if alone else "seed"
-        series = Series(points, styles[curve.arm], name, str(curve.arm), weight)
-        lines.append(series)
-        leading += [] if curve.arm in wild else [series]
-    share = metric is TOP1  # told in per cent, as it is in the tables
+        weight: Literal["seed", "mean", "alone"] = "alone" if alone else "seed"
+        if curve.seed is None:
+            weight = "mean"
+        name = f"{arm.label}, {'mean' if curve.seed is None else f'seed {curve.seed}'}"
+        drawn = [(x, 100 * y) for x, y in points] if share else points
+        lines.append(Series(drawn, styles[curve.arm], name, str(curve.arm), weight))
+        leading += [] if "diverged" in arm.verdicts else [lines[-1]]
     return make_chart(
         f"{metric.label}, %" if share else metric.label,
         metric.member(curves[0].column) if share else metric.note,
@@ -233,61 +222,23 @@ def _chart(study: StudyView, metric: Metric, curves: list[Curve], end: float) ->
         end,
         cover=(0.0, 1.0) if metric is STD else (),
         leading=leading,
-        scale=100.0 if share else 1.0,
     )
-
-
-def _dot_plot(study: StudyView, metric: str) -> DotPlot:
-    rows = [_dot(arm, metric) for arm in study.arms]
-    shares = [share for row in rows for share in _extent(row)]
-    low, high = min(shares, default=0.0), max(shares, default=1.0)
-    room = 0.04 * ((high - low) or 1.0)
-    low, high = low - room, high + room
-    ticks = [tick for tick in find_ticks(low, high) if low <= tick <= high]
-    base = next((row.mean for row in rows if row.is_base), None)
-    return DotPlot(metric, rows, low, high, ticks, base)
 
 
 def _dot(arm: ReportArm, metric: str) -> Dot:
     found = arm.metrics.get(metric)
-    known = [(run.top1[metric], run.verdict) for run in arm.shown_runs if metric in run.top1]
+    measured = [(run, run.metrics[metric]) for run in arm.shown_runs if metric in run.metrics]
+    seeds = [(each.top1, run.verdict) for run, each in measured if each.top1 is not None]
+    baselines = arm.baselines(metric)
     if found is None:
-        text = _why(arm)
-    elif found.std is None:
-        text = percent(found.mean)
-    else:
-        text = f"{plus_minus(found.mean, found.std, 1, 100)}{NARROW}%"
-    return Dot(
-        arm.label,
-        arm.is_base,
-        None if found is None else found.mean,
-        arm_mark(arm),
-        _bar(arm, metric),
-        known if found is None or len(known) > 1 else [],
-        baselines(arm, metric),
-        text,
-    )
-
-
-def _bar(arm: ReportArm, metric: str) -> Bar | None:
-    found = arm.metrics.get(metric)
-    if found is None:
-        return None
+        states = arm.states
+        each = states if len(states) < 2 else (f"{n} {state}" for state, n in states.items())
+        text = ", ".join(each) or "not run"
+        return Dot(arm.label, arm.is_base, text, None, None, seeds=seeds, baselines=baselines)
+    bar, of = None, "seeds"
     if found.std is not None:
-        return Bar(found.mean - found.std, found.mean + found.std, "seeds")
-    known = [run.interval(metric) for run in arm.shown_runs]
-    alone = [interval for interval in known if interval is not None]
-    return Bar(*alone[0], "images") if len(alone) == 1 else None
-
-
-def _extent(row: Dot) -> list[float]:
-    means = [] if row.mean is None else [row.mean]
-    bars = [] if row.bar is None else [row.bar.low, row.bar.high]
-    return [*means, *bars, *(share for share, _ in row.seeds), *row.baselines.values()]
-
-
-def _why(arm: ReportArm) -> str:
-    states = arm.states
-    if not states:
-        return "not run"
-    return ", ".join(states if len(states) == 1 else (f"{n} {s}" for s, n in states.items()))
+        bar = (found.mean - found.std, found.mean + found.std)
+    elif len(measured) == 1:
+        bar, of = measured[0][1].interval, "images"
+    text, several = percent(found.mean, found.std), seeds if len(seeds) > 1 else []
+    return Dot(arm.label, arm.is_base, text, found.mean, arm.mark, bar, of, several, baselines)

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simsiam_zoo.report.answer import verdict_text
 from simsiam_zoo.report.study import DONE, ArmRun, ReportArm, SeedMean, StudyView
-from simsiam_zoo.report.text import (
-    MISSING,
-    NARROW,
-    between,
-    count,
-    fixed,
-    general,
-    plus_minus,
-    points,
-)
+from simsiam_zoo.report.text import MISSING, NARROW, count, fixed, plus_minus, points
 from simsiam_zoo.runtime.progress import duration
 
 STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
@@ -42,13 +32,10 @@ class Cell:
         verdict: the mark that stands before the text.
     """
 
-    text: str
+    text: str = MISSING
     note: str = ""
     sort: float | str | None = None
     verdict: str | None = None
-
-
-EMPTY = Cell(MISSING)
 
 
 def arm_columns(study: StudyView) -> list[Column]:
@@ -59,9 +46,8 @@ def arm_columns(study: StudyView) -> list[Column]:
         Column("Seeds", note="done"),
     ]
     for metric in study.metrics:
-        group, note = metric, _measured(study, metric)
-        columns.append(Column("Top‑1, %", group, note))
-        columns.append(Column("From base", group, note))
+        note = _measured(study, metric)
+        columns += [Column("Top‑1, %", metric, note), Column("From base", metric, note)]
     return [
         *columns,
         Column(STD_TITLE, note="of z/|z|"),
@@ -100,12 +86,13 @@ def run_rows(study: StudyView) -> list[list[Cell]]:
 
 def _measured(study: StudyView, metric: str) -> str:
     """`version 2, 1,000 test images`."""
-    versions, images = study.versions(metric), study.images(metric)
-    words = [f"version {' and '.join(map(str, versions))}"] if versions else []
-    if images:
-        low, high = images[0], images[-1]
-        words.append(f"{low:,} test images" if low == high else f"{low:,} to {high:,} test images")
-    return ", ".join(words)
+    found = [run.metrics[metric] for _, run in study.runs if metric in run.metrics]
+    if not found:
+        return ""
+    versions = sorted({each.version for each in found})
+    images = [f"{number:,}" for number in sorted({each.test_images for each in found})]
+    version = " and ".join(map(str, versions))
+    return f"version {version}, {' or '.join(images)} test images"
 
 
 def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
@@ -115,78 +102,68 @@ def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
         _seeds(arm),
     ]
     for metric in study.metrics:
-        figure = arm.metrics.get(metric)
-        row.append(_figure(figure, 1, arm, scale=100))
-        row.append(_difference(arm, metric))
-    paper = EMPTY if arm.paper is None else Cell(general(arm.paper), sort=arm.paper)
+        row += [_figure(arm.metrics.get(metric), 1, arm, scale=100), _difference(arm, metric)]
     return [
         *row,
         _figure(arm.std_sqrt_d, 2, arm),
         _figure(arm.effective_rank, 1, arm),
-        Cell(verdict_text(arm) or MISSING, sort=verdict_text(arm) or None, verdict=arm_mark(arm)),
+        Cell(arm.verdict or MISSING, sort=arm.verdict or None, verdict=arm.mark),
         _expectation(arm),
-        paper,
+        Cell() if arm.paper is None else Cell(f"{arm.paper:g}", sort=arm.paper),
     ]
-
-
-def arm_mark(arm: ReportArm) -> str | None:
-    """The arm's mark: its verdict, or `mixed`."""
-    return "mixed" if len(arm.verdicts) > 1 else verdict_text(arm) or None
 
 
 def _seeds(arm: ReportArm) -> Cell:
     if not arm.shown_runs:
-        return Cell(MISSING, "not run")
-    if arm.same_as is not None:
-        return Cell(f"{arm.done} of {arm.asked}", f"same as {arm.same_as}", arm.done)
+        return Cell(note="not run")
     others = [f"{n} {state}" for state, n in arm.states.items() if state != DONE]
-    return Cell(f"{arm.done} of {arm.asked}", ", ".join(others), arm.done)
+    note = f"same as {arm.same_as}" if arm.same_as else ", ".join(others)
+    return Cell(f"{arm.done} of {arm.asked}", note, arm.done)
 
 
 def _figure(figure: SeedMean | None, digits: int, arm: ReportArm, scale: float = 1.0) -> Cell:
     if figure is None:
-        return EMPTY
-    fewer = figure.n is not None and figure.n < (arm.done or 0)
-    note = count(figure.n or 0, "seed") if fewer else ""
+        return Cell()
+    note = count(figure.n, "seed") if figure.n < arm.done else ""
     return Cell(plus_minus(figure.mean, figure.std, digits, scale), note, figure.mean)
 
 
 def _difference(arm: ReportArm, metric: str) -> Cell:
     found = arm.difference.get(metric)
-    if found is None or arm.is_base:
-        return EMPTY
-    interval = between(found.low, found.high)
-    note = interval or (count(found.n, "seed") if found.n is not None else "")
+    if found is None:
+        return Cell()
+    note = count(found.n, "seed")
+    if found.low is not None and found.high is not None:
+        note = f"{points(found.low)} to {points(found.high)}"
     return Cell(points(found.mean), note, found.mean)
 
 
 def _expectation(arm: ReportArm) -> Cell:
     if not arm.expect:
-        return EMPTY
-    note = f"expected {' or '.join(arm.expect)}"
-    if arm.as_expected is None:
-        return Cell("open", note, "open")
-    text = "as expected" if arm.as_expected else "not as expected"
-    return Cell(f"{'✓' if arm.as_expected else '✗'} {text}", note, text)
+        return Cell()
+    text = {None: "open", True: "as expected", False: "not as expected"}[arm.as_expected]
+    sign = {None: "", True: "✓ ", False: "✗ "}[arm.as_expected]
+    return Cell(f"{sign}{text}", f"expected {' or '.join(arm.expect)}", text)
 
 
 def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
-    ended = "" if run.exit_code in (None, 0) else f"exit code {run.exit_code}"
-    row = [Cell(arm.label), Cell(str(run.seed)), Cell(run.state, ended)]
+    row = [Cell(arm.label), Cell(str(run.seed))]
+    row.append(Cell(run.state, f"exit code {run.exit_code}" if run.exit_code else ""))
     for metric in study.metrics:
-        share, interval = run.top1.get(metric), run.interval(metric)
-        note = "" if interval is None else " to ".join(fixed(100 * end, 1) for end in interval)
-        row.append(EMPTY if share is None else Cell(fixed(100 * share, 1), note))
+        found = run.metrics.get(metric)
+        ends = [] if found is None or found.interval is None else found.interval
+        note = " to ".join(fixed(100 * end, 1) for end in ends)
+        row.append(_number(None if found is None else found.top1, 1, 100, note))
     return [
         *row,
         _number(run.loss, 3),
         _number(run.std_sqrt_d, 2),
         _number(run.effective_rank, 1),
         Cell(run.verdict or MISSING, run.reason or "", verdict=run.verdict),
-        EMPTY if run.steps is None else Cell(f"{run.steps:,}"),
-        EMPTY if run.seconds is None else Cell(duration(run.seconds)),
+        Cell() if run.steps is None else Cell(f"{run.steps:,}"),
+        Cell() if run.seconds is None else Cell(duration(run.seconds)),
     ]
 
 
-def _number(value: float | None, digits: int) -> Cell:
-    return EMPTY if value is None else Cell(fixed(value, digits))
+def _number(value: float | None, digits: int, scale: float = 1.0, note: str = "") -> Cell:
+    return Cell() if value is None else Cell(fixed(scale * value, digits), note)

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 import unicodedata
-from typing import Any
 
 MINUS = "−"
 MISSING = "–"
 NARROW = "\u00a0"
 """A space at which no line ends."""
 
-_LONGEST = 4000  # characters of an error: its end says what happened
-
 _TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that turn the direction of the text after them too."""
 
+_ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
+_START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
 
-def clean(value: object) -> str:
+
+def clean(text: str) -> str:
     """Text without control characters, lone surrogates and changes of the writing direction.
 
     Line ends stay; each other such character is shown as U+FFFD. It is not escaped for anything.
     """
-    text = value if isinstance(value, str) else compact(value)
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
     return "".join("\ufffd" if _is_no_text(sign) else sign for sign in text)
 
 
-def line(value: object) -> str:
+def line(text: str) -> str:
     """`clean` on one line."""
-    return " ".join(clean(value).split())
-
-
-def tail(text: str) -> str:
-    """The end of a long text."""
-    return text if len(text) <= _LONGEST else "[…] " + text[-_LONGEST:]
+    return " ".join(clean(text).split())
 
 
 def compact(value: object) -> str:
@@ -43,17 +37,6 @@ def compact(value: object) -> str:
     if value is None:
         return "not set"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def finite(value: object) -> float | None:
-    """The value as a float; None if it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return None
-    return number if math.isfinite(number) else None
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:
@@ -64,27 +47,15 @@ def fixed(value: float, digits: int, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
-def plus_minus(mean: float | None, std: float | None, digits: int = 2, scale: float = 1.0) -> str:
+def plus_minus(mean: float, std: float | None, digits: int = 2, scale: float = 1.0) -> str:
     """`95.5 ± 0.4`; without a standard deviation the mean alone."""
-    if mean is None:
-        return MISSING
     text = fixed(scale * mean, digits)
     return text if std is None else f"{text}{NARROW}±{NARROW}{fixed(scale * std, digits)}"
 
 
-def percent(share: float | None) -> str:
-    """0.955 as `95.5 %`."""
-    return MISSING if share is None else f"{fixed(100 * share, 1)}{NARROW}%"
-
-
-def tick(share: float) -> str:
-    """A share on an axis: `95 %`, `97.5 %`."""
-    return f"{round(100 * share, 3):g}{NARROW}%"
-
-
-def quoted(name: str) -> str:
-    """An arm's label in a sentence."""
-    return f"“{name}”"
+def percent(share: float, std: float | None = None) -> str:
+    """0.955 as `95.5 %`; with a standard deviation `95.5 ± 0.4 %`."""
+    return f"{plus_minus(share, std, 1, 100)}{NARROW}%"
 
 
 def points(share: float) -> str:
@@ -92,38 +63,48 @@ def points(share: float) -> str:
     return fixed(100 * share, 1, signed=True)
 
 
-def between(low: float | None, high: float | None) -> str | None:
-    """An interval of a difference of shares, in points."""
-    return None if low is None or high is None else f"{points(low)} to {points(high)}"
-
-
-def general(value: float) -> str:
-    """Short for a figure without a scale of its own, such as the paper's."""
-    return f"{value:.6g}".replace("-", MINUS)
+def quoted(name: str) -> str:
+    """An arm's label in a sentence."""
+    return f"“{name}”"
 
 
 def listing(names: list[str], most: int = 8) -> str:
     """`a, b and c`; of many the first and how many more."""
     if len(names) > most + 1:
         names = [*names[:most], f"{len(names) - most} more"]
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def count(number: int, word: str, plural: str | None = None) -> str:
+def count(number: int, word: str) -> str:
     """`1 arm`, `2 arms`."""
-    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def entries(value: Any) -> dict[str, Any]:
-    """The value, if it is a table, else an empty one."""
-    return value if isinstance(value, dict) else {}
+def escape(value: str, begins: bool = True) -> str:
+    """Text that GitHub-flavoured Markdown shows as it is.
+
+    Entities are used where a backslash would not do in a table, and for what GitHub makes more of
+    (`@name`, `$`). Addresses do not become links.
+
+    Args:
+        value: on one line or several, which become one.
+        begins: whether it may stand at a line's or an item's beginning.
+    """
+    value = "".join(_ENTITIES.get(sign, sign) for sign in " ".join(value.split()))
+    value = re.sub(r"[*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", value)
+    value = re.sub(r"(?i)\b(https?|ftp|mailto|xmpp)(:)", r"\1&#58;", value)
+    value = re.sub(r"(?i)\bwww\.", "www&#46;", value)
+    value = re.sub(r"(?<=\s)#(?=#*$)", r"\#", value)  # it would close a heading
+    if not begins:
+        return value
+    return _START.sub(lambda found: f"{found[0][:-1]}&#{ord(found[0][-1])};", value)
 
 
-def items(value: Any) -> list[Any]:
-    """The value, if it is a list, else an empty one."""
-    return list(value) if isinstance(value, list | tuple) else []
+def fenced(value: str) -> str:
+    """A fenced block; its fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", value)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{value}\n{fence}"
 
 
 def _is_no_text(sign: str) -> bool:

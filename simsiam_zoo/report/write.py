@@ -1,23 +1,8 @@
 """Write all files of a study's report, each whole or not at all.
 
-`results.csv` has a row for each arm with each seed, to be read by a program:
-
-| column | |
-| --- | --- |
-| `arm`, `label`, `part`, `is_base` | of the arm |
-| `same_as` | the arm that this one equals, or `base`: its rows repeat that one's figures |
-| `substitution` | JSON: recipe path to value |
-| `seed`, `state`, `exit_code` | of the run |
-| `verdict`, `expect`, `as_expected` | the run's; those expected of the arm; its outcome |
-| `paper` | top-1 in per cent, as the paper states it |
-| `top1 PROTOCOL`, `test_images PROTOCOL` | share, 0 to 1; of how many images |
-| `NETWORK top1 PROTOCOL` | the same of the untrained network and of raw pixels |
-| `std_sqrt_d`, `effective_rank`, `loss` | of the embeddings at the end; of the last steps |
-| `steps`, `seconds`, `identity`, `folder` | of the run |
-| `reason`, `error` | what decided the verdict; how the run failed |
-
-Empty where nothing was measured. Text that a spreadsheet would take for a formula (it begins with
-`=`, `+`, `-`, `@`, and is no number) is preceded by an apostrophe.
+`results.csv` has a row for each arm with each seed, to be read by a program; docs/studies.md says
+what its columns are. Text that a spreadsheet would take for a formula (it begins with `=`, `+`,
+`-`, `@`, and is no number) is preceded by an apostrophe.
 """
 
 from __future__ import annotations
@@ -28,14 +13,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+from simsiam_zoo.charts.dots import known_mark
+from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.lines import COLORS, DASHES
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report.study import ArmRun, Measured, ReportArm, StudyView, read_results
-from simsiam_zoo.report.study_charts import PLOTS, plot_files, read_curves
-from simsiam_zoo.report.text import line
+from simsiam_zoo.report import answer, tables
+from simsiam_zoo.report.pages import environment, render_offline
+from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
+from simsiam_zoo.report.study_charts import (
+    PLOTS,
+    Curves,
+    curve_charts,
+    dot_plot,
+    figure_2,
+    legend,
+    plot_files,
+    read_curves,
+)
+from simsiam_zoo.report.text import escape, fenced
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.progress import duration
 from simsiam_zoo.studies.results import collect_results, write_results
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_OPEN = 24  # rows of recipe differences that need not be folded away
+
+_READING = (
+    "Mean ± standard deviation over seeds. From base: difference in points, paired by seed, and its"
+    " 95 % t-interval, which covers the choice of seeds, not that of test images."
+    " Paper: what the paper states of such an arm, with its own data, network and protocol."
+)
 
 
 def publish(folder: Path) -> dict[str, Any]:
@@ -54,11 +61,10 @@ def publish(folder: Path) -> dict[str, Any]:
 def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study.
 
-    Numbers, arms or runs that are missing are left out or named: it works while arms still run. A
-    plot of an earlier report that has nothing now is removed.
+    A plot of an earlier report that has nothing now is removed.
 
     Args:
-        results: what `results.json` holds.
+        results: what `collect_results` gave.
         folder: the study's; the runs' metrics are read below it.
 
     Returns:
@@ -67,9 +73,6 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         InputError: one cannot be written.
     """
-    # slow to import, and needed by nobody who only runs a study
-    from simsiam_zoo.report.pages import render_markdown, render_study
-
     study = read_results(results)
     curves = read_curves(study, folder)
     plots = plot_files(study, curves)
@@ -93,41 +96,89 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def render_study(study: StudyView, curves: Curves) -> str:
+    """The page of a study, with the curves of its runs."""
+    keys, pair = legend(study, curves), figure_2(study, curves)
+    panels = {"c": curve_charts(study, curves, keys), "p": curve_charts(study, curves, pair)}
+    drawn = {
+        prefix: [(chart, inline_chart(chart, f"{prefix}{n}")) for n, chart in enumerate(charts)]
+        for prefix, charts in panels.items()
+    }
+    return render_offline(
+        "study",
+        **_content(study),
+        plots=[dot_plot(study, metric) for metric in study.metrics],
+        panels=drawn["c"],
+        keys=keys,
+        pair=drawn["p"],
+        pair_keys=pair,
+        unfolded=sum(len(arm.differences) for arm in study.arms) <= _OPEN,
+        palette=COLORS * DASHES,
+        known_mark=known_mark,
+    )
+
+
+def render_markdown(study: StudyView, plots: list[str]) -> str:
+    """`report.md`: the report in GitHub-flavoured Markdown, beside the files `plots/*`."""
+    engine = environment(autoescape=False)
+    engine.filters |= {"md": escape, "fenced": fenced}
+    shown = {name: what for name, what in PLOTS.items() if name in plots}
+    template = engine.get_template("study.md")
+    return template.render(**_content(study), plot_files=shown).rstrip("\n") + "\n"
+
+
+def _content(study: StudyView) -> dict[str, Any]:
+    """What the page and the Markdown have in common."""
+    seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
+    return {
+        "study": study,
+        "progress": answer.progress(study),
+        "answer": answer.answer(study),
+        "notes": answer.notes(study),
+        "columns": tables.arm_columns(study),
+        "table_rows": list(zip(study.arms, tables.arm_rows(study), strict=True)),
+        "reading": _READING,
+        "run_columns": tables.run_columns(study),
+        "runs": tables.run_rows(study),
+        "differing": [arm for arm in study.arms if arm.differences],
+        "failed": [(arm, run) for arm, run in study.runs if run.error],
+        "not_run": answer.not_run(study),
+        "time": duration(sum(seconds)) if seconds else "",
+    }
+
+
 def results_csv(study: StudyView) -> str:
     """The whole file; figures are written so that they read back as the very same numbers."""
     rows = [_csv_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([_safe(name) for name in _csv_row(study, ReportArm(), ArmRun())])
-    for row in rows:
-        writer.writerow([_safe(value) for value in row.values()])
+    writer.writerows([_safe(value) for value in row.values()] for row in rows)
     return file.getvalue()
 
 
 def _csv_row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     for metric in study.metrics:
-        found = run.metrics.get(metric, Measured())
-        measured |= {f"top1 {metric}": found.top1, f"test_images {metric}": found.test_images}
+        found = run.metrics.get(metric)
+        measured[f"top1 {metric}"] = None if found is None else found.top1
+        measured[f"test_images {metric}"] = None if found is None else found.test_images
     for network in dict.fromkeys(name for _, each in study.runs for name in each.baselines):
         shares = run.baselines.get(network, {})
         measured |= {f"{network} top1 {metric}": shares.get(metric) for metric in study.metrics}
     of_arm, ended = ("label", "part", "is_base", "same_as"), ("state", "exit_code", "verdict")
-    shown = ("std_sqrt_d", "effective_rank", "loss", "steps", "seconds", "identity")
+    shown = ("std_sqrt_d", "effective_rank", "loss", "steps", "seconds", "identity", "folder")
     return {
         "arm": arm.name,
         **{name: getattr(arm, name) for name in of_arm},
         "substitution": json.dumps(arm.substitution, ensure_ascii=False),
         "seed": run.seed,
         **{name: getattr(run, name) for name in ended},
-        "expect": " or ".join(arm.expect),
+        "expect": " or ".join(arm.expect or ()),
         "as_expected": arm.as_expected,
         "paper": arm.paper,
         **measured,
-        **{name: getattr(run, name) for name in shown},
-        "folder": line(run.folder),
-        "reason": run.reason,
-        "error": run.error,
+        **{name: getattr(run, name) for name in (*shown, "reason", "error")},
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.charts.drawing import line_sheet
 from simsiam_zoo.charts.lines import run_charts
-from simsiam_zoo.charts.sheet import line_sheet
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.training.run_folder import MetricsRow

@@ -88,8 +88,12 @@ def made_study(arms: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """A study of arms, the first of them the base, with each arm's difference from it."""
     base = arms[0]
     base["is_base"] = True
+    by_name = {arm["name"]: arm for arm in arms}
     for arm in arms[1:]:
-        arm["summary"]["difference"] = _differences(arm, base)
+        if arm["same_as"] is not None:
+            arm["summary"] = by_name[arm["same_as"]]["summary"] | {"as_expected": None}
+        else:
+            arm["summary"]["difference"] = _differences(arm, base)
     return {
         "format": 1,
         "title": "Which of the five parts keeps SimSiam from collapsing?",

@@ -103,12 +103,13 @@ def test_a_chart_puts_values_where_its_axis_says():
         ticks = [float(text.replace("−", "-")) for _, text in chart.y.labels()]
         low, high = chart.y.labels()[0][0], chart.y.labels()[-1][0]
         share = (scale(ticks[-1]) - scale(ticks[0])) / (high - low)
-        for _, y, _, value in chart.hover()[0]["points"]:
+        line = chart.lines[0]
+        for (_, y), (_, value) in zip(chart.pixels(line), line.points, strict=True):
             assert scale(ticks[0]) + (y - low) * share == pytest.approx(scale(value), abs=0.02)
-    xs = [point[0] for point in loss.hover()[0]["points"]]
+    xs = [x for x, _ in loss.pixels(loss.lines[0])]
     assert xs[-1] == RIGHT
     assert (xs[1] - LEFT) * 2 == pytest.approx(xs[2] - LEFT, abs=0.2)
-    assert "loss from -0.25 to -1" in loss.summary().lower()
+    assert "loss from -0.25 to -1" in loss.summary.lower()
 
 
 @given(
@@ -134,7 +135,7 @@ def test_what_is_no_number_is_no_point():
     rows = [{"step": s, "epoch": 1, "loss": v} for s, v in enumerate([1.0, "<b>", None, 2.0], 1)]
     (chart,) = run_charts(rows)
     assert [value for _, value in chart.lines[0].points] == [1.0, 2.0]
-    assert [point[3] for point in chart.hover()[0]["points"]] == [1.0, 2.0]
+    assert chart.lines[0].values == "0.25,1 1,2"
     assert run_charts([]) == []
 
 

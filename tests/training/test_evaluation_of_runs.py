@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simsiam_zoo.charts.plots import evaluation_sheet
+from simsiam_zoo.charts.drawing import evaluation_sheet
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import frozen_pass

@@ -1,55 +1,5 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-
-  /** The pointer's place in the coordinates of an SVG's viewBox. */
-  function inside(svg, event) {
-    const box = svg.getBoundingClientRect();
-    const view = svg.viewBox.baseVal;
-    return [
-      ((event.clientX - box.left) / box.width) * view.width,
-      ((event.clientY - box.top) / box.height) * view.height,
-    ];
-  }
-
-  function number(value) {
-    return String(Number(value.toPrecision(4)));
-  }
-
-  for (const svg of document.querySelectorAll(".chart")) {
-    const { lines } = data.charts[Number(svg.parentElement.dataset.chart)];
-    const cursor = svg.querySelector(".cursor");
-    const reading = svg.parentElement.querySelector(".reading");
-    const keys = [...reading.childNodes];
-    const steps = [...new Set(lines.flatMap((line) => line.points.map((p) => p[0])))].sort((a, b) => a - b);
-    let at = steps.length;
-
-    const show = (x) => {
-      const nearest = (points) => points.reduce((a, b) => (Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a));
-      const found = lines.map((line) => [line.label, nearest(line.points)]);
-      cursor.setAttribute("x1", found[0][1][0]);
-      cursor.setAttribute("x2", found[0][1][0]);
-      cursor.setAttribute("visibility", "visible");
-      const values = found.map(([label, p]) => (lines.length > 1 ? `${label} ` : "") + number(p[3]));
-      reading.textContent = `epoch ${number(found[0][1][2])}: ${values.join(", ")}`;
-    };
-    const hide = () => {
-      cursor.setAttribute("visibility", "hidden");
-      reading.replaceChildren(...keys);
-    };
-    svg.addEventListener("pointermove", (event) => show(inside(svg, event)[0]));
-    svg.addEventListener("pointerleave", hide);
-    svg.addEventListener("blur", hide);
-    svg.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!move) return;
-      event.preventDefault();
-      at = Math.min(steps.length - 1, Math.max(0, at + move));
-      show(steps[at]);
-    });
-  }
-
-  const map = data.map;
+  const map = JSON.parse(document.getElementById("data").textContent);
   const cloud = document.querySelector(".cloud");
   if (map && cloud) {
     const ring = cloud.querySelector(".ring");
@@ -109,8 +59,5 @@
     }
   }
 
-  addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
-  });
   document.documentElement.dataset.ready = "true";
 })();

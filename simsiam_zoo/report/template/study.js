@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   document.documentElement.classList.add("js");
 
@@ -64,66 +63,6 @@
     });
   }
 
-  // Values under the pointer and the arrow keys.
-  const names = new Map([...document.querySelectorAll("#curves label")].map((label) => [label.firstElementChild.dataset.arm, label.textContent.trim()]));
-  for (const svg of document.querySelectorAll(".chart")) {
-    const [x0, x1] = svg.dataset.x.split(" ").map(Number);
-    const [y0, y1] = svg.dataset.y.split(" ").map(Number);
-    const [left, right, top, bottom] = svg.dataset.box.split(" ").map(Number);
-    const cursor = svg.querySelector(".cursor");
-    const reading = svg.parentElement.querySelector(".reading");
-    const traces = [...svg.querySelectorAll("polyline")].map((line) => ({
-      line,
-      points: line.getAttribute("points").split(" ").map((pair) => pair.split(",").map(Number)),
-    }));
-    const visible = () => traces.filter(({ line }) => !line.parentElement.classList.contains("off"));
-    const number = (value) => String(Number(value.toPrecision(3))).replace("-", "−");
-    const tell = ({ line, points }, i) => {
-      const [x, y] = points[i];
-      cursor.setAttribute("cx", x);
-      cursor.setAttribute("cy", y);
-      cursor.setAttribute("visibility", "visible");
-      const epoch = x0 + ((x - left) / (right - left)) * (x1 - x0);
-      const value = y0 + ((bottom - y) / (bottom - top)) * (y1 - y0);
-      const name = names.get(line.parentElement.dataset.arm);
-      reading.textContent = `${name}, ${line.dataset.seed}, epoch ${number(epoch)}: ${number(value)}`;
-    };
-    const hide = () => {
-      cursor.setAttribute("visibility", "hidden");
-      reading.textContent = "";
-    };
-    svg.addEventListener("pointermove", (event) => {
-      const box = svg.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
-      const y = ((event.clientY - box.top) / box.height) * svg.viewBox.baseVal.height;
-      let [best, at, least] = [null, 0, Infinity];
-      for (const trace of visible()) {
-        trace.points.forEach(([px, py], i) => {
-          const distance = (px - x) ** 2 + (py - y) ** 2;
-          if (distance < least) [best, at, least] = [trace, i, distance];
-        });
-      }
-      if (best) tell(best, at);
-    });
-    svg.addEventListener("pointerleave", hide);
-    svg.addEventListener("blur", hide);
-    let [which, at] = [0, Infinity];
-    svg.addEventListener("keydown", (event) => {
-      const along = { ArrowLeft: -1, ArrowRight: 1 }[event.key] || 0;
-      const across = { ArrowUp: -1, ArrowDown: 1 }[event.key] || 0;
-      const shown = visible();
-      if ((!along && !across) || !shown.length) return;
-      event.preventDefault();
-      which = (Math.min(which, shown.length - 1) + across + shown.length) % shown.length;
-      const last = shown[which].points.length - 1;
-      at = Math.max(0, Math.min(last, Math.min(at, last + 1) + along));
-      tell(shown[which], at);
-    });
-  }
-
-  addEventListener("beforeprint", () => {
-    for (const details of document.querySelectorAll("details")) details.open = true;
-  });
   show();
   document.documentElement.dataset.ready = "true";
 })();

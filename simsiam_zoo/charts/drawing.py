@@ -1,0 +1,231 @@
+"""Draws charts, dot plots and confusion matrices: inside a page, and as whole SVG files.
+
+The files show in browsers and in Markdown, follow the reader's light or dark scheme, and hold all
+that they need. Colours are written out: many viewers of SVG know no CSS variables. The templates
+escape what they are given, which may come from untrusted files.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from simsiam_zoo.charts.dots import BASELINE_MARKS, MARKS, DotPlot, known_mark
+from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
+
+PALETTE: dict[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14181d"),
+    "raised": ("#f6f7f9", "#1d232a"),
+    "ink": ("#1b2026", "#e8ebef"),
+    "soft": ("#59636f", "#a3adb8"),
+    "line": ("#d9dee4", "#343c46"),
+    "accent": ("#0b5cad", "#7db8f5"),
+    "good": ("#0f7a3d", "#62cf8c"),
+    "bad": ("#b3261e", "#ff8a80"),
+    "wild": ("#7a2d8f", "#d79be8"),
+    "amber": ("#8a6100", "#e0b64a"),
+    "c0": ("#3d6fa8", "#6f9fd8"),
+    "c1": ("#e0566a", "#f27c8d"),
+    "c2": ("#1f8a3c", "#4cb868"),
+    "c3": ("#b08b00", "#ddc24a"),
+    "c4": ("#2a9fce", "#74d0f2"),
+    "c5": ("#a0307a", "#d870b4"),
+}
+"""Name → colour on a light and on a dark page."""
+
+_ROW = 24  # px of a legend's or a dot plot's row
+_GAP, _HEAD = 10, 40  # px between charts; for a chart's title and note
+_CELL = 380  # px of a confusion matrix's side
+_NAMED, _COUNTED = 40, 15  # classes whose names, and whose counts, find room in it
+
+Placed = tuple[float, float, Any, str]
+"""(x, y) px of an item of a legend, the item, its label."""
+
+
+def inline_chart(chart: Chart, clip: str) -> Markup:
+    """The chart as an element of a page; `clip` is an id that no other element has."""
+    macros: Any = _environment().get_template("macros.svg").module
+    return Markup(macros.inline(chart, clip))
+
+
+def page_css() -> str:
+    """The style of charts and marks inside a page, and the palette as CSS variables."""
+    light, dark = ("".join(f"--{n}: {c[i]}; " for n, c in PALETTE.items()) for i in (0, 1))
+    return (
+        f":root {{ color-scheme: light dark; {light}}}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
+        f"{_css('chart.css')}"
+    )
+
+
+def line_sheet(
+    title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = (), across: int = 4
+) -> str:
+    """Charts beside each other as one SVG file.
+
+    Args:
+        title: above them; may be empty.
+        charts: one at least.
+        keys: (style, label) of lines that all charts share, shown below them; where there are
+            none, a chart of several lines has its own.
+        across: charts in a row, at most.
+    """
+    across = min(across, len(charts))
+    width = max(across * WIDTH + (across - 1) * _GAP, 2 * WIDTH)
+    own = [[] if keys or len(c.lines) < 2 else [(x.style, x.name) for x in c.lines] for c in charts]
+    legends = [_flow(each, 4, _HEAD + HEIGHT, WIDTH - 8) for each in own]
+    high = _HEAD + HEIGHT + max(rows for _, rows in legends) * _ROW + _GAP
+    top = 34 if title else 4
+    places = [
+        (n % across * (WIDTH + _GAP), top + n // across * high, chart, legend)
+        for n, (chart, (legend, _)) in enumerate(zip(charts, legends, strict=True))
+    ]
+    bottom = top + -(-len(charts) // across) * high
+    legend, rows = _flow(keys, 8, bottom, width - 16)
+    height = bottom + rows * _ROW + 6
+    return _file("lines.svg", width, height, title=title, places=places, legend=legend, head=_HEAD)
+
+
+def dot_sheet(plot: DotPlot) -> str:
+    """A dot plot as one SVG file: labels, marks on a common axis, values."""
+    width, bottom = 822, 34 + _ROW * len(plot.rows)
+    items: list[tuple[Any, str]] = [(("mark", verdict), verdict) for verdict in plot.marks]
+    items += [(("baseline", place), network) for place, network in enumerate(plot.networks)]
+    items += [] if plot.base is None else [(("base", ""), "the base")]
+    items += [(("bar", of), told) for of, told in plot.bars.items()]
+    legend, rows = _flow(items, 8, bottom + 30, width - 16)
+    height = bottom + 34 + rows * _ROW
+    values = {"plot": plot, "legend": legend, "row": _ROW, "bottom": bottom}
+    # The axis begins at 276 px and is 400 px wide.
+    return _file("dots.svg", width, height, px=lambda part: round(276 + 4 * part, 1), **values)
+
+
+def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
+    """The confusion matrix of each figure of an evaluation, with each class's accuracy, as SVG.
+
+    Args:
+        report: of `evaluate`.
+
+    Returns:
+        The file; None where no confusion matrix was kept.
+    """
+    shown = [figure for figure in report["figures"] if figure["confusion"] is not None]
+    if not shown:
+        return None
+    data = report["data"]
+    names = data["class_names"] or [str(i) for i in range(len(shown[0]["confusion"]))]
+    side = _CELL / len(names)
+    names = names if len(names) <= _NAMED else []
+    widest = max((_text_width(name, 13) for name in names), default=0.0)
+    room, turned = min(max(widest, 24), 150) + 10, widest > side - 4
+    title = f"{report['source']}: {report['network']}, {data['test_images']:,} test images"
+    title += f" of {data['name']}"
+    width = min(max(room + _CELL + 100, _text_width(title, 15) + 16), 1000)
+    high = _CELL + (room if turned else 24) + 74
+    return _file(
+        "confusions.svg",
+        width,
+        34 + len(shown) * high,
+        title=title,
+        figures=[(figure, _matrix_uri(figure["confusion"])) for figure in shown],
+        names=names,
+        counted=len(names) <= _COUNTED,
+        turned=turned,
+        room=room,
+        side=side,
+        size=_CELL,
+        high=high,
+    )
+
+
+def _matrix_uri(counts: Sequence[Sequence[int]]) -> str:
+    """The matrix as an image, a pixel for each cell: the bluer, the more of its row."""
+    import numpy as np
+    from PIL import Image
+
+    cells = np.asarray(counts)
+    shares = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    white, blue = np.array([255, 255, 255]), np.array([11, 92, 173])
+    pixels = (white + shares[..., None] * (blue - white)).round().astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _flow(
+    items: Sequence[tuple[Any, str]], x: float, y: float, width: float
+) -> tuple[list[Placed], int]:
+    """Lay out items of a legend in rows: where each is, and how many rows."""
+    places: list[Placed] = []
+    across, down = 0.0, 0
+    for item, label in items:
+        wide = min(_text_width(label, 13) + 46, width)
+        if across and across + wide > width:
+            across, down = 0.0, down + 1
+        places.append((x + across, y + down * _ROW + 10, item, _shorten(label, width - 46)))
+        across += wide + 14
+    return places, down + 1 if items else 0
+
+
+def _shorten(text: str, width: float, size: float = 13) -> str:
+    """The text, shortened to about `width` px."""
+    if _text_width(text, size) <= width:
+        return text
+    while text and _text_width(text + "…", size) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _text_width(text: str, size: float) -> float:
+    """Estimated width of a text in px; rather too wide than too narrow."""
+    ems = sum(1.0 if unicodedata.east_asian_width(sign) in "WF" else 0.58 for sign in text)
+    return ems * size
+
+
+def _file(template: str, width: float, height: float, **values: Any) -> str:
+    """The whole file of an SVG, of so many px, in colours for a light and a dark page."""
+    css = _css("chart.css") + _css("file.css")
+    light, dark = (
+        re.sub(r"var\(--(\w+)\)", lambda found, i=i: PALETTE[found[1]][i], css)  # type: ignore[misc]
+        for i in (0, 1)
+    )
+    style = Markup(f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}")
+    drawn = _environment().get_template(template)
+    return drawn.render(style=style, width=width, height=height, **values) + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("simsiam_zoo.charts", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_as_xml,
+    )
+    box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
+    found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
+    found.globals |= {"MARKS": MARKS, "BASELINE_MARKS": BASELINE_MARKS, "known_mark": known_mark}
+    found.filters["shorten"] = _shorten
+    return found
+
+
+def _as_xml(value: Any) -> Any:
+    """Text as XML and UTF-8 can hold it: control characters and half characters are U+FFFD."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join("\ufffd" if unicodedata.category(s) in ("Cc", "Cs") else s for s in value)
+
+
+def _css(name: str) -> str:
+    return (resources.files("simsiam_zoo.charts") / "template" / name).read_text("utf-8")
