@@ -15,19 +15,14 @@ from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.runtime.folders import expand_user
 
 _CLASSES_SHOWN = 10
+_COUNT = click.IntRange(1)
 
 
 @click.command(short_help="Turn a data set on disk into shards.")
 @click.argument("source")
 @click.argument("out")
 @click.option(
-    "--shard-size",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Images per shard (default: 1000).",
-)
-@click.option(
-    "--shard-mb", type=click.FloatRange(0, min_open=True), metavar="X", help="Megabytes per shard."
+    "--shard-size", type=_COUNT, default=1000, metavar="N", help="Images per shard (default: 1000)."
 )
 @click.option(
     "--seed",
@@ -38,23 +33,20 @@ _CLASSES_SHOWN = 10
 )
 @click.option(
     "--resize-short",
-    type=click.IntRange(1),
+    type=_COUNT,
     metavar="N",
     help="Shrink larger images to this short side in pixels.",
 )
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="N", help="Pack N random images of each split."
-)
+@click.option("--limit", type=_COUNT, metavar="N", help="Pack N random images of each split.")
 @click.option("--no-labels", is_flag=True, help="Leave labels out; folders are no classes.")
 @click.option("--classes", metavar="FILE", help="Names of the classes, one per line.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
+@click.option("--jobs", type=_COUNT, metavar="N", help="Processes (default: all cores).")
 @click.option("--json", "as_json", is_flag=True, help="Print what was packed as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def pack(
     source: str,
     out: str,
-    shard_size: int | None,
-    shard_mb: float | None,
+    shard_size: int,
     seed: int,
     resize_short: int | None,
     limit: int | None,
@@ -76,18 +68,17 @@ def pack(
     \b
     Examples:
       simsiam-zoo pack data/cifar-10-batches-py data/cifar10
-      simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-mb 250
+      simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-size 10000
     """
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
     from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.runtime.signals import StopRequest
 
-    shard_bytes = _shard_bytes(shard_size, shard_mb)
     began = time.monotonic()
     original = _open(source, not no_labels, classes, quiet)
     folder = expand_user(out)
-    options = PackOptions(seed, shard_size or 1000, shard_bytes, resize_short, limit)
+    options = PackOptions(seed, shard_size, resize_short, limit)
     total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
     with StopRequest() as stop, open_progress(quiet) as progress:
         progress.begin("images", total)
@@ -105,22 +96,11 @@ def pack(
             f" {folder / DAMAGED} lists them",
             err=True,
         )
-    seconds = time.monotonic() - began
+    report = _report(original, folder, packed, time.monotonic() - began)
     if as_json:
-        click.echo(json.dumps(_report(original, folder, packed, seconds), indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
-        _print(original, folder, packed, seconds)
-
-
-def _shard_bytes(samples: int | None, megabytes: float | None) -> int | None:
-    """The size of a shard, where it is that which was asked for."""
-    if megabytes is None:
-        return None
-    if samples is not None:
-        raise InputError("--shard-size and --shard-mb cannot both hold", "Leave one of them out.")
-    if not megabytes < 1e9:
-        raise InputError(f"--shard-mb {megabytes:g} is no size of a shard")
-    return int(megabytes * 1e6)
+        _print(report, original.classes or ())
 
 
 def _open(source: str, labels: bool, classes: str | None, quiet: bool) -> Any:
@@ -137,6 +117,14 @@ def _open(source: str, labels: bool, classes: str | None, quiet: bool) -> Any:
     for note in () if quiet else original.notes:
         click.echo(f"note: {note}", err=True)
     return original
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = path.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"the classes' names in {path} cannot be read: {error}") from None
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _report(original: Any, folder: Path, packed: Any, seconds: float) -> dict[str, Any]:
@@ -158,30 +146,21 @@ def _report(original: Any, folder: Path, packed: Any, seconds: float) -> dict[st
     }
 
 
-def _print(original: Any, folder: Path, packed: Any, seconds: float) -> None:
-    done = "was packed before" if packed.already else f"{seconds:.0f} s"
-    print_heading(f"{original.kind} → {folder} ({done})")
+def _print(report: dict[str, Any], classes: tuple[str, ...]) -> None:
+    done = "was packed before" if report["already"] else f"{report['seconds']:.0f} s"
+    print_heading(f"{report['source']} → {report['folder']} ({done})")
     rows = [
         (
             name,
-            f"{split.samples:,} images",
-            f"{len(split.shards):,} shards",
-            f"{sum(shard.bytes for shard in split.shards) / 1e6:,.1f} MB",
+            f"{split['samples']:,} images",
+            f"{split['shards']:,} shards",
+            f"{split['bytes'] / 1e6:,.1f} MB",
         )
-        for name, split in packed.splits.items()
+        for name, split in report["splits"].items()
     ]
     for line in columns(rows, wrap=0):
         print_line(line)
-    if original.classes is not None:
-        shown = ", ".join(original.classes[:_CLASSES_SHOWN])
-        more = ", ..." if len(original.classes) > _CLASSES_SHOWN else ""
-        print_line(f"  {len(original.classes):,} classes: {shown}{more}")
-    print_line(f"  simsiam-zoo inspect {folder}")
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    try:
-        names = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the classes' names in {path} cannot be read: {error}") from None
-    return tuple(name.strip() for name in names if name.strip())
+    if classes:
+        more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
+        print_line(f"  {len(classes):,} classes: {', '.join(classes[:_CLASSES_SHOWN])}{more}")
+    print_line(f"  simsiam-zoo inspect {report['folder']}")

@@ -336,7 +336,6 @@ def test_a_hugging_face_folder(tmp_path):
     train = original.splits["train"]
     assert [train.read(i) for i in range(4)] == pngs  # the very bytes
     assert train.labels.tolist() == [0, 1, 0, 1]
-    assert train.sizes.tolist() == [len(b) for b in pngs]
     assert original.classes == ("ant", "bee")
     assert original.splits["val"].read(0) == pngs[1]
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from made_images import encode, random_png
 from PIL import Image
 
-from simsiam_zoo.data.manifest import PACKING, read_manifest
+from simsiam_zoo.data.manifest import PACKING
 from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
 from simsiam_zoo.data.sources import open_shards
@@ -144,14 +144,6 @@ def test_plain_webdataset_and_timm_read_what_was_packed(tree, tmp_path):
         assert pixels == {
             np.asarray(Image.open(io.BytesIO(random_png(n)))).tobytes() for n in numbers
         }
-
-
-def test_shards_are_cut_by_bytes(tree, tmp_path):
-    packed(tree, tmp_path / "out", PackOptions(shard_bytes=8000))
-    shards = (read_manifest(tmp_path / "out") or {})["train"].shards
-    assert sum(shard.samples for shard in shards) == 20
-    assert len(shards) > 3
-    assert all(shard.bytes <= 8000 + 10240 for shard in shards)  # tars end with up to 10 KiB of 0
 
 
 def test_large_images_are_shrunk_and_small_ones_keep_their_bytes(tmp_path):

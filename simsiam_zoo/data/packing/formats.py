@@ -106,8 +106,6 @@ class PixelSplit(OriginalSplit):
             raise DataError(f"{where} holds {counts}")
         if len(images) and not UNLABELLED <= self.labels.min() <= self.labels.max() < classes:
             raise DataError(f"{where} has labels outside of {classes} classes")
-        size = math.prod(images.shape[1:]) + images.shape[1] + 100
-        self.sizes = np.full(len(images), size, np.int64)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_images": None}

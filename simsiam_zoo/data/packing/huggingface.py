@@ -70,7 +70,6 @@ def _columns(source: Path, table: Any) -> tuple[str, str | None, tuple[str, ...]
 
 class _Table(OriginalSplit):
     def __init__(self, source: Path, table: Any, image: str, label: str | None) -> None:
-        import pyarrow.compute as pc
         from datasets import Image as ImageFeature
 
         self._table, self._image = table.cast_column(image, ImageFeature(decode=False)), image
@@ -78,12 +77,7 @@ class _Table(OriginalSplit):
         if label is not None and len(table):
             found = table.with_format("numpy", columns=[label])[label][:]
             self.labels = np.maximum(np.asarray(found).astype(np.int64), UNLABELLED)
-        sizes: list[int] = []
-        for part in self._table.with_format("arrow").iter(1000):
-            lengths = pc.binary_length(pc.struct_field(part.column(image), "bytes"))
-            sizes += [size or 0 for size in lengths.to_pylist()]
-        self.sizes = np.array(sizes, np.int64)
-        if len(table) and not self.sizes.any():
+        if len(table) and not self._table[0][image]["bytes"]:
             raise InputError(
                 f"the images of {source} are not in it, only their paths, which are not followed",
                 "Save it with the images embedded: Dataset.save_to_disk does.",

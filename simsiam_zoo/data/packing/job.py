@@ -43,9 +43,11 @@ from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
 
+DAMAGED = "damaged.jsonl"
+"""Lists what was not packed: one JSON object a line with split, name and reason."""
+
 _VERSION = 1  # of the bytes that are written
 _ORDER = 0x5041434B  # what a key is drawn for: "PACK"
-_LABEL_BYTES = 1024  # a label's member in a tar
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,29 @@ class PackOptions:
     Attributes:
         seed: of the order of the images across shards.
         shard_samples: images per shard, damaged ones included.
-        shard_bytes: in place of it, the most bytes per shard, by the sizes of the source's images.
         resize_short: larger images are shrunk to this short side in pixels; None keeps all bytes.
         limit: pack only that many images of each split, the first in the shuffled order.
     """
 
     seed: int = 0
     shard_samples: int = 1000
-    shard_bytes: int | None = None
     resize_short: int | None = None
     limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing left behind.
+
+    Attributes:
+        splits: as in the manifest.
+        damaged: images that were not packed.
+        already: all of it was there before.
+    """
+
+    splits: Mapping[str, SplitInfo]
+    damaged: int
+    already: bool = False
 
 
 class Chunk(NamedTuple):
@@ -88,13 +103,13 @@ class PackTask:
 
     def __init__(self, original: Original, folder: Path, options: PackOptions) -> None:
         self.original, self.folder, self.options = original, folder, options
-        self.chunks = tuple(self._chunks())
-
-    @property
-    def bytes(self) -> int:
-        """About what the shards will fill, from what is known before reading."""
-        splits = self.original.splits
-        return sum(int(_in_tar(splits[c.split].sizes[c.images]).sum()) for c in self.chunks)
+        self.chunks: list[Chunk] = []
+        for name, split in original.splits.items():
+            key = derive_key(options.seed, _ORDER, zlib.crc32(name.encode()))
+            order = keyed_order(np.arange(len(split)), key)[: options.limit]
+            for number, start in enumerate(range(0, len(order), options.shard_samples)):
+                images = order[start : start + options.shard_samples]
+                self.chunks.append(Chunk(name, f"{name}-{number:06d}.tar", images))
 
     def description(self) -> dict[str, Any]:
         """What decides the bytes, for the manifest; of the source what it holds, not where."""
@@ -103,8 +118,6 @@ class PackTask:
             listing.update("\0".join([name, *map(split.name, range(len(split)))]).encode())
             listing.update(split.labels.tobytes() + split.sizes.tobytes())
         options = {key: value for key, value in asdict(self.options).items() if value is not None}
-        if "shard_bytes" in options:
-            del options["shard_samples"]
         if "resize_short" in options:
             options["jpeg_quality"] = JPEG_QUALITY
         return {
@@ -118,24 +131,14 @@ class PackTask:
     def run(self, number: int) -> PackNote:
         """Make one shard, unless it is there and whole."""
         chunk = self.chunks[number]
-        path, note = self.folder / chunk.name, self.folder / PACKING / f"{chunk.name}.json"
-        record = _finished(path, note)
-        if record is None:
+        path, file = self.folder / chunk.name, self.folder / PACKING / f"{chunk.name}.json"
+        note = _finished(path, file)
+        if note is None:
             damaged: list[tuple[str, str]] = []
             shard = write_shard(path, self._samples(chunk, damaged))
-            record = PackNote(shard, tuple(damaged))
-            atomic_write_text(note, json.dumps(asdict(record)) + "\n")
-        return record
-
-    def _chunks(self) -> Iterator[Chunk]:
-        for name, split in self.original.splits.items():
-            key = derive_key(self.options.seed, _ORDER, zlib.crc32(name.encode()))
-            order = keyed_order(np.arange(len(split)), key)[: self.options.limit]
-            starts = np.arange(0, len(order), self.options.shard_samples)
-            if self.options.shard_bytes is not None:
-                starts = _starts(_in_tar(split.sizes[order]), self.options.shard_bytes)
-            for number, images in enumerate(np.split(order, starts[1:]) if len(order) else ()):
-                yield Chunk(name, f"{name}-{number:06d}.tar", images)
+            note = PackNote(shard, tuple(damaged))
+            atomic_write_text(file, json.dumps(asdict(note)) + "\n")
+        return note
 
     def _samples(self, chunk: Chunk, damaged: list[tuple[str, str]]) -> Iterator[PackedSample]:
         split = self.original.splits[chunk.split]
@@ -153,50 +156,15 @@ class PackTask:
                 yield PackedSample(split.key(i), image, form, int(split.labels[i]))
 
 
-def _finished(path: Path, note: Path) -> PackNote | None:
-    """The record of a shard that is there and whole, checked byte by byte."""
+def _finished(path: Path, file: Path) -> PackNote | None:
+    """The note of a shard that is there and whole, checked byte by byte."""
     try:
-        content = json.loads(note.read_text())
+        content = json.loads(file.read_text())
         shard = ShardInfo(**content["shard"])
         whole = index_path(path).is_file() and sha256(path) == shard.sha256
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
     return PackNote(shard, tuple((n, r) for n, r in content["damaged"])) if whole else None
-
-
-def _in_tar(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes that images of these sizes fill in a tar, with their labels: blocks of 512."""
-    return (sizes + 511) // 512 * 512 + 512 + _LABEL_BYTES
-
-
-def _starts(sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Where shards of at most `most` bytes start (one image at least)."""
-    ends = np.cumsum(sizes)
-    starts, begin = [0], 0
-    while begin < len(sizes):
-        before = int(ends[begin - 1]) if begin else 0
-        begin = max(begin + 1, int(np.searchsorted(ends, before + most, side="right")))
-        starts.append(begin)
-    return np.array(starts[:-1], np.int64)
-
-
-DAMAGED = "damaged.jsonl"
-"""Lists what was not packed: one JSON object a line with split, name and reason."""
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What packing left behind.
-
-    Attributes:
-        splits: as in the manifest.
-        damaged: images that were not packed.
-        already: all of it was there before.
-    """
-
-    splits: Mapping[str, SplitInfo]
-    damaged: int
-    already: bool = False
 
 
 def pack_original(
@@ -223,124 +191,113 @@ def pack_original(
         InputError: the folder holds something else, is being packed into, or cannot be written.
         DataError: no image can be decoded, or a worker died.
     """
-    job = PackTask(original, folder, options)
-    description = job.description()
+    task = PackTask(original, folder, options)
+    description = task.description()
     try:
-        done = _open_folder(folder, description, original.classes)
-        if done is not None:
-            return done
+        if not (folder / PACKING).is_dir():
+            if (folder / MANIFEST).is_file():
+                return _packed_before(folder, description, original.classes)
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise InputError(f"{folder} is no empty folder", "Name a new one.")
+            (folder / PACKING).mkdir(parents=True, exist_ok=True)
         with FileLock(folder / PACKING / "lock", timeout=0):
-            _begin(job, description)
-            return _run(job, description, jobs, progress)
+            _begin(folder, description)
+            notes = _make_shards(task, jobs, progress)
+            return None if notes is None else _finish(task, description, notes)
     except Timeout:
         raise InputError(f"{folder} is being packed into by another process") from None
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _open_folder(
+def _packed_before(
     folder: Path, description: Mapping[str, Any], classes: tuple[str, ...] | None
-) -> Packed | None:
-    """Make the folder ready, or tell what was packed into it before. Raises InputError."""
-    if (folder / PACKING).is_dir():
-        return None
-    if (folder / MANIFEST).is_file():
-        packed = dict(read_packed(folder) or {})
-        damaged = packed.pop("damaged", {})
-        splits = read_manifest(folder)
-        if packed != description or splits is None:
-            raise InputError(
-                f"{folder} holds shards already{_difference(packed, description)}",
-                "Name another folder, or delete this one.",
-            )
-        for split in splits.values():
-            for shard in split.shards:
-                if (folder / shard.name).stat().st_size != shard.bytes:
-                    raise InputError(
-                        f"{folder / shard.name} changed since it was packed", "Delete the folder."
-                    )
-        if any(split.classes != classes for split in splits.values()):  # they got other names
-            splits = {name: replace(split, classes=classes) for name, split in splits.items()}
-            write_manifest(folder, splits, {**description, "damaged": damaged})
-        return Packed(splits, sum(damaged.values()), already=True)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is no empty folder", "Name a new one.")
-    (folder / PACKING).mkdir(parents=True, exist_ok=True)
-    return None
+) -> Packed:
+    """What was packed into the folder before. Raises InputError where it is something else."""
+    packed = dict(read_packed(folder) or {})
+    damaged = packed.pop("damaged", {})
+    splits = read_manifest(folder)
+    if packed != description or splits is None:
+        raise InputError(
+            f"{folder} holds shards already{_difference(packed, description)}",
+            "Name another folder, or delete this one.",
+        )
+    for split in splits.values():
+        for shard in split.shards:
+            if (folder / shard.name).stat().st_size != shard.bytes:
+                raise InputError(
+                    f"{folder / shard.name} changed since it was packed", "Delete the folder."
+                )
+    if any(split.classes != classes for split in splits.values()):  # they got other names
+        splits = {name: replace(split, classes=classes) for name, split in splits.items()}
+        write_manifest(folder, splits, {**description, "damaged": damaged})
+    return Packed(splits, sum(damaged.values()), already=True)
 
 
-def _begin(job: PackTask, description: Mapping[str, Any]) -> None:
+def _begin(folder: Path, description: Mapping[str, Any]) -> None:
     """Note what is being packed, or check that it is what was begun. Raises InputError."""
-    note = job.folder / PACKING / "job.json"
-    if note.exists():
-        begun = json.loads(note.read_text())
-        if begun != description:
-            raise InputError(
-                f"{job.folder} holds what an interrupted packing left"
-                f"{_difference(begun, description)}",
-                "Say the same as then to go on with it, or name another folder.",
-            )
-    else:
-        free = shutil.disk_usage(job.folder).free
-        if job.options.resize_short is None and job.bytes > free:
-            raise InputError(
-                f"the shards need about {job.bytes:,} bytes, and {job.folder} has {free:,} free"
-            )
+    note = folder / PACKING / "job.json"
+    if not note.exists():
         atomic_write_text(note, json.dumps(description) + "\n")
-    for left in job.folder.glob(".*.tmp"):  # by a process that was killed
+    elif (begun := json.loads(note.read_text())) != description:
+        raise InputError(
+            f"{folder} holds what an interrupted packing left{_difference(begun, description)}",
+            "Say the same as then to go on with it, or name another folder.",
+        )
+    for left in folder.glob(".*.tmp"):  # by a process that was killed
         left.unlink()
 
 
-def _run(
-    job: PackTask, description: Mapping[str, Any], jobs: int, progress: Callable[[int], bool]
-) -> Packed | None:
-    records: dict[int, PackNote] = {}
+def _make_shards(
+    task: PackTask, jobs: int, progress: Callable[[int], bool]
+) -> list[PackNote] | None:
+    """A note of each shard, in order; None where `progress` stopped it."""
+    notes: dict[int, PackNote] = {}
     done = 0
-    results = run_tasks(job, len(job.chunks), jobs)
+    results = run_tasks(task, len(task.chunks), jobs)
     try:
-        for number, record in results:
-            records[number] = record
-            done += len(job.chunks[number].images)
-            if progress(done) and len(records) < len(job.chunks):
+        for number, note in results:
+            notes[number] = note
+            done += len(task.chunks[number].images)
+            if progress(done) and len(notes) < len(task.chunks):
                 return None
     finally:
         results.close()
-    return _finish(job, description, [records[number] for number in range(len(job.chunks))])
+    return [notes[number] for number in range(len(task.chunks))]
 
 
-def _finish(job: PackTask, description: Mapping[str, Any], records: list[PackNote]) -> Packed:
+def _finish(task: PackTask, description: Mapping[str, Any], notes: list[PackNote]) -> Packed:
     """The list of damaged images, then the manifest, which makes the folder a data set."""
-    pairs = list(zip(job.chunks, records, strict=True))
-    lines = [
-        json.dumps({"split": chunk.split, "name": name, "reason": reason}) + "\n"
-        for chunk, record in pairs
-        for name, reason in record.damaged
-    ]
-    damaged = {
-        name: sum(len(record.damaged) for chunk, record in pairs if chunk.split == name)
-        for name in job.original.splits
+    folder, splits = task.folder, {}
+    lost = {
+        split: [
+            {"split": split, "name": name, "reason": reason}
+            for chunk, note in zip(task.chunks, notes, strict=True)
+            if chunk.split == split
+            for name, reason in note.damaged
+        ]
+        for split in task.original.splits
     }
-    shards = {
-        name: tuple(record.shard for chunk, record in pairs if chunk.split == name)
-        for name in job.original.splits
-    }
-    splits = {name: SplitInfo(found, job.original.classes) for name, found in shards.items()}
-    for name, split in splits.items():
-        if len(job.original.splits[name]) and not split.samples:
-            for chunk in job.chunks:  # nothing is left that could pass for a data set
-                (job.folder / chunk.name).unlink(missing_ok=True)
-                index_path(job.folder / chunk.name).unlink(missing_ok=True)
-            shutil.rmtree(job.folder / PACKING)
-            first = next(line for line in lines if json.loads(line)["split"] == name)
+    for name, original in task.original.splits.items():
+        pairs = zip(task.chunks, notes, strict=True)
+        shards = tuple(note.shard for chunk, note in pairs if chunk.split == name)
+        splits[name] = SplitInfo(shards, task.original.classes)
+        if len(original) and not splits[name].samples:
+            for chunk in task.chunks:  # nothing is left that could pass for a data set
+                (folder / chunk.name).unlink(missing_ok=True)
+                index_path(folder / chunk.name).unlink(missing_ok=True)
+            shutil.rmtree(folder / PACKING)
             raise DataError(
-                f"none of the {damaged[name]:,} images of {name} can be decoded; the first:"
-                f" {first.strip()}"
+                f"none of the {len(lost[name]):,} images of {name} can be decoded; the first:"
+                f" {json.dumps(lost[name][0])}"
             )
+    lines = [json.dumps(one) + "\n" for ones in lost.values() for one in ones]
     if lines:
-        atomic_write_text(job.folder / DAMAGED, "".join(lines))
-    write_manifest(job.folder, splits, {**description, "damaged": damaged})
+        atomic_write_text(folder / DAMAGED, "".join(lines))
+    damaged = {name: len(ones) for name, ones in lost.items()}
+    write_manifest(folder, splits, {**description, "damaged": damaged})
     # At once, and then at leisure: killed in between, a half of it would mean an unfinished folder.
-    shutil.rmtree((job.folder / PACKING).rename(job.folder / ".packed"))
+    shutil.rmtree((folder / PACKING).rename(folder / ".packed"))
     return Packed(splits, len(lines))
 
 

@@ -31,11 +31,11 @@ class OriginalSplit(abc.ABC):
 
     Attributes:
         labels: [n], -1 where there is none.
-        sizes: [n] bytes of each image, as far as they are known without reading it.
+        sizes: [n] bytes of each image where they are known without reading it, else empty.
     """
 
     labels: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    sizes: NDArray[np.int64] = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,11 +71,7 @@ class Original:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Pixels as a PNG.
-
-    Stored, not deflated: the bytes do not depend on the zlib at hand, decoding is faster, and small
-    images would not fill fewer blocks of a tar.
-    """
+    """Pixels as a PNG, not deflated: its bytes do not depend on the zlib at hand."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=0)
     return file.getvalue()
