@@ -50,30 +50,15 @@ def inspect(
       simsiam-zoo inspect data/cifar10 --check
       simsiam-zoo inspect data/cifar10 --grid views.png --preset cifar10
     """
-    from simsiam_zoo.data.inspection import inspect_shards
     from simsiam_zoo.data.manifest import read_packed
     from simsiam_zoo.data.sources import open_shards
-    from simsiam_zoo.runtime.cores import available_cores
-    from simsiam_zoo.runtime.progress import open_progress
+    from simsiam_zoo.recipe import Recipe
 
     if grid is None and (preset or file):
         raise InputError("--preset and --recipe are for the views that --grid draws")
-    recipe = _recipe(preset, file) if grid else None
+    recipe = Recipe.make(preset, file, {}) if grid else None
     dataset = open_shards(shards)
-    sets = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
-    most = None if check else _SAMPLED
-    total = sum(len(one) if check else min(len(one), _SAMPLED) for one in sets.values())
-    splits: dict[str, Any] = {}
-    before = 0
-    with open_progress(quiet) as progress:
-        progress.begin("images", total)
-        for name, one in sets.items():
-
-            def looked(done: int, before: int = before) -> None:
-                progress.advance(before + done)
-
-            splits[name] = inspect_shards(one, most, jobs or _few(available_cores(), total), looked)
-            before += splits[name]["looked_at"]
+    splits = _inspect(dataset, check, jobs, quiet)
     report = {
         "source": shards,
         "notes": dataset.notes,
@@ -92,63 +77,76 @@ def inspect(
         raise DataError(f"{damaged:,} of the {looked_at:,} images looked at are damaged")
 
 
-def _few(cores: int, images: int) -> int:
-    """Starting processes costs more than a few images do."""
-    return cores if images > 5_000 else 1
+def _inspect(dataset: Any, check: bool, jobs: int | None, quiet: bool) -> dict[str, Any]:
+    """What is in each split."""
+    from simsiam_zoo.data.inspection import inspect_shards
+    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.progress import open_progress
 
+    sets = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
+    most = None if check else _SAMPLED
+    total = sum(min(len(one), most or len(one)) for one in sets.values())
+    # Starting processes costs more than a few images do.
+    jobs = jobs or (available_cores() if total > 5_000 else 1)
+    splits: dict[str, Any] = {}
+    before = 0
+    with open_progress(quiet) as progress:
+        progress.begin("images", total)
+        for name, one in sets.items():
 
-def _recipe(preset: str | None, file: str | None) -> Any:
-    from simsiam_zoo.recipe import Recipe
+            def looked(done: int, before: int = before) -> None:
+                progress.advance(before + done)
 
-    return Recipe.make(preset, file, {})
+            splits[name] = inspect_shards(one, most, jobs, looked)
+            before += splits[name]["looked_at"]
+    return splits
 
 
 def _draw(path: Path, recipe: Any, shards: Any) -> None:
     from simsiam_zoo.data.inspection import contact_sheet
     from simsiam_zoo.runtime.folders import atomic_write
 
-    sheet = contact_sheet(
-        shards,
-        recipe.part("augmentation").create(),
-        recipe.data.image_size,
-        recipe.evaluation.crop,
-        recipe.training.seed,
-    )
+    size = recipe.data.image_size
+    augmentation = recipe.part("augmentation").create()
+    sheet = contact_sheet(shards, augmentation, size, recipe.evaluation.crop, recipe.training.seed)
     try:
         with atomic_write(path) as out:
             sheet.save(out, "PNG")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    print_line(
-        f"{path}: views of {recipe.augmentation.name} at {recipe.data.image_size} px", err=True
-    )
+    print_line(f"{path}: views of {recipe.augmentation.name} at {size} px", err=True)
 
 
 def _print(report: dict[str, Any]) -> None:
     splits = report["splits"]
     print_heading(report["source"])
-    rows = [("", "images", "shards", "MB", "labelled", "looked at", "damaged")]
+    rows = []
     for name, split in splits.items():
         numbers = (split["samples"], split["shards"], round(split["bytes"] / 1e6))
         more = (split["labelled"], split["looked_at"], len(split["damaged"]))
         rows.append((name, *(f"{number:,}" for number in (*numbers, *more))))
-    print_line(table(rows[0], rows[1:]))
+    header = ("", "images", "shards", "MB", "labelled", "looked at", "damaged")
+    print_line(table(header, rows))
     if packed := report["packed"]:
-        words = [
+        told = [
             f"{key} {packed[key]}" for key in ("seed", "resize_short", "limit") if key in packed
         ]
-        print_line(f"  packed from {packed.get('source')}, {', '.join(words)}")
+        print_line(f"  packed from {packed.get('source')}, {', '.join(told)}")
     print_line()
     print_heading("Images")
     facts = []
     for name, split in splits.items():
         if split["width"]:
-            facts.append((name, "formats", _counts(split["formats"])))
-            facts.append((name, "width", _spread(split["width"])))
-            facts.append((name, "height", _spread(split["height"])))
+            formats = ", ".join(f"{form} {count:,}" for form, count in split["formats"].items())
+            facts.append((name, "formats", formats))
+            facts += [(name, side, _spread(split[side])) for side in ("width", "height")]
     for line in columns(facts, wrap=2) if facts else ():
         print_line(line)
     _print_classes(report["classes"], splits)
+    _print_problems(splits)
+
+
+def _print_problems(splits: dict[str, Any]) -> None:
     for name, split in splits.items():
         order = split["class_order"]
         if order and order["ordered"]:
@@ -160,14 +158,12 @@ def _print(report: dict[str, Any]) -> None:
     for name, split in splits.items():
         for note in split["notes"] + [split["digest_note"]] * bool(split["digest_note"]):
             print_line(f"  note: {name}: {note}")
-    damaged = [entry for split in splits.values() for entry in split["damaged"]]
-    if damaged:
+    if damaged := [entry for split in splits.values() for entry in split["damaged"]]:
         print_line()
         print_heading("Damaged")
         for line in columns([(e["sample"], e["problem"]) for e in damaged[:_ROWS]], wrap=1):
             print_line(line)
-        if len(damaged) > _ROWS:
-            print_line(f"  and {len(damaged) - _ROWS:,} more: --json lists all")
+        _print_more(len(damaged))
 
 
 def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
@@ -182,12 +178,12 @@ def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
         counts = [f"{split['labels'].get(str(label), 0):,}" for split in splits.values()]
         rows.append([f"{label}  {name}", *counts])
     print_line(table(["", *splits], rows))
-    if len(labels) > _ROWS:
-        print_line(f"  and {len(labels) - _ROWS:,} more: --json lists all")
+    _print_more(len(labels))
 
 
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+def _print_more(count: int) -> None:
+    if count > _ROWS:
+        print_line(f"  and {count - _ROWS:,} more: --json lists all")
 
 
 def _spread(spread: dict[str, int]) -> str:

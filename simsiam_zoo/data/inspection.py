@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from simsiam_zoo.data.decode import Pixels, decode, decode_any, to_rgb
+from simsiam_zoo.data.decode import decode, decode_any, to_rgb
 from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.processes import run_tasks
-from simsiam_zoo.data.scan import describe_findings
+from simsiam_zoo.data.scan import describe_findings, image_format
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.errors import DataError
 
 if TYPE_CHECKING:  # processes that look at images need no torch
-    from simsiam_zoo.data.batches import Augmentation, Draws
+    from simsiam_zoo.data.batches import Augmentation
 
 _AT_ONCE = 64
 _SIZES_LISTED = 20
@@ -31,8 +30,8 @@ class ImageCheck(NamedTuple):
 
     id: int
     format: str
-    width: int
     height: int
+    width: int
     problem: str | None
 
 
@@ -62,11 +61,10 @@ class ImageChecks:
     def _check(self, id: int) -> ImageCheck:
         try:
             image = bytes(self._shards.read(id).image)
-            form, width, height = _header(image)
-            decode_any(image)
+            height, width = decode_any(image).shape[:2]
+            return ImageCheck(id, image_format(image), height, width, None)
         except DataError as error:
             return ImageCheck(id, "", 0, 0, error.what)
-        return ImageCheck(id, form, width, height, None)
 
 
 def inspect_shards(
@@ -86,66 +84,50 @@ def inspect_shards(
     Returns:
         What was found, as JSON holds it. `damaged` lists samples and shards with what is wrong.
     """
-    total = len(shards)
-    count = total if most is None else min(total, most)
-    ids = np.linspace(0, total - 1, count).round().astype(int).tolist()
-    looks: list[ImageCheck] = []
+    ids = _evenly(len(shards), len(shards) if most is None else most)
+    checks: list[ImageCheck] = []
     changed: list[tuple[str, str]] = []
     tasks = ImageChecks(shards, ids, whole=most is None)
     for _, part in run_tasks(tasks, len(tasks), jobs):
         if isinstance(part, list):
-            looks += part
-            progress(len(looks))
+            checks += part
+            progress(len(checks))
         elif part is not None:
             changed.append(part)
-    looks.sort()
-    good = [look for look in looks if look.problem is None]
+    checks.sort()
+    good = [check for check in checks if check.problem is None]
+    damaged = [(_name(shards, check.id), check.problem) for check in checks if check.problem]
+    sizes = Counter(f"{check.width} x {check.height}" for check in good)
     labels = shards.labels()
     known, counts = np.unique(labels[labels >= 0], return_counts=True)
+    order = class_order(np.split(labels, shards.offsets[1:-1]))
     return {
         "shards": len(shards.shards),
-        "samples": total,
+        "samples": len(shards),
         "bytes": int(shards.shards.bytes.sum()),
         "labelled": int((labels >= 0).sum()),
         "labels": {str(k): int(n) for k, n in zip(known, counts, strict=True)},
-        "class_order": _class_order(labels, shards),
-        "looked_at": count,
-        "formats": dict(Counter(look.format for look in good).most_common()),
-        "sizes": dict(
-            Counter(f"{look.width} x {look.height}" for look in good).most_common(_SIZES_LISTED)
-        ),
-        "width": _spread([look.width for look in good]),
-        "height": _spread([look.height for look in good]),
-        "damaged": [
-            {"sample": _name(shards, look.id), "problem": look.problem}
-            for look in looks
-            if look.problem is not None
-        ]
-        + [{"sample": path, "problem": problem} for path, problem in sorted(changed)],
+        "class_order": order
+        and {
+            "classes_per_shard": round(order.found, 2),
+            "if_shuffled": round(order.expected, 2),
+            "ordered": order.ordered,
+        },
+        "looked_at": len(ids),
+        "formats": dict(Counter(check.format for check in good).most_common()),
+        "sizes": dict(sizes.most_common(_SIZES_LISTED)),
+        "width": _spread([check.width for check in good]),
+        "height": _spread([check.height for check in good]),
+        "damaged": [{"sample": n, "problem": p} for n, p in damaged + sorted(changed)],
         "notes": describe_findings(shards.findings()),
         "digest": shards.digest,
         "digest_note": shards.digest_note,
     }
 
 
-def _class_order(labels: NDArray[np.int64], shards: ShardSet) -> dict[str, Any] | None:
-    order = class_order(np.split(labels, shards.offsets[1:-1]))
-    if order is None:
-        return None
-    return {
-        "classes_per_shard": round(order.found, 2),
-        "if_shuffled": round(order.expected, 2),
-        "ordered": order.ordered,
-    }
-
-
-def _header(image: bytes) -> tuple[str, int, int]:
-    try:
-        with Image.open(io.BytesIO(image), formats=("JPEG", "PNG", "WEBP")) as opened:
-            return (opened.format or "").lower(), opened.width, opened.height
-    except Exception as error:  # what Pillow raises for damaged files is not listed anywhere
-        decode_any(image)  # says it better, mostly
-        raise DataError(f"its header is damaged: {error}") from None
+def _evenly(total: int, most: int) -> list[int]:
+    """Up to `most` of 0 to total - 1, evenly spaced."""
+    return [round(at) for at in np.linspace(0, total - 1, min(total, most)).tolist()]
 
 
 def _name(shards: ShardSet, id: int) -> str:
@@ -197,12 +179,7 @@ def data_notes(dataset: Dataset) -> list[str]:
 
 
 class ClassOrder(NamedTuple):
-    """How many classes a shard holds.
-
-    Attributes:
-        found: the mean over the shards.
-        expected: what it would be if the same samples lay in random order.
-    """
+    """How many classes a shard holds on average, and would hold if samples were shuffled."""
 
     found: float
     expected: float
@@ -214,7 +191,7 @@ class ClassOrder(NamedTuple):
 
 
 def class_order(labels: Sequence[NDArray[np.int64]]) -> ClassOrder | None:
-    """Look at the labels of several shards; None where there is nothing to be ordered."""
+    """Of the labels of several shards; None where there is nothing to be ordered."""
     known = [shard[shard >= 0] for shard in labels]
     known = [shard for shard in known if len(shard) > 1]
     if len(known) < 2:
@@ -237,7 +214,7 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
     if total <= window:
         return None
     labels = []
-    for place in sorted(set(np.linspace(0, total - 1, _LOOKED_AT).round().astype(int).tolist())):
+    for place in _evenly(total, _LOOKED_AT):
         shard = shards.shards[place]
         try:
             labels.append(load_index(shard.index, shard.bytes).labels)
@@ -253,10 +230,7 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
     )
 
 
-_CELL = 96  # smaller views are enlarged to about this side, pixel by pixel
-_GAP = 4
-_HEAD = 18
-_NAME = 110
+_CELL, _GAP = 96, 4  # smaller views are enlarged to about this side, pixel by pixel
 
 
 def contact_sheet(
@@ -268,7 +242,7 @@ def contact_sheet(
     rows: int = 8,
     epochs: int = 4,
 ) -> Image.Image:
-    """Draw one.
+    """Draw images, a row each: as evaluation sees it, and its two views in each of some epochs.
 
     Args:
         shards: images are taken from them, evenly spaced.
@@ -283,59 +257,19 @@ def contact_sheet(
         DataError: one of the images is damaged.
     """
     from simsiam_zoo.data.batches import Draws
-    from simsiam_zoo.data.image import center
+    from simsiam_zoo.data.image import center, render_view
 
-    ids = np.linspace(0, len(shards) - 1, min(rows, len(shards))).round().astype(int).tolist()
+    draws, apply = Draws(seed), getattr(augmentation, "apply", render_view)
+    cells = []
+    for id in _evenly(len(shards), rows):
+        image = decode(shards.read(id).image)
+        views = [center(image, size, crop)]
+        for epoch, number in np.ndindex(epochs, 2):
+            view = augmentation.sample(draws.at(epoch, id, number), number, image.shape[:2])
+            views.append(apply(image, view, size))
+        cells.append([to_rgb(view) for view in views])
     zoom = max(1, round(_CELL / size))
-    cell = size * zoom
-    lefts = [_NAME] + [
-        _NAME + cell + 4 * _GAP + pair * (2 * cell + 4 * _GAP) + view * (cell + _GAP)
-        for pair in range(epochs)
-        for view in (0, 1)
-    ]
-    sheet = Image.new("RGB", (lefts[-1] + cell + _GAP, _HEAD + len(ids) * (cell + _GAP)), "white")
-    draw = ImageDraw.Draw(sheet)
-    titles = ["evaluation"] + [f"epoch {e}, x{v}" for e in range(1, epochs + 1) for v in (1, 2)]
-    for left, title in zip(lefts, titles, strict=True):
-        draw.text((left, 3), title[: max(1, cell // 6)], fill="black")
-    draws = Draws(seed)
-    for row, id in enumerate(ids):
-        sample = shards.read(id)
-        image = decode(sample.image)
-        top = _HEAD + row * (cell + _GAP)
-        draw.text((_GAP, top + 2), _caption(shards, sample.key, sample.label), fill="black")
-        views = [to_rgb(center(image, size, crop))] + [
-            _view(image, augmentation, draws, epoch, id, view, size)
-            for epoch in range(epochs)
-            for view in (0, 1)
-        ]
-        for left, pixels in zip(lefts, views, strict=True):
-            shown = Image.fromarray(pixels).resize((cell, cell), Image.Resampling.NEAREST)
-            sheet.paste(shown, (left, top))
-    return sheet
-
-
-def _view(
-    image: Pixels,
-    augmentation: Augmentation,
-    draws: Draws,
-    epoch: int,
-    id: int,
-    number: int,
-    size: int,
-) -> Pixels:
-    from simsiam_zoo.data.image import render_view
-
-    extent = image.shape[0], image.shape[1]
-    view = augmentation.sample(draws.at(epoch, id, number), number, extent)
-    apply = getattr(augmentation, "apply", None)
-    return to_rgb(render_view(image, view, size) if apply is None else apply(image, view, size))
-
-
-def _caption(shards: ShardSet, key: str, label: int) -> str:
-    name = "unlabelled"
-    if label >= 0:
-        known = shards.classes is not None and label < len(shards.classes)
-        name = shards.classes[label] if known and shards.classes else f"label {label}"
-    safe = "".join(c if c.isascii() else "?" for c in f"{name[:17]}\n{key[-17:]}")
-    return safe
+    grid = np.array(cells).repeat(zoom, 2).repeat(zoom, 3)  # [row, column, y, x, 3]
+    gaps = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    sheet = np.pad(grid, gaps, constant_values=255).swapaxes(1, 2)
+    return Image.fromarray(sheet.reshape(-1, sheet.shape[2] * sheet.shape[3], 3))

@@ -66,18 +66,20 @@ def is_litter(name: bytes) -> bool:
     return last.startswith(b"._") or b"__MACOSX/" in name or _META.match(name) is not None
 
 
-def looks_like_image(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of a JPEG, PNG or WebP."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (
-        head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    )
+def image_format(head: bytes) -> str:
+    """ "jpg", "png" or "webp" by the first bytes of a file; "" where it is none of them."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else ""
 
 
 def is_image(ending: bytes, head: Callable[[], bytes]) -> bool:
     """Whether a member is an image that is read or not, by what it is called or how it begins."""
     kind = ending.rpartition(b".")[2]
     named = kind in IMAGE_ENDINGS or kind in UNREAD_ENDINGS
-    return named or (kind not in _LABELS and looks_like_image(head()))
+    return named or (kind not in _LABELS and bool(image_format(head())))
 
 
 def samples_of(

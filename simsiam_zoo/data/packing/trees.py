@@ -19,7 +19,7 @@ import numpy as np
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
 from simsiam_zoo.data.manifest import TEST, TRAIN
 from simsiam_zoo.data.packing.writer import Original, OriginalSplit
-from simsiam_zoo.data.scan import IMAGE_ENDINGS, UNREAD_ENDINGS, looks_like_image
+from simsiam_zoo.data.scan import IMAGE_ENDINGS, UNREAD_ENDINGS, image_format
 from simsiam_zoo.errors import DataError, InputError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
@@ -167,7 +167,7 @@ def _files(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
 def _is_image(path: str) -> bool:
     """Whether a file is an image, whatever it is called."""
     with open(path, "rb") as file:
-        return looks_like_image(file.read(12))
+        return bool(image_format(file.read(12)))
 
 
 class _Files(OriginalSplit):

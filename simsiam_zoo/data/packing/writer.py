@@ -16,7 +16,7 @@ from PIL import Image
 from simsiam_zoo.data.decode import Pixels, decode_any
 from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, write_manifest
-from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.scan import image_format, scan
 from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.runtime.folders import atomic_write
 
@@ -92,7 +92,7 @@ def stored_form(data: bytes, resize_short: int | None = None) -> tuple[str, byte
         DataError: it is damaged, too large, or of another format.
     """
     pixels = decode_any(data)
-    form = "png" if data[:1] == b"\x89" else "webp" if data[:4] == b"RIFF" else "jpg"
+    form = image_format(data)
     if resize_short is None or min(pixels.shape[:2]) <= resize_short:
         return form, data
     file = io.BytesIO()
