@@ -29,8 +29,7 @@ import torch
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
-from simsiam_zoo.evaluation.linear import default_batch
-from simsiam_zoo.evaluation.linear_fit import Classifiers, Pair, train_together
+from simsiam_zoo.evaluation.linear import Classifiers, default_batch, train_together
 from simsiam_zoo.evaluation.networks import FrozenNetwork
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
@@ -62,10 +61,10 @@ def compare_grid(options: argparse.Namespace) -> None:
     train = features(options.images, options.width, options.classes, 0)
     batch = default_batch(options.images)
     grid = create_component("protocol", "linear").grid
-    pairs = [Pair(lr * batch / REFERENCE_BATCH, wd) for lr, wd in grid]
+    pairs = [(lr * batch / REFERENCE_BATCH, wd) for lr, wd in grid]
     rows = torch.arange(options.images)
 
-    def run(chosen: Sequence[Pair]) -> Classifiers:
+    def run(chosen: Sequence[tuple[float, float]]) -> Classifiers:
         return train_together(
             train, rows, options.classes, chosen, epochs=options.epochs, batch=batch
         )

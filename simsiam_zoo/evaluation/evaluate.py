@@ -35,7 +35,7 @@ from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 
 REPORT_FORMAT = 1
-_SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
+_SOFTWARE = ("simsiam-zoo", "torch", "timm", "scikit-learn")
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.features import Augmented, FeatureSplits
-from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
+from simsiam_zoo.evaluation.protocol import Score, best_classes, check_labels, make_score
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.lars import Lars
@@ -32,7 +28,6 @@ SAVE_SECONDS = 60.0
 _INIT_STD = 0.01  # as in the released code
 _SEED = 0
 _CHUNK = 4096
-_SAMPLES = 64  # centre features that a checkpoint is recognised by
 
 
 class LinearPaperProtocol:
@@ -48,8 +43,9 @@ class LinearPaperProtocol:
     code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
 
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
-    of every batch, and gradients are averaged. With a `splits.folder` it goes on after an
-    interruption from the last epoch that was saved, to the same bits.
+    of every batch, and gradients are averaged. With a `splits.folder`, which has to be of these
+    features and parameters alone, it goes on after an interruption from the last epoch that was
+    saved, to the same bits.
 
     Args:
         lr: the base lr.
@@ -68,7 +64,7 @@ class LinearPaperProtocol:
 
         Raises:
             InputError: there are no labels or no images to augment, the batch cannot be shared by
-                the ranks, the folder holds a checkpoint of other features, or it diverged.
+                the ranks, or it diverged.
             DataError: its checkpoints are damaged.
         """
         check_labels(splits.train, splits.test, splits.classes)
@@ -111,19 +107,7 @@ class _Training:
         group = {"params": [self.weight, self.bias], "peak_lr": peak, "schedule": "cosine"}
         self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST, lr_in_momentum=False)
         self.loss = float("nan")
-        self.identity = {
-            "protocol": "linear-paper",
-            "version": protocol.version,
-            "lr": protocol.lr,
-            "epochs": protocol.epochs,
-            "batch": batch,
-            "classes": splits.classes,
-            "width": width,
-            "labels": _digest(splits.train.labels),
-        }
-        # Features that were extracted anew may differ by rounding: they are compared, not hashed.
-        rows = np.linspace(0, len(splits.train.labels) - 1, _SAMPLES).round().astype(np.int64)
-        self.samples = splits.train.x[torch.from_numpy(np.unique(rows))].float()
+        self.folder = splits.folder and splits.folder / f"version-{protocol.version}"
 
     def run(self, augmented: Augmented) -> None:
         """Every epoch that is left, from the last checkpoint on."""
@@ -164,38 +148,24 @@ class _Training:
 
     @torch.no_grad()
     def ranked(self, x: Tensor) -> Tensor:
-        """The best classes [N, up to `RANKS`] of features [N, D], the best first."""
-        logits = (
-            F.linear(part.to(self.weight), self.weight, self.bias)
-            for part in torch.split(x, _CHUNK)
+        """The best classes of features [N, D], the best first."""
+        parts = torch.split(x, _CHUNK)
+        return torch.cat(
+            [best_classes(F.linear(part.to(self.weight), self.weight, self.bias)) for part in parts]
         )
-        best = [
-            z.sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu() for z in logits
-        ]
-        return torch.cat(best)
-
-    @property
-    def _folder(self) -> Path | None:
-        """Of this very protocol's checkpoints: with another lr it has another one."""
-        name = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:12]
-        return None if self.splits.folder is None else self.splits.folder / f"linear-paper-{name}"
 
     def _save(self, epochs_done: int) -> None:
-        folder = self._folder
+        folder = self.folder
         if folder is None:
             return
         state = {
-            "identity": self.identity,
-            "samples": self.samples,
             "weight": self.weight.detach().cpu(),
             "bias": self.bias.detach().cpu(),
             "optimizer": self.lars.state_dict(),
             "epochs": epochs_done,
             "loss": self.loss,
         }
-        distributed.together(
-            lambda: save_checkpoint(folder, epochs_done, state) if distributed.rank() == 0 else None
-        )
+        distributed.from_main(lambda: str(save_checkpoint(folder, epochs_done, state)))
 
     def _load(self) -> int:
         """Take the last checkpoint's state, on every rank; the number of epochs that it has."""
@@ -210,27 +180,6 @@ class _Training:
         return int(state["epochs"])
 
     def _read(self) -> dict[str, Any] | None:
-        folder = self._folder
-        if folder is None or not list(folder.glob("step-*.pt")):
+        if self.folder is None or not list(self.folder.glob("step-*.pt")):
             return None
-        state, path, _ = load_last(folder)
-        if set(state) != _KEYS:
-            raise DataError(
-                f"the checkpoint {path} is not one of linear-paper",
-                f"Remove {folder} to start again.",
-            )
-        same = state["identity"] == self.identity and state["samples"].shape == self.samples.shape
-        near = 0.01 * float(self.samples.abs().mean())
-        if not (same and torch.allclose(state["samples"], self.samples, 0.01, near)):
-            raise InputError(
-                f"the checkpoint {path} is of linear-paper on another network's features",
-                f"Remove {folder} to start again.",
-            )
-        return state
-
-
-_KEYS = {"identity", "samples", "weight", "bias", "optimizer", "epochs", "loss"}
-
-
-def _digest(labels: Tensor) -> str:
-    return hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+        return load_last(self.folder)[0]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import warnings
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from simsiam_zoo.data.order import derive_key, keyed_order
+from simsiam_zoo.data.order import derive_key
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.protocol import Score, check_labels, make_score
+from simsiam_zoo.evaluation.protocol import Score, check_labels, make_score, of_each_class
 
 SHARES = (0.01, 0.1)
 """Of the labels of each class; the paper's field reports both."""
@@ -30,38 +29,31 @@ class LogisticProtocol:
     version = 1
 
     def __init__(self, *, c: float, max_iter: int) -> None:
-        self.c = c
-        self.max_iter = max_iter
+        self.c, self.max_iter = c, max_iter
         # Most of a second to import, so only runs that use it pay; and here, so that what is wrong
         # with it ends a run at its start.
-        from sklearn import exceptions, linear_model, preprocessing
+        from sklearn import exceptions, linear_model, pipeline, preprocessing
 
-        self._exceptions, self._linear_model = exceptions, linear_model
-        self._preprocessing = preprocessing
+        self._unconverged = exceptions.ConvergenceWarning
+        self._model = pipeline.make_pipeline(
+            preprocessing.StandardScaler(),
+            linear_model.LogisticRegression(C=c, max_iter=max_iter),
+        )
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Fit on the training images, classify the test images; InputError without labels."""
         train, test, classes = splits.train, splits.test, splits.classes
         check_labels(train, test, classes)
-        fit_on, asked = (np.ascontiguousarray(split.x.numpy()) for split in (train, test))
-        scaler = self._preprocessing.StandardScaler().fit(fit_on)
-        model = self._linear_model.LogisticRegression(C=self.c, max_iter=self.max_iter)
+        model = self._model
         with warnings.catch_warnings():
             # The details say whether it converged.
-            warnings.simplefilter("ignore", self._exceptions.ConvergenceWarning)
-            model.fit(scaler.transform(fit_on), train.labels.numpy())
-        predicted = torch.from_numpy(model.predict(scaler.transform(asked)))
-        iterations = int(model.n_iter_.max())
-        return [
-            make_score(
-                f"logistic (C={self.c:g})",
-                self.version,
-                predicted.long(),
-                test.labels,
-                classes,
-                {"iterations": iterations, "converged": iterations < self.max_iter},
-            )
-        ]
+            warnings.simplefilter("ignore", self._unconverged)
+            model.fit(train.x.contiguous().numpy(), train.labels.numpy())
+        predicted = torch.from_numpy(model.predict(test.x.contiguous().numpy())).long()
+        iterations = int(model[-1].n_iter_.max())
+        details = {"iterations": iterations, "converged": iterations < self.max_iter}
+        name = f"logistic (C={self.c:g})"
+        return [make_score(name, self.version, predicted, test.labels, classes, details)]
 
 
 class LowShotProtocol:
@@ -99,20 +91,9 @@ class LowShotProtocol:
 
 
 def few(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Ids of a share of each class, one at least, in the order of ids; [n] int64.
+    """Ids of a share of each class, halves rounded up, one at least; [n] int64 in order.
 
-    Which of a class are taken a keyed hash of their ids decides; a larger share contains a smaller
-    one.
-
-    Args:
-        labels: [N].
-        share: of each class's images, rounded to the nearest, halves up.
-        seed: of the hash.
+    Which of a class are taken a keyed hash of their ids decides: a larger share contains a smaller.
     """
     key = derive_key(0x4C4F57, seed)  # "LOW"
-    chosen = []
-    for label in np.unique(labels.numpy()).tolist():
-        members = np.flatnonzero(labels.numpy() == label)
-        count = max(1, int(share * len(members) + 0.5))
-        chosen.append(members[keyed_order(members, key)[:count]])
-    return torch.from_numpy(np.sort(np.concatenate(chosen)))
+    return of_each_class(labels, key, lambda count: max(1, int(share * count + 0.5)))

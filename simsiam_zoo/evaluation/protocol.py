@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
@@ -14,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simsiam_zoo.data.order import keyed_order
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
 
@@ -111,50 +109,46 @@ def make_score(
     """
     best = predicted if predicted.ndim == 1 else predicted[:, 0]
     correct = torch.eq(best, labels)
-    ranked = predicted.ndim == 2 and predicted.shape[1] >= RANKS and classes > RANKS
+    top5 = None
+    if predicted.ndim == 2 and predicted.shape[1] >= RANKS and classes > RANKS:
+        among = (predicted[:, :RANKS] == labels[:, None]).any(dim=1)
+        top5 = int(among.sum()) / len(labels)
     return Score(
         protocol,
         version,
         int(correct.sum()) / len(labels),
         correct,
         details or {},
-        top5=top_k_accuracy(predicted, labels, RANKS) if ranked else None,
+        top5=top5,
         interval=bootstrap_interval(correct),
         predicted=best,
     )
 
 
-def top_k_accuracy(ranked: Tensor, labels: Tensor, k: int) -> float:
-    """Share of images whose label is among the first k of their ranked classes.
+def best_classes(logits: Tensor) -> Tensor:
+    """The best classes [N, up to `RANKS`] by logits [N, C], the best first; on the CPU."""
+    return logits.sort(dim=1, descending=True, stable=True).indices[:, :RANKS].cpu()
+
+
+def of_each_class(labels: Tensor, key: int, quota: Callable[[int], int]) -> Tensor:
+    """Ids [n] int64, ascending, of `quota(count)` of the `count` images of each class.
+
+    Which of them are taken a hash of their ids decides, with the key.
 
     Args:
-        ranked: [N, R], the best class first; -1 where no more are ranked.
-        labels: [N].
-        k: how many may be guessed.
+        labels: [N], none negative.
     """
-    return int((ranked[:, :k] == labels[:, None]).any(dim=1).sum()) / len(labels)
+    chosen = [np.empty(0, np.int64)]
+    for label in np.unique(labels.numpy()):
+        members = np.flatnonzero(labels.numpy() == label)
+        chosen.append(members[keyed_order(members, key)[: quota(len(members))]])
+    return torch.from_numpy(np.sort(np.concatenate(chosen)))
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Counts [classes, classes] int64: row the label, column the prediction."""
-    with _any_plot_backend():
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    matrix: Tensor = multiclass_confusion_matrix(predicted, labels, num_classes=classes)
-    return matrix
-
-
-@contextmanager
-def _any_plot_backend() -> Iterator[None]:
-    """torchmetrics imports matplotlib, which fails where MPLBACKEND names no backend of its own."""
-    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
-    try:
-        yield
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-            with suppress(KeyError, ValueError):
-                sys.modules["matplotlib"].rcParams["backend"] = backend
+    pairs = torch.bincount(labels * classes + predicted, minlength=classes**2)
+    return pairs.view(classes, classes)
 
 
 def class_accuracies(confusion: Tensor) -> list[float | None]:

@@ -16,23 +16,22 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation import linear_fit
+from simsiam_zoo.evaluation import linear
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.linear import default_batch
-from simsiam_zoo.evaluation.linear_fit import (
+from simsiam_zoo.evaluation.linear import (
     Classifiers,
-    Pair,
-    Scale,
+    default_batch,
     held_out,
     measure_scale,
     score_classifiers,
+    standardise,
     train_together,
 )
 from simsiam_zoo.evaluation.protocol import Score
 from simsiam_zoo.runtime.optim import Schedule
 
 CLASSES = 4
-PAIRS = [Pair(0.01, 0.0), Pair(0.3, 0.0), Pair(0.1, 0.05)]
+PAIRS = [(0.01, 0.0), (0.3, 0.0), (0.1, 0.05)]
 
 
 def draw(n: int, seed: int, dtype: torch.dtype = torch.float32) -> Features:
@@ -54,42 +53,38 @@ def figure(splits: FeatureSplits) -> Score:
     return create_component("protocol", "linear", epochs=10)(splits)[0]
 
 
-def one_by_torch(features: Features, pair: Pair, orders: list[Tensor]) -> tuple[Tensor, Tensor]:
+def one_by_torch(
+    features: Features, pair: tuple[float, float], orders: list[Tensor]
+) -> tuple[Tensor, Tensor]:
     """The same classifier by torch's own SGD and autograd, on standardised features."""
     x = torch.from_numpy(StandardScaler().fit_transform(features.x.numpy()))
     head = nn.Linear(x.shape[1], CLASSES).double()
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    decayed = {"params": [head.weight], "weight_decay": pair.wd}
-    sgd = torch.optim.SGD([decayed, {"params": [head.bias]}], lr=pair.lr, momentum=0.9)
+    decayed = {"params": [head.weight], "weight_decay": pair[1]}
+    sgd = torch.optim.SGD([decayed, {"params": [head.bias]}], lr=pair[0], momentum=0.9)
     schedule = Schedule(len(orders))
     for step, rows in enumerate(orders):
         for group in sgd.param_groups:
-            group["lr"] = pair.lr * schedule.factor("cosine", step)
+            group["lr"] = pair[0] * schedule.factor("cosine", step)
         sgd.zero_grad()
         F.cross_entropy(head(x[rows]), features.labels[rows]).backward()
         sgd.step()
     return head.weight.detach().T, head.bias.detach()
 
 
-@pytest.mark.parametrize("limits", [{}, {"_WEIGHTS": 6 * CLASSES, "_LOGITS": 100, "_ROWS": 7}])
-def test_each_of_those_trained_together_is_the_one_that_torch_trains_alone(limits, monkeypatch):
-    """In chunks of rows and groups of classifiers too."""
-    for name, value in limits.items():
-        monkeypatch.setattr(linear_fit, name, value)
+def test_each_of_those_trained_together_is_the_one_that_torch_trains_alone(monkeypatch):
     features, seen = draw(50, 0, torch.float64), []
-    read = linear_fit.read
+    read = linear._read
     monkeypatch.setattr(
-        linear_fit, "read", lambda f, rows, *rest: seen.append(rows) or read(f, rows, *rest)
+        linear, "_read", lambda f, rows, like: seen.append(rows) or read(f, rows, like)
     )
     trained = train_together(features, torch.arange(50), CLASSES, PAIRS, epochs=4, batch=16)
-    groups = len(PAIRS) if limits else 1
-    orders = seen[: len(seen) // groups]
-    assert [len(rows) for rows in orders[:4]] == [16, 16, 16, 2]
-    assert torch.cat(orders[:4]).sort().values.tolist() == list(range(50))
-    assert torch.cat(orders[:4]).tolist() != torch.cat(orders[4:8]).tolist()
+    assert [len(rows) for rows in seen[:4]] == [16, 16, 16, 2]
+    assert torch.cat(seen[:4]).sort().values.tolist() == list(range(50))
+    assert torch.cat(seen[:4]).tolist() != torch.cat(seen[4:8]).tolist()
     for at, pair in enumerate(PAIRS):
-        weight, bias = one_by_torch(features, pair, orders)
+        weight, bias = one_by_torch(features, pair, seen)
         torch.testing.assert_close(trained.weight[:, at], weight, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(trained.bias[at], bias, rtol=1e-9, atol=1e-12)
 
@@ -99,9 +94,7 @@ def test_converged_it_is_at_scikit_learns_optimum_with_c_1_by_wd_n(wd):
     x, y = load_digits(return_X_y=True)
     x, y = x[:400, ::2], y[:400]
     features = Features(torch.from_numpy(x), torch.from_numpy(y).long())
-    trained = train_together(
-        features, torch.arange(400), 10, [Pair(0.5, wd)], epochs=400, batch=200
-    )
+    trained = train_together(features, torch.arange(400), 10, [(0.5, wd)], epochs=400, batch=200)
     scaled = StandardScaler().fit_transform(x)
     model = LogisticRegression(C=1 / (wd * 400), tol=1e-8, max_iter=5000).fit(scaled, y)
 
@@ -118,27 +111,27 @@ def test_converged_it_is_at_scikit_learns_optimum_with_c_1_by_wd_n(wd):
 
 
 def test_the_mean_and_the_std_are_scikit_learns(monkeypatch):
-    monkeypatch.setattr(linear_fit, "_ROWS", 7)
+    monkeypatch.setattr(linear, "_ROWS", 7)
     x = draw(60, 0).x
     x[:, 2] = 0.1  # constant, and not exactly so in binary
     rows = torch.arange(0, 60, 2)
-    scale = measure_scale(Features(x, torch.empty(0)), rows)
+    mean, std = measure_scale(x, rows)
     theirs = StandardScaler().fit(x[rows].double().numpy())
-    np.testing.assert_allclose(scale.mean.numpy(), theirs.mean_, rtol=1e-12)
-    np.testing.assert_allclose(scale.std.numpy(), theirs.scale_, rtol=1e-9)
-    assert scale.std[2] == 1
+    np.testing.assert_allclose(mean.numpy(), theirs.mean_, rtol=1e-12)
+    np.testing.assert_allclose(std.numpy(), theirs.scale_, rtol=1e-9)
+    assert std[2] == 1
 
 
 def test_accuracies_and_losses_are_each_classifiers_own(monkeypatch):
-    monkeypatch.setattr(linear_fit, "_ROWS", 7)
+    monkeypatch.setattr(linear, "_ROWS", 7)
     features = draw(40, 0, torch.float64)
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(6, 3, CLASSES, generator=generator, dtype=torch.float64)
     bias = torch.randn(3, CLASSES, generator=generator, dtype=torch.float64)
     bias[2, 1] = torch.nan
-    scale = measure_scale(features, torch.arange(40))
-    top1, loss = score_classifiers(Classifiers(weight, bias, scale), features, torch.arange(5, 38))
-    x, y = scale(features.x)[5:38], features.labels[5:38]
+    scale = measure_scale(features.x, torch.arange(40))
+    top1, loss = score_classifiers(Classifiers(weight, bias, *scale), features, torch.arange(5, 38))
+    x, y = standardise(features.x, *scale)[5:38], features.labels[5:38]
     for at in range(2):
         logits = x @ weight[:, at] + bias[at]
         assert top1[at].item() == pytest.approx((logits.argmax(1) == y).double().mean().item())
@@ -160,7 +153,7 @@ def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(spl
     """As composed by hand of what the tests above hold."""
     protocol = create_component("protocol", "linear", epochs=10)
     fit, held = held_out(splits.train.labels, 0.1, 0)
-    pairs = [Pair(lr * 64 / 256, wd) for lr, wd in protocol.grid]
+    pairs = [(lr * 64 / 256, wd) for lr, wd in protocol.grid]
     settings = {"epochs": 10, "batch": 64}
     top1, loss = score_classifiers(
         train_together(splits.train, fit, 4, pairs, **settings), splits.train, held
@@ -229,5 +222,5 @@ def test_the_batch_grows_with_the_training_set():
 
 
 def test_the_scale_of_a_float64_measurement_works_on_float32():
-    scale = Scale(torch.ones(3, dtype=torch.float64), torch.full((3,), 2.0, dtype=torch.float64))
-    assert scale(torch.full((2, 3), 5.0)).tolist() == [[2.0] * 3] * 2
+    scale = torch.ones(3, dtype=torch.float64), torch.full((3,), 2.0, dtype=torch.float64)
+    assert standardise(torch.full((2, 3), 5.0), *scale).tolist() == [[2.0] * 3] * 2
