@@ -16,8 +16,6 @@ import pluggy
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["pytest_addoption", "pytest_collection_modifyitems"]
-
 # pytest's own marker; without its import, packages are written where it is not installed
 _hookimpl = pluggy.HookimplMarker("pytest")
 

@@ -24,12 +24,7 @@ IN_DIM, DIM = 12, 8
 class ConformanceBench:
     """A network with the part in it, set up, in training mode; its weights depend on the seed.
 
-    The other parts are as small and plain as they can be. A backbone or a projector has the width
-    that it likes, and the parts behind it follow.
-
-    Args:
-        tested: the part.
-        seed: of the weights.
+    The other parts are as small and plain as they can be, of the width that the part has.
     """
 
     def __init__(self, tested: ComponentUnderTest, seed: int = 0) -> None:
@@ -63,10 +58,7 @@ class ConformanceBench:
         return Batch([images + 0.5 * each for each in noise], torch.arange(n))
 
     def step(self, batch: Batch, number: int = 0, autocast: bool = False) -> Tensor:
-        """One step as the loop takes it: prepare_block, loss, backward, a little SGD, after_step.
-
-        Gradients are those of this step, and are left where they are.
-        """
+        """One step as the loop takes it, with a little SGD. Gradients are left where they are."""
         self.siamese.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             self.prepare_block(batch)

@@ -17,18 +17,14 @@ from simsiam_zoo.catalog import (
     Resolved,
     canonical_name,
     catalog,
-    check_kind,
 )
 from simsiam_zoo.errors import InputError, ZooError, describe_error, did_you_mean
 
 PLUGIN = "plugin"
 """In place of a kind: the checks of a plugin's light module itself."""
 
-SMALL = ("test_resnet",)
-"""Members of families that stand for all of them where they are there; else the first does."""
-
-_MODULES = ("plugin_checks", "part_checks", "data_checks", "run_checks")
-"""Where the checks are, in the order in which they are made; imported when they are needed."""
+_SMALL = "test_resnet"  # stands for a whole family where it is there; else its first member does
+_MODULES = ("plugin_checks", "part_checks", "data_checks", "run_checks")  # in their order
 
 
 @dataclass(frozen=True)
@@ -46,11 +42,6 @@ class ComponentUnderTest:
     label: str
     plugin: Plugin
     chosen: Resolved | None = None
-
-    @property
-    def distribution(self) -> str:
-        """Who supplies it."""
-        return self.plugin.distribution
 
     @property
     def resolved(self) -> Resolved:
@@ -122,19 +113,17 @@ def _resolve(known: Catalog, text: str, distribution: str) -> Resolved:
     kind, colon, spec = text.partition(":")
     if not colon:
         raise InputError(f"--zoo-spec is KIND:SPEC, not {text!r}")
-    bare = spec.partition(":")[0]
-    own = spec if distribution == HOST or "/" in bare else f"{distribution}/{spec}"
-    return known.resolve(check_kind(kind), own)
+    full = distribution == HOST or "/" in spec.partition(":")[0]
+    return known.resolve(kind, spec if full else f"{distribution}/{spec}")
 
 
 def _default_spec(known: Catalog, entry: CatalogEntry) -> str:
-    full = f"{entry.distribution}/{entry.name}"
     if not entry.is_family:
-        return full
+        return entry.full
     members = known.members(entry)
     if not members:
-        raise InputError(f"the family {full}: has no names")
-    return f"{full}:{next((name for name in SMALL if name in members), members[0])}"
+        raise InputError(f"the family {entry.full}: has no names")
+    return f"{entry.full}:{_SMALL if _SMALL in members else members[0]}"
 
 
 class Broken(AssertionError):
@@ -153,7 +142,7 @@ class ConformanceCheck:
         name: a word or two.
         kinds: whom it is asked.
         asks: what the contract asks, one sentence.
-        way_out: how to meet it, one sentence.
+        way_out: how to meet it: "The way out: ...".
         run: raises Broken (or anything) where the component does not do it.
         slow: it takes seconds, and `--zoo-fast` leaves it out.
         basic: others rest on it; a component that fails it is not asked the rest.
@@ -180,34 +169,31 @@ class ConformanceCheck:
         except Inapplicable:
             raise
         except Exception as error:  # plugin code may raise anything
-            what = _what_came(error, tested)
+            target = "" if tested.chosen is None else tested.resolved.entry.component.target
+            what = f"raised {describe_error(error, target)}"
+            if isinstance(error, Broken | ZooError):
+                what = error.what if isinstance(error, ZooError) else str(error)
             raise Broken(
                 f"{tested.label}: {what.rstrip('.')}.\n"
-                f"  The contract ({self.name}): {self.asks}\n  The way out: {self.way_out}"
+                f"  The contract ({self.name}): {self.asks}\n  {self.way_out}"
             ) from error
-
-
-def _what_came(error: Exception, tested: ComponentUnderTest) -> str:
-    if isinstance(error, Broken):
-        return str(error)
-    if isinstance(error, ZooError):
-        return error.what
-    target = "" if tested.chosen is None else tested.resolved.entry.component.target
-    return f"raised {describe_error(error, target)}"
 
 
 CHECKS: list[ConformanceCheck] = []
 """Every check, in order."""
 
+_Run = Callable[[ComponentUnderTest], None]
 
-def check(
-    name: str, *kinds: str, asks: str, way_out: str, slow: bool = False, basic: bool = False
-) -> Callable[[Callable[[ComponentUnderTest], None]], Callable[[ComponentUnderTest], None]]:
-    """Make a function a check; see `ConformanceCheck`."""
 
-    def register(
-        run: Callable[[ComponentUnderTest], None],
-    ) -> Callable[[ComponentUnderTest], None]:
+def check(*kinds: str, slow: bool = False, basic: bool = False) -> Callable[[_Run], _Run]:
+    """Make a function a `ConformanceCheck` of its name.
+
+    The docstring's first paragraph is what the contract asks, the second one the way out.
+    """
+
+    def register(run: _Run) -> _Run:
+        asks, way_out = (" ".join(text.split()) for text in (run.__doc__ or "").split("\n\n"))
+        name = run.__name__.replace("_", "-")
         CHECKS.append(ConformanceCheck(name, kinds, asks, way_out, run, slow, basic))
         return run
 

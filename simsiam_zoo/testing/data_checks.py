@@ -14,61 +14,45 @@ from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.testing.checks import ComponentUnderTest, check, expect
 
 _SIZES = ((8, 8), (28, 28), (20, 60), (90, 30), (1, 7))
-_DRAWS = 20
 _SIDE = 16
 
 
-@check(
-    "views",
-    "augmentation",
-    asks="sample(generator, view, size) gives a simsiam_zoo.plugin.ViewParams whose box lies in an"
-    " image of that size (height, width), whatever the size.",
-    way_out="clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height.",
-    basic=True,
-)
-def views_lie_in_their_images(tested: ComponentUnderTest) -> None:
-    """Squares, wide and tall images, and one that is one pixel high."""
+@check("augmentation", basic=True)
+def views(tested: ComponentUnderTest) -> None:
+    """sample(generator, view, size) gives a simsiam_zoo.plugin.ViewParams whose box lies in an
+    image of that size (height, width). It is rendered, by the host or by the augmentation's own
+    apply(image, view, size), to uint8 [size, size, 3], and the image is left as it is.
+
+    The way out: clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height, draw
+    values that `render_view` knows, and in apply return a new uint8 array.
+    """
     augmentation, generator = tested.create(), default_rng(0)
-    for height, width in _SIZES:
-        for draw in range(_DRAWS):
-            view = augmentation.sample(generator, draw % 2, (height, width))
-            expect(isinstance(view, ViewParams), f"drew a {type(view).__name__}, not a ViewParams")
-            left, top, right, bottom = view.box
-            inside = 0 <= left < right <= width and 0 <= top < bottom <= height
-            expect(inside, f"drew the box {view.box} for an image of {height} x {width}")
-
-
-@check(
-    "pixels",
-    "augmentation",
-    asks="a view is rendered, by the host or by the augmentation's own apply(image, view, size), to"
-    " uint8 [size, size, 3], and the image is left as it is.",
-    way_out="draw values that `render_view` knows, and in apply return a new uint8 array.",
-)
-def views_can_be_rendered(tested: ComponentUnderTest) -> None:
-    """RGB images of every size."""
-    augmentation, generator = tested.create(), default_rng(1)
     apply = getattr(augmentation, "apply", None) or render_view
     for height, width in _SIZES:
         image = generator.integers(0, 256, (height, width, 3), np.uint8)
         before = image.copy()
-        for draw in range(4):
+        for draw in range(20):
             view = augmentation.sample(generator, draw % 2, (height, width))
+            expect(isinstance(view, ViewParams), f"drew a {type(view).__name__}, not a ViewParams")
+            left, top, end, bottom = view.box
+            inside = 0 <= left < end <= width and 0 <= top < bottom <= height
+            expect(inside, f"drew the box {view.box} for an image of {height} x {width}")
             out = to_rgb(apply(image, view, _SIDE))
-            right = out.shape == (_SIDE, _SIDE, 3) and out.dtype == np.uint8
-            expect(right, f"gave {out.dtype} {list(out.shape)} for {height} x {width} pixels")
+            as_it_should = out.shape == (_SIDE, _SIDE, 3) and out.dtype == np.uint8
+            expect(
+                as_it_should, f"gave {out.dtype} {list(out.shape)} for {height} x {width} pixels"
+            )
             expect(np.array_equal(image, before), "changed the image in place")
 
 
-@check(
-    "draws",
-    "augmentation",
-    asks="what is drawn depends on the generator, the view's number and the size, on nothing else;"
-    " so a run gives the same views with any number of workers.",
-    way_out="draw from the numpy Generator that sample is given, and keep no state between calls.",
-)
-def draws_depend_on_the_generator_alone(tested: ComponentUnderTest) -> None:
-    """The same generator after other draws, and in a copy as a worker has it."""
+@check("augmentation")
+def draws(tested: ComponentUnderTest) -> None:
+    """What is drawn depends on the generator, the view's number and the size, on nothing else; so a
+    run gives the same views with any number of workers.
+
+    The way out: draw from the numpy Generator that sample is given, and keep no state between
+    calls.
+    """
     augmentation = tested.create()
 
     def draws(one: Any, generator: Generator) -> list[ViewParams]:
@@ -77,26 +61,29 @@ def draws_depend_on_the_generator_alone(tested: ComponentUnderTest) -> None:
     first = draws(augmentation, default_rng(3))
     draws(augmentation, default_rng(4))
     expect(first == draws(augmentation, default_rng(3)), "drew other views with the same generator")
-    sent = pickle.loads(pickle.dumps(augmentation))
+    sent = pickle.loads(pickle.dumps(augmentation))  # as a worker has it
     expect(first == draws(sent, default_rng(3)), "draws other views after it was pickled")
 
 
-@check(
-    "samples",
-    "dataset",
-    asks="a data set is a simsiam_zoo.plugin.Dataset, whose images can be decoded and whose"
-    " labels are -1 or number its classes.",
-    way_out="pack images with simsiam_zoo.plugin.pack_dataset, and return open_shards(...).",
-    basic=True,
-)
-def samples_can_be_read(tested: ComponentUnderTest) -> None:
-    """All labels, and the first and the last image of each split."""
-    dataset = tested.create_or_skip()
+@check("dataset", basic=True)
+def samples(tested: ComponentUnderTest) -> None:
+    """A data set is a simsiam_zoo.plugin.Dataset, the same each time that it is made and in every
+    process, whose images can be decoded and whose labels are -1 or number its classes.
+
+    The way out: pack images once with simsiam_zoo.plugin.pack_dataset, with a split that is no
+    one's random draw, and return open_shards(...).
+    """
+    dataset, again = tested.create_or_skip(), tested.create_or_skip()
     expect(isinstance(dataset, Dataset), f"gave a {type(dataset).__name__}, not a Dataset")
-    for name, split in (("training", dataset.train), ("test", dataset.test)):
+    for name in ("train", "test"):
+        split, second = getattr(dataset, name), getattr(again, name)
+        expect((split is None) == (second is None), f"has its {name} images only sometimes")
         if split is None:
             continue
         expect(isinstance(split, ShardSet) and len(split), f"has no {name} images")
+        expect(split.digest == second.digest, f"has other {name} images each time")
+        sent = pickle.loads(pickle.dumps(split))
+        expect(bytes(sent.read(0).image) == bytes(split.read(0).image), "pickling changes it")
         labels = split.labels()
         limit = len(dataset.classes) if dataset.classes else int(labels.max()) + 1
         expect(
@@ -105,21 +92,3 @@ def samples_can_be_read(tested: ComponentUnderTest) -> None:
         )
         for i in (0, len(split) - 1):
             expect(decode(split.read(i).image).ndim == 3, f"{name} image {i} cannot be decoded")
-
-
-@check(
-    "same-again",
-    "dataset",
-    asks="a data set is the same each time that it is made, and in every process.",
-    way_out="pack once, into a folder of its own, with a split that is no one's random draw.",
-)
-def a_dataset_is_the_same_again(tested: ComponentUnderTest) -> None:
-    """Its digest goes into a run's identity."""
-    one, two = tested.create_or_skip(), tested.create_or_skip()
-    for split in ("train", "test"):
-        first, second = getattr(one, split), getattr(two, split)
-        expect((first is None) == (second is None), f"has its {split} images only sometimes")
-        if first is not None:
-            expect(first.digest == second.digest, f"has other {split} images each time")
-            sent = pickle.loads(pickle.dumps(first))
-            expect(bytes(sent.read(0).image) == bytes(first.read(0).image), "pickling changes it")

@@ -30,9 +30,7 @@ class ConformanceItem(pytest.Item):
     """One check of one component.
 
     Args:
-        tested: the component.
-        check: what to do with it.
-        broken: the labels of those that failed a check on which others rest; shared by all items.
+        broken: labels of components that have failed a basic check; shared by all items.
     """
 
     def __init__(
@@ -62,7 +60,8 @@ class ConformanceItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, None, str]:
         """Where the item is said to be."""
-        return self.tested.distribution, None, f"{self.tested.label}: {self.check.name}"
+        name = self.tested.plugin.distribution
+        return name, None, f"{self.tested.label}: {self.check.name}"
 
 
 def items_of(
@@ -81,10 +80,5 @@ def items_of(
     broken: set[str] = set()
     for tested in components:
         for check in checks_of(tested.kind, fast=fast):
-            yield ConformanceItem.from_parent(
-                parent,
-                name=f"{tested.label}::{check.name}",
-                tested=tested,
-                check=check,
-                broken=broken,
-            )
+            facts = {"tested": tested, "check": check, "broken": broken}
+            yield ConformanceItem.from_parent(parent, name=f"{tested.label}::{check.name}", **facts)

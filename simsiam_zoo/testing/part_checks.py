@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import torch
@@ -20,59 +20,58 @@ from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, Inapplicable,
 _COMPILED = ("backbone", "projector", "predictor")
 
 
-@check(
-    "shapes",
-    *PARTS,
-    asks="a backbone maps [N, 3, H, W] to [N, D], a projector to [N, out_dim], a predictor keeps"
-    " [N, dim], a loss gives a scalar, and a policy pairs [N, dim] with [N, dim]; all are finite.",
-    way_out="give exactly these shapes for every N from 2 up and every width that the host gives.",
-    basic=True,
-)
-def shapes_are_right(tested: ComponentUnderTest) -> None:
-    """Batches of 2 and 5, several widths, in training and in eval mode."""
-    shapes = _pairs if tested.kind == "gradient" else _tensors
+@check(*PARTS, basic=True)
+def shapes(tested: ComponentUnderTest) -> None:
+    """A backbone maps [N, 3, H, W] to [N, D], a projector to [N, out_dim], a predictor keeps
+    [N, dim], a loss gives a scalar, and a policy pairs [N, dim] with [N, dim]; all are finite, and
+    what is given is left as it is, since others read it too.
+
+    The way out: give exactly these shapes for every N from 2 up and every width that the host
+    gives, and change no input in place: no ReLU(inplace=True) in the first layer, no +=.
+    """
     for n in (2, 5):
-        for given, expected, found in shapes(tested, n):
+        shapes = _pairs(tested, n) if tested.kind == "gradient" else _tensors(tested, n)
+        for given, expected, found in shapes:
             right = isinstance(found, Tensor) and found.shape == torch.Size(expected)
             expect(right, f"gave {shape(found)} for {given}, not {list(expected)}")
             expect(found.isfinite().all(), f"gave values that are not finite for {given}")
 
 
 def _tensors(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    """Of a part by itself: what it was given, the shape that should come, and what came."""
     for size in (32, 48) if tested.kind == "backbone" else (8, 24):
-        module, inputs, expected = _alone(tested, n, size)
+        torch.manual_seed(size)
+        x, expected = torch.randn(n, size), (n, size)
+        if tested.kind == "backbone":
+            module, x = tested.create(image_size=size), torch.randn(n, 3, size, size)
+            expected = (n, feature_width(module, size))
+        elif tested.kind == "projector":
+            module = tested.create(in_dim=size)
+            width = getattr(module, "out_dim", None)
+            expect(type(width) is int, f"has out_dim {width!r}; a projector states its width")
+            expected = (n, int(module.out_dim))
+        else:
+            module = tested.create(dim=size)
         expect(isinstance(module, nn.Module), "is no torch.nn.Module")
-        given = " and ".join(shape(x) for x in inputs)
+        inputs = [x, torch.randn(n, size)] if tested.kind == "loss" else [x]
+        given = " and ".join(shape(each) for each in inputs)
         for training in (True, False):
+            before = [each.clone() for each in inputs]
             with torch.no_grad():
-                yield given, expected, module.train(training)(*inputs)
-
-
-def _alone(
-    tested: ComponentUnderTest, n: int, size: int
-) -> tuple[nn.Module, list[Tensor], tuple[int, ...]]:
-    """A part by itself, what to give it, and the shape that should come."""
-    torch.manual_seed(size)
-    x = torch.randn(n, size)
-    if tested.kind == "backbone":
-        module = tested.create(image_size=size)
-        return module, [torch.randn(n, 3, size, size)], (n, feature_width(module, size))
-    if tested.kind == "projector":
-        module = tested.create(in_dim=size)
-        width = getattr(module, "out_dim", None)
-        expect(type(width) is int, f"has out_dim {width!r}; a projector states its width")
-        return module, [x], (n, int(module.out_dim))
-    if tested.kind == "predictor":
-        return tested.create(dim=size), [x], (n, size)
-    return tested.create(dim=size), [x, torch.randn(n, size)], ()
+                found = module.train(training)(*inputs)
+            _expect_unchanged(inputs, before)
+            yield given, () if tested.kind == "loss" else expected, found
 
 
 def _pairs(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    """The same of all that a policy gives."""
     bench = ConformanceBench(tested)
     policy, batch = bench.siamese.gradient, bench.batch(n=n)
     expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.plugin.GradientPolicy")
+    before = [view.clone() for view in batch.views]
     bench.prepare_block(batch)
     output = policy(bench.siamese, batch)
+    _expect_unchanged(batch.views, before)
     stated = isinstance(output, StepOutput)
     pairs, z = (output.pairs, output.embeddings) if stated else (output, ())
     listed = pairs and (stated or isinstance(output, list))
@@ -83,67 +82,47 @@ def _pairs(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int,
         yield f"{views} views of {n} images", (n, bench.siamese.dim), side
 
 
-@check(
-    "inputs",
-    *PARTS,
-    asks="a part leaves the tensors that it is given as they are, since others read them too.",
-    way_out="avoid in-place operations on inputs: no ReLU(inplace=True) in the first layer, no +=.",
-)
-def inputs_are_left_alone(tested: ComponentUnderTest) -> None:
-    """What one part changes in place, another reads: z is predicted from, and a target too."""
-    if tested.kind == "gradient":
-        bench = ConformanceBench(tested)
-        batch = bench.batch()
-        _unchanged(batch.views, lambda: bench.step(batch))
-        return
-    module, inputs, _ = _alone(tested, 4, 32)
-    with torch.no_grad():
-        _unchanged(inputs, lambda: module.train()(*inputs))
-
-
-def _unchanged(inputs: list[Tensor], run: Callable[[], object]) -> None:
-    before = [x.clone() for x in inputs]
-    run()
+def _expect_unchanged(inputs: list[Tensor], before: list[Tensor]) -> None:
     for x, was in zip(inputs, before, strict=True):
         expect(torch.equal(x, was), f"changed its input {shape(x)} in place")
 
 
-@check(
-    "gradients",
-    *PARTS,
-    asks="finite gradients flow back through a part to the images; none reach what is frozen, and"
-    " which parameters are trained is settled in setup.",
-    way_out="detach only targets, keep functions away from where their slope is infinite (sqrt or a"
-    " norm at 0), and set requires_grad in the constructor or in setup.",
-    basic=True,
-)
-def gradients_flow(tested: ComponentUnderTest) -> None:
-    """Through the whole network, from the loss to the views."""
+@check(*PARTS, basic=True)
+def gradients(tested: ComponentUnderTest) -> None:
+    """Finite gradients flow back through a part to the images; every parameter that is trained has
+    one in every step, as DDP needs, and none that is frozen; which are trained is settled in setup.
+
+    The way out: detach only targets, keep functions away from where their slope is infinite (sqrt
+    or a norm at 0), and set requires_grad in the constructor or in setup: False for parameters that
+    no forward pass uses.
+    """
     bench = ConformanceBench(tested)
     trained = {name for name, p in bench.siamese.named_parameters() if p.requires_grad}
-    batch = bench.batch()
-    for view in batch.views:
-        view.requires_grad_(True)
-    expect(bench.step(batch).isfinite(), "the loss is not finite")
-    grads = [view.grad for view in batch.views if view.grad is not None]
-    expect(all(g.isfinite().all() for g in grads), "the gradient of a view is not finite")
-    expect(any(g.any() for g in grads), "no gradient reaches the views")
-    for name, p in bench.siamese.named_parameters():
-        expect(p.grad is None or p.grad.isfinite().all(), f"the gradient of {name} is not finite")
-        expect(name in trained or p.grad is None, f"{name} is frozen and has a gradient")
-    now = {name for name, p in bench.siamese.named_parameters() if p.requires_grad}
-    expect(now == trained, f"a step changed which are trained: {sorted(now ^ trained)}")
+    for number in range(2):  # a part may use some parameters in the second step only
+        batch = bench.batch(number)
+        for view in batch.views:
+            view.requires_grad_(True)
+        expect(bench.step(batch, number).isfinite(), "the loss is not finite")
+        grads = [view.grad for view in batch.views if view.grad is not None]
+        expect(all(g.isfinite().all() for g in grads), "the gradient of a view is not finite")
+        expect(any(g.any() for g in grads), "no gradient reaches the views")
+        for name, p in bench.siamese.named_parameters():
+            finite = p.grad is None or p.grad.isfinite().all()
+            expect(finite, f"the gradient of {name} is not finite")
+            expect(name in trained or p.grad is None, f"{name} is frozen and has a gradient")
+        now = {name for name, p in bench.siamese.named_parameters() if p.requires_grad}
+        expect(now == trained, f"a step changed which are trained: {sorted(now ^ trained)}")
+        own = bench.part.named_parameters()
+        unused = [name for name, p in own if p.requires_grad and p.grad is None]
+        expect(not unused, f"unused in step {number + 1}: {', '.join(unused)}")
 
 
-@check(
-    "seed",
-    *PARTS,
-    asks="the same seed gives the same weights and the same steps, to the bit.",
-    way_out="draw random numbers with torch only, and from its global generator.",
-    basic=True,
-)
-def a_seed_decides_everything(tested: ComponentUnderTest) -> None:
-    """Two builds, two steps each."""
+@check(*PARTS, basic=True)
+def seed(tested: ComponentUnderTest) -> None:
+    """The same seed gives the same weights and the same steps, to the bit.
+
+    The way out: draw random numbers with torch only, and from its global generator.
+    """
     one, other = ConformanceBench(tested), ConformanceBench(tested)
     expect_equal(
         one.part.state_dict(), other.part.state_dict(), "two builds with one seed differ in"
@@ -153,14 +132,12 @@ def a_seed_decides_everything(tested: ComponentUnderTest) -> None:
     expect_equal(one.state(), other.state(), "two runs with one seed differ in")
 
 
-@check(
-    "state",
-    *PARTS,
-    asks="all that a part has learned is in its state_dict (or in per_sample_state), as tensors.",
-    way_out="keep parameters in nn.Parameter and other tensors in register_buffer.",
-)
-def state_survives_a_checkpoint(tested: ComponentUnderTest) -> None:
-    """A network of other weights that is given the state goes on as the first does."""
+@check(*PARTS)
+def state(tested: ComponentUnderTest) -> None:
+    """All that a part has learned is in its state_dict (or in per_sample_state), as tensors.
+
+    The way out: keep parameters in nn.Parameter and other tensors in register_buffer.
+    """
     first, second = ConformanceBench(tested, seed=0), ConformanceBench(tested, seed=1)
     first.seeded_step(0)
     file = io.BytesIO()
@@ -171,14 +148,12 @@ def state_survives_a_checkpoint(tested: ComponentUnderTest) -> None:
     expect(was == now, f"with its state restored the next loss is {now!r}, and was {was!r}")
 
 
-@check(
-    "copies",
-    *PARTS,
-    asks="a part can be deep-copied and pickled, before training and in its midst.",
-    way_out="hold no lambdas, locks, open files or tensors of a graph as attributes.",
-)
-def can_be_copied_and_pickled(tested: ComponentUnderTest) -> None:
-    """Policies copy networks for their targets; launchers and workers send parts."""
+@check(*PARTS)
+def copies(tested: ComponentUnderTest) -> None:
+    """A part can be deep-copied and pickled, before training and in its midst.
+
+    The way out: hold no lambdas, locks, open files or tensors of a graph as attributes.
+    """
     bench = ConformanceBench(tested)
     for number in range(2):
         state = bench.part.state_dict()
@@ -190,31 +165,14 @@ def can_be_copied_and_pickled(tested: ComponentUnderTest) -> None:
     expect(was == now, f"a deep copy's loss is {now!r}, not {was!r}")
 
 
-@check(
-    "ddp",
-    *PARTS,
-    asks="every parameter that is trained has a gradient in every step, as DDP needs.",
-    way_out="remove parameters that no forward pass uses, or freeze them: requires_grad_(False).",
-)
-def no_parameter_is_unused(tested: ComponentUnderTest) -> None:
-    """Two steps, since a part may use some in the second only."""
-    bench = ConformanceBench(tested)
-    for number in range(2):
-        bench.seeded_step(number)
-        own = bench.part.named_parameters()
-        unused = [name for name, p in own if p.requires_grad and p.grad is None]
-        expect(not unused, f"unused in step {number + 1}: {', '.join(unused)}")
+@check(*PARTS)
+def autocast(tested: ComponentUnderTest) -> None:
+    """A part works under autocast in bf16, whose inputs may be bfloat16, and the loss is a finite
+    float32.
 
-
-@check(
-    "autocast",
-    *PARTS,
-    asks="a part works under autocast in bf16, whose inputs may be bfloat16, and the loss is a"
-    " finite float32.",
-    way_out="let torch's layers choose the precision, or cast what you compute by hand: x.float().",
-)
-def works_under_autocast(tested: ComponentUnderTest) -> None:
-    """Forward and backward."""
+    The way out: let torch's layers choose the precision, or cast what you compute by hand:
+    x.float().
+    """
     bench = ConformanceBench(tested)
     loss = bench.step(bench.batch(), autocast=True)
     expect(loss.dtype == torch.float32, f"the loss is {loss.dtype} under bf16")
@@ -223,14 +181,12 @@ def works_under_autocast(tested: ComponentUnderTest) -> None:
     expect(all(g.isfinite().all() for g in grads), "a gradient is not finite under bf16")
 
 
-@check(
-    "channels-last",
-    *PARTS,
-    asks="a part takes images in the memory format channels_last, and computes the same.",
-    way_out="do not rely on how a tensor lies in memory: flatten or reshape, not view.",
-)
-def works_channels_last(tested: ComponentUnderTest) -> None:
-    """The trainer keeps weights and images so."""
+@check(*PARTS)
+def channels_last(tested: ComponentUnderTest) -> None:
+    """A part takes images in the memory format channels_last, and computes the same.
+
+    The way out: do not rely on how a tensor lies in memory: flatten or reshape, not view.
+    """
     losses = []
     for layout in (torch.contiguous_format, torch.channels_last):
         bench = ConformanceBench(tested)
@@ -243,15 +199,13 @@ def works_channels_last(tested: ComponentUnderTest) -> None:
     expect(close, f"the loss is {losses[1]:.6f} in channels_last, {losses[0]:.6f} else")
 
 
-@check(
-    "compile",
-    *_COMPILED,
-    asks="a part gives under torch.compile what it gives without, or says compilable = False.",
-    way_out="avoid Python state that changes in forward, or set the attribute compilable = False.",
-    slow=True,
-)
-def compiles(tested: ComponentUnderTest) -> None:
-    """With the backend `eager`, which traces as inductor does and generates no code."""
+@check(*_COMPILED, slow=True)
+def compile(tested: ComponentUnderTest) -> None:
+    """A part gives under torch.compile what it gives without, or says compilable = False.
+
+    The way out: avoid Python state that changes in forward, or set the attribute compilable =
+    False.
+    """
     plain, compiled = ConformanceBench(tested), ConformanceBench(tested)
     part = compiled.part
     if isinstance(part, Part) and not part.compilable:
@@ -259,6 +213,7 @@ def compiles(tested: ComponentUnderTest) -> None:
     if next(part.parameters(), None) is None:
         raise Inapplicable("it has no parameters, and is not compiled")
     torch._dynamo.reset()
+    # it traces as inductor does, and generates no code
     compile_in_place([part], torch.device("cpu"), backend="eager")
     try:
         for number in range(2):

@@ -6,7 +6,6 @@ import inspect
 import os
 import subprocess
 import sys
-from typing import Any
 
 import torch
 
@@ -31,25 +30,19 @@ print("torch" in sys.modules)
 """
 
 
-@check(
-    "registration",
-    PLUGIN,
-    asks="a plugin names its components without importing torch, so that listing stays instant.",
-    way_out="keep the module of the entry point light, and import torch only in the modules that"
-    " targets name.",
-    basic=True,
-)
-def registers_without_torch(tested: ComponentUnderTest) -> None:
-    """In a process of its own, since here torch has long been imported."""
+@check(PLUGIN, basic=True)
+def registration(tested: ComponentUnderTest) -> None:
+    """A plugin names its components without importing torch, so that listing stays instant.
+
+    The way out: keep the module of the entry point light, and import torch only in the modules that
+    targets name.
+    """
     plugin = tested.plugin
     expect(plugin.status == "ok", f"{plugin.supplier} is {plugin.status}: {plugin.cause}")
-    done = subprocess.run(
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(  # in this process torch has long been imported
         [sys.executable, "-c", _LISTED, *KINDS],
-        env={
-            **os.environ,
-            SELECTION: plugin.distribution,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        env={**os.environ, SELECTION: plugin.distribution, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
@@ -57,46 +50,19 @@ def registers_without_torch(tested: ComponentUnderTest) -> None:
     expect(done.stdout.split() == ["False"], f"importing {plugin.module} imports torch")
 
 
-@check(
-    "summary",
-    *KINDS,
-    asks="a component says in one line what it is.",
-    way_out="give the descriptor a summary of at most 100 characters, without a line break.",
-)
-def has_a_summary(tested: ComponentUnderTest) -> None:
-    """It is what `simsiam-zoo list` shows."""
-    text = tested.resolved.entry.component.summary
-    expect(text.strip(), "its summary is empty")
-    expect(text == " ".join(text.split()), "its summary is more than one line")
-    expect(len(text) <= 100, f"its summary has {len(text)} characters")
+@check(*_FACTORY_KINDS, basic=True)
+def parameters(tested: ComponentUnderTest) -> None:
+    """The target can be imported, and takes exactly the params of its descriptor, without defaults
+    of its own, and of other keywords only those that the host supplies.
 
-
-@check(
-    "target",
-    *_FACTORY_KINDS,
-    asks="the target, 'module:attribute', can be imported and called.",
-    way_out="check the spelling in the descriptor, that the module is in the wheel, and that what"
-    " it imports is among the package's dependencies.",
-    basic=True,
-)
-def target_is_importable(tested: ComponentUnderTest) -> None:
-    """Import it as a build does."""
-    expect(callable(_factory(tested)), "its target is nothing that can be called")
-
-
-@check(
-    "parameters",
-    *_FACTORY_KINDS,
-    asks="the factory takes exactly the params of its descriptor, without defaults of its own, and"
-    " of other keywords only those that the host supplies.",
-    way_out="make the factory's keywords and the descriptor's params agree. The host always gives"
-    " every param, so that its default stands in the descriptor alone.",
-    basic=True,
-)
-def parameters_match_the_signature(tested: ComponentUnderTest) -> None:
-    """Names, no second default, and that all can be given by keyword."""
+    The way out: see that the module is in the wheel and its imports among the dependencies, and
+    make keywords and params agree. The host gives every param: its default stands in the
+    descriptor alone.
+    """
     component = tested.resolved.entry.component
-    signature = inspect.signature(_factory(tested)).parameters
+    factory = load_target(component.target, tested.label)
+    expect(callable(factory), "its target is nothing that can be called")
+    signature = inspect.signature(factory).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     declared = {param.name: param for param in component.params}
     for name, param in declared.items():
@@ -118,47 +84,28 @@ def parameters_match_the_signature(tested: ComponentUnderTest) -> None:
             )
 
 
-def _factory(tested: ComponentUnderTest) -> Any:
-    return load_target(tested.resolved.entry.component.target, tested.label)
+@check("preset")
+def recipe(tested: ComponentUnderTest) -> None:
+    """A preset is a TOML recipe inside the package, complete with what it extends, and valid, and
+    its five parts fit together.
 
-
-@check(
-    "recipe",
-    "preset",
-    asks="a preset is a TOML recipe inside the package, complete with what it extends, and valid.",
-    way_out="say [part] name = ... for parts that it changes, put the file into the wheel, and name"
-    " it as target='package:file.toml'.",
-    basic=True,
-)
-def a_preset_is_a_recipe(tested: ComponentUnderTest) -> None:
-    """Read as `train --preset` reads it."""
+    The way out: say [part] name = ... for parts that it changes, put the file into the wheel, and
+    try simsiam-zoo train --preset NAME --dry-run.
+    """
     recipe = Recipe.make(tested.resolved.name)
     expect(recipe.preset == tested.resolved.name, f"its recipe is that of {recipe.preset}")
-
-
-@check(
-    "model",
-    "preset",
-    asks="the five parts of a preset fit together.",
-    way_out="try simsiam-zoo train --preset NAME --dry-run, which names the part at fault.",
-)
-def a_presets_model_builds(tested: ComponentUnderTest) -> None:
-    """On the meta device: shapes alone, however large the model is."""
-    recipe = Recipe.make(tested.resolved.name)
     parts = Parts(**{kind: recipe.part(kind) for kind in PARTS})
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes alone, however large the model is
         siamese = build(parts, recipe.data.image_size, 1000, 10, 100)
     expect(next(siamese.backbone.parameters(), None) is not None, "its backbone has no parameters")
 
 
-@check(
-    "arms",
-    "study",
-    asks="a study is a TOML file in the package whose arms are valid recipes, each another one.",
-    way_out="try simsiam-zoo ablate NAME --dry-run, which names the arm that is wrong.",
-)
-def a_study_has_arms(tested: ComponentUnderTest) -> None:
-    """Every arm a complete recipe, at least one beside the base."""
+@check("study")
+def arms(tested: ComponentUnderTest) -> None:
+    """A study is a TOML file in the package whose arms are valid recipes, each another one.
+
+    The way out: try simsiam-zoo ablate NAME --dry-run, which names the arm that is wrong.
+    """
     _, study = read_study(tested.resolved.id)
     arms = make_arms(study)
     expect(len(arms) > 1, "has no arm beside its base")

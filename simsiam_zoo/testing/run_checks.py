@@ -1,8 +1,9 @@
-"""Checks of what works on a run from outside it, and of the component in a run of five steps."""
+"""Checks of what works on a run from outside it, and of components in a run of five steps."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import math
@@ -10,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,13 @@ _RECIPE = {"preset": "digits", "projector": {"name": "mlp", "layers": 2}, "train
 _RESULT = {"verdict": "learned", "reason": "a test", "figures": []}
 
 
-@check(
-    "scores",
-    "protocol",
-    asks="a protocol takes FeatureSplits and gives a list of Scores, each of the test images in"
-    " order; the same features give the same scores.",
-    way_out="build scores with simsiam_zoo.plugin.make_score, and seed what you draw.",
-)
-def scores_are_scores(tested: ComponentUnderTest) -> None:
-    """On features of three classes that any classifier tells apart better than chance."""
+@check("protocol")
+def scores(tested: ComponentUnderTest) -> None:
+    """A protocol takes FeatureSplits and gives a list of Scores, each of the test images in order;
+    the same features give the same scores.
+
+    The way out: build scores with simsiam_zoo.plugin.make_score, and seed what you draw.
+    """
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for again in range(2):
@@ -119,15 +118,13 @@ def _easy_splits(folder: Path) -> FeatureSplits:
     return FeatureSplits(train, test, _CLASSES, augmented, folder)
 
 
-@check(
-    "rows",
-    "logger",
-    asks="a logger takes start(folder, recipe, step), log(row) and finish(result), also where a run"
-    " goes on and rows come again that it has logged.",
-    way_out="accept any row of step, epoch and figures, and in start drop rows after that step.",
-)
-def a_logger_takes_its_rows(tested: ComponentUnderTest) -> None:
-    """A run that is cut after its last row, goes on from step 2, and ends."""
+@check("logger")
+def rows(tested: ComponentUnderTest) -> None:
+    """A logger takes start(folder, recipe, step), log(row) and finish(result), also where a run
+    goes on and rows come again that it has logged.
+
+    The way out: accept any row of step, epoch and figures, and in start drop rows after that step.
+    """
     with tempfile.TemporaryDirectory() as name:
         logger = tested.create_or_skip()
         logger.start(Path(name), _RECIPE, 0)
@@ -141,73 +138,57 @@ def a_logger_takes_its_rows(tested: ComponentUnderTest) -> None:
         again.finish(_RESULT)
 
 
-@check(
-    "jobs",
-    "launcher",
-    asks="submit runs a command, appends what it prints to log.txt in its folder and gives an id;"
-    " poll gives its exit code, or None before; cancel asks it to stop, once; an id that is no"
-    " job's is a LaunchError.",
-    way_out="follow simsiam_zoo.plugin.Launcher; thread_variables are the environment.",
-    slow=True,
-)
-def a_launcher_runs_jobs(tested: ComponentUnderTest) -> None:
-    """One that ends with code 7, and one that is cancelled twice."""
-    with tempfile.TemporaryDirectory() as name:
+@check("launcher", slow=True)
+def jobs(tested: ComponentUnderTest) -> None:
+    """Submit runs a command, appends what it prints to log.txt in its folder and gives an id; poll
+    gives its exit code, or None before; cancel asks it to stop, once; an id that is no job's is a
+    LaunchError.
+
+    The way out: follow simsiam_zoo.plugin.Launcher; thread_variables are the environment.
+    """
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         launcher = tested.create_or_skip()
-        try:
-            _run_jobs(launcher, Path(name))
-        finally:
-            close = getattr(launcher, "close", None)
-            if close is not None:
-                close()
+        stack.callback(getattr(launcher, "close", lambda: None))
+        short, long = Path(name) / "short", Path(name) / "long"
+        short.mkdir()
+        long.mkdir()
+        threads = "import os, sys; print('threads', os.environ['OMP_NUM_THREADS']); sys.exit(7)"
+        job = launcher.submit([sys.executable, "-c", threads], short, Resources(cpus=1))
+        code = _exit_code(launcher, job)
+        expect(code == 7, f"says exit code {code} of a command that ended with 7")
+        text = (short / LOG).read_text() if (short / LOG).exists() else "nothing"
+        expect("threads 1" in text, f"log.txt has {text.strip()!r}, and threads 1 was printed")
+        wait = [sys.executable, "-c", "import time; time.sleep(300)"]
+        other = launcher.submit(wait, long, Resources(cpus=1))
+        expect(other != job, f"gave two jobs the id {job!r}")
+        expect(launcher.poll(other) is None, "says an exit code of a command that runs")
+        launcher.cancel(other)
+        launcher.cancel(other)
+        expect(_exit_code(launcher, other) != 0, "says that a cancelled command ended well")
+        launcher.cancel(job)  # it has ended: nothing happens
+        for ask in (launcher.poll, launcher.cancel):
+            try:
+                ask("no such job")
+            except LaunchError:
+                continue
+            raise Broken(f"{ask.__name__} of an unknown job raises no LaunchError")
 
 
-def _run_jobs(launcher: Any, folder: Path) -> None:
-    short, long = folder / "short", folder / "long"
-    for each in (short, long):
-        each.mkdir()
-    threads = "import os, sys; print('threads', os.environ['OMP_NUM_THREADS']); sys.exit(7)"
-    job = launcher.submit([sys.executable, "-c", threads], short, Resources(cpus=1))
-    code = _wait_for(lambda: launcher.poll(job))
-    expect(code == 7, f"says exit code {code} of a command that ended with 7")
-    text = (short / LOG).read_text() if (short / LOG).exists() else "nothing"
-    expect("threads 1" in text, f"log.txt has {text.strip()!r} of a command that printed threads 1")
-    wait = "import time; print('ready', flush=True); time.sleep(300)"
-    other = launcher.submit([sys.executable, "-c", wait], long, Resources(cpus=1))
-    expect(other != job, f"gave two jobs the id {job!r}")
-    expect(launcher.poll(other) is None, "says an exit code of a command that runs")
-    _wait_for(lambda: (long / LOG).exists() and "ready" in (long / LOG).read_text())
-    launcher.cancel(other)
-    launcher.cancel(other)
-    code = _wait_for(lambda: launcher.poll(other))
-    expect(code != 0, "says that a cancelled command ended well")
-    launcher.cancel(job)  # it has ended: nothing happens
-    for ask in (launcher.poll, launcher.cancel):
-        try:
-            ask("no such job")
-        except LaunchError:
-            continue
-        raise Broken(f"{ask.__name__} of an unknown job raises no LaunchError")
-
-
-def _wait_for(ask: Callable[[], Any]) -> Any:
-    """The first answer that is neither None nor False."""
+def _exit_code(launcher: Any, job: str) -> int:
     end = time.monotonic() + _SECONDS
-    while (answer := ask()) is None or answer is False:
+    while (code := launcher.poll(job)) is None:
         expect(time.monotonic() < end, f"a command of a moment has not ended in {_SECONDS:g} s")
         time.sleep(0.02)
-    return answer
+    return int(code)
 
 
-@check(
-    "written",
-    "format",
-    asks="a format is an ExportFormat: write makes a file or folder, and code gives Python that"
-    " loads it and takes images to the features that the backbone itself gives.",
-    way_out="follow simsiam_zoo.plugin.ExportFormat; code may import any library.",
-)
-def a_format_gives_the_same_features(tested: ComponentUnderTest) -> None:
-    """ResNet-18, which every library has, at 32 px."""
+@check("format")
+def written(tested: ComponentUnderTest) -> None:
+    """A format is an ExportFormat: write makes a file or folder, and code gives Python that loads
+    it and takes images to the features that the backbone itself gives.
+
+    The way out: follow simsiam_zoo.plugin.ExportFormat; code may import any library.
+    """
     recipe = Recipe.make("digits", None, {"backbone": "resnet18", "data.image_size": 32})
     form = create_format(tested.resolved)
     with tempfile.TemporaryDirectory() as name:
@@ -229,19 +210,12 @@ class _KeptLines(Progress):
         self.lines.append(text)
 
 
-@check(
-    "run",
-    *PARTS,
-    "augmentation",
-    "dataset",
-    "logger",
-    "protocol",
-    asks="a run with the component in it trains: five steps on digits, all figures finite.",
-    way_out="try it with simsiam-zoo train --preset digits, and --debug for the traceback.",
-    slow=True,
-)
-def a_run_trains(tested: ComponentUnderTest) -> None:
-    """In this process, into a folder that is removed again."""
+@check(*PARTS, "augmentation", "dataset", "logger", "protocol", slow=True)
+def run(tested: ComponentUnderTest) -> None:
+    """A run with the component in it trains: five steps on digits, all figures finite.
+
+    The way out: try it with simsiam-zoo train --preset digits, and --debug for the traceback.
+    """
     settings = {**_SMALL, "data.image_size": _SIZE.get(tested.kind, 16), **_with(tested)}
     progress = _KeptLines()
     with tempfile.TemporaryDirectory() as folder:

@@ -6,9 +6,7 @@ import importlib.metadata
 import importlib.util
 import keyword
 import re
-import shutil
 import sys
-import tempfile
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -21,9 +19,6 @@ from simsiam_zoo.errors import InputError
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 508
 
 _CIRCUMFIX = re.compile(r"^simsiam-zoo-|^zoo-|-zoo$")
-
-
-_FUNCTIONS = ("dataset",)
 
 
 def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path]:
@@ -48,16 +43,10 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             hint = "Choose another with --out, or move it away."
             raise InputError(f"{folder} is there already, and nothing is overwritten", hint)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".zoo-", dir=folder.parent) as temporary:
-            beside = Path(temporary) / "package"
-            files = _texts(canonical_name(name), kind, module, component)
-            for path, text in files.items():
-                (beside / path).parent.mkdir(parents=True, exist_ok=True)
-                (beside / path).write_text(text, "utf-8")
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(beside, folder)
+        files = _texts(canonical_name(name), kind, module, component)
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, "utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
     return [Path(path) for path in files]
@@ -78,10 +67,17 @@ def names_of(name: str, kind: str) -> tuple[str, str]:
     module = distribution.replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
         raise InputError(f"{name!r} gives no module's name: {module} is no Python identifier")
-    if module in sys.stdlib_module_names or _is_others(module, distribution):
+    own = {plugin.distribution for plugin in catalog().plugins} - {HOST}  # written anew, perhaps
+    spec = None if distribution in own else importlib.util.find_spec(module)
+    # a mere folder that is near has no origin
+    if module in sys.stdlib_module_names or (spec is not None and spec.origin is not None):
         raise InputError(f"there is a module {module} already", f"Try {distribution}-zoo.")
     component = _CIRCUMFIX.sub("", distribution) or distribution
-    if _is_built_in(kind, component):
+    try:
+        owner = catalog().resolve(kind, component).entry.distribution
+    except InputError:
+        return module, component
+    if owner == HOST:
         raise InputError(
             f"{name!r} would supply the {kind} {component}, and that name is built in",
             "Choose another; the component is named after the distribution, without -zoo.",
@@ -89,29 +85,17 @@ def names_of(name: str, kind: str) -> tuple[str, str]:
     return module, component
 
 
-def _is_built_in(kind: str, component: str) -> bool:
-    try:
-        return catalog().resolve(kind, component).entry.distribution == HOST
-    except InputError:
-        return False
-
-
-def _is_others(module: str, distribution: str) -> bool:
-    own = {plugin.distribution for plugin in catalog().plugins} - {HOST}  # written anew, perhaps
-    spec = None if distribution in own else importlib.util.find_spec(module)
-    return spec is not None and spec.origin is not None  # a mere folder that is near has none
-
-
 def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
     """Path → text of every file."""
     folder = resources.files("simsiam_zoo.testing").joinpath("templates")
     about = tomllib.loads(folder.joinpath("kinds.toml").read_text("utf-8"))[kind]
     camel = "".join(word.capitalize() for word in re.split(r"[-._]", component))
-    factory = component.replace("-", "_") if kind in _FUNCTIONS else camel + kind.capitalize()
+    factory = component.replace("-", "_") if kind == "dataset" else camel + kind.capitalize()
     if not factory.isidentifier():
         factory = f"{kind}_{factory}"
     is_file = kind in FILE_KINDS
     host = importlib.metadata.version(HOST)
+    major, minor = host.split(".")[:2]
     values = {
         "name": name,
         "kind": kind,
@@ -123,7 +107,7 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         "use": about["use"].format(component),
         "params": [param.replace("{}", component) for param in about.get("params", [])],
         "host": host,
-        "next_host": _next_minor(host),
+        "next_host": f"{major}.{int(minor) + 1}",  # it may change `simsiam_zoo.plugin`
     }
     body = f"{module}/{component}.toml" if is_file else f"{module}/{kind}.py"
     templates = {
@@ -146,9 +130,3 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         for path, template in templates.items()
     }
     return texts if is_file else texts | {f"{module}/py.typed": ""}
-
-
-def _next_minor(version: str) -> str:
-    """The first version that may change `simsiam_zoo.plugin`: of 0.1.3, 0.2."""
-    major, minor = version.split(".")[:2]
-    return f"{major}.{int(minor) + 1}"

@@ -25,10 +25,9 @@ from simsiam_zoo.testing.checks import (
 WRONG = [(component.kind, component.name) for component in zoo_components()]
 SAYS = {
     "parameters": "is stated again by wrong_parts:Parameters, as 3",
-    "summary": "its summary is empty",
     "target": "importing wrong_parts:Missing failed",
     "shapes": "gave [2, 7] for [2, 8], not [2, 8]",
-    "inputs": "changed its input [4, 32] in place",
+    "inputs": "changed its input [2, 8] in place",
     "gradients": "no gradient reaches the views",
     "infinite-slope": "the gradient of a view is not finite",
     "thawing": "a step changed which are trained: ['gradient.scale']",
@@ -155,7 +154,7 @@ def test_a_part_may_say_that_it_is_not_compilable(monkeypatch: pytest.MonkeyPatc
 
 def test_what_needs_something_that_is_not_here_is_skipped() -> None:
     shards = next(s for s in components_of("simsiam-zoo") if s.label == "dataset shards")
-    for check in checks_of("dataset", fast=True)[-2:]:
+    for check in checks_of("dataset", fast=True)[-1:]:
         with pytest.raises(Inapplicable, match="needs a path"):
             check.on(shards)
 

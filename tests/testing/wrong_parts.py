@@ -36,11 +36,6 @@ class Shapes(nn.Linear):
         self.out_dim = 8
 
 
-class Mute(nn.Linear):
-    def __init__(self, *, dim: int) -> None:
-        super().__init__(dim, dim)
-
-
 class Inputs(nn.Sequential):
     def __init__(self, *, dim: int) -> None:
         super().__init__(nn.LeakyReLU(inplace=True), nn.Linear(dim, dim))

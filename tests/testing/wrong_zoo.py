@@ -17,6 +17,12 @@ _WRONG = {
 }
 FOUND_BY = {
     "channels-last": "channels-last",
+    "ddp": "gradients",
+    "inputs": "shapes",
+    "model": "recipe",
+    "pixels": "views",
+    "same-again": "samples",
+    "target": "parameters",
     "infinite-slope": "gradients",
     "one-pair": "shapes",
     "thawing": "gradients",
@@ -41,7 +47,6 @@ def zoo_components():
                 params=(width,) if factory == "Parameters" else (),
             )
     yield Component("predictor", "target", target="wrong_parts:Missing", summary="Wrong")
-    yield Component("predictor", "summary", target="wrong_parts:Mute", summary="")
     yield Component("preset", "recipe", target="wrong_files:recipe.toml", summary="Wrong")
     yield Component("preset", "model", target="wrong_files:model.toml", summary="Wrong")
     yield Component("study", "arms", target="wrong_files:arms.toml", summary="Wrong")
