@@ -21,7 +21,7 @@ import pytest
 from torch import nn
 
 from simsiam_zoo import plugin
-from simsiam_zoo.catalog import CONTRACTS, HOST_SUPPLIED, PARTS, Component, catalog
+from simsiam_zoo.catalog import HOST_SUPPLIED, PARTS, Component, catalog
 from simsiam_zoo.cli import COMMANDS, root
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.layers import COMPONENTS
@@ -72,6 +72,23 @@ INTERFACES: dict[str, Any] = {
     "logger": plugin.Logger,
     "launcher": plugin.Launcher,
     "format": plugin.ExportFormat,
+}
+
+
+CONTRACTS = {
+    "backbone": "images [N, 3, H, W] to features [N, in_dim]",
+    "projector": "features [N, in_dim] to z [N, out_dim]; has the attribute `out_dim`",
+    "predictor": "z [N, dim] to p [N, dim]",
+    "gradient": "a `GradientPolicy`: a batch to a `StepOutput`, pairs of [N, dim] each",
+    "loss": "(prediction, target), both [N, dim] float32, to a scalar; may be a `Loss`",
+    "augmentation": "draws a `ViewParams`, whose box lies in the image; the host renders it",
+    "dataset": "gives a `Dataset`: shards to train on and to test on, and class names",
+    "protocol": "`FeatureSplits` (features and labels) to a list of `Score`",
+    "logger": "writes each row of metrics.jsonl once more, also where a run goes on",
+    "launcher": "starts the commands of a study and tells how they ended",
+    "format": "an `ExportFormat`: writes a backbone for another library, and says how to load it",
+    "preset": 'a TOML recipe in the package, `target="package:file.toml"`; it may say `extends`',
+    "study": 'a TOML study in the package, `target="package:file.toml"`',
 }
 
 

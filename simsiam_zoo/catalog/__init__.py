@@ -2,7 +2,6 @@
 
 from simsiam_zoo.catalog.catalog import Catalog, catalog, check_kind, create_component
 from simsiam_zoo.catalog.component import (
-    CONTRACTS,
     FILE_KINDS,
     HOST_SUPPLIED,
     KINDS,
@@ -19,7 +18,6 @@ from simsiam_zoo.catalog.param import Param, Value, split_spec
 
 __all__ = [
     "API",
-    "CONTRACTS",
     "FILE_KINDS",
     "HOST",
     "HOST_SUPPLIED",

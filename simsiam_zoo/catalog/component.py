@@ -1,7 +1,6 @@
-"""The descriptors that a plugin yields, and the hook that yields them.
+"""The descriptors that a plugin yields, plain values, and the hook that yields them.
 
-They are plain values. Making one imports nothing: the body, `target`, is imported when a model is
-built, so that listing a thousand components costs no more than reading their names.
+The body, `target`, is imported when a model is built: listing costs no more than reading names.
 """
 
 from __future__ import annotations
@@ -36,23 +35,6 @@ HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
     "dataset": frozenset({"stream"}),
 }
 """Keywords that the host gives to a factory which declares them; no param may have such a name."""
-
-CONTRACTS: Mapping[str, str] = {
-    "backbone": "images [N, 3, H, W] to features [N, in_dim]",
-    "projector": "features [N, in_dim] to z [N, out_dim]; has the attribute `out_dim`",
-    "predictor": "z [N, dim] to p [N, dim]",
-    "gradient": "a `GradientPolicy`: a batch to a `StepOutput`, pairs of [N, dim] each",
-    "loss": "(prediction, target), both [N, dim] float32, to a scalar; may be a `Loss`",
-    "augmentation": "draws a `ViewParams`, whose box lies in the image; the host renders it",
-    "dataset": "gives a `Dataset`: shards to train on and to test on, and class names",
-    "protocol": "`FeatureSplits` (features and labels) to a list of `Score`",
-    "logger": "writes each row of metrics.jsonl once more, also where a run goes on",
-    "launcher": "starts the commands of a study and tells how they ended",
-    "format": "an `ExportFormat`: writes a backbone for another library, and says how to load it",
-    "preset": 'a TOML recipe in the package, `target="package:file.toml"`; it may say `extends`',
-    "study": 'a TOML study in the package, `target="package:file.toml"`',
-}
-"""What a component of each kind has to do, in a few words; `testing/` checks it."""
 
 PROJECT = "simsiam_zoo"
 
@@ -101,16 +83,12 @@ class Component:
 class Family:
     """A whole library of components behind one prefix: `timm:convnext_tiny`.
 
-    The target is a factory like a component's that takes the member's `name` besides.
-
     Args:
         kind: one of `KINDS`.
         prefix: what stands before the colon.
         names: gives the valid names; must not import torch. Called at most once.
-        target: `"module:attribute"`, called with `name=` and the params.
-        summary: one line.
-        params: what every member takes.
-        reference: where it comes from.
+        target: `"module:attribute"`, called with `name=` besides the params.
+        summary, params, reference: as of a `Component`.
         pretrained: gives those of the names for which the library has pretrained weights, and may
             import it. None where it has none, or it is not known.
 
@@ -129,10 +107,8 @@ class Family:
 
     def __post_init__(self) -> None:
         _check_descriptor(self)
-        if not callable(self.names):
-            raise ValueError(f"family {self.prefix}: names must be callable")
-        if self.pretrained is not None and not callable(self.pretrained):
-            raise ValueError(f"family {self.prefix}: pretrained must be callable")
+        if not callable(self.names) or not (self.pretrained is None or callable(self.pretrained)):
+            raise ValueError(f"family {self.prefix}: names and pretrained are callable")
 
     @property
     def name(self) -> str:
@@ -171,6 +147,8 @@ def _check_descriptor(item: Component | Family) -> None:
         raise ValueError(f"{kind} {name}: target is 'module:attribute', not {target!r}")
     if not isinstance(item.summary, str) or not isinstance(item.reference, str | None):
         raise ValueError(f"{kind} {name}: summary and reference are text")
+    if len(item.summary.splitlines()) > 1:
+        raise ValueError(f"{kind} {name}: the summary is one line")
     if not isinstance(params, tuple) or not all(isinstance(param, Param) for param in params):
         raise ValueError(f"{kind} {name}: params is a tuple of Param; one alone needs a comma")
     names = [param.name for param in params]

@@ -81,9 +81,9 @@ class Param:
 
     def parse(self, text: str, where: str) -> Value:
         """The value that `text` spells on a command line. Raises InputError."""
-        if self.is_list:
-            return self.check([self._parse_one(t, where) for t in text.split(_SEPARATOR)], where)
-        return self.check(self._parse_one(text, where), where)
+        texts = text.split(_SEPARATOR) if self.is_list else [text]
+        values = [self._parse_one(each, where) for each in texts]
+        return self.check(values if self.is_list else values[0], where)
 
     def spell(self, value: Value) -> str:
         """The text that `parse` turns into `value`."""
@@ -105,7 +105,16 @@ class Param:
 
     def describe(self) -> str:
         """The valid values in words: `an int >= 1`, `one of both, one`, `an int, or auto`."""
-        text = ", or ".join([self._describe_one(), *self.words])
+        text = _WORDS[self.item_type]
+        if self.choices:
+            text = f"one of {', '.join(map(str, self.choices))}"
+        elif self.min is not None and self.max is not None:
+            text += f" from {self.min:g} to {self.max:g}"
+        elif self.min is not None:
+            text += f" >= {self.min:g}"
+        elif self.max is not None:
+            text += f" <= {self.max:g}"
+        text = ", or ".join([text, *self.words])
         return f"a list, each {text}" if self.is_list else text
 
     def _parse_one(self, text: str, where: str) -> Value:
@@ -117,34 +126,21 @@ class Param:
             raise InputError(f"{where} is {self.describe()}, not {text!r}") from None
         return value
 
-    def _check_one(self, value: object, where: str) -> Value:
+    def _check_one(self, value: Any, where: str) -> Value:
         if isinstance(value, str) and value in self.words:
             return value
         if self.item_type is float and type(value) is int:
             value = float(value)
-        if type(value) is not self.item_type:
-            raise InputError(f"{where} is {self.describe()}, not {value!r}")
-        if self.choices and value not in self.choices:
-            hint = did_you_mean(str(value), map(str, self.choices))
+        right, hint = type(value) is self.item_type, None
+        if right and self.choices and value not in self.choices:
+            right, hint = False, did_you_mean(str(value), map(str, self.choices))
+        if right and isinstance(value, int | float):
+            low = -math.inf if self.min is None else self.min
+            high = math.inf if self.max is None else self.max
+            right = low <= value <= high and math.isfinite(value)
+        if not right:
             raise InputError(f"{where} is {self.describe()}, not {value!r}", hint)
-        if isinstance(value, int | float):
-            too_low = self.min is not None and value < self.min
-            too_high = self.max is not None and value > self.max
-            if too_low or too_high or not math.isfinite(value):
-                raise InputError(f"{where} is {self.describe()}, not {value!r}")
-        return value  # type: ignore[return-value]  # one of the four types by now
-
-    def _describe_one(self) -> str:
-        if self.choices:
-            return f"one of {', '.join(map(str, self.choices))}"
-        text = _WORDS[self.item_type]
-        if self.min is not None and self.max is not None:
-            return f"{text} from {self.min:g} to {self.max:g}"
-        if self.min is not None:
-            return f"{text} >= {self.min:g}"
-        if self.max is not None:
-            return f"{text} <= {self.max:g}"
-        return text
+        return value  # type: ignore[no-any-return]  # one of the four types by now
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -197,18 +193,16 @@ def complete_params(
             otherwise = f"It takes {', '.join(known)}." if known else "It takes no parameters."
             hint = did_you_mean(key, known, otherwise)
             raise InputError(f"{what} has no parameter {key!r}", hint)
-    for key in texts:
-        if key in values:
+        if key in texts and key in values:
             raise InputError(f"{key} of {what} is given twice")
-    return {key: _value(param, what, texts, values) for key, param in known.items()}
-
-
-def _value(
-    param: Param, what: str, texts: Mapping[str, str], values: Mapping[str, object]
-) -> Value:
-    where = f"{param.name} of {what}"
-    if param.name in texts:
-        return param.parse(texts[param.name], where)
-    value = values.get(param.name, param.default)
-    # None stands for "worked out by the component" and is valid only where it is the default.
-    return None if value is None and param.default is None else param.check(value, where)
+    complete: dict[str, Value] = {}
+    for key, param in known.items():
+        where = f"{key} of {what}"
+        value = values.get(key, param.default)
+        if key in texts:
+            complete[key] = param.parse(texts[key], where)
+        elif value is None and param.default is None:  # the component works it out
+            complete[key] = None
+        else:
+            complete[key] = param.check(value, where)
+    return complete

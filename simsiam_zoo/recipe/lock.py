@@ -19,17 +19,19 @@ import platform
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from simsiam_zoo.catalog import Param, Resolved, catalog
+from pydantic import BaseModel, ValidationError
+
+from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.catalog.local import local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS, read_toml
 from simsiam_zoo.recipe.recipe import Recipe
-from simsiam_zoo.recipe.source import NOT_INSTALLED, code_of, installed_version
+from simsiam_zoo.recipe.source import code_of, installed_version
 
-LOCK_FORMAT = 3
 _PACKAGES = (
+    "simsiam-zoo",
     "torch",
     "torchvision",
     "timm",
@@ -40,7 +42,19 @@ _PACKAGES = (
     "webdataset",
 )
 _NAMED = 3  # differences that a message names; the first ones tell enough
-_TABLES = ("recipe", "parts", "code", "data", "software", "machine")
+
+
+class _Shape(BaseModel):
+    """What a lock holds at least."""
+
+    format: Literal[3]
+    recipe: dict[str, Any]
+    parts: dict[str, dict[str, Any]]
+    protocols: list[dict[str, Any]]
+    code: dict[str, str]
+    data: dict[str, str]
+    software: dict[str, str]
+    machine: dict[str, Any]
 
 
 def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
@@ -56,17 +70,15 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         keys["training"]["precision"] = machine["precision"]
     parts = {kind: recipe.part(kind) for kind in COMPONENTS}
     protocols = recipe.protocols()
+    packages = {name: installed_version(name) for name in _PACKAGES}
     lock = {
-        "format": LOCK_FORMAT,
+        "format": 3,
         "recipe": keys,
         "parts": {kind: lock_part(part) for kind, part in parts.items()},
         "protocols": [lock_part(protocol) for protocol in protocols],
         "code": code_of([*parts.values(), *protocols]),
         "data": {"digest": data_digest},
-        "software": {
-            "python": platform.python_version(),
-            **{name: installed_version(name) for name in ("simsiam-zoo", *_PACKAGES)},
-        },
+        "software": {"python": platform.python_version(), **packages},
         "machine": {"platform": platform.platform(), **machine},
     }
     if files := local_files():  # where they are; what they are is in the code
@@ -76,18 +88,15 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
 
 def lock_part(part: Resolved) -> dict[str, Any]:
     """One component's entry: what it is called, who supplied it, and with which parameters."""
-    operational = {param.name for param in _params(part) if param.operational}
+    entry = part.entry
+    operational = {param.name for param in entry.component.params if param.operational}
     params = {
         key: value
         for key, value in part.params.items()
         if value is not None and key not in operational
     }
-    return {
-        "id": part.id,
-        "distribution": part.entry.distribution,
-        "version": part.entry.version,
-        "params": params,
-    }
+    who = {"distribution": entry.distribution, "version": entry.version}
+    return {"id": part.id, **who, "params": params}
 
 
 def identity(lock: dict[str, Any]) -> str:
@@ -98,13 +107,9 @@ def identity(lock: dict[str, Any]) -> str:
 
 
 def keep_threads(recipe: Recipe, lock: dict[str, Any]) -> Recipe:
-    """The recipe with as many CPU threads as a run began with, unless it states a number.
+    """The recipe with as many CPU threads as the run of `lock` began with, if it states none.
 
     Other threads add in another order; so a resume takes those that `0` meant at the start.
-
-    Args:
-        recipe: of the run to go on with.
-        lock: the run's.
     """
     threads = lock.get("machine", {}).get("threads")
     if recipe.training.threads or not isinstance(threads, int) or threads < 1:
@@ -134,32 +139,20 @@ def read_lock(folder: Path) -> dict[str, Any]:
 
 
 def read_locked(path: Path) -> dict[str, Any]:
-    """The lock in a file that a user named.
-
-    Raises:
-        InputError: there is none, or it is none that this version writes.
-    """
+    """The lock in a file that a user named. Raises InputError where this version writes none so."""
     way_out = "Name the lock.toml in a run's folder."
     lock = read_toml(path, "the lock", way_out)
-    parts, protocols = lock.get("parts"), lock.get("protocols")
-    tables = [lock.get(table) for table in _TABLES]
-    tables += [*(parts.values() if isinstance(parts, dict) else ())]
-    tables += protocols if isinstance(protocols, list) else [None]
-    if "format" not in lock or not all(isinstance(table, dict) for table in tables):
-        raise InputError(f"{path} is no lock of a run", way_out)
-    if lock["format"] != LOCK_FORMAT:
-        version = lock["software"].get("simsiam-zoo")
-        raise InputError(
-            f"the lock {path} is of format {lock['format']}, and this version knows {LOCK_FORMAT}",
-            f"python -m pip install 'simsiam-zoo=={version}'",
-        )
+    try:
+        _Shape.model_validate(lock, strict=True)
+    except ValidationError:
+        raise InputError(f"{path} is no lock of a run that this version knows", way_out) from None
     return lock
 
 
 def refuse_missing(lock: dict[str, Any]) -> None:
     """Stop where a part of a recorded run comes from a plugin that is not here.
 
-    Local files that were plugins of the run are used again, where they are what they were.
+    Local files that were plugins of the run are used again, as they were.
 
     Args:
         lock: what `lock.toml` holds.
@@ -171,7 +164,7 @@ def refuse_missing(lock: dict[str, Any]) -> None:
     use_recorded(lock.get("plugins", []))
     plugins = catalog().plugins
     usable = {plugin.distribution for plugin in plugins if plugin.status == "ok"}
-    for kind, part in recorded_components(lock):
+    for kind, part in _recorded_components(lock):
         distribution, version = part.get("distribution"), part.get("version")
         if distribution in usable:
             continue
@@ -185,7 +178,7 @@ def refuse_missing(lock: dict[str, Any]) -> None:
         )
 
 
-def recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each component of a lock with its kind: the parts, then the protocols."""
     yield from lock.get("parts", {}).items()
     yield from (("protocol", protocol) for protocol in lock.get("protocols", []))
@@ -244,7 +237,7 @@ def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
     """Stop where a recipe is not that of a lock; what `auto` means and the data are yet unknown.
 
     Raises:
-        InputError, PluginError: as `refuse_other_run` does.
+        InputError: as `refuse_other_run` does.
     """
     precision = lock["recipe"].get("training", {}).get("precision")
     chosen = {"precision": precision} if recipe.training.precision == "auto" else {}
@@ -252,73 +245,28 @@ def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
 
 
 def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Stop where a run is not that of the lock to which it is held.
-
-    The machine may be another one, and so may a patch release of Python or the build of a package
-    (torch's +cpu and +cu130).
+    """Stop where a run is not that of the lock to which it is held; the machine may be another.
 
     Args:
         lock: what the run must be.
         here: its own lock.
 
     Returns:
-        Lines on what may differ, and does.
+        A line on the machine, where it is another.
 
     Raises:
         InputError: it computes something else, or other software is here.
-        PluginError: nothing differs but the suppliers of components, or code.
     """
-    found = identity_differences(lock, here)
-    software = [
-        other
-        for other in differences(lock["software"], here["software"], "software")
-        if _tells(other)
-    ]
-    if not found and not software:
+    software = list(differences(lock["software"], here["software"], "software"))
+    found = [*identity_differences(lock, here), *software]
+    if not found:
         return smaller_differences(lock, here)
-    supplied = all(
-        other.path.startswith("code.") or other.path.endswith(".version") for other in found
-    )
-    install = [f"'{name}=={version}'" for name, version in _other_suppliers(lock, here)]
-    install += [
-        f"'{name}=={_public(other.there)}'"
-        for other in software
-        if (name := other.path.removeprefix("software.")) != "python"
-    ]
-    hints = ["Take the recipe and the data that the lock was made with (--recipe RUN/recipe.toml)."]
-    if supplied:
-        edited = any(other.path.startswith("code.") for other in found)
-        hints = ["Check out the source that the lock was made with."] if edited else []
+    hint = "Take the source, the recipe and the data that the lock was made with."
+    versions = {each.path.partition(".")[2]: each.there for each in software}
+    install = [f"'{name}=={v}'" for name, v in versions.items() if v and name != "python"]
     if install:
-        hints.append(f"python -m pip install {' '.join(dict.fromkeys(install))}")
-    raise (PluginError if found and supplied else InputError)(
-        f"this is not the run of the lock: {_listed(found + software)}", " ".join(hints) or None
-    )
-
-
-def _other_suppliers(lock: dict[str, Any], here: dict[str, Any]) -> list[tuple[str, str]]:
-    """Distribution and version of what supplies components in the lock, and not here."""
-
-    def suppliers(of: dict[str, Any]) -> set[tuple[str, str]]:
-        parts = (part for _, part in recorded_components(of))
-        return {(str(part.get("distribution")), str(part.get("version"))) for part in parts}
-
-    return sorted(suppliers(lock) - suppliers(here))
-
-
-def _tells(other: KeyDifference) -> bool:
-    """Whether another version of Python or of a package is another software.
-
-    What was not installed there took no part; a build (+cpu) is the machine's.
-    """
-    there, here = str(other.there or NOT_INSTALLED), str(other.here or NOT_INSTALLED)
-    if other.path == "software.python":
-        return there.split(".")[:2] != here.split(".")[:2]
-    return there != NOT_INSTALLED and _public(there) != _public(here)
-
-
-def _public(version: Any) -> str:
-    return str(version).partition("+")[0]
+        hint += f" python -m pip install {' '.join(install)}"
+    raise InputError(f"this is not the run of the lock: {_listed(found)}", hint)
 
 
 def _listed(found: list[KeyDifference]) -> str:
@@ -328,7 +276,3 @@ def _listed(found: list[KeyDifference]) -> str:
 
 def _are_tables(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _params(part: Resolved) -> tuple[Param, ...]:
-    return part.entry.component.params

@@ -46,8 +46,6 @@ The values of a recipe and the names and parameters of components are in the ide
 and what a shard holds is in the data's digest.
 """
 
-NOT_INSTALLED = "not installed"
-
 _PACKAGE = __name__.partition(".")[0]
 _SUFFIXES = frozenset({".py", ".so", ".pyd", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h"})
 _IMPORTED = re.compile(rb"^[ \t]*(?:from[ \t]+([\w.]+)|import[ \t]+([\w., \t]+))", re.MULTILINE)
@@ -57,9 +55,6 @@ def code_of(components: Iterable[Resolved]) -> dict[str, str]:
     """What stands for the source of this package and of the components' distributions.
 
     It is looked at once in a process, so that an edit after that does not pass for what runs.
-
-    Args:
-        components: all that a run has.
 
     Returns:
         Distribution → `version X`, or `source` and 16 hex digits where a version does not tell.
@@ -75,13 +70,21 @@ def code_of(components: Iterable[Resolved]) -> dict[str, str]:
     for distribution in sorted(modules):
         if (file := local_file(distribution)) is not None:
             digest: str | None = file.digest[:16]
-        elif distribution == HOST:
-            digest = _host_source()
         else:
-            digest = _plugin_source(distribution, frozenset(modules[distribution]))
+            digest = _source(distribution, frozenset(modules[distribution]))
         version = f"version {versions[distribution]}"
         found[distribution] = version if digest is None else f"source {digest}"
     return found
+
+
+@cache
+def _source(distribution: str, modules: frozenset[str]) -> str | None:
+    """The digest of an editable distribution; None of one that its version stands for."""
+    if not is_editable(distribution):
+        return None
+    if distribution == HOST:
+        return host_digest(Path(__file__).parents[1])
+    return plugin_digest(distribution, modules)
 
 
 def computes(module: str) -> bool:
@@ -96,58 +99,41 @@ def computes(module: str) -> bool:
 
 
 def host_digest(package: Path) -> str:
-    """The digest of the modules of this package that compute.
-
-    Args:
-        package: its folder.
-    """
+    """The digest of the modules that compute, in the folder of this package."""
     files = sorted(package.rglob("*.py"))
-    names = [".".join(file.relative_to(package).with_suffix("").parts) for file in files]
-    pairs = zip(names, files, strict=True)
-    return _digest((name, file) for name, file in pairs if computes(name))
+    named = {".".join(file.relative_to(package).with_suffix("").parts): file for file in files}
+    return _digest({name: file for name, file in named.items() if computes(name)})
 
 
 def plugin_digest(distribution: str, modules: Iterable[str]) -> str:
     """The digest of all top-level packages and modules of a plugin.
 
-    They are those that its metadata and `modules` name, and those beside them that they import.
-
-    Args:
-        distribution: the plugin's.
-        modules: names of top-level modules of it.
+    They are those of its entry points and of `modules`, and those beside them that they import.
     """
-    files: dict[str, list[tuple[str, Path]]] = {_PACKAGE: []}  # known otherwise
-    homes: dict[Path, None] = {}
-    wanted = sorted({*modules, *_top_level(distribution)})
-    for name in wanted:
-        homes |= dict.fromkeys(root.parent for root in _roots(name))
+    points = importlib.metadata.distribution(distribution).entry_points
+    wanted = sorted({*modules, *(point.module.partition(".")[0] for point in points)} - {_PACKAGE})
+    homes = {home for name in wanted for home in _homes(name)}
     # Beside installed packages, what is imported is another distribution's.
-    own = not any(True for home in homes for _ in home.glob("*.dist-info"))
+    alone = not any(True for home in homes for _ in home.glob("*.dist-info"))
+    files: dict[str, Path] = {}
+    seen = {_PACKAGE}
     while wanted:
-        name = wanted.pop()
-        if name not in files:
-            files[name] = list(_files(name, homes))
-            if own:
-                wanted += [top for _, file in files[name] for top in _imported(file)]
-    return _digest(each for found in files.values() for each in found)
+        if (name := wanted.pop()) in seen:
+            continue
+        seen.add(name)
+        own = {label: file for home in homes for label, file in _files(name, home)}
+        files |= own
+        if alone:
+            wanted += [top for file in own.values() for top in _imported(file)]
+    return _digest(files)
 
 
 def installed_version(distribution: str) -> str:
-    """The version that is installed, or `NOT_INSTALLED`."""
+    """The version that is installed, or `not installed`."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return NOT_INSTALLED
-
-
-@cache
-def _host_source() -> str | None:
-    return host_digest(Path(__file__).parents[1]) if is_editable(HOST) else None
-
-
-@cache
-def _plugin_source(distribution: str, modules: frozenset[str]) -> str | None:
-    return plugin_digest(distribution, modules) if is_editable(distribution) else None
+        return "not installed"
 
 
 def is_editable(distribution: str) -> bool:
@@ -163,36 +149,23 @@ def is_editable(distribution: str) -> bool:
     return bool(editable) or metadata.read_text("RECORD") is None
 
 
-def _top_level(distribution: str) -> Iterator[str]:
-    """The top-level names that a distribution's metadata states."""
-    metadata = importlib.metadata.distribution(distribution)
-    yield from (metadata.read_text("top_level.txt") or "").split()
-    for entry_point in metadata.entry_points:
-        yield entry_point.module.partition(".")[0]
-
-
-def _roots(name: str) -> list[Path]:
-    """The module's file, or the folders of the package; none where there is no such source."""
+def _homes(name: str) -> list[Path]:
+    """The folders that hold the source of a top-level module or package."""
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:  # a module without a spec has that name
-        return []
+        spec = None
     if spec is None:
         return []
-    if spec.submodule_search_locations is not None:
-        return [Path(folder) for folder in spec.submodule_search_locations]
-    return [Path(spec.origin)] if spec.origin and Path(spec.origin).suffix in _SUFFIXES else []
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return [Path(place).parent for place in places if Path(place).is_absolute()]
 
 
-def _files(name: str, homes: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """The source of a top-level module in one of the folders `homes`, with names to hash it by."""
-    for home in homes:
-        for file in home.glob(f"{name}.*"):
-            if file.suffix in _SUFFIXES:
-                yield file.name, file
-        for file in (home / name).rglob("*"):
-            if file.suffix in _SUFFIXES and file.is_file():
-                yield file.relative_to(home).as_posix(), file
+def _files(name: str, home: Path) -> Iterator[tuple[str, Path]]:
+    """The source of a top-level module or package in `home`, with names to hash it by."""
+    for file in (*home.glob(f"{name}.*"), *(home / name).rglob("*")):
+        if file.suffix in _SUFFIXES and file.is_file():
+            yield file.relative_to(home).as_posix(), file
 
 
 def _imported(file: Path) -> Iterator[str]:
@@ -205,9 +178,9 @@ def _imported(file: Path) -> Iterator[str]:
                 yield top
 
 
-def _digest(named: Iterable[tuple[str, Path]]) -> str:
+def _digest(named: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
-    for name, file in sorted(set(named)):
+    for name, file in sorted(named.items()):
         digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]

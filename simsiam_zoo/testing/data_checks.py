@@ -38,10 +38,8 @@ def views(tested: ComponentUnderTest) -> None:
             inside = 0 <= left < end <= width and 0 <= top < bottom <= height
             expect(inside, f"drew the box {view.box} for an image of {height} x {width}")
             out = to_rgb(apply(image, view, _SIDE))
-            as_it_should = out.shape == (_SIDE, _SIDE, 3) and out.dtype == np.uint8
-            expect(
-                as_it_should, f"gave {out.dtype} {list(out.shape)} for {height} x {width} pixels"
-            )
+            right = out.shape == (_SIDE, _SIDE, 3) and out.dtype == np.uint8
+            expect(right, f"gave {out.dtype} {list(out.shape)} for {height} x {width} pixels")
             expect(np.array_equal(image, before), "changed the image in place")
 
 

@@ -38,7 +38,7 @@ def test_other_data_ends_with_2_once_it_is_open(zoo, lock, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_component_that_is_missing_or_of_another_version_ends_with_3(zoo, lock, tmp_path):
+def test_a_component_that_is_missing_ends_with_3_and_of_another_version_with_2(zoo, lock, tmp_path):
     done = zoo(*AGAIN)
     assert done.returncode == 3
     assert "the run's projector is swish-zoo/swish, and swish-zoo is not here" in done.stderr
@@ -47,9 +47,8 @@ def test_a_component_that_is_missing_or_of_another_version_ends_with_3(zoo, lock
     lock["code"]["swish-zoo"] = "version 0.2.0"
     (tmp_path / "lock.toml").write_text(tomli_w.dumps(lock))
     done = zoo(*AGAIN, plugins=["swish-zoo"])
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert 'projector.version: "0.2.0" there, "0.3.0" here' in done.stderr
-    assert "python -m pip install 'swish-zoo==0.2.0'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "new").exists()
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 import timm
 import tomli_w
 
-from simsiam_zoo.errors import InputError, PluginError, ZooError
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import (
     differences,
@@ -88,60 +87,41 @@ def test_a_file_that_is_no_lock_is_refused(tmp_path: Path, text: str | None):
 
 
 @pytest.mark.parametrize(
-    ("edit", "error", "fragments"),
+    ("edit", "fragments"),
     [
         (
-            lambda lock: lock["software"].update(timm="1.0.15"),
-            InputError,
+            lambda lock: lock["software"].update(timm="1.0.15", torch="2.9.1"),
             [
                 f'software.timm: "1.0.15" there, "{timm.__version__}" here',
-                "python -m pip install 'timm==1.0.15'",
+                "python -m pip install 'timm==1.0.15' 'torch==2.9.1'",
             ],
         ),
         (
-            lambda lock: lock["software"].update(torch="2.9.1+cu128", numpy="1.26.4"),
-            InputError,
-            ["python -m pip install 'numpy==1.26.4' 'torch==2.9.1'"],
-        ),
-        (
             lambda lock: lock["software"].update(gone="1.0"),
-            InputError,
             ['gone: "1.0" there, nothing here', "pip install 'gone==1.0'"],
         ),
         (
-            lambda lock: lock["software"].update(python="3.9.1"),
-            InputError,
-            ['software.python: "3.9.1" there'],
-        ),
-        (
             lambda lock: lock["software"].update({"python": "3.9.1", "simsiam-zoo": "0.0.1"}),
-            InputError,
-            ["python -m pip install 'simsiam-zoo==0.0.1'"],
+            ['software.python: "3.9.1" there', "python -m pip install 'simsiam-zoo==0.0.1'"],
         ),
         (
             lambda lock: lock["parts"]["projector"].update(version="0.3.0"),
-            PluginError,
-            ['projector.version: "0.3.0" there', "pip install 'simsiam-zoo==0.3.0'"],
+            ['projector.version: "0.3.0" there'],
         ),
         (
-            lambda lock: (
-                lock["protocols"][0].update(version="99.0"),
-                lock["software"].update(timm="1.0.15"),
-            ),
-            PluginError,
-            ["python -m pip install 'simsiam-zoo==99.0' 'timm==1.0.15'"],
+            lambda lock: lock["code"].update({"simsiam-zoo": "source 0000"}),
+            ['code.simsiam-zoo: "source 0000" there'],
         ),
     ],
 )
-def test_other_software_is_refused_with_the_command_that_mends_it(
-    edit: Edit, error: type[ZooError], fragments: list[str]
-):
+def test_other_software_is_refused_with_what_differs(edit: Edit, fragments: list[str]):
     lock = edited(edit)
-    with pytest.raises(error) as caught:
+    with pytest.raises(InputError) as caught:
         refuse_other_recipe(lock, RECIPE)
     for fragment in fragments:
         assert fragment in str(caught.value)
-    with pytest.raises(error):
+    assert "'python==" not in str(caught.value)
+    with pytest.raises(InputError):
         refuse_other_run(lock, HERE)
 
 
@@ -150,23 +130,9 @@ def test_other_software_is_refused_with_the_command_that_mends_it(
     [
         (lambda lock: lock["machine"].update(platform="CP/M"), 'machine.platform: "CP/M" there'),
         (lambda lock: lock["machine"].update(threads=64), "machine.threads: 64 there, 2 here"),
-        (
-            lambda lock: lock["software"].update(
-                python=f"{sys.version_info.major}.{sys.version_info.minor}.999"
-            ),
-            f'"{platform.python_version()}" here',
-        ),
-        (
-            lambda lock: lock["software"].update(timm=f"{timm.__version__}+local"),
-            '+local" there',
-        ),
-        (
-            lambda lock: lock["software"].update(webdataset="not installed"),
-            'software.webdataset: "not installed" there',
-        ),
     ],
 )
-def test_another_machine_a_patch_of_python_and_another_build_warn(edit: Edit, warning: str):
+def test_another_machine_warns(edit: Edit, warning: str):
     lock = edited(edit)
     refuse_other_recipe(lock, RECIPE)
     (line,) = refuse_other_run(lock, HERE)
@@ -217,15 +183,6 @@ def test_what_only_an_opened_run_knows_is_compared_then(edit: Edit, fragment: st
     with pytest.raises(InputError) as caught:
         refuse_other_run(lock, HERE)
     assert fragment in str(caught.value)
-
-
-def test_the_source_of_an_editable_component_is_held_to_the_lock():
-    changed = edited(lambda lock: lock["code"].update({"simsiam-zoo": "source 0000"}))
-    with pytest.raises(PluginError, match=r"code\.simsiam-zoo: \"source 0000"):
-        refuse_other_recipe(changed, RECIPE)
-    changed["parts"]["loss"]["id"] = "other/loss"
-    with pytest.raises(InputError):
-        refuse_other_recipe(changed, RECIPE)
 
 
 def test_a_mismatch_is_found_before_torch_is_imported(tmp_path: Path):

@@ -25,8 +25,7 @@ def forget() -> Any:
     """A process looks at source once; each test is as a process of its own."""
 
     def anew() -> None:
-        source._host_source.cache_clear()
-        source._plugin_source.cache_clear()
+        source._source.cache_clear()
 
     anew()
     yield anew
