@@ -111,11 +111,6 @@ class Latest:
         self.values.update(row)
         return "  ".join(f"{name} {text}" for name, text in self.texts().items())
 
-    def top1(self) -> str:
-        """The newest top-1 of the first protocol that was evaluated on the way; or nothing."""
-        column = next(iter(TOP1.columns([self.values])), None)
-        return "" if column is None else f"{100 * self.values[column]:.1f} %"
-
     def texts(self) -> dict[str, str]:
         """Short name → value, of what is known: `loss` → `-0.534`."""
         values = self.values

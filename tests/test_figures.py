@@ -39,9 +39,8 @@ def test_a_study_trains_three_seeds_and_its_readme_has_a_place_for_it(
     study: Path, figures: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(study, monkeypatch)
-    assert plan.study.seeds == (0, 1, 2)
-    assert not plan.not_run
-    assert all(arm.expect == ("learned",) for arm in plan.arms)
+    assert plan.seeds == (0, 1, 2)
+    assert all(arm.expect == ["learned"] and not arm.not_run for arm in plan.arms)
     readme = (study.parent / "README.md").read_text()
     assert re.search(f"\n{figures.BEGIN}\n\n.*\n\n{figures.END}\n", readme, re.DOTALL)
 

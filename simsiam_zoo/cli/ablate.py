@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import shlex
 import sys
@@ -85,6 +84,7 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
+    from simsiam_zoo.runtime.cores import available_cores
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.study import read_study
 
@@ -99,15 +99,18 @@ def ablate(
     if assignments:
         changes["base"] = {**read.base, **options.settings_of({}, assignments)}
     plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
-    folder = Path(out) if out else Path("runs") / f"{name}-{plan.study.preset.replace('/', '-')}"
+    folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
+    running = jobs or max(1, available_cores() // plan.threads)
     if dry_run:
-        described = describe_plan(plan, folder, _jobs(jobs, plan))
+        from simsiam_zoo.studies.estimate import describe_plan
+
+        described = describe_plan(plan, folder, running)
         if as_json:
-            click.echo(json.dumps(described, indent=1, default=str))
+            click.echo(json.dumps(described, indent=1))
         else:
             print_plan(described)
         return
-    _run(plan, folder, _jobs(jobs, plan), gpus, launcher, as_json, quiet)
+    _run(plan, folder, running, gpus, launcher, as_json, quiet)
 
 
 def _run(
@@ -119,23 +122,29 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    from rich.console import Console
+
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.report.write import publish
     from simsiam_zoo.studies.launcher import Resources, create_launcher
-    from simsiam_zoo.studies.progress import open_study_progress
+    from simsiam_zoo.studies.progress import StudyProgress
     from simsiam_zoo.studies.running import run_study
 
     starter = create_launcher(catalog().resolve("launcher", launcher))
-    if not quiet:
-        _say_warnings(plan)
+    progress = StudyProgress(None if quiet else Console(stderr=True))
+    for arm in plan.arms:
+        for warning in arm.warnings:
+            progress.say(f"{arm.label}: {warning}")
+        if arm.not_run:
+            progress.say(f"{arm.label} is not run: {arm.not_run}")
     try:
         ended = run_study(
             plan,
             folder,
             starter,
             jobs=jobs,
-            resources=Resources(cpus=plan.study.threads, gpus=gpus),
-            progress=open_study_progress(quiet),
+            resources=Resources(cpus=plan.threads, gpus=gpus),
+            progress=progress,
             changed=lambda: publish(folder),
         )
     except ZooError:
@@ -198,66 +207,11 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         print_line(line)
 
 
-def _say_warnings(plan: StudyPlan) -> None:
-    labels = {arm.name: arm.label for arm in plan.arms}
-    for name, warnings in plan.warnings.items():
-        for warning in warnings:
-            print_line(f"{labels[name]}: {warning}", err=True)
-    for name, why in plan.not_run.items():
-        print_line(f"{labels[name]} is not run: {why}", err=True)
-
-
-def _jobs(jobs: int | None, plan: StudyPlan) -> int:
-    from simsiam_zoo.runtime.cores import available_cores
-
-    return jobs or max(1, available_cores() // plan.study.threads)
-
-
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in text.split(","))
     except ValueError:
         raise InputError(f"--seeds takes whole numbers, 0,1,2, not {text!r}") from None
-
-
-def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
-    """The plan, with what is done of it and an estimate of the rest, as plain values."""
-    from simsiam_zoo.studies.estimate import estimate
-    from simsiam_zoo.studies.job import is_complete
-
-    metrics = plan.study.metrics
-    left = [job for job in plan.jobs(folder) if not is_complete(job.folder, metrics)]
-    timed = dict(estimate(plan)) if left else {}
-    seconds = {arm: each for arm, each in timed.items() if not isinstance(each, ZooError)}
-    for arm, error in timed.items():
-        if isinstance(error, ZooError):
-            plan.not_run[arm] = error.what
-    queue = list(plan.jobs(folder))  # without those that cannot be built
-    left = [job for job in left if job.arm not in plan.not_run]
-    known = all(job.arm in seconds for job in left)
-    total = span([seconds[job.arm] for job in left], jobs) if known else None
-    described = plan.to_dict()
-    arms = [
-        {**arm, "steps": plan.steps.get(arm["name"]), "seconds": seconds.get(arm["name"])}
-        for arm in described["arms"]
-    ]
-    return {
-        **described,
-        "arms": arms,
-        "folder": str(folder),
-        "runs": len(queue),
-        "runs_left": len(left),
-        "jobs": jobs,
-        "seconds": total,
-    }
-
-
-def span(seconds: list[float], jobs: int) -> float:
-    """Seconds until all have ended, of which `jobs` run at once and start in this order."""
-    ends = [0.0] * jobs
-    for each in seconds:
-        heapq.heapreplace(ends, ends[0] + each)
-    return max(ends)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -274,7 +228,7 @@ def print_plan(plan: dict[str, Any]) -> None:
                 arm["label"],
                 "-" if steps is None else f"{steps[1]:,}",
                 "-" if seconds is None else _minutes(seconds),
-                " or ".join(arm["expect"] or []),
+                " or ".join(arm["expect"]),
                 "" if arm["paper"] is None else f"{arm['paper']:g}",
                 note,
             ]

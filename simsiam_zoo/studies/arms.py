@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.data.shards import Dataset
@@ -18,48 +19,45 @@ from simsiam_zoo.studies.study import Study, flat
 
 BASE = "base"
 
-NOT_AT_HAND = "not at hand"
-"""What a data digest begins with where the data is not there to be looked at."""
 
-
-@dataclass(frozen=True)
-class StudyArm:
-    """One arm of a study.
+class StudyArm(BaseModel):
+    """One arm of a study, as `study.json` has it but for the last three attributes.
 
     Attributes:
-        name: of its folder: lower case letters, digits, `.`, `_` and `-`; different for each arm.
+        name: lower case letters, digits, `.`, `_` and `-`; different for each arm.
         label: what people call it.
+        key: names its folder; it changes with all that decides what its runs compute.
+        is_base: whether nothing is substituted.
         part: the path that it substitutes, where it is one.
         substitution: dotted path → value, as the study has them.
-        recipes: by seed.
-        key: its folder's name; it changes with all that decides what its runs compute.
-        lock: that in full: recipe, parts, code and data, with seed 0.
-        dataset: its data, where that is at hand.
+        differences: (key, base, arm) wherever the recipes differ.
         expect: the verdicts that would be as expected; empty: nothing is expected.
         paper: the paper's top-1 in per cent.
         same_as: the arm that computes the very same, and is run in its place.
-        skip: why it is not run; empty: it is.
-        differences: (key, base, arm) wherever the recipes differ.
+        not_run: why it is not, or cannot be.
+        warnings: what to know before reading its figures.
+        steps: an epoch, and in all; None where the data is not at hand.
+        recipes: by seed.
+        identity: of its run with seed 0: recipe, parts, code and data.
+        dataset: its data, where that is at hand.
     """
 
     name: str
     label: str
-    part: str | None
-    substitution: Mapping[str, Any]
-    recipes: Mapping[int, Recipe]
-    key: str
-    lock: Mapping[str, Any]
-    dataset: Dataset | None
-    expect: tuple[str, ...] = ()
+    key: Annotated[str, Field(pattern=r"^[a-z0-9_-][a-z0-9._-]*$")]
+    is_base: bool
+    part: str | None = None
+    substitution: dict[str, Any] = {}
+    differences: list[tuple[str, Any, Any]] = []
+    expect: list[str] = []
     paper: float | None = None
     same_as: str | None = None
-    skip: str = ""
-    differences: list[tuple[str, Any, Any]] = field(default_factory=list)
-
-    @property
-    def is_base(self) -> bool:
-        """Whether nothing is substituted."""
-        return not self.substitution
+    not_run: str | None = None
+    warnings: list[str] = []
+    steps: tuple[int, int] | None = None
+    recipes: dict[int, Recipe] = Field({}, exclude=True)
+    identity: str = Field("", exclude=True)
+    dataset: Any = Field(None, exclude=True)
 
 
 def make_arms(study: Study) -> list[StudyArm]:
@@ -72,34 +70,34 @@ def make_arms(study: Study) -> list[StudyArm]:
     """
     for metric in study.metrics:
         catalog().resolve("protocol", metric)
-    data = _OpenData()
-    base = _arm(study, BASE, study.label, {}, data)
-    arms = [replace(base, expect=study.expect, paper=study.paper)]
+    opened: dict[str, Dataset | None] = {}
+    base = _arm(study, BASE, study.label, {}, opened)
+    arms = [base.model_copy(update={"expect": list(study.expect), "paper": study.paper})]
     for ablation in study.ablation:
         for i, substitution in enumerate(ablation.substitutions()):
             words = [f"{path}: {_shown(value)}" for path, value in substitution.items()]
+            label = ablation.label[i] if ablation.label else ", ".join(words)
             name = _free(_slug(substitution), [arm.name for arm in arms])
-            label = ablation.entry("label", i) or ", ".join(words)
-            arm = replace(
-                _arm(study, name, label, substitution, data),
-                part=ablation.part,
-                expect=ablation.expect,
-                paper=ablation.entry("paper", i) if ablation.paper != () else None,
-                skip=ablation.skip,
-            )
+            stated = {
+                "part": ablation.part,
+                "expect": list(ablation.expect),
+                "paper": ablation.paper[i] if ablation.paper else None,
+                "not_run": ablation.skip or None,
+            }
+            arm = _arm(study, name, label, substitution, opened).model_copy(update=stated)
             arms.append(_compared(arm, arms))
     return arms
 
 
-def arm_lock(recipe: Recipe, digest: str) -> dict[str, Any]:
-    """What decides the figures of an arm's runs: the lock of the one with seed 0."""
+def arm_identity(recipe: Recipe, digest: str) -> str:
+    """Of what decides the figures of an arm's runs, whichever seed: the run's with seed 0.
+
+    Args:
+        recipe: with any seed.
+        digest: of the data.
+    """
     training = recipe.training.model_copy(update={"seed": 0})
-    return make_lock(recipe.model_copy(update={"training": training}), digest, {})
-
-
-def arm_digest(lock: Mapping[str, Any]) -> str:
-    """Eight hex digits of an arm's lock."""
-    return identity(dict(lock))[:8]
+    return identity(make_lock(recipe.model_copy(update={"training": training}), digest, {}))
 
 
 def known_digest(recipe: Recipe, dataset: Dataset | None) -> str:
@@ -107,47 +105,46 @@ def known_digest(recipe: Recipe, dataset: Dataset | None) -> str:
     if dataset is not None:
         return data_digest(dataset)
     part = recipe.part("dataset")
-    return f"{NOT_AT_HAND}: {part.id} {json.dumps(dict(part.params), sort_keys=True, default=str)}"
-
-
-class _OpenData:
-    """Data sets that are open: most arms have the same."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, tuple[Dataset | None, str]] = {}
-
-    def of(self, recipe: Recipe) -> tuple[Dataset | None, str]:
-        key = f"{recipe.data.stream} {known_digest(recipe, None)}"
-        if key not in self._open:
-            dataset = data_at_hand(recipe)
-            self._open[key] = dataset, known_digest(recipe, dataset)
-        return self._open[key]
+    return f"not at hand: {part.id} {json.dumps(dict(part.params), sort_keys=True, default=str)}"
 
 
 def _arm(
-    study: Study, name: str, label: str, substitution: dict[str, Any], data: _OpenData
+    study: Study,
+    name: str,
+    label: str,
+    substitution: dict[str, Any],
+    opened: dict[str, Dataset | None],
 ) -> StudyArm:
+    """An arm. `opened`: data sets that are open; most arms have the same."""
     recipes = {seed: _recipe(study, label, substitution, seed) for seed in study.seeds}
     first = recipes[study.seeds[0]]
-    dataset, digest = data.of(first)
-    lock = arm_lock(first, digest)
-    key = f"{name}-{arm_digest(lock)}"
-    return StudyArm(name, label, None, substitution, recipes, key, lock, dataset)
+    data = f"{first.data.stream} {known_digest(first, None)}"
+    if data not in opened:
+        opened[data] = data_at_hand(first)
+    computes = arm_identity(first, known_digest(first, opened[data]))
+    return StudyArm(
+        name=name,
+        label=label,
+        key=f"{name}-{computes[:8]}",
+        is_base=not substitution,
+        substitution=substitution,
+        recipes=recipes,
+        identity=computes,
+        dataset=opened[data],
+    )
 
 
 def _compared(arm: StudyArm, others: Sequence[StudyArm]) -> StudyArm:
     """The arm with what tells it from the base, and the earlier one that has its figures too."""
-    base = others[0].recipes
-    differing = [
-        (key, there, here)
-        for seed in list(base)[:1]
-        for key, there, here in differences(base[seed].to_dict(), arm.recipes[seed].to_dict())
-    ]
-    arm = replace(arm, differences=differing)
-    if arm.skip:
-        return arm
-    same = next((each for each in others if not each.skip and each.lock == arm.lock), None)
-    return arm if same is None else replace(arm, key=same.key, same_as=same.same_as or same.name)
+    seed, base = next(iter(others[0].recipes.items()))
+    found: dict[str, Any] = {
+        "differences": [*map(tuple, differences(base.to_dict(), arm.recipes[seed].to_dict()))]
+    }
+    if not arm.not_run:
+        equal = (o for o in others if not o.not_run and o.identity == arm.identity)
+        if same := next(equal, None):
+            found |= {"key": same.key, "same_as": same.same_as or same.name}
+    return arm.model_copy(update=found)
 
 
 def _recipe(study: Study, label: str, substitution: dict[str, Any], seed: int) -> Recipe:
@@ -173,8 +170,5 @@ def _shown(value: Any) -> str:
 
 
 def _free(name: str, taken: list[str]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+    names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
+    return next(free for free in names if free not in taken)

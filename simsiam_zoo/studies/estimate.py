@@ -1,15 +1,19 @@
-"""How long a study will take on this machine: a few steps of each arm, timed."""
+"""What a study will take on this machine: its plan, with a few steps of each arm timed."""
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.studies.job import is_complete
 from simsiam_zoo.studies.plan import StudyPlan
 from simsiam_zoo.training.batches import micro_batches
 from simsiam_zoo.training.loop import take_step
@@ -21,21 +25,45 @@ AT_MOST = 64
 _STEPS = 2
 
 
-def estimate(plan: StudyPlan) -> Iterator[tuple[str, float | ZooError]]:
-    """Seconds of training of each arm that is run, with one seed; evaluation comes on top.
+def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
+    """The plan, with what is done of it and an estimate of the rest, as plain values.
 
-    Timed on noise, a process alone on the machine; several at once share its memory. Where an arm
-    cannot be built, its error.
+    Seconds are of training; evaluation comes on top. They are timed on noise, a process alone on
+    the machine; several at once share its memory. An arm that cannot be built is not run.
+
+    Args:
+        plan: of the study.
+        folder: the study's.
+        jobs: how many run at once.
     """
-    for arm in plan.arms:
-        steps = plan.steps.get(arm.name)
-        if steps is not None:
+    seconds: dict[str, float] = {}
+    left = [job for job in plan.jobs(folder) if not is_complete(job.folder, plan.metrics)]
+    for arm in plan.arms if left else ():
+        if arm.steps is not None:
             try:
-                seconds = seconds_per_step(arm.recipes[plan.study.seeds[0]])
+                seconds[arm.name] = arm.steps[1] * seconds_per_step(arm.recipes[plan.seeds[0]])
             except ZooError as error:
-                yield arm.name, error
-            else:
-                yield arm.name, steps[1] * seconds
+                arm.not_run = error.what
+    left = [job for job in left if job.arm.not_run is None]
+    known = all(job.arm.name in seconds for job in left)
+    described = plan.model_dump(mode="json")
+    return {
+        **described,
+        "arms": [{**arm, "seconds": seconds.get(arm["name"])} for arm in described["arms"]],
+        "folder": str(folder),
+        "runs": len(list(plan.jobs(folder))),
+        "runs_left": len(left),
+        "jobs": jobs,
+        "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,
+    }
+
+
+def span(seconds: Iterable[float], jobs: int) -> float:
+    """Seconds until all have ended, of which `jobs` run at once and start in this order."""
+    ends = [0.0] * jobs
+    for each in seconds:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 def seconds_per_step(recipe: Recipe) -> float:
@@ -44,7 +72,7 @@ def seconds_per_step(recipe: Recipe) -> float:
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             setup = prepare(recipe)
-            batch = noise(setup, min(recipe.training.batch_size, AT_MOST))
+            batch = _noise(setup, min(recipe.training.batch_size, AT_MOST))
             _step(setup, batch)  # the first one allocates, and lets oneDNN choose
             began = time.perf_counter()
             for _ in range(_STEPS):
@@ -55,11 +83,12 @@ def seconds_per_step(recipe: Recipe) -> float:
     return seconds * recipe.training.batch_size / len(batch.views[0])
 
 
-def noise(setup: Setup, images: int) -> Batch:
+def _noise(setup: Setup, images: int) -> Batch:
     """A batch of normalised noise, as the loader would give one."""
     side, runtime = setup.recipe.data.image_size, setup.runtime
+    shape = images, 3, side, side
     views = [
-        torch.randn(images, 3, side, side, dtype=runtime.dtype, device=runtime.device).contiguous(
+        torch.randn(shape, dtype=runtime.dtype, device=runtime.device).contiguous(
             memory_format=torch.channels_last
         )
         for _ in range(setup.siamese.gradient.views)

@@ -21,16 +21,9 @@ from pydantic import BaseModel, ValidationError
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import differences
 from simsiam_zoo.recipe.sizes import data_at_hand
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.arms import NOT_AT_HAND, arm_digest, arm_lock, known_digest
-from simsiam_zoo.studies.plan import JOB
-
-_PATIENCE = 5.0  # seconds
-
-BUSY = 76
-"""Exit code of a job whose folder another process holds."""
+from simsiam_zoo.studies.arms import arm_identity, known_digest
 
 
 def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
@@ -63,46 +56,39 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
     if status is None or status.get("error") is not None:
         return False
     try:
-        result = read_run_result(folder)
+        if read_run_result(folder) is None:
+            return False
     except DataError:
-        return False
-    if result is None:
         return False
     if status.get("exit_code") == DivergedError.exit_code:
         return True
-    wanted = _still_wanted(folder, metrics)
-    return status.get("exit_code") == 0 and (not wanted or _measured(folder) == wanted)
-
-
-def note_end(folder: Path, code: int) -> None:
-    """Write down how a process ended that could not do so itself: killed, most often."""
-    if job_status(folder) is None and code not in (0, BUSY, StoppedError.exit_code):
-        killed = f"its process was killed by signal {-code}" if code < 0 else ""
-        error = killed or f"its process ended with exit code {code}"
-        status = {"exit_code": code, "error": f"{error}; log.txt has what it printed"}
-        atomic_write_text(folder / "status.json", json.dumps(status) + "\n")
-
-
-def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
-    """Do it, write down how it ended, and return the exit code."""
-    try:
-        # Whoever asks whether the folder is held holds it for a moment.
-        with FileLock(folder / "lock").acquire(timeout=_PATIENCE):
-            code, error = _guarded(folder, metrics)
-            status = {"exit_code": code, "error": error}
-            atomic_write_text(folder / "status.json", json.dumps(status) + "\n")
-            return code
-    except Timeout:
-        print(f"another process is at work in {folder}", file=sys.stderr)
-        return BUSY
+    return status.get("exit_code") == 0 and not _unmeasured(folder, metrics)
 
 
 def job_status(folder: Path) -> dict[str, Any] | None:
     """How the folder's last process ended; None where it did not say."""
-    return _read_json(folder / "status.json")
+    with suppress(OSError, ValueError):
+        value = json.loads((folder / "status.json").read_text("utf-8"))
+        return value if isinstance(value, dict) else None
+    return None
 
 
-class _Score(BaseModel):
+def note_end(folder: Path, code: int) -> None:
+    """Write down how a process ended that could not do so itself: killed, most often."""
+    if job_status(folder) is None and code not in (0, StoppedError.exit_code):
+        killed = f"its process was killed by signal {-code}" if code < 0 else ""
+        error = killed or f"its process ended with exit code {code}"
+        _write_status(folder, code, f"{error}; log.txt has what it printed")
+
+
+def _write_status(folder: Path, code: int, error: str | None) -> None:
+    text = json.dumps({"exit_code": code, "error": error})
+    atomic_write_text(folder / "status.json", text + "\n")
+
+
+class Score(BaseModel):
+    """A figure of a run, as a study takes it."""
+
     network: str = "trained network"
     protocol: str
     protocol_version: int
@@ -111,32 +97,38 @@ class _Score(BaseModel):
     test_images: int
 
 
-class _Result(BaseModel):
+class _Evidence(BaseModel):
+    std_sqrt_d: float | None = None
+    effective_rank: float | None = None
+    last_loss: float | None = None
+
+
+class RunResult(BaseModel):
     """What a study takes from a run's `result.json`."""
 
     verdict: str
     reason: str
     identity: str
     steps: int
-    figures: list[_Score]
-    evidence: dict[str, Any] = {}
+    figures: list[Score]
+    evidence: _Evidence = _Evidence()
     seconds: dict[str, float] = {}
 
 
 class _Measured(BaseModel):
-    protocols: list[str]
-    figures: list[_Score]
+    protocols: list[str] = []
+    figures: list[Score] = []
 
 
-def read_run_result(folder: Path) -> dict[str, Any] | None:
-    """What a job's run ended with, as plain values; None where it has not.
+def read_run_result(folder: Path) -> RunResult | None:
+    """What a job's run ended with; None where it has not.
 
     Raises:
         DataError: it is damaged.
     """
     path = folder / "run" / "result.json"
     try:
-        return _Result.model_validate_json(path.read_bytes()).model_dump()
+        return RunResult.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError):
@@ -144,19 +136,32 @@ def read_run_result(folder: Path) -> dict[str, Any] | None:
         raise DataError(f"{path} is damaged", hint) from None
 
 
-def read_measured(folder: Path) -> dict[str, Any] | None:
-    """The figures that the study had measured after the run; None where there are none."""
+def read_measured(folder: Path) -> _Measured:
+    """What the study had measured after the run; empty where there is nothing."""
     with suppress(OSError, ValidationError):
-        content = (folder / "figures.json").read_bytes()
-        return _Measured.model_validate_json(content).model_dump()
-    return None
+        return _Measured.model_validate_json((folder / "figures.json").read_bytes())
+    return _Measured()
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError):
-        value = json.loads(path.read_text("utf-8"))
-        return value if isinstance(value, dict) else None
-    return None
+def _unmeasured(folder: Path, metrics: tuple[str, ...]) -> list[str]:
+    """The protocols for `figures.json`: those that the run does not end with; empty if it is there.
+
+    All of them, where one is missing: they are measured together, on features that are had once.
+    """
+    have = Recipe.of_run(folder / "recipe.toml").evaluation.protocols
+    wanted = [metric for metric in metrics if metric not in have]
+    return [] if read_measured(folder).protocols == wanted else wanted
+
+
+def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
+    """Do it, write down how it ended, and return the exit code.
+
+    Where another process is at work in the folder, it is waited for: an earlier study's, killed.
+    """
+    with FileLock(folder / "lock").acquire(poll_interval=0.2):
+        code, error = _guarded(folder, metrics)
+        _write_status(folder, code, error)
+        return code
 
 
 def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
@@ -180,27 +185,20 @@ def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
 def refuse_other_arm(folder: Path) -> None:
     """Stop where the code or the data are not those that the study was planned with.
 
-    Seeds of one arm, of which some are of one code and some of another, have no mean.
+    Seeds of one arm, of which some are of one code and some of another, have no mean. What was
+    planned is in the name of the arm's folder.
 
     Raises:
-        InputError: they are not; the first difference is named.
+        InputError: they are not.
     """
-    planned = _read_json(folder / JOB)
-    if planned is None:
-        raise InputError(f"{folder / JOB} cannot be read", "`simsiam-zoo ablate` writes it.")
     recipe = Recipe.of_run(folder / "recipe.toml")
-    data = planned.get("data")
-    digest = str(data.get("digest") if isinstance(data, dict) else None)
-    if not digest.startswith(NOT_AT_HAND):
-        digest = known_digest(recipe, data_at_hand(recipe))
-    lock = arm_lock(recipe, digest)
-    if arm_digest(lock) == planned.get("digest"):
-        return
-    here = {"code": lock["code"], "data": lock["data"]}
-    there = {key: planned.get(key) for key in here}
-    where = next(differences(there, here), "its recipe")
+    planned = folder.resolve().parent.name
+    for data in (data_at_hand(recipe), None):  # or was it not at hand when the study was planned?
+        computes = arm_identity(recipe, known_digest(recipe, data))
+        if planned.endswith(f"-{computes[:8]}"):
+            return
     raise InputError(
-        f"this is not what the study was planned with: {where}",
+        "the code, a plugin or the data have changed since the study was planned",
         "The study's command, given again, plans the arm anew and runs all its seeds.",
     )
 
@@ -217,7 +215,7 @@ def _train(folder: Path) -> str:
         (run / "result.json").unlink()
         result = None
     if result is not None:
-        return str(result["verdict"])
+        return result.verdict
     resume = (run / "checkpoints" / "last.pt").exists()
     if not resume and run.exists():  # it had not come to a checkpoint
         shutil.rmtree(run)
@@ -232,37 +230,22 @@ def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
     from simsiam_zoo.evaluation.evaluate import evaluate, write_report
     from simsiam_zoo.evaluation.target import open_target, read_recipe
 
-    run = str(folder / "run")
-    wanted = _still_wanted(folder, metrics)
-    if not wanted or _measured(folder) == wanted:
-        return
-    recipe, place = read_recipe(run, None, {"evaluation.protocols": wanted})
-    report = evaluate(open_target(run, recipe, place, None))
-    write_report({"protocols": wanted, **report}, folder / "figures.json")
-
-
-def _still_wanted(folder: Path, metrics: tuple[str, ...]) -> list[str]:
-    """The protocols among `metrics` that the run does not end with."""
-    have = Recipe.of_run(folder / "recipe.toml").evaluation.protocols
-    return [metric for metric in metrics if metric not in have]
-
-
-def _measured(folder: Path) -> list[str] | None:
-    measured = read_measured(folder)
-    return None if measured is None else list(measured["protocols"])
+    if wanted := _unmeasured(folder, metrics):
+        run = str(folder / "run")
+        recipe, place = read_recipe(run, None, {"evaluation.protocols": wanted})
+        report = evaluate(open_target(run, recipe, place, None))
+        write_report({"protocols": wanted, **report}, folder / "figures.json")
 
 
 def start_job(words: list[str]) -> int:
     """[--plugin FILE]... FOLDER [PROTOCOL...]; the exit code."""
-    while words[:1] == ["--plugin"]:
-        try:
+    try:
+        while words[:1] == ["--plugin"]:
             use_file(words[1])
-        except ZooError as refused:
-            print(f"Error: {refused}", file=sys.stderr)
-            return refused.exit_code
-        words = words[2:]
-    if not words or not Path(words[0]).is_dir():
-        error = InputError("a study's job is given its folder", "`simsiam-zoo ablate` does that.")
+            words = words[2:]
+        if not words or not Path(words[0]).is_dir():
+            raise InputError("a study's job is given its folder", "`simsiam-zoo ablate` does that.")
+    except ZooError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     return run_job(Path(words[0]), tuple(words[1:]))

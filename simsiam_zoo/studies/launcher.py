@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.errors import InputError, PluginError
@@ -20,7 +20,6 @@ from simsiam_zoo.studies.die_with_parent import die_with_parent
 LOG = "log.txt"
 """What a command prints is appended to this file in its folder."""
 
-_METHODS = ("submit", "poll", "cancel")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -37,21 +36,13 @@ class Resources:
             depend on where it runs.
         gpus: GPUs of its own. A fraction shares one, where the launcher can do that; 0 asks for
             none, and what the command sees is then the launcher's default.
-
-    Raises:
-        InputError: fewer than one core, or a negative number of GPUs.
     """
 
     cpus: int = 1
     gpus: float = 0
 
-    def __post_init__(self) -> None:
-        if self.cpus < 1:
-            raise InputError(f"a command needs at least one core, not {self.cpus}")
-        if self.gpus < 0:
-            raise InputError(f"a command cannot have {self.gpus:g} GPUs")
 
-
+@runtime_checkable
 class Launcher(Protocol):
     """The contract of a component of the kind `launcher`.
 
@@ -101,18 +92,13 @@ class Launcher(Protocol):
 
 
 def create_launcher(chosen: Resolved) -> Launcher:
-    """The launcher that `chosen` means.
-
-    Raises:
-        PluginError: it cannot be used.
-    """
-    launcher: Any = chosen.create()
-    missing = [name for name in _METHODS if not callable(getattr(launcher, name, None))]
-    if missing:
+    """The launcher that `chosen` means. Raises PluginError where it cannot be used."""
+    launcher = chosen.create()
+    if not isinstance(launcher, Launcher):
         raise PluginError(
-            f"launcher {chosen.id} cannot be used: it has no {' and no '.join(missing)}"
+            f"launcher {chosen.id} cannot be used: it must have submit, poll and cancel"
         )
-    return launcher  # type: ignore[no-any-return]
+    return launcher
 
 
 def thread_variables(cpus: int) -> dict[str, str]:
@@ -131,10 +117,6 @@ class _Job:
     process: subprocess.Popen[bytes] | None = None
     asked: bool = False
     exit_code: int | None = None
-
-    @property
-    def waits(self) -> bool:
-        return self.process is None and self.exit_code is None
 
 
 class LocalLauncher:
@@ -161,12 +143,10 @@ class LocalLauncher:
             raise LaunchError(f"{argv[0]} cannot be started: there is no such program")
         if not folder.is_dir():
             raise LaunchError(f"{argv[0]} cannot be started: there is no folder {folder}")
-        job = _Job(list(argv), folder, resources.cpus, self._whole_gpus(resources.gpus))
-        self._update()  # those that wait come first
-        if self._has_room(job):
-            self._start(job)
         name = f"local-{secrets.token_hex(8)}"
-        self._jobs[name] = job
+        gpus = self._whole_gpus(resources.gpus)
+        self._jobs[name] = _Job(list(argv), folder, resources.cpus, gpus)
+        self._update()
         return name
 
     def poll(self, job: str) -> int | None:
@@ -194,29 +174,19 @@ class LocalLauncher:
             raise LaunchError(f"launcher local has started no job {job!r}") from None
 
     def _update(self) -> None:
-        """Reap what has ended, and start what waited for its GPUs."""
+        """Reap what has ended, and start what waits, in turn, as far as there are GPUs for it."""
         for job in self._jobs.values():
             if job.process is not None and job.exit_code is None:
                 job.exit_code = job.process.poll()
                 if job.exit_code is not None:
                     self._free += job.held
-                    job.held = []
+        turn = True  # a job that needs few GPUs does not overtake one that waits for many
         for job in self._jobs.values():
-            if not (job.waits and self._has_room(job)):
-                continue
-            try:
-                self._start(job)
-            except LaunchError as error:  # nobody asks about this one now: it ends as a shell's do
-                job.exit_code = 126
-                with suppress(OSError), (job.folder / LOG).open("a") as log:
-                    log.write(f"{error}\n")
-
-    def _has_room(self, job: _Job) -> bool:
-        """Whether its GPUs are free, and no job that came earlier waits for some."""
-        if job.gpus == 0:
-            return True
-        earlier = next((each for each in self._jobs.values() if each.waits and each.gpus), job)
-        return job.gpus <= len(self._free) and earlier is job
+            if job.process is None and job.exit_code is None:
+                if job.gpus == 0 or (turn and job.gpus <= len(self._free)):
+                    self._start(job)
+                else:
+                    turn = False
 
     def _start(self, job: _Job) -> None:
         variables = thread_variables(job.cpus)
@@ -233,9 +203,11 @@ class LocalLauncher:
                     env=os.environ | variables,
                     process_group=0,
                 )
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            raise LaunchError(f"{job.argv[0]} cannot be started: {error.strerror}{where}") from None
+        except OSError as error:  # it ends as a shell's command does that cannot be started
+            job.exit_code = 126
+            with suppress(OSError), (job.folder / LOG).open("a") as log_text:
+                log_text.write(f"{job.argv[0]} cannot be started: {error.strerror}\n")
+            return
         job.held, self._free = held, self._free[job.gpus :]
 
     def _whole_gpus(self, asked: float) -> int:

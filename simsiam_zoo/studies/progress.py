@@ -1,31 +1,27 @@
-"""What is shown of a study while it runs: a live table, or plain lines. No torch here."""
+"""What is shown of a study while it runs: live lines, or plain ones now and then. No torch here."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from simsiam_zoo.errors import StoppedError
 from simsiam_zoo.metrics import SPEED, Latest
-from simsiam_zoo.runtime.progress import LiveProgress, PlainProgress, Progress, duration
+from simsiam_zoo.runtime.progress import duration
 from simsiam_zoo.studies.plan import StudyJob
 
 _TAIL = 1 << 14
 """Bytes of metrics.jsonl that are read for the newest figures."""
 
-_REFRESH = 1.0
-_LINE_SECONDS = 30.0
+_LIVE_SECONDS, _LINE_SECONDS = 1.0, 30.0
 
 
 @dataclass
@@ -35,135 +31,66 @@ class Running:
     Attributes:
         waiting: to be started, in order.
         started: with the launcher's ids.
-        elsewhere: held by processes that somebody else started: an earlier study, killed.
         ended: with their exit codes; complete ones from the start among them, with 0.
     """
 
     waiting: deque[StudyJob] = field(default_factory=deque)
     started: dict[str, StudyJob] = field(default_factory=dict)
-    elsewhere: list[StudyJob] = field(default_factory=list)
     ended: list[tuple[StudyJob, int]] = field(default_factory=list)
 
-    @property
-    def busy(self) -> int:
-        """How many are at work."""
-        return len(self.started) + len(self.elsewhere)
 
+class StudyProgress:
+    """A line for each job that ends; below them, or now and then, one for each that runs.
 
-class StudyProgress(Progress):
-    """Is told how the jobs of a study are. This class shows nothing; a context manager."""
+    Args:
+        console: where it is shown; None: nowhere.
+    """
 
-    def show(self, state: Running) -> None:
-        """The newest state."""
-
-
-class StudyLines(PlainProgress, StudyProgress):
-    """A line for each job that ends, and one now and then on those that run."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        super().__init__(stream)
-        self._said: set[Path] | None = None
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
+        self._live: Live | None = None
+        if console is not None and console.is_terminal:
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._told: int | None = None
         self._last = time.monotonic()
 
-    def show(self, state: Running) -> None:
-        """Print what has ended since, and what runs if the last line is some time old."""
-        if self._said is None:
-            self._said = {job.folder for job, _ in state.ended}
-            total = len(state.ended) + len(state.waiting) + len(state.started)
-            self.say(f"{total} runs, {len(state.ended)} of them complete already")
-        for job, code in state.ended:
-            if job.folder not in self._said:
-                self._said.add(job.folder)
-                self.say(f"{job_name(job)}: {job_outcome(job, code)}")
-        now = time.monotonic()
-        if now - self._last >= _LINE_SECONDS:
-            self._last = now
-            for job in (*state.started.values(), *state.elsewhere):
-                self.say(f"{job_name(job)}: {'  '.join(read_run_status(job).words())}")
-
-
-class StudyTable(LiveProgress, StudyProgress):
-    """A live table: a row for each job."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        super().__init__(console)
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._last = 0.0
-
     def __enter__(self) -> Self:
-        self._live.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self._console is not None:
+            self._console.print(_plain(text), soft_wrap=True)
 
     def show(self, state: Running) -> None:
-        """Draw the table anew, now and then."""
+        """Tell what has ended since, and how the others are."""
+        total = len(state.ended) + len(state.waiting) + len(state.started)
+        if self._told is None:
+            self._told = len(state.ended)
+            self.say(f"{total} runs, {self._told} of them complete already")
+        for job, code in state.ended[self._told :]:
+            self.say(f"{job_name(job)}: {job_outcome(job, code)}")
+        self._told = len(state.ended)
         now = time.monotonic()
-        if now - self._last >= _REFRESH:
+        if now - self._last >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
             self._last = now
-            self._live.update(jobs_table(state, self.console.height), refresh=True)
+            lines = [f"{job_name(job)}: {run_status(job)}" for job in state.started.values()]
+            if self._live is None:
+                for line in lines:
+                    self.say(line)
+            else:
+                done = Text(f"{self._told} of {total} runs done", style="dim")
+                self._live.update(Group(*map(_plain, lines), done), refresh=True)
 
 
-def jobs_table(state: Running, height: int) -> Group:
-    """The table, no higher than the terminal: what runs, what ended last, what comes next."""
-    columns = ("arm", "seed", "epoch", "loss", "std", "top-1", "verdict", "left")
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    running = [*state.started.values(), *state.elsewhere]
-    room = max(1, height - 5 - len(running))
-    ended = list(state.ended)[-room:]
-    waiting = list(state.waiting)[: max(0, room - len(ended))]
-    for job, code in ended:
-        status = read_run_status(job)
-        drawn.add_row(*_cells(job, status, job_outcome(job, code), ""))
-    for job in running:
-        status = read_run_status(job)
-        drawn.add_row(*_cells(job, status, status.doing, status.left or ""), style="cyan")
-    for job in waiting:
-        drawn.add_row(Text(job.label), str(job.seed), style="dim")
-    total = len(state.ended) + len(running) + len(state.waiting)
-    return Group(drawn, Text(f"{len(state.ended)} of {total} runs done", style="dim"))
-
-
-def _cells(job: StudyJob, status: RunStatus, verdict: str, left: str) -> list[str | Text]:
-    texts = status.latest.texts()
-    return [
-        Text(job.label, overflow="ellipsis", no_wrap=True),
-        str(job.seed),
-        status.epoch,
-        texts.get("loss", ""),
-        texts.get("std", ""),
-        status.latest.top1(),
-        Text(verdict, overflow="ellipsis", no_wrap=True),
-        left,
-    ]
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """The state of a run of a study.
-
-    Args:
-        latest: its newest metrics.
-        epoch: `3/10`; empty before the first row.
-        doing: `starting`, `training` or `evaluating`.
-        left: time until the training's end, where its speed is known.
-    """
-
-    latest: Latest
-    epoch: str
-    doing: str
-    left: str | None
-
-    def words(self) -> list[str]:
-        """For a plain line."""
-        words = [f"epoch {self.epoch}"] if self.epoch else []
-        words += [f"{name} {text}" for name, text in self.latest.texts().items()]
-        return [*words, f"{self.left} left" if self.left else self.doing]
-
-
-def read_run_status(job: StudyJob) -> RunStatus:
-    """What the end of the job's metrics says."""
+def run_status(job: StudyJob) -> str:
+    """How far a job's run is, by the end of its metrics."""
     rows: list[dict[str, Any]] = []
     with suppress(OSError), (job.run / "metrics.jsonl").open("rb") as file:
         size = file.seek(0, 2)
@@ -173,17 +100,19 @@ def read_run_status(job: StudyJob) -> RunStatus:
                 row = json.loads(line)
                 if isinstance(row, dict):
                     rows.append(row)
-    latest = Latest(rows)
-    values, training = latest.values, job.recipe.training
-    speed, step = values.get(SPEED.key), values.get("step", 0)
-    epoch = min(int(values.get("epoch", 0)) + 1, training.epochs)
-    at = f"{epoch}/{training.epochs}" if values else ""
-    if job.steps is not None and step >= job.steps:
-        return RunStatus(latest, at, "evaluating", None)
-    left = None
-    if speed and job.steps is not None:
-        left = duration((job.steps - step) * training.batch_size / speed)
-    return RunStatus(latest, at, "training" if values else "starting", left)
+    if not rows:
+        return "starting"
+    latest, training = Latest(rows), job.recipe.training
+    speed, step = latest.values.get(SPEED.key), latest.values.get("step", 0)
+    epoch = min(int(latest.values.get("epoch", 0)) + 1, training.epochs)
+    doing = "training"
+    if job.arm.steps is not None and step >= job.arm.steps[1]:
+        doing = "evaluating"
+    elif job.arm.steps is not None and speed:
+        left = (job.arm.steps[1] - step) * training.batch_size / speed
+        doing = f"{duration(left)} left"
+    figures = (f"{name} {text}" for name, text in latest.texts().items())
+    return "  ".join([f"epoch {epoch}/{training.epochs}", *figures, doing])
 
 
 def job_outcome(job: StudyJob, code: int) -> str:
@@ -197,11 +126,9 @@ def job_outcome(job: StudyJob, code: int) -> str:
 
 def job_name(job: StudyJob) -> str:
     """Of a job, on a line."""
-    return f"{job.label}, seed {job.seed}"
+    return f"{job.arm.label}, seed {job.seed}"
 
 
-def open_study_progress(quiet: bool) -> StudyProgress:
-    """A live table where stderr is a terminal, plain lines elsewhere."""
-    if quiet:
-        return StudyProgress()
-    return StudyTable() if sys.stderr.isatty() else StudyLines()
+def _plain(text: str) -> Text:
+    """For `rich`, without its markup and control characters: labels are other people's."""
+    return Text("".join(char for char in text if char.isprintable()), no_wrap=True)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.job import is_held, job_status, read_measured, read_run_result
-from simsiam_zoo.studies.plan import job_folder, read_plan
+from simsiam_zoo.studies.job import RunResult, is_held, job_status, read_measured, read_run_result
+from simsiam_zoo.studies.plan import StudyPlan, job_folder, read_plan
 
 RESULTS = "results.json"
 
@@ -28,7 +30,11 @@ _TRAINED = "trained network"
 CONFIDENCE = 0.95
 """Of the intervals over seeds."""
 
-_SIGNALS = ("std_sqrt_d", "effective_rank", "loss")
+_WHY = {
+    "running": "it is running",
+    "waiting": "it has not begun",
+    "stopped": "it was stopped; the same command goes on with it",
+}
 
 
 def collect_results(folder: Path) -> ResultRow:
@@ -39,30 +45,25 @@ def collect_results(folder: Path) -> ResultRow:
         DataError: its plan is damaged.
     """
     plan = read_plan(folder)
-    seeds: list[int] = plan["seeds"]
     arms: list[ResultRow] = []
-    for planned in plan["arms"]:
-        arm = {key: value for key, value in planned.items() if key not in ("not_run", "key")}
-        own = planned["same_as"] is None and planned["not_run"] is None
-        arm["runs"] = [_run(folder, planned["key"], seed) for seed in seeds] if own else []
+    for planned in plan.arms:
+        own = planned.same_as is None and planned.not_run is None
+        arm = planned.model_dump(mode="json", exclude={"not_run", "key", "steps"})
+        arm["runs"] = [_run(folder, planned.key, seed) for seed in plan.seeds] if own else []
         arms.append(arm)
     by_name = {arm["name"]: arm for arm in arms}
     for arm in arms:
         # An arm that equals another one has that one's figures.
         runs = by_name[arm["same_as"]]["runs"] if arm["same_as"] else arm["runs"]
-        arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(seeds))
+        arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(plan.seeds))
     provenance = _provenance(folder, arms)
     return {
-        "format": 1,
-        **{
-            key: plan[key]
-            for key in ("title", "description", "study", "preset", "metrics", "seeds", "threads")
-        },
+        **plan.model_dump(mode="json", exclude={"arms", "command"}),
         "arms": arms,
-        "stale": _stale(folder, {planned["key"] for planned in plan["arms"]}),
+        "stale": _stale(folder, {planned.key for planned in plan.arms}),
         "not_run": list(_not_run(plan, arms)),
-        "notes": _notes(plan, arms) + _threads_note(provenance["machine"].get("threads")),
-        "provenance": {"command": plan["command"], **provenance},
+        "notes": list(_notes(plan, arms, provenance["machine"].get("threads"))),
+        "provenance": {"command": plan.command, **provenance},
     }
 
 
@@ -73,51 +74,47 @@ def write_results(results: ResultRow, folder: Path) -> None:
 
 def _run(study: Path, key: str, seed: int) -> ResultRow:
     folder = job_folder(study, key, seed)
-    status, damage = job_status(folder), None
+    status, result, damage = job_status(folder), None, None
     try:
         result = read_run_result(folder)
     except DataError as error:
-        result, damage = None, f"{error.what}. {error.hint}"
-    evidence = (result or {}).get("evidence", {})
-    figures: list[ResultRow] = [*(result or {}).get("figures", ())]
-    figures += (read_measured(folder) or {}).get("figures", ())
+        damage = f"{error.what}. {error.hint}"
     state, why = _state(folder, result, status, damage)
-    seconds = (result or {}).get("seconds", {})
+    metrics: dict[str, ResultRow] = {}
     baselines: dict[str, dict[str, float]] = {}
-    for figure in figures:
-        if figure["network"] != _TRAINED:
-            network = figure["network"].removesuffix(" network")
-            baselines.setdefault(network, {})[figure["protocol"]] = figure["top1"]
+    for score in [*(result.figures if result else ()), *read_measured(folder).figures]:
+        if score.network == _TRAINED:
+            metrics[score.protocol] = {
+                "top1": score.top1,
+                "version": score.protocol_version,
+                "interval": score.top1_interval,
+                "test_images": score.test_images,
+            }
+        else:
+            network = score.network.removesuffix(" network")
+            baselines.setdefault(network, {})[score.protocol] = score.top1
+    evidence = result.evidence if result else None
     return {
         "seed": seed,
         "folder": str((folder / "run").relative_to(study)),
         "state": state,
         "error": why,
-        "exit_code": None if status is None else status.get("exit_code"),
-        "verdict": None if result is None else result["verdict"],
-        "reason": None if result is None else result["reason"],
-        "metrics": {
-            figure["protocol"]: {
-                "top1": figure["top1"],
-                "version": figure["protocol_version"],
-                "interval": figure.get("top1_interval"),
-                "test_images": figure["test_images"],
-            }
-            for figure in figures
-            if figure["network"] == _TRAINED
-        },
+        "exit_code": status.get("exit_code") if status else None,
+        "verdict": result.verdict if result else None,
+        "reason": result.reason if result else None,
+        "metrics": metrics,
         "baselines": baselines,
-        "std_sqrt_d": _number(evidence.get("std_sqrt_d")),
-        "effective_rank": _number(evidence.get("effective_rank")),
-        "loss": _number(evidence.get("last_loss")),
-        "steps": None if result is None else result["steps"],
-        "seconds": round(sum(seconds.values()), 1) if seconds else None,
-        "identity": None if result is None else result["identity"],
+        "std_sqrt_d": evidence.std_sqrt_d if evidence else None,
+        "effective_rank": evidence.effective_rank if evidence else None,
+        "loss": evidence.last_loss if evidence else None,
+        "steps": result.steps if result else None,
+        "seconds": round(sum(result.seconds.values()), 1) if result and result.seconds else None,
+        "identity": result.identity if result else None,
     }
 
 
 def _state(
-    folder: Path, result: ResultRow | None, status: ResultRow | None, damage: str | None
+    folder: Path, result: RunResult | None, status: ResultRow | None, damage: str | None
 ) -> tuple[str, str | None]:
     """(done | running | waiting | stopped | failed, what went wrong)."""
     if folder.is_dir() and is_held(folder):
@@ -126,8 +123,7 @@ def _state(
         return "failed", damage
     if status is None:
         # Nobody is at it and nothing was written down: not begun, or killed.
-        began = (folder / "run").exists()
-        return ("stopped" if began else "waiting"), None
+        return ("stopped" if (folder / "run").exists() else "waiting"), None
     code = status.get("exit_code")
     if code == StoppedError.exit_code:
         return "stopped", None
@@ -142,26 +138,23 @@ def _summary(
     done = [run for run in runs if run["state"] == "done"]
     base = [run for run in base_runs if run["state"] == "done"]
     protocols = list(dict.fromkeys(name for run in done for name in run["metrics"]))
-    top1 = {name: _by_seed(done, name) for name in protocols}
     verdicts = Counter(run["verdict"] for run in done if run["verdict"])
     verdict = next(iter(verdicts)) if len(verdicts) == 1 else ("mixed" if verdicts else None)
     expected: bool | None = None
     if arm["expect"] and verdicts:
         expected = all(each in arm["expect"] for each in verdicts)
+    top1 = {name: _by_seed(done, name) for name in protocols}
+    gaps = {name: paired_difference(top1[name], _by_seed(base, name)) for name in protocols}
     return {
         "done": len(done),
         "asked": asked if runs else 0,
         "metrics": {name: mean_std(list(values.values())) for name, values in top1.items()},
-        "difference": {}
-        if arm["is_base"]
-        else {
-            name: difference
-            for name, values in top1.items()
-            if (difference := paired_difference(values, _by_seed(base, name))) is not None
+        "difference": {
+            name: gap for name, gap in gaps.items() if gap is not None and not arm["is_base"]
         },
         **{
             signal: mean_std([run[signal] for run in done if run[signal] is not None])
-            for signal in _SIGNALS
+            for signal in ("std_sqrt_d", "effective_rank", "loss")
         },
         "verdicts": dict(verdicts),
         "verdict": verdict,
@@ -169,61 +162,45 @@ def _summary(
     }
 
 
-def _by_seed(runs: Iterable[ResultRow], protocol: str) -> dict[int, float]:
+def _by_seed(runs: Sequence[ResultRow], protocol: str) -> dict[int, float]:
     return {
         run["seed"]: run["metrics"][protocol]["top1"] for run in runs if protocol in run["metrics"]
     }
 
 
-def _not_run(plan: ResultRow, arms: list[ResultRow]) -> Iterable[ResultRow]:
-    for planned in plan["arms"]:
-        if planned["not_run"] is not None:
-            yield {"arm": planned["name"], "seed": None, "why": planned["not_run"]}
+def _not_run(plan: StudyPlan, arms: list[ResultRow]) -> Iterator[ResultRow]:
+    for planned in plan.arms:
+        if planned.not_run is not None:
+            yield {"arm": planned.name, "seed": None, "why": planned.not_run}
     for arm in arms:
         for run in arm["runs"]:
             if run["state"] != "done":
-                why = run["error"] or {
-                    "running": "it is running",
-                    "waiting": "it has not begun",
-                    "stopped": "it was stopped; the same command goes on with it",
-                }.get(run["state"], run["state"])
+                why = run["error"] or _WHY[run["state"]]
                 yield {"arm": arm["name"], "seed": run["seed"], "why": why}
 
 
-def _notes(plan: ResultRow, arms: list[ResultRow]) -> list[str]:
-    notes = []
-    if len(plan["seeds"]) == 1:
-        notes.append(
-            f"One seed ({plan['seeds'][0]}): differences have no interval, and another seed may"
+def _notes(plan: StudyPlan, arms: list[ResultRow], threads: Any) -> Iterator[str]:
+    if len(plan.seeds) == 1:
+        yield (
+            f"One seed ({plan.seeds[0]}): differences have no interval, and another seed may"
             " turn small ones around."
         )
     else:
-        notes.append(
+        yield (
             "Intervals are 95 % t-intervals over seeds, paired by seed: they cover the choice of"
             " the seed, not that of the test images."
         )
-    sizes = {
-        metric["test_images"]
-        for arm in arms
-        for run in arm["runs"]
-        for metric in run["metrics"].values()
-    }
-    for size in sorted(sizes):
+    metrics = [each for arm in arms for run in arm["runs"] for each in run["metrics"].values()]
+    for size in sorted({metric["test_images"] for metric in metrics}):
         half = 100 * 1.96 * (0.25 / size) ** 0.5
-        notes.append(
+        yield (
             f"{size:,} test images: top-1 near 50 % is known to about ± {half:.1f} points by them"
             " alone."
         )
-    notes += [f"{arm['label']}: {warning}" for arm in arms for warning in arm["warnings"]]
-    return notes
-
-
-def _threads_note(threads: Any) -> list[str]:
-    """What to know where the study's threads were changed between its runs."""
-    if not isinstance(threads, list):
-        return []
-    numbers = " or ".join(map(str, threads))
-    return [f"The runs had {numbers} CPU threads each: sums in another order differ by rounding."]
+    yield from (f"{arm['label']}: {warning}" for arm in arms for warning in arm["warnings"])
+    if isinstance(threads, list):  # they were changed between the runs
+        numbers = " or ".join(map(str, threads))
+        yield f"The runs had {numbers} CPU threads each: sums in another order differ by rounding."
 
 
 def _stale(folder: Path, keys: set[str]) -> list[str]:
@@ -255,19 +232,12 @@ def _common(locks: list[ResultRow], table: str) -> ResultRow:
     return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
 
 
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) else None
-
-
 def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
     """Mean and sample standard deviation; of one value no deviation, of none None."""
     if not values:
         return None
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return {"mean": mean, "std": None, "n": 1}
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return {"mean": mean, "std": math.sqrt(squares / (len(values) - 1)), "n": len(values)}
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": math.fsum(values) / len(values), "std": std, "n": len(values)}
 
 
 def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:

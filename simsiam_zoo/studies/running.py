@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.runtime.signals import StopRequest
-from simsiam_zoo.studies.job import BUSY, command, is_complete, is_held, note_end
-from simsiam_zoo.studies.launcher import Launcher, LaunchError, Resources
+from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
+from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, refuse_other_folder, write_plan
 from simsiam_zoo.studies.progress import Running, StudyProgress
 
 _POLL = 0.25
 _GRACE = 120.0
 """Seconds for which jobs that were asked to stop may save what they have."""
-
-_TRIES = 3
-"""Starts of one job in a study: a folder may be busy for a moment."""
 
 
 def run_study(
@@ -53,114 +51,80 @@ def run_study(
             study there, or the launcher cannot start anything.
         StoppedError: a signal asked to stop; the jobs were asked to as well, and saved.
     """
-    metrics = plan.study.metrics
     refuse_other_folder(folder)  # before a lock is left there
-    with _held(folder):
+    with _held(folder), ExitStack() as ends:
+        if callable(close := getattr(launcher, "close", None)):
+            ends.callback(close)
         write_plan(plan, folder)
-        state, tries = Running(), dict[Path, int]()
-        for job in plan.jobs(folder):
-            if is_complete(job.folder, metrics):
-                state.ended.append((job, 0))
-            else:
-                state.waiting.append(job)
-        try:
-            with StopRequest() as stop, progress:
-                while (state.waiting or state.busy) and not stop.requested:
-                    _start(state, launcher, jobs, resources, metrics, tries)
-                    if _collect(state, launcher, metrics, tries):
+        state = Running(deque(plan.jobs(folder)))
+        with StopRequest() as stop, progress:
+            try:
+                while (state.waiting or state.started) and not stop.requested:
+                    for job in _to_start(state, plan.metrics, jobs):
+                        (job.folder / "status.json").unlink(missing_ok=True)
+                        argv = command(job.folder, plan.metrics)
+                        state.started[launcher.submit(argv, job.folder, resources)] = job
+                    ended = _collect(state, launcher)
+                    for job, code in ended:
+                        note_end(job.folder, code)
+                    if ended:
                         changed()
                     progress.show(state)
                     time.sleep(_POLL)
                 if stop.requested:
                     progress.say("stopping: what runs is saved")
-                    _stop(state, launcher)
-        finally:
-            if callable(close := getattr(launcher, "close", None)):
-                close()
+            finally:  # none is left, unless the study was stopped or failed
+                for started in state.started:
+                    launcher.cancel(started)
+            until = time.monotonic() + _GRACE
+            while state.started and time.monotonic() < until:
+                _collect(state, launcher)
+                time.sleep(_POLL)
     if stop.requested:
-        left = len(state.waiting) + state.busy
+        left = len(state.waiting) + len(state.started) + sum(code != 0 for _, code in state.ended)
         raise StoppedError(
-            f"stopped with {left + sum(code != 0 for _, code in state.ended)} runs to go on with",
+            f"stopped with {left} runs to go on with",
             f"Go on with: {plan.command}" if plan.command else None,
         )
     return state.ended
 
 
-def _start(
-    state: Running,
-    launcher: Launcher,
-    jobs: int,
-    resources: Resources,
-    metrics: tuple[str, ...],
-    tries: dict[Path, int],
-) -> None:
-    while state.waiting and state.busy < jobs:
-        job = state.waiting.popleft()
+def _to_start(state: Running, metrics: tuple[str, ...], jobs: int) -> Iterator[StudyJob]:
+    """What waits and has room; what is complete has ended.
+
+    A job that a process of an earlier study holds (that was killed) waits for it.
+    """
+    for job in list(state.waiting):
         if is_held(job.folder):
-            state.elsewhere.append(job)
             continue
-        tries[job.folder] = tries.get(job.folder, 0) + 1
-        (job.folder / "status.json").unlink(missing_ok=True)
-        try:
-            started = launcher.submit(command(job.folder, metrics), job.folder, resources)
-        except LaunchError:
-            for other in state.started:
-                launcher.cancel(other)
-            raise
-        state.started[started] = job
-
-
-def _collect(
-    state: Running, launcher: Launcher, metrics: tuple[str, ...], tries: dict[Path, int]
-) -> bool:
-    """Take away what has ended; whether anything had."""
-    before = len(state.ended)
-    for started, job in list(state.started.items()):
-        code = launcher.poll(started)
-        if code is None:
-            continue
-        del state.started[started]
-        if code == BUSY and tries[job.folder] < _TRIES:
-            state.waiting.append(job)
-            continue
-        note_end(job.folder, code)
-        state.ended.append((job, code))
-    for job in [job for job in state.elsewhere if not is_held(job.folder)]:
-        state.elsewhere.remove(job)
         if is_complete(job.folder, metrics):
+            state.waiting.remove(job)
             state.ended.append((job, 0))
-        else:
-            state.waiting.appendleft(job)
-    return len(state.ended) > before
+        elif len(state.started) < jobs:
+            state.waiting.remove(job)
+            yield job
 
 
-def _stop(state: Running, launcher: Launcher) -> None:
-    """Ask what was started here to stop, and wait until it has."""
-    for started in state.started:
-        launcher.cancel(started)
-    until = time.monotonic() + _GRACE
-    while state.started and time.monotonic() < until:
-        for started in list(state.started):
-            if launcher.poll(started) is not None:
-                del state.started[started]
-        time.sleep(_POLL)
+def _collect(state: Running, launcher: Launcher) -> list[tuple[StudyJob, int]]:
+    """Take away what has ended, and return it."""
+    codes = {started: launcher.poll(started) for started in state.started}
+    ended = [(state.started.pop(name), code) for name, code in codes.items() if code is not None]
+    state.ended += ended
+    return ended
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The study's folder, held by one process at a time."""
     way_out = "Give the study another --out."
-    lock = FileLock(folder / "lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        held = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"another process runs the study in {folder}", f"Wait for it. {way_out}"
         ) from None
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}", way_out) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

@@ -56,6 +56,7 @@ class _Strict(BaseModel):
 
 
 def _listed(value: Any) -> Any:
+    """One thing or several, as several."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
@@ -70,6 +71,7 @@ def _verdicts(value: Any) -> Any:
 
 
 Verdicts = Annotated[tuple[VerdictName, ...], BeforeValidator(_verdicts)]
+Listed = BeforeValidator(_listed)
 
 
 class Ablation(_Strict):
@@ -77,19 +79,18 @@ class Ablation(_Strict):
 
     part: str | None = Field(None, description="A part, or any path of the recipe")
     action: Literal["remove", "replace"] | None = Field(None, description="remove or replace")
-    with_: tuple[Any, ...] = Field((), alias="with", description="Names, specs, tables or values")
+    with_: Annotated[tuple[Any, ...], Listed] = Field(
+        (), alias="with", description="Names, specs, tables or values"
+    )
     set: Tree = Field({}, description="Keys that change together, in one arm")
     grid: dict[str, tuple[Any, ...]] = Field({}, description="Values by key, crossed")
-    label: str | tuple[str, ...] = Field((), description="What the arm or arms are called")
+    label: Annotated[tuple[str, ...], Listed] = Field((), description="What the arms are called")
     expect: Verdicts = Field((), description="Verdicts that would do")
-    paper: float | tuple[float, ...] = Field((), description="The paper's top-1 of each arm, in %")
+    paper: Annotated[tuple[float, ...], Listed] = Field(
+        (), description="The paper's top-1 of each arm, in %"
+    )
     skip: str = Field("", description="Why it is not run; said on a preset, most often")
     on: dict[str, Tree] = Field({}, description="What differs on a preset, by its name")
-
-    @field_validator("with_", mode="before")
-    @classmethod
-    def _as_values(cls, value: Any) -> Any:
-        return _listed(value)
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -115,11 +116,8 @@ class Ablation(_Strict):
                 raise ValueError(f"{path} is the same in all arms: say {_DECIDED[path]} = ...")
         arms = len(self.substitutions())
         for name in ("paper", "label"):
-            given = getattr(self, name)
-            if isinstance(given, tuple) and given and len(given) != arms:
-                raise ValueError(f"{name} has {len(given)} entries for {arms} arms")
-            if not isinstance(given, tuple) and arms != 1:
-                raise ValueError(f"{name} is a list, an entry for each of the {arms} arms")
+            if (given := len(getattr(self, name))) not in (0, arms):
+                raise ValueError(f"{name} has {given} entries for {arms} arms")
         return self
 
     def substitutions(self) -> list[Tree]:
@@ -133,13 +131,6 @@ class Ablation(_Strict):
         for key, values in self.grid.items():
             crossed = [{**arm, key: value} for arm in crossed for value in values]
         return crossed
-
-    def entry(self, name: Literal["paper", "label"], arm: int) -> Any:
-        """The arm's own entry of a list that may have one; None where it does not."""
-        given = getattr(self, name)
-        if not isinstance(given, tuple):
-            return given
-        return given[arm] if given else None
 
 
 class Study(_Strict):

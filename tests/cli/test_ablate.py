@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from simsiam_zoo.cli.ablate import ablate, print_plan, span
+from simsiam_zoo.cli.ablate import ablate, print_plan
 from simsiam_zoo.cli.report import report
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.studies.estimate import span
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies.md"
 

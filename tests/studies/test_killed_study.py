@@ -46,7 +46,7 @@ def undisturbed(folder: Path, file: Path) -> None:
     plan = plan_study(*read_study(str(file)))
     write_plan(plan, folder)
     for job in plan.jobs(folder):
-        assert run_job(job.folder, plan.study.metrics) == 0
+        assert run_job(job.folder, plan.metrics) == 0
     publish(folder)
 
 

@@ -157,8 +157,8 @@ def test_an_arm_that_equals_a_skipped_one_is_run_itself() -> None:
     skipped = {"part": "gradient", "action": "remove", "skip": "not now"}
     plan = plan_study("it", parse_study({"base": DIGITS, "ablation": [skipped, REMOVE]}, "it"))
     _, first, second = plan.arms
-    assert (first.skip, second.same_as) == ("not now", None)
-    assert [job.arm for job in plan.jobs(Path())] == ["base", second.name]
+    assert (first.not_run, second.same_as) == ("not now", None)
+    assert [job.arm.name for job in plan.jobs(Path())] == ["base", second.name]
 
 
 def test_a_substitution_lies_on_the_base_as_a_layer() -> None:
