@@ -7,7 +7,7 @@ workers, though a rank may have to read beyond its own slice to find it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -77,13 +77,6 @@ class LoadedBatch:
         pixels, ids, labels = (t.pin_memory() for t in (self.pixels, self.ids, self.labels))
         return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # Each tensor sent by a worker costs a descriptor and a connection: only the pixels are
-        # worth that.
-        ids, labels = self.ids.numpy(), self.labels.numpy()
-        canvas = self.pixels.permute(0, 1, 3, 4, 2)
-        return loaded, (canvas, ids, labels, self.epoch, self.step, self.damaged)
-
 
 class Draws:
     """A random generator for each (seed, epoch, id, view): the same whoever asks, and when.
@@ -105,6 +98,10 @@ class Draws:
         return self._generator
 
 
+Room = Callable[..., Tensor]
+"""Shape (views, images, side, side, 3) → memory for the pixels of a batch, uint8."""
+
+
 class TrainBatches:
     """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`."""
 
@@ -123,18 +120,14 @@ class TrainBatches:
         self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
         self._apply = getattr(augmentation, "apply", None)
 
-    def shape(self, item: tuple[int, int, NDArray[np.int64]]) -> tuple[int, ...]:
-        """Of the canvas that `make` needs: [V, N, S, S, 3]."""
-        return self.views, len(item[2]), self.size, self.size, 3
-
-    def make(self, item: tuple[int, int, NDArray[np.int64]], canvas: Tensor) -> LoadedBatch:
-        """The batch, drawn into `canvas`.
+    def make(self, item: tuple[int, int, NDArray[np.int64]], room: Room) -> LoadedBatch:
+        """The batch.
 
         Raises:
             DataError: a shard is damaged, or every image of a lane's part of the batch.
         """
         epoch, step, ids = item
-        draws = Draws(self.seed)
+        draws, canvas = Draws(self.seed), room(self.views, len(ids), self.size, self.size, 3)
         out: Pixels = canvas.numpy()
         shown, labels, found = ids.copy(), np.empty(len(ids), np.int64), _Found(self.shards)
         for row, id in enumerate(ids.tolist()):
@@ -181,16 +174,13 @@ class EvalBatches:
     ) -> None:
         self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
 
-    def shape(self, ids: Sequence[int]) -> tuple[int, ...]:
-        """Of the canvas that `make` needs: [1, N, S, S, 3]."""
-        return 1, len(ids), self.size, self.size, 3
-
-    def make(self, ids: Sequence[int], canvas: Tensor) -> LoadedBatch:
-        """The batch, drawn into `canvas`; where images are left out its end stays empty.
+    def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
+        """The batch.
 
         Raises:
             DataError: a shard is damaged, or an image that is not left out.
         """
+        canvas = room(1, len(ids), self.size, self.size, 3)
         out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)

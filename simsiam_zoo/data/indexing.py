@@ -121,7 +121,8 @@ def index_folder(
         known = {shard.name: shard for split in (stated or {}).values() for shard in split.shards}
         found: dict[int, Scanned] = {}
         errors: dict[int, ZooError] = {}
-        for number, result in run_tasks(Scan(paths, out, checksums, known), len(paths), jobs):
+        scans = Scan(paths, out, checksums, known)
+        for number, result in run_tasks(scans.run, len(paths), jobs):
             if isinstance(result, ZooError):
                 errors[number] = result
             else:

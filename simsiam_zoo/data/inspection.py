@@ -88,7 +88,7 @@ def inspect_shards(
     checks: list[ImageCheck] = []
     changed: list[tuple[str, str]] = []
     tasks = ImageChecks(shards, ids, whole=most is None)
-    for _, part in run_tasks(tasks, len(tasks), jobs):
+    for _, part in run_tasks(tasks.run, len(tasks), jobs):
         if isinstance(part, list):
             checks += part
             progress(len(checks))

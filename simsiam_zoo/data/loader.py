@@ -6,9 +6,10 @@ makes it, never what it is.
 
 from __future__ import annotations
 
+import atexit
 import functools
-import signal
-from collections.abc import Iterator, Sequence
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,18 +22,18 @@ from torch.utils.data import DataLoader
 
 from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.processes import Lifeline, end_with_parent, forkserver, starting
+from simsiam_zoo.data.processes import forkserver, start_worker, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.slots import Asked, Made, Slots, affordable_workers
+from simsiam_zoo.data.slots import (
+    BATCHES_HELD,
+    PREFETCH,
+    Made,
+    Slots,
+    affordable_workers,
+    with_slots,
+)
 from simsiam_zoo.errors import DataError, ZooError
-
-PREFETCH = 4
-"""Batches that each worker makes ahead."""
-
-BATCHES_HELD = 2
-"""Batches that have room beside those made ahead: the one that the caller has still, and the one
-that it gets now."""
 
 
 class TrainLoader:
@@ -82,23 +83,29 @@ class TrainLoader:
         They start at this call, and end when the iterator is used up or let go.
 
         Raises:
-            InputError: shared memory or the limit of descriptors is too small for one worker.
+            InputError: shared memory is too small for one worker.
             DataError: a shard is damaged, or every image of a lane's part of a batch, or a worker
                 died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, BATCHES_HELD)
+        workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
+        todo = range(start, self.epochs * self.plan.steps)
         order = follow_plan(
-            _Order(self, epoch, step),
+            self._order(todo),
             self._batches.shards,
             self.plan,
-            epoch * self.plan.steps + step,
+            start,
             self.epochs,
             self.rank,
             self.world,
             in_flight(workers),
         )
-        return _run(self._batches, order, workers, pixels, self._pin_memory)
+        return _run(self._batches, order, len(todo), workers, pixels, self._pin_memory)
+
+    def _order(self, todo: range) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+        """(epoch, step, ids) of each step, which are counted over all epochs."""
+        for epoch, step in (divmod(at, self.plan.steps) for at in todo):
+            yield epoch, step, self.plan.ids(epoch, step, self.rank, self.world)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         return self.batches()
@@ -144,9 +151,9 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
-        workers = affordable_workers(self._workers, pixels, PREFETCH, BATCHES_HELD)
+        workers = affordable_workers(self._workers, pixels)
         order = follow_ids(self._order, self._batches.shards)
-        return _run(self._batches, order, workers, pixels, self._pin_memory)
+        return _run(self._batches, order, len(self), workers, pixels, self._pin_memory)
 
 
 def in_flight(workers: int) -> int:
@@ -195,56 +202,46 @@ def _affine(
         return (-means / stds).to(dtype).to(device), (1 / (255 * stds)).to(dtype).to(device)
 
 
-class _Order:
-    """The sampler of a run: (epoch, step, ids) from a start to the end."""
-
-    def __init__(self, loader: TrainLoader, epoch: int, step: int) -> None:
-        self._loader, self._steps = loader, loader.plan.steps
-        self._todo = range(epoch * self._steps + step, loader.epochs * self._steps)
-
-    def __len__(self) -> int:
-        return len(self._todo)
-
-    def __iter__(self) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        rank, world = self._loader.rank, self._loader.world
-        for epoch, step in (divmod(at, self._steps) for at in self._todo):
-            yield epoch, step, self._loader.plan.ids(epoch, step, rank, world)
-
-
 def _run(
-    batches: TrainBatches | EvalBatches, order: Any, workers: int, pixels: int, pin_memory: bool
+    batches: TrainBatches | EvalBatches,
+    order: Iterable[Any],
+    count: int,
+    workers: int,
+    pixels: int,
+    pin_memory: bool,
 ) -> Iterator[LoadedBatch]:
-    """The batches of `order`, each of at most `pixels` bytes; the workers start now."""
-    slots, lifeline = None, None
+    """The `count` batches of `order`, each of at most `pixels` bytes; the workers start now."""
+    slots, held = None, None
     options: dict[str, Any] = {}
-    if workers:
-        context = forkserver(__name__)
-        lifeline = Lifeline()
+    if workers and count:
+        # Held by this process while it wants its workers. One that is only told to end finishes
+        # what it does first: a download takes minutes, and workers ignore SIGTERM.
+        end, held = multiprocessing.Pipe(duplex=False)
+        atexit.register(held.close)  # later than multiprocessing did, so before it waits for them
         options = {
-            "multiprocessing_context": context,
+            "multiprocessing_context": forkserver(__name__),
             "prefetch_factor": PREFETCH,
-            "worker_init_fn": functools.partial(_start_worker, lifeline.end),
+            "worker_init_fn": functools.partial(start_worker, end),
         }
-        if len(order):
-            slots = Slots(min(in_flight(workers) + BATCHES_HELD, len(order)), pixels)
+        slots = Slots(min(in_flight(workers) + BATCHES_HELD, count), pixels)
     else:
         cv2.setNumThreads(1)  # its threads cost more than they save on single images
     loader: DataLoader[Any] = DataLoader(
         Made(batches, slots),
         batch_size=None,
-        sampler=Asked(order, slots),
+        sampler=with_slots(order, slots),
         generator=torch.Generator(),  # else starting it would draw from the run's own
-        num_workers=workers,
+        num_workers=workers if count else 0,
         pin_memory=pin_memory,
         **options,
     )
     with starting():
         made = iter(loader)
-    return _checked(made, lifeline)
+    return _checked(made, held)
 
 
 def _checked(
-    made: Iterator[LoadedBatch | ZooError], lifeline: Lifeline | None
+    made: Iterator[LoadedBatch | ZooError], held: Connection | None
 ) -> Iterator[LoadedBatch]:
     """The batches; errors that came as values are raised. However it ends, the workers do too."""
     try:
@@ -253,15 +250,16 @@ def _checked(
                 raise batch
             yield batch
     except (RuntimeError, EOFError, OSError) as error:
-        if lifeline is None or not _tells_of_death(error):
+        if held is None or not _tells_of_death(error):
             raise
         raise DataError(
             f"a worker process of the loader died ({type(error).__name__}: {error})",
             "It may have run out of memory; use fewer workers, or workers = 0 to see more.",
         ) from error
     finally:
-        if lifeline is not None:
-            lifeline.let_go()
+        if held is not None:
+            held.close()
+            atexit.unregister(held.close)
         del made  # a traceback that someone keeps would keep the workers too
 
 
@@ -271,12 +269,3 @@ def _tells_of_death(error: Exception) -> bool:
     if text.startswith("Caught "):  # raised by code in a worker, passed on by torch
         return False
     return not isinstance(error, RuntimeError) or "exited unexpectedly" in text
-
-
-def _start_worker(lifeline: Connection, _: int) -> None:
-    # Sent to the whole group, a job's scheduler say: the main process decides when to end.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    # torch's own watchdog looks at the parent's id, which is the forkserver's here
-    end_with_parent(lifeline)

@@ -15,57 +15,59 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import resource
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from simsiam_zoo.data.batches import Damage, LoadedBatch, loaded
+from simsiam_zoo.data.batches import Damage, EvalBatches, LoadedBatch, TrainBatches, loaded
 from simsiam_zoo.errors import InputError, ZooError
 
+PREFETCH = 4
+"""Batches that each worker makes ahead."""
+
+BATCHES_HELD = 2
+"""Batches that have room beside those made ahead: the one that the caller has still, and the one
+that it gets now."""
+
 _SHARED_MEMORY = Path("/dev/shm")
-_OWN_DESCRIPTORS = 192  # open shards, the log, what libraries hold
-_DESCRIPTORS_EACH = 8  # of one worker: pipes, queues, its sentinel
 
 
-def affordable_workers(workers: int, batch_bytes: int, prefetch: int, kept: int = 0) -> int:
+def affordable_workers(workers: int, batch_bytes: int) -> int:
     """As many of `workers` as fit into free shared memory; a line on stderr where it is fewer.
 
     Args:
         workers: how many are wanted.
         batch_bytes: pixels of one batch of one rank.
-        prefetch: batches that each makes ahead.
-        kept: batches beside, of all of them together.
 
     Raises:
-        InputError: not one fits, or the process may not open as many files as they need.
+        InputError: not one fits.
     """
-    if not workers:
-        return 0
-    each, beside = prefetch * batch_bytes, kept * batch_bytes
     free = _free_shared_memory()
-    fitting = workers
-    if free is not None and each:
-        fitting = max(0, min(workers, (free - beside) // each))
+    each, beside = PREFETCH * batch_bytes, BATCHES_HELD * batch_bytes
+    if free is None or not workers or not each:
+        return workers
+    fitting = max(0, min(workers, (free - beside) // each))
+    there = f"{_SHARED_MEMORY} has {_mib(free)} free"
     if not fitting:
         raise InputError(
-            f"{_SHARED_MEMORY} has {_mib(free or 0)} free, one loader process needs"
-            f" {_mib(each + beside)} ({prefetch + kept} batches)",
+            f"{there}, one loader process needs {_mib(each + beside)}"
+            f" ({PREFETCH + BATCHES_HELD} batches)",
             "Give it more (docker run --shm-size), or use data.workers = 0 or a smaller batch.",
         )
     if fitting < workers:
         print(
-            f"simsiam-zoo: {fitting} loader processes, not {workers}: {_SHARED_MEMORY} has"
-            f" {_mib(free or 0)} free and they need {_mib(beside)} and each {_mib(each)}",
+            f"simsiam-zoo: {fitting} loader processes, not {workers}: {there} and they need"
+            f" {_mib(beside)} and each {_mib(each)}",
             file=sys.stderr,
         )
-    _allow_descriptors(_OWN_DESCRIPTORS + fitting * (_DESCRIPTORS_EACH + prefetch + 1))
     return fitting
 
 
@@ -76,18 +78,6 @@ def _free_shared_memory() -> int | None:
     except OSError:
         return None
     return status.f_bavail * status.f_frsize
-
-
-def _allow_descriptors(needed: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise InputError(
-            f"this process may open {hard} files; the loader processes need about {needed}",
-            "Raise the limit (ulimit -n), or use fewer data.workers.",
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _mib(count: int) -> str:
@@ -109,7 +99,9 @@ class Slots:
 
     def __init__(self, count: int, size: int) -> None:
         self.name = f"{os.getpid()}-{next(_NUMBERS)}"
-        self._memory = _shared(count, size)
+        storage: Any = torch.UntypedStorage
+        memory = torch.empty(0, dtype=torch.uint8).set_(storage._new_shared(count * size))
+        self._memory = memory.view(count, size)
         self._free = list(range(count))  # the one that was used last is taken first: it is warm
         _POOLS[self.name] = self
 
@@ -118,10 +110,7 @@ class Slots:
 
     def take(self) -> int | None:
         """A free slot, which is not free any more; None where there is none."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return None
+        return self._free.pop() if self._free else None
 
     def canvas(self, slot: int, shape: tuple[int, ...]) -> Tensor:
         """A slot's memory as uint8 `shape`."""
@@ -135,77 +124,60 @@ class Slots:
         return torch.from_numpy(array)
 
 
-class Batches(Protocol):
-    """What makes the batches."""
-
-    def shape(self, item: Any) -> tuple[int, ...]:
-        """Of the canvas that `item` needs, uint8 [V, N, S, S, 3]."""
-
-    def make(self, item: Any, canvas: Tensor) -> LoadedBatch:
-        """The batch of `item`, its pixels in `canvas` from the front on. Raises ZooError."""
-
-
-class Asked:
-    """The sampler: each item of an order, and the slot for what is made of it."""
-
-    def __init__(self, order: Any, slots: Slots | None) -> None:
-        self._order, self._slots = order, slots
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __iter__(self) -> Iterator[tuple[int | None, Any]]:
-        for item in self._order:
-            yield None if self._slots is None else self._slots.take(), item
+def with_slots(order: Iterable[Any], slots: Slots | None) -> Iterator[tuple[int | None, Any]]:
+    """Each item of an order, and the slot for what is made of it."""
+    for item in order:
+        yield None if slots is None else slots.take(), item
 
 
 class Made(Dataset["LoadedBatch | Sent | ZooError"]):
-    """What is asked for → the batch; in a worker if there are any.
+    """What `with_slots` asks for → the batch; in a worker if there are slots.
 
     An error is given as a value: raised in a worker, it comes wrapped in a traceback.
     """
 
-    def __init__(self, batches: Batches, slots: Slots | None) -> None:
+    def __init__(self, batches: TrainBatches | EvalBatches, slots: Slots | None) -> None:
         self._batches, self._slots = batches, slots
 
     def __getitem__(self, asked: tuple[int | None, Any]) -> LoadedBatch | Sent | ZooError:
-        slot, item = asked
-        shape = self._batches.shape(item)
+        (slot, item), slots = asked, self._slots
+
+        def canvas(*shape: int) -> Tensor:
+            if slots is None or slot is None:
+                return torch.empty(shape, dtype=torch.uint8)
+            return slots.canvas(slot, shape)
+
         try:
-            if slot is not None and self._slots is not None:
-                batch = self._batches.make(item, self._slots.canvas(slot, shape))
-                return Sent(batch, slot, self._slots.name)
-            here = get_worker_info() is None
-            return self._batches.make(
-                item, torch.empty(shape, dtype=torch.uint8) if here else _shared(*shape)
-            )
+            batch = self._batches.make(item, canvas)
         except ZooError as error:
             return error
+        return batch if slots is None else Sent(batch, slots.name, slot)
 
 
 class Sent:
-    """A batch whose pixels lie in a slot: on the other side it is the `LoadedBatch` again."""
+    """A batch on its way from a worker: on the other side it is the `LoadedBatch` again.
 
-    def __init__(self, batch: LoadedBatch, slot: int, pool: str) -> None:
-        self._batch, self._slot, self._pool = batch, slot, pool
+    Its pixels lie in a slot of a pool; where none was free they go with it.
+    """
+
+    def __init__(self, batch: LoadedBatch, pool: str, slot: int | None) -> None:
+        self._batch, self._pool, self._slot = batch, pool, slot
 
     def __reduce__(self) -> tuple[object, ...]:
-        batch = self._batch
-        shape = tuple(batch.pixels.permute(0, 1, 3, 4, 2).shape)
+        # Arrays throughout: each tensor would cost a descriptor and a connection.
+        batch, canvas = self._batch, self._batch.pixels.permute(0, 1, 3, 4, 2)
+        slot = None if self._slot is None else (self._pool, self._slot, tuple(canvas.shape))
         about = batch.ids.numpy(), batch.labels.numpy(), batch.epoch, batch.step, batch.damaged
-        return _received, (self._pool, self._slot, shape, *about)
+        return _received, (slot or canvas.numpy(), *about)
 
 
 def _received(
-    pool: str, slot: int, shape: tuple[int, ...], ids: Any, labels: Any, epoch: int, step: int,
-    damaged: tuple[Damage, ...],
+    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], ids: Any, labels: Any, epoch: int,
+    step: int, damaged: tuple[Damage, ...],
 ) -> LoadedBatch:  # fmt: skip
-    canvas = _POOLS[pool].received(slot, shape)
+    if isinstance(where, tuple):
+        pool, slot, shape = where
+        canvas = _POOLS[pool].received(slot, shape)
+    else:
+        canvas = torch.from_numpy(where)
     return loaded(canvas, ids, labels, epoch, step, damaged)
-
-
-def _shared(*shape: int) -> Tensor:
-    """Shared memory, uint8; torch sends it without a copy."""
-    storage: Any = torch.UntypedStorage
-    memory = storage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(memory).view(shape)

@@ -11,11 +11,11 @@ from made_images import random_png
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.batches import LoadedBatch
-from simsiam_zoo.data.loader import BATCHES_HELD, PREFETCH, EvalLoader, TrainLoader
+from simsiam_zoo.data.loader import EvalLoader, TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.slots import Slots
+from simsiam_zoo.data.slots import BATCHES_HELD, PREFETCH, Slots
 from simsiam_zoo.data.sources import open_shards
 
 DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.4, contrast=0.4)

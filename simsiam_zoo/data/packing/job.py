@@ -254,7 +254,7 @@ def _make_shards(
     """A note of each shard, in order; None where `progress` stopped it."""
     notes: dict[int, PackNote] = {}
     done = 0
-    results = run_tasks(task, len(task.chunks), jobs)
+    results = run_tasks(task.run, len(task.chunks), jobs)
     try:
         for number, note in results:
             notes[number] = note
