@@ -191,7 +191,7 @@ def find_ticks(low: float, high: float, log: bool = False) -> list[float]:
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:
-    if not high - low > 1e-12 * max(abs(low), abs(high)):  # one value: some room about it
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # one value: some room about it
         room = abs(low) / 10 or 1.0
         low, high = low - room, high + room
     rough = high / 6 - low / 6  # the difference alone may overflow

@@ -69,7 +69,7 @@ def embed(
     with open_progress(quiet) as progress:
         network = features.Network(found, of, device, progress)
         parts = [
-            (name, s, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
+            (name, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
             for name, s in sets.items()
         ]
     metadata = {
@@ -80,11 +80,10 @@ def embed(
         "transform": network.transform(),
         "data": {name: shards.digest for name, shards in sets.items()},
     }
-    table = features.join_splits(parts, dataset.classes, metadata)
-    features.write_features(path, table)
-    damaged = [name for _, _, embedding in parts for name in embedding.damaged]
-    images = {name: len(embedding.ids) for name, _, embedding in parts}
-    width = table.features.shape[1]
+    features.write_features(path, parts, dataset.classes or (), metadata)
+    damaged = [name for _, embedding in parts for name in embedding.damaged]
+    images = {name: len(embedding.ids) for name, embedding in parts}
+    width = parts[0][1].x.shape[1]
     if as_json:
         summary = {"file": str(path), "images": images, "width": width, "damaged": damaged}
         click.echo(json.dumps(summary | metadata, indent=2))

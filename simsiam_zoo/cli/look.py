@@ -53,7 +53,7 @@ def look(
       simsiam-zoo look runs/digits-seed0
       simsiam-zoo look runs/digits-seed0 --out digits.html --open
     """
-    from simsiam_zoo.report.pictures import choose_method
+    from simsiam_zoo.report.collect import choose_method
     from simsiam_zoo.report.run_page import render_run
     from simsiam_zoo.runtime.folders import save_text
     from simsiam_zoo.training.run import load

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from simsiam_zoo.data.decode import Pixels, decode
+from simsiam_zoo.data.image import center, resize
 from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.knn import nearest, vote
 from simsiam_zoo.report.features import Embedding, Network
-from simsiam_zoo.report.pictures import Method, Sprite, picture, project, sprite
 from simsiam_zoo.training.batches import evenly
 
 MAP_POINTS = 2000
@@ -23,24 +32,24 @@ _MOST_CLASSES = 20
 """A matrix of more has cells that nobody can read: the classes with most errors are shown."""
 
 _SAMPLED, _WRONG = 8, 4  # queries of the gallery
+_SIDE, _TILE = 96, 32  # px of an image in the gallery, and of one on the map
+_FEWEST = 12  # images: below it, neighbourhoods mean nothing and PCA does
+
+Method = Literal["auto", "umap", "tsne", "pca"]
 
 
 @dataclass(frozen=True)
 class ImageCard:
-    """One image with its caption. `right`: it has the query's class; None without labels."""
+    """One image with its caption, and of a query the images that are most similar to it.
+
+    `right`: it has the query's class; None without labels.
+    """
 
     uri: str
     label: str
     similarity: float | None = None
     right: bool | None = None
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A query and the images that are most similar to it."""
-
-    query: ImageCard
-    neighbors: list[ImageCard]
+    neighbors: Sequence[ImageCard] = ()
 
 
 @dataclass(frozen=True)
@@ -51,13 +60,15 @@ class FeatureMap:
         method: UMAP, t-SNE or PCA.
         points: [N, 2] within 0 to 1.
         labels: [N], -1 where there is none.
-        thumbnails: of the images, in the order of the points.
+        sprite: the images in one, row by row in the order of the points, as a data URI.
+        columns: images in its rows.
     """
 
     method: str
     points: NDArray[np.float64]
     labels: list[int]
-    thumbnails: Sprite
+    sprite: str
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class RunPage:
         split: `test`, or `training` where there are no test images.
         bank, queries: how many images were used, and of how many.
         classes: names; None where any of the images has no label.
-        sampled, wrong: galleries of queries taken evenly, and of misclassified ones.
+        sampled, wrong: queries taken evenly, and misclassified ones, with their neighbours.
         confusion: None without labels or test images.
     """
 
@@ -99,8 +110,8 @@ class RunPage:
     damaged: int
     classes: list[str] | None
     map: FeatureMap
-    sampled: list[Gallery]
-    wrong: list[Gallery]
+    sampled: list[ImageCard]
+    wrong: list[ImageCard]
     confusion: Confusion | None
 
 
@@ -119,100 +130,53 @@ def collect_run_page(
         InputError: the features cannot be written.
         PluginError: the method is not installed.
     """
-    train, test = dataset.train, dataset.test or dataset.train
-    bank = _embed(network, train, most, "training images")
-    queries = bank if test is train else _embed(network, test, most, "test images")
-    classes = _class_names(dataset.classes, bank, queries)
-    near = _neighbors(bank, queries)
-    predicted = None
-    if classes is not None and test is not train:
-        predicted = vote(near.similarity, bank.labels[near.rows], T)[:, 0]
-    picker = _ImagePicker(network.recipe.evaluation.crop, bank, train, queries, test, near, classes)
-    wrong = [] if predicted is None else torch.nonzero(predicted != queries.labels)[:, 0].tolist()
+
+    def embed(shards: ShardSet, what: str) -> Embedding:
+        return network.embed(shards, evenly(len(shards), most), what=what, skip_damaged=True)
+
+    crop = network.recipe.evaluation.crop
+    bank = embed(dataset.train, "training images")
+    queries = bank if dataset.test is None else embed(dataset.test, "test images")
+    classes = _class_names(dataset.classes or (), torch.cat([bank.labels, queries.labels]))
+    similarity, rows = _neighbors(bank, queries)
+
+    def card(query: int) -> ImageCard:
+        label = int(queries.labels[query])
+        found = zip(rows[query, :NEIGHBORS].tolist(), similarity[query].tolist(), strict=False)
+        neighbors = []
+        for row, value in found:
+            theirs = int(bank.labels[row])
+            name, right = ("", None) if classes is None else (classes[theirs], theirs == label)
+            neighbors.append(ImageCard(_picture(bank, row, crop), name, value, right))
+        name = "" if classes is None else classes[label]
+        return ImageCard(_picture(queries, query, crop), name, neighbors=neighbors)
+
+    confusion, wrong = None, []
+    if classes is not None and queries is not bank:
+        predicted = vote(similarity, bank.labels[rows], T)[:, 0]
+        confusion = confuse(predicted, queries.labels, len(classes))
+        wrong = torch.nonzero(predicted != queries.labels)[:, 0].tolist()
     return RunPage(
-        split="training" if test is train else "test",
-        bank=(len(bank.ids), len(train)),
-        queries=(len(queries.ids), len(test)),
+        split="training" if queries is bank else "test",
+        bank=(len(bank.ids), len(bank.shards)),
+        queries=(len(queries.ids), len(queries.shards)),
         damaged=len({*bank.damaged, *queries.damaged}),
         classes=classes,
-        map=_map(network, queries, test, method),
-        sampled=picker.galleries(evenly(len(queries.ids), _SAMPLED).tolist()),
-        wrong=picker.galleries([wrong[i] for i in evenly(len(wrong), _WRONG)] if wrong else []),
-        confusion=None
-        if predicted is None or classes is None
-        else confuse(predicted, queries.labels, len(classes)),
+        map=_map(queries, method, crop),
+        sampled=[card(query) for query in evenly(len(queries.ids), _SAMPLED).tolist()],
+        wrong=[card(wrong[i]) for i in evenly(len(wrong), _WRONG)] if wrong else [],
+        confusion=confusion,
     )
 
 
-def _embed(network: Network, shards: ShardSet, most: int, what: str) -> Embedding:
-    return network.embed(shards, evenly(len(shards), most), what=what, skip_damaged=True)
-
-
-@dataclass(frozen=True)
-class _Neighbors:
-    """The most similar rows of the bank for each query, and cosine similarities, both [Q, K]."""
-
-    similarity: Tensor
-    rows: Tensor
-
-
-def _neighbors(bank: Embedding, queries: Embedding) -> _Neighbors:
+def _neighbors(bank: Embedding, queries: Embedding) -> tuple[Tensor, Tensor]:
+    """Cosine similarity and row of each query's most similar images of the bank, both [Q, K]."""
     own = int(queries is bank)  # of an image that is its own neighbour there is one more
     similarity, rows = nearest(bank.x, queries.x, min(K + own, len(bank.x)))
     if own:
         columns = without_own(rows, torch.arange(len(rows)))
         similarity, rows = similarity.gather(1, columns), rows.gather(1, columns)
-    return _Neighbors(similarity, rows)
-
-
-def _class_names(
-    named: tuple[str, ...] | None, bank: Embedding, queries: Embedding
-) -> list[str] | None:
-    labels = torch.cat([bank.labels, queries.labels])
-    if int(labels.min()) < 0:
-        return None
-    count = max(len(named or ()), 1 + int(labels.max()))
-    names = list(named or ())
-    return names + [str(label) for label in range(len(names), count)]
-
-
-def _map(network: Network, queries: Embedding, shards: ShardSet, method: Method) -> FeatureMap:
-    chosen = evenly(len(queries.ids), MAP_POINTS)
-    points, name = project(queries.x[chosen].numpy(), method)
-    thumbnails = sprite(shards, queries.ids[chosen].tolist(), network.recipe.evaluation.crop)
-    return FeatureMap(name, points, queries.labels[chosen].tolist(), thumbnails)
-
-
-@dataclass(frozen=True)
-class _ImagePicker:
-    """Makes galleries of queries and their neighbours."""
-
-    crop: float
-    bank: Embedding
-    bank_set: ShardSet
-    queries: Embedding
-    query_set: ShardSet
-    near: _Neighbors
-    classes: list[str] | None
-
-    def galleries(self, places: Sequence[int]) -> list[Gallery]:
-        """Galleries of the queries at these positions."""
-        return [self._gallery(place) for place in places]
-
-    def _gallery(self, place: int) -> Gallery:
-        label = int(self.queries.labels[place])
-        query = picture(self.query_set, int(self.queries.ids[place]), self.crop)
-        rows = self.near.rows[place, :NEIGHBORS].tolist()
-        neighbors = []
-        for row, value in zip(rows, self.near.similarity[place].tolist(), strict=False):
-            theirs = int(self.bank.labels[row])
-            right = None if self.classes is None else theirs == label
-            uri = picture(self.bank_set, int(self.bank.ids[row]), self.crop)
-            neighbors.append(ImageCard(uri, self._name(theirs), value, right))
-        return Gallery(ImageCard(query, self._name(label)), neighbors)
-
-    def _name(self, label: int) -> str:
-        return "" if self.classes is None else self.classes[label]
+    return similarity, rows
 
 
 def without_own(ids: Tensor, own: Tensor) -> Tensor:
@@ -227,23 +191,117 @@ def without_own(ids: Tensor, own: Tensor) -> Tensor:
     return others.nonzero()[:, 1].view(len(ids), ids.shape[1] - 1)
 
 
+def _class_names(named: Sequence[str], labels: Tensor) -> list[str] | None:
+    if int(labels.min()) < 0:
+        return None
+    return [*named, *(str(label) for label in range(len(named), 1 + int(labels.max())))]
+
+
 def confuse(predicted: Tensor, labels: Tensor, classes: int) -> Confusion:
     """Count predicted classes [Q] against labels [Q]; of many classes the worst are shown.
 
     Memory grows with the number of classes, not with its square.
     """
+    from sklearn.metrics import confusion_matrix
+
     wrong = predicted != labels
+    images = torch.bincount(labels, minlength=classes)
     shown = torch.arange(classes)
     if classes > _MOST_CLASSES:
         errors = torch.bincount(torch.cat([labels[wrong], predicted[wrong]]), minlength=classes)
-        shown = errors.topk(_MOST_CLASSES).indices.sort().values
-    size = len(shown)
-    position = torch.full((classes,), -1)
-    position[shown] = torch.arange(size)
-    rows, columns = position[labels], position[predicted]
-    inside, outside = (rows >= 0) & (columns >= 0), (rows >= 0) & (columns < 0)
-    cells = torch.bincount(rows[inside] * size + columns[inside], minlength=size * size)
-    elsewhere: list[int] = torch.bincount(rows[outside], minlength=size).tolist()
-    counts: list[list[int]] = cells.view(size, size).tolist()
-    top1 = 1 - float(wrong.sum()) / max(len(labels), 1)
-    return Confusion(shown.tolist(), counts, elsewhere, top1, len(labels), classes)
+        worst = errors * (len(labels) + 1) + images  # of equal ones those with more images
+        shown = worst.topk(_MOST_CLASSES).indices.sort().values
+    counts = confusion_matrix(labels, predicted, labels=shown)
+    elsewhere = images[shown].numpy() - counts.sum(axis=1)
+    top1 = 1 - float(wrong.sum()) / len(labels)
+    return Confusion(
+        shown.tolist(), counts.tolist(), elsewhere.tolist(), top1, len(labels), classes
+    )
+
+
+def _picture(of: Embedding, row: int, crop: float) -> str:
+    """The centre crop that evaluation uses, at most `_SIDE` px wide, as a data URI."""
+    return data_uri(_view(of.shards, int(of.ids[row]), crop, _SIDE))
+
+
+def _view(shards: ShardSet, id: int, crop: float, most: int) -> Pixels:
+    pixels = decode(shards.read(id).image)
+    return center(pixels, min(most, *pixels.shape[:2]), crop)
+
+
+def data_uri(pixels: Pixels) -> str:
+    """[H, W, 3] as a data URI."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=90)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _map(queries: Embedding, method: Method, crop: float) -> FeatureMap:
+    chosen = evenly(len(queries.ids), MAP_POINTS)
+    points, name = project(queries.x[chosen].numpy(), method)
+    columns = math.ceil(math.sqrt(len(chosen)))
+    rows = -(-len(chosen) // columns)
+    sheet: Pixels = np.zeros((rows * _TILE, columns * _TILE, 3), np.uint8)
+    for place, id in enumerate(queries.ids[chosen].tolist()):
+        top, left = place // columns * _TILE, place % columns * _TILE
+        view = resize(_view(queries.shards, id, crop, _TILE), _TILE, _TILE)
+        sheet[top : top + _TILE, left : left + _TILE] = view
+    return FeatureMap(name, points, queries.labels[chosen].tolist(), data_uri(sheet), columns)
+
+
+def choose_method(method: Method) -> Method:
+    """`auto`: UMAP where it is installed, else t-SNE.
+
+    Raises:
+        PluginError: UMAP is asked for by name and is not installed.
+    """
+    installed = find_spec("umap") is not None
+    if method == "umap" and not installed:
+        raise PluginError(
+            "--map umap needs the package umap-learn",
+            "Install it with: pip install 'simsiam-zoo[umap]'; or say --map tsne.",
+        )
+    return ("umap" if installed else "tsne") if method == "auto" else method
+
+
+def project(x: NDArray[np.floating[Any]], method: Method) -> tuple[NDArray[np.float64], str]:
+    """Project features [N, D] to a plane. Only directions count, as for cosine kNN.
+
+    The seed is fixed: the same features give the same map on the same machine.
+
+    Returns:
+        Positions [N, 2], each axis within 0 to 1 with one scale for both; the method's name.
+    """
+    method = choose_method(method)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    directions = x / np.where(norms > 0, norms, 1)
+    # Of a point, or of a handful, no neighbourhood can be kept.
+    if len(x) < _FEWEST or float(np.ptp(directions, axis=0).max()) < 1e-6:
+        method = "pca"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a fixed seed's price, of zero variance
+        laid = _lay_out(directions, method)
+    low, high = laid.min(axis=0), laid.max(axis=0)
+    fitted = (laid - (low + high) / 2) / (float((high - low).max()) or 1.0) + 0.5
+    return fitted, {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}[method]
+
+
+def _lay_out(x: NDArray[np.floating[Any]], method: Method) -> NDArray[np.float64]:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if method == "umap":
+        from umap import UMAP
+
+        neighbors = min(15, len(x) - 1)
+        model = UMAP(n_neighbors=neighbors, metric="cosine", random_state=0, n_jobs=1)
+        return np.asarray(model.fit_transform(x), np.float64)
+    if method == "tsne":
+        if min(x.shape) > 50:  # what is left carries the neighbourhoods at a tenth of the time
+            x = PCA(50, random_state=0).fit_transform(x)
+        model = TSNE(perplexity=min(30.0, (len(x) - 1) / 3), init="pca", random_state=0)
+        return np.asarray(model.fit_transform(x), np.float64)
+    out = np.zeros((len(x), 2))
+    most = min(2, *x.shape)
+    out[:, :most] = np.nan_to_num(PCA(most, random_state=0).fit_transform(x))
+    return out

@@ -37,12 +37,14 @@ class Embedding:
     """Features of images of one split, in the order of their ids.
 
     Attributes:
+        shards: the images.
         x: [N, D] float32, mapped into memory.
         ids: dense ids [N] int64.
         labels: [N] int64, -1 where there is none.
         damaged: names of images that were left out.
     """
 
+    shards: ShardSet
     x: Tensor
     ids: Tensor
     labels: Tensor
@@ -50,10 +52,9 @@ class Embedding:
 
 
 class Network:
-    """A run's frozen network as a function of images. Features are cached beside the run.
+    """A run's frozen network as a function of images.
 
-    The backbone is opened as `simsiam-zoo evaluate` does it, and finds the features that were
-    taken there.
+    It is opened as `simsiam-zoo evaluate` does it, and shares the features on disk with that.
 
     Args:
         run: whose weights.
@@ -115,10 +116,9 @@ class Network:
         ((found, _),) = self._pass.features(shards, what, whole=not skip_damaged, ids=ids)
         assert found.ids is not None  # a pass always gives them
         wanted = np.arange(len(shards)) if ids is None else ids
-        left_out = np.setdiff1d(wanted, found.ids.numpy())
-        return Embedding(
-            found.x, found.ids, found.labels, tuple(shards.name(id) for id in left_out.tolist())
-        )
+        left_out = np.setdiff1d(wanted, found.ids.numpy()).tolist()
+        damaged = tuple(shards.name(id) for id in left_out)
+        return Embedding(shards, found.x, found.ids, found.labels, damaged)
 
     def transform(self) -> dict[str, Any]:
         """The transform of images and the arithmetic, as JSON has them."""
@@ -147,58 +147,6 @@ def open_run_data(run: Run, data: str | None = None) -> Dataset:
     return dataset
 
 
-_FORMAT, _VERSION = "simsiam-zoo features", 1
-
-
-@dataclass(frozen=True)
-class FeatureTable:
-    """One row for each image, of one split or several.
-
-    Attributes:
-        features: [N, D] float32.
-        labels: [N] int64, -1 where there is none.
-        ids: dense id within the split, [N] int64.
-        split: `train` or `test`, [N].
-        shard: the shard's file name or address, [N].
-        key: the sample's key in its shard, [N].
-        classes: names of the labels 0, 1, ...; empty where they are not known.
-        metadata: what was done; it can be written as JSON.
-    """
-
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    ids: NDArray[np.int64]
-    split: NDArray[np.str_]
-    shard: NDArray[np.str_]
-    key: NDArray[np.str_]
-    classes: tuple[str, ...]
-    metadata: dict[str, Any]
-
-
-def join_splits(
-    parts: Sequence[tuple[str, ShardSet, Embedding]],
-    classes: tuple[str, ...] | None,
-    metadata: dict[str, Any],
-) -> FeatureTable:
-    """Join splits (name, images, features) to one table."""
-    rows = [
-        (name, *_location(shards, int(id)))
-        for name, shards, embedding in parts
-        for id in embedding.ids.tolist()
-    ]
-    embeddings = [embedding for _, _, embedding in parts]
-    return FeatureTable(
-        np.concatenate([e.x.numpy() for e in embeddings]),
-        np.concatenate([e.labels.numpy() for e in embeddings]),
-        np.concatenate([e.ids.numpy() for e in embeddings]),
-        np.array([row[0] for row in rows], np.str_),
-        np.array([row[1] for row in rows], np.str_),
-        np.array([row[2] for row in rows], np.str_),
-        classes or (),
-        {"format": _FORMAT, "version": _VERSION, **metadata},
-    )
-
-
 def check_feature_path(path: Path) -> None:
     """Check before any work that the file can be written.
 
@@ -214,18 +162,43 @@ def check_feature_path(path: Path) -> None:
         _pyarrow()
 
 
-def write_features(path: Path, table: FeatureTable) -> None:
-    """Write the file, whole or not at all.
+def write_features(
+    path: Path,
+    splits: Sequence[tuple[str, Embedding]],
+    classes: Sequence[str],
+    metadata: dict[str, Any],
+) -> None:
+    """Write a file with a row for each image, whole or not at all; docs/seeing.md has its columns.
+
+    Args:
+        path: as `check_feature_path` wants it.
+        splits: (name, features) of each.
+        classes: names of the labels 0, 1, ...; empty where they are not known.
+        metadata: what was done; it can be written as JSON.
 
     Raises:
-        InputError: it cannot be written, or as for `check_feature_path`.
-        PluginError: as for `check_feature_path`.
+        InputError: it cannot be written.
     """
-    check_feature_path(path)
-    write = _write_npz if path.suffix == ".npz" else _write_parquet
+    rows = [
+        (name, *_location(each.shards, id)) for name, each in splits for id in each.ids.tolist()
+    ]
+    split, shard, key = (np.array(column, np.str_) for column in zip(*rows, strict=True))
+    columns = {
+        "features": np.concatenate([each.x.numpy() for _, each in splits]),
+        "labels": np.concatenate([each.labels.numpy() for _, each in splits]),
+        "ids": np.concatenate([each.ids.numpy() for _, each in splits]),
+        "split": split,
+        "shard": shard,
+        "key": key,
+    }
+    metadata = {"format": "simsiam-zoo features", "version": 1, **metadata}
     try:
         with atomic_write(path) as file:
-            write(file, table)
+            if path.suffix == ".parquet":
+                _write_parquet(file, columns, list(classes), metadata)
+            else:
+                names, about = np.array(classes, np.str_), np.array(json.dumps(metadata))
+                np.savez(file, allow_pickle=False, **columns, classes=names, metadata=about)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
@@ -236,38 +209,24 @@ def _location(shards: ShardSet, id: int) -> tuple[str, str]:
     return where.rpartition("/")[2], shards.name(id).removeprefix(f"{where}: ")
 
 
-def _write_npz(file: BinaryIO, table: FeatureTable) -> None:
-    np.savez(
-        file,
-        allow_pickle=False,
-        features=table.features,
-        labels=table.labels,
-        ids=table.ids,
-        split=table.split,
-        shard=table.shard,
-        key=table.key,
-        classes=np.array(table.classes, np.str_),
-        metadata=np.array(json.dumps(table.metadata)),
-    )
-
-
-def _write_parquet(file: BinaryIO, table: FeatureTable) -> None:
+def _write_parquet(
+    file: BinaryIO, found: dict[str, NDArray[Any]], classes: list[str], metadata: dict[str, Any]
+) -> None:
     pa, parquet = _pyarrow()
-    width = table.features.shape[1]
-    flat = pa.array(table.features.reshape(-1))
     columns = {
-        "split": pa.array(table.split.tolist()).dictionary_encode(),
-        "shard": pa.array(table.shard.tolist()).dictionary_encode(),
-        "key": pa.array(table.key.tolist()),
-        "id": pa.array(table.ids),
-        "label": pa.array(table.labels),
+        "split": pa.array(found["split"].tolist()).dictionary_encode(),
+        "shard": pa.array(found["shard"].tolist()).dictionary_encode(),
+        "key": pa.array(found["key"].tolist()),
+        "id": pa.array(found["ids"]),
+        "label": pa.array(found["labels"]),
     }
-    if table.classes:
-        names = [table.classes[label] if label >= 0 else None for label in table.labels.tolist()]
+    if classes:
+        names = [classes[label] if label >= 0 else None for label in found["labels"].tolist()]
         columns["class"] = pa.array(names, pa.string()).dictionary_encode()
+    flat, width = pa.array(found["features"].reshape(-1)), found["features"].shape[1]
     columns["features"] = pa.FixedSizeListArray.from_arrays(flat, width)
-    document = table.metadata | {"classes": table.classes}
-    arrow = pa.table(columns).replace_schema_metadata({"simsiam_zoo": json.dumps(document)})
+    document = json.dumps(metadata | {"classes": classes})
+    arrow = pa.table(columns).replace_schema_metadata({"simsiam_zoo": document})
     parquet.write_table(arrow, file)
 
 

@@ -9,7 +9,7 @@
     let at = -1;
     const side = 96;
     thumb.style.backgroundImage = `url("${map.sprite}")`;
-    thumb.style.backgroundSize = `${map.columns * side}px ${map.rows * side}px`;
+    thumb.style.backgroundSize = `${map.columns * side}px auto`;
     thumb.style.backgroundPosition = `${side}px ${side}px`;
     thumb.style.backgroundRepeat = "no-repeat";
 
