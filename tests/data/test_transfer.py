@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -126,10 +127,8 @@ def test_a_part_without_proof_is_not_gone_on_with(server: Server, packed: Path) 
 def test_a_stalled_connection_is_given_up(
     server: Server, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "READ_SECONDS", 0.2)
-    recovers(server, packed, slow(0.05, 16), slow(0.5, 1000))
-    monkeypatch.setattr(stores, "SLOWEST", 10)
-    assert fetch(f"{server.url}/train-000001.tar", packed / "train-000001.tar")
+    monkeypatch.setattr(stores, "TIMEOUT", 0.2)
+    recovers(server, packed, slow(0.5, 1000))
 
 
 @pytest.mark.parametrize(
@@ -191,6 +190,11 @@ def test_redirects_are_followed_without_credentials_and_to_the_web_only(
     assert abroad.authorization is None
     assert "hunter3" not in abroad.path
 
+    name = "train-000005.tar"
+    server.misbehave[name] = [status(302, Location=f"/{name}?moved")]
+    assert fetch(f"{server.url}/{name}", packed / name) == (packed / name).read_bytes()
+    assert all(request.authorization for request in server.asked(name))  # the same host
+
     sentinel = tmp_path / "sentinel"
     sentinel.write_bytes(path.read_bytes())
     for number, (location, words) in enumerate(
@@ -208,6 +212,12 @@ def test_redirects_are_followed_without_credentials_and_to_the_web_only(
         with pytest.raises(DataError, match=words) as caught:
             fetch(f"{server.url}/{name}", packed / name)
         assert "hunter" not in str(caught.value)
+
+
+def test_no_redirect_leads_from_https_to_http() -> None:
+    request = urllib.request.Request("https://host/a.tar")
+    with pytest.raises(stores._Refused, match="to http:"):
+        stores._Redirects().http_error_302(request, None, 302, "", {"Location": "http://host/b"})
 
 
 def test_a_token_goes_to_its_host_only(

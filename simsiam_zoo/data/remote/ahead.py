@@ -7,6 +7,7 @@ waiting.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import threading
@@ -45,10 +46,10 @@ class Following:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Any]:
-        ahead = _Ahead(self._shards, self._needs)
+        ahead = _Ahead(self._shards)
         try:
             for number, item in enumerate(self._order):
-                ahead.at(number)
+                ahead.want(self._needs(number))
                 yield item
         finally:
             ahead.close()
@@ -68,9 +69,8 @@ def follow_plan(
     """
     if shards.cache is None:
         return order
-    own = SampleOrder(
-        plan.counts, plan.seed, plan.batch, plan.lanes, plan.window
-    )  # for another thread
+
+    own = copy.copy(plan)  # whoever asks for ids goes through other windows of it
 
     def needs(number: int) -> list[int]:
         first = start + max(0, number - max(1, in_flight) + 1)
@@ -85,13 +85,9 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
         return order
 
     def needs(number: int) -> list[int]:
-        places: dict[int, None] = {}
-        for ids in order[number : number + 64]:
-            for id in ids:
-                places[shards.locate(id)[0]] = None
-                if len(places) == FREE_SHARDS:
-                    return list(places)
-        return list(places)
+        ids = np.concatenate(order[number : number + 64])
+        places = shards.offsets.searchsorted(ids, "right") - 1
+        return list(dict.fromkeys(places.tolist()))[:FREE_SHARDS]
 
     return Following(order, shards, needs)
 
@@ -148,53 +144,33 @@ def _up(size: int) -> float:
 class _Ahead:
     """The threads that fetch, and the shards that are pinned."""
 
-    def __init__(self, shards: ShardSet, needs: Callable[[int], list[int]]) -> None:
-        self._shards, self._needs = shards, needs
+    def __init__(self, shards: ShardSet) -> None:
+        self._shards = shards
         self._changed = threading.Condition()
-        self._number: int | None = None  # the batch that was asked for last, if it is news
-        self._closed = threading.Event()
+        self._closed = False
         self._wanted: list[int] = []
-        self._held: dict[int, int] = {}  # shard → descriptor
-        self._busy: set[int] = set()
-        self._failed: set[int] = set()
-        self._error: BaseException | None = None
-        for work in (self._plan, *[self._fetch] * CONNECTIONS):
-            threading.Thread(target=work, daemon=True).start()
+        # Shard → descriptor; None while it is fetched, and where it could not be had.
+        self._pins: dict[int, int | None] = {}
+        for _ in range(CONNECTIONS):  # daemons: none keeps a process that wants to end
+            threading.Thread(target=self._fetch, daemon=True).start()
 
-    def at(self, number: int) -> None:
+    def want(self, places: list[int]) -> None:
+        """Have these pinned, the first ones first, and no others."""
+        wanted = self._fitting(places)
+        if wanted == self._wanted:
+            return
         with self._changed:
-            if self._error is not None:
-                raise RuntimeError("what plans the fetching of shards failed") from self._error
-            self._number = number
+            self._wanted = wanted
+            for place in self._pins.keys() - set(wanted):
+                if (descriptor := self._pins.pop(place)) is not None:
+                    os.close(descriptor)
             self._changed.notify_all()
 
     def close(self) -> None:
+        self.want([])
         with self._changed:
-            self._closed.set()
-            self._drop(keep=())
+            self._closed = True
             self._changed.notify_all()
-
-    def _plan(self) -> None:
-        """Follow the batches. Not done by those that fetch: they may wait for what is unpinned."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed.is_set() or self._number is not None)
-                if self._closed.is_set():
-                    return
-                number, self._number = self._number, None
-            try:
-                wanted = self._fitting(self._needs(number or 0))
-            except BaseException as error:  # else the run would go on, slowly, and nobody knew why
-                self._error = error
-                raise
-            with self._changed:
-                if self._closed.is_set():
-                    return
-                if wanted != self._wanted:
-                    self._wanted = wanted
-                    self._failed &= set(wanted)
-                    self._drop(keep=wanted)
-                    self._changed.notify_all()
 
     def _fitting(self, places: list[int]) -> list[int]:
         """As many of them, in their order, as can be pinned at one time."""
@@ -206,31 +182,22 @@ class _Ahead:
         ends = itertools.accumulate(sizes[places].tolist())
         return [place for place, end in zip(places, ends, strict=True) if end <= room]
 
-    def _drop(self, keep: Sequence[int]) -> None:
-        for place in self._held.keys() - set(keep):
-            os.close(self._held.pop(place))
-
     def _next(self) -> int | None:
-        done = self._held.keys() | self._busy | self._failed
-        return next((place for place in self._wanted if place not in done), None)
+        return next((place for place in self._wanted if place not in self._pins), None)
 
     def _fetch(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed.is_set() or self._next() is not None)
-                place = self._next()
-                if self._closed.is_set() or place is None:
+                self._changed.wait_for(lambda: self._closed or self._next() is not None)
+                if (place := self._next()) is None:
                     return
-                self._busy.add(place)
+                self._pins[place] = None
             descriptor = self._pinned(place)
             with self._changed:
-                self._busy.discard(place)
-                if descriptor is None:
-                    self._failed.add(place)
-                elif self._closed.is_set() or place not in self._wanted:
+                if self._pins.get(place, -1) is None:
+                    self._pins[place] = descriptor
+                elif descriptor is not None:  # it is not wanted any more
                     os.close(descriptor)
-                else:
-                    self._held[place] = descriptor
 
     def _pinned(self, place: int) -> int | None:
         cache, shard = self._shards.cache, self._shards.shards[place].remote

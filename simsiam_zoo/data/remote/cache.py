@@ -17,17 +17,16 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from simsiam_zoo.data.remote.transfer import download, etag_path
+from simsiam_zoo.data.remote.transfer import download
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
 DEFAULT_BYTES = 50 * 10**9
@@ -128,35 +127,28 @@ class ShardCache:
             with FileLock(path.with_suffix(".lock")):
                 if path.exists():
                     return
-                with self._refused(part):
-                    self._reserve(shard, part)
-                    download(shard.url, part, shard.bytes, shard.sha256, shard.version)
+                self._reserve(shard, part)
+                download(shard.url, part, shard.bytes, shard.sha256, shard.version)
+                try:
                     self._make_index(shard, part)
-                    os.replace(part, path)
+                except ZooError:  # kept for another try if its end is missing, never if it is wrong
+                    part.unlink(missing_ok=True)
+                    raise
+                os.replace(part, path)
         except OSError as error:
             raise InputError(
                 f"the cache of shards {self._folder} cannot be used: {error.strerror}",
                 "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk.",
             ) from None
 
-    @staticmethod
-    @contextmanager
-    def _refused(part: Path) -> Iterator[None]:
-        """A part is kept for another try only if its end is missing, never if it is wrong."""
-        try:
-            yield
-        except _Refused as error:
-            part.unlink(missing_ok=True)
-            raise DataError(error.what, error.hint) from None
-
     def _make_index(self, shard: RemoteShard, file: Path) -> None:
         shown = redacted(shard.url)
         try:
             index = scan(file, checksums=True)  # it was just written, and is in memory still
-        except (DataError, InputError) as error:
-            raise _Refused(error.what.replace(str(file), shown), error.hint) from None
+        except ZooError as error:
+            raise DataError(error.what.replace(str(file), shown), error.hint) from None
         if len(index) != shard.samples:
-            raise _Refused(
+            raise DataError(
                 f"{shown} holds {len(index)} samples, and {shard.samples} are stated beside it",
                 "Pack or index the shards again.",
             )
@@ -170,9 +162,8 @@ class ShardCache:
         until = time.monotonic() + ROOM_SECONDS
         while True:
             with FileLock(self._folder / ".lock"):
-                if part.exists():  # of a try that was interrupted: counted already
-                    return
-                if self._make_room(shard.bytes):
+                # A part of a try that was interrupted is counted already.
+                if part.exists() or self._make_room(shard.bytes):
                     part.touch()
                     return
             if time.monotonic() > until:
@@ -185,27 +176,18 @@ class ShardCache:
 
     def _make_room(self, size: int) -> bool:
         """Remove shards, the longest unused first, until `size` bytes fit. Under the lock."""
-        files = [
-            (path, match) for path in self._folder.iterdir() if (match := _NAME.match(path.name))
-        ]
-        used = sum(int(match[1]) for _, match in files)
-        for _, path, stated in sorted((_age(path), path, int(match[1])) for path, match in files):
+        files = []
+        for path in self._folder.iterdir():
+            if match := _NAME.match(path.name):
+                with suppress(OSError):
+                    files.append((path.stat().st_mtime, path, int(match[1])))
+        used = sum(stated for *_, stated in files)
+        for _, path, stated in sorted(files):
             if used + size <= self.limit:
                 break
             if _remove_unused(path):
                 used -= stated
         return used + size <= self.limit
-
-
-class _Refused(DataError):
-    """What came is not the shard that it should be."""
-
-
-def _age(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _remove_unused(path: Path) -> bool:
@@ -214,7 +196,6 @@ def _remove_unused(path: Path) -> bool:
         try:
             with FileLock(path.with_suffix(".lock"), timeout=0):
                 path.unlink(missing_ok=True)
-                etag_path(path).unlink(missing_ok=True)
         except Timeout:
             return False
         return True

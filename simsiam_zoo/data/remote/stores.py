@@ -1,33 +1,34 @@
 """Files behind http(s) URLs, and in object stores (s3, gs, hf).
 
-For http(s) urllib3 rather than fsspec's file system: redirects, Range, ETag and status codes are
-followed here one by one, and credentials are kept from other hosts; an abstraction over all stores
-hides that. Object stores are read by fsspec; each store's package is an extra.
+http(s) is read by Python's own client: redirects, Range and ETag can be followed one by one, and
+credentials kept from other hosts. Object stores are read by fsspec, with each store's package.
 """
 
 from __future__ import annotations
 
+import base64
 import functools
-import hashlib
-import json
+import http.client
 import math
 import netrc
 import os
 import re
-import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import urllib3
-
-from simsiam_zoo.data.remote.urls import CREDENTIALS, host_of, redacted
+from simsiam_zoo.data.remote.urls import CREDENTIALS, redacted
 from simsiam_zoo.errors import DataError, InputError
 
-WEB_BLOCK = 1 << 20
-"""Most bytes held at once of what comes in."""
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as broken."""
+WEB_BLOCK, OBJECT_BLOCK = 1 << 20, 8 << 20
+"""Most bytes of a file that are asked for at once."""
+MAX_REDIRECTS = 5
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\Z")
 
 
 class Unavailable(Exception):
@@ -59,6 +60,7 @@ class Answer:
         start: where `blocks` begin.
         total: size of the whole file, None where it is not told.
         etag: names this version of the file byte by byte, None where nothing does.
+        version: tells it from other versions: an ETag of any kind, or when it was changed.
         blocks: the bytes; may raise Unavailable.
         close: lets the connection go.
     """
@@ -66,62 +68,42 @@ class Answer:
     start: int
     total: int | None
     etag: str | None
+    version: str
     blocks: Iterator[bytes]
     close: Callable[[], None]
-    version: str = ""
-    """Tells this version of the file from others: an ETag of any kind, or when it was changed."""
 
 
-CONNECT_SECONDS, READ_SECONDS = 15.0, 60.0
-SLOWEST = 1024
-"""Bytes per second, over `READ_SECONDS`, below which a connection counts as stalled."""
-MAX_REDIRECTS = 5
-_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "simsiam-zoo"}
-_REDIRECTS = (301, 302, 303, 307, 308)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\Z")
+def open_url(url: str, start: int = 0, etag: str | None = None, last: int | None = None) -> Answer:
+    """The bytes of `url` from `start` on, or from 0 where that is not the `etag` version any more.
 
-
-def open_url(url: str, start: int = 0, etag: str | None = None) -> Answer:
-    """Ask for `url` from `start` on, or from 0 where what is there is not the `etag` version.
+    With `last` a web server is asked for the bytes up to it.
 
     Raises:
-        Unavailable, Missing, StartOver, DataError, InputError: as `open_web` and `open_object` say.
-    """
-    opened = open_web if url.startswith(("http://", "https://")) else open_object
-    return opened(url, start, etag)
-
-
-def stored_file(url: str) -> tuple[int, str]:
-    """The size of a remote file in bytes and its version, "" where it has none.
-
-    Raises as `open_url` does.
-    """
-    try:  # one byte is asked for: not every server answers HEAD
-        web = url.startswith(("http://", "https://"))
-        answer = open_web(url, 0, None, last=0) if web else open_object(url, 0, None)
-    except StartOver:  # there is not one
-        return 0, ""
-    answer.close()
-    if answer.total is None:
-        raise Unavailable("the server does not tell its size")
-    return answer.total, answer.version
-
-
-def open_web(url: str, start: int, etag: str | None, last: int | None = None) -> Answer:
-    """The bytes of `url` from `start` on (to `last`), or from 0 where the server will not.
-
-    It does not either where its ETag is not `etag` any more.
-
-    Raises:
-        Unavailable: not this time. Missing: 404. StartOver: what was read before is of no use.
+        Unavailable: not this time. Missing: there is none.
+        StartOver: what was read before is of no use.
         DataError: access is denied, or it redirects to where nobody should follow.
+        InputError: the store's package is not installed, or the credentials are misspelled.
     """
-    headers = dict(_HEADERS)
+    if not url.startswith(("http://", "https://")):
+        return _open_object(url, start, etag)
+    request = urllib.request.Request(url, headers={"User-Agent": "simsiam-zoo"})
+    for name, value in _authorization(url).items():
+        request.add_unredirected_header(name, value)
+    if query := _of_host("SIMSIAM_ZOO_HTTP_QUERY", _origin(url)[1]):
+        request.full_url = f"{url}?{query}"
     if start or last is not None:
-        headers["Range"] = f"bytes={start}-{'' if last is None else last}"
+        request.add_header("Range", f"bytes={start}-{'' if last is None else last}")
         if etag:
-            headers["If-Range"] = etag
-    response = _follow(url, headers)
+            request.add_header("If-Range", etag)
+    try:
+        response = _opener().open(request, timeout=TIMEOUT)
+    except HTTPError as error:
+        response = error
+    except _Refused as error:
+        raise DataError(f"{redacted(url)} redirects {error}, which is refused") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        host = "/".join(url.split("/")[:3])
+        raise Unavailable(f"no connection to {host} ({_reason(error)})") from None
     try:
         return _answer(url, response, start)
     except BaseException:
@@ -129,118 +111,80 @@ def open_web(url: str, start: int, etag: str | None, last: int | None = None) ->
         raise
 
 
-def _answer(url: str, response: urllib3.BaseHTTPResponse, start: int) -> Answer:
+class _Refused(Exception):
+    """A redirect that nobody should follow."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """To http(s) only, never to less safety; credentials go to the first URL's own host alone."""
+
+    max_redirections = max_repeats = MAX_REDIRECTS
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """Look where it goes before it is followed."""
+        parts = urlsplit(urljoin(req.full_url, headers.get("Location") or "nowhere:"))
+        downgrade = req.type == "https" and parts.scheme == "http"
+        if parts.scheme not in ("http", "https") or downgrade or not parts.hostname:
+            raise _Refused(f"to {redacted(parts.scheme)}:")
+        if "@" in parts.netloc:
+            raise _Refused("to a URL with a password")
+        fp.close()  # its body is of no use, and may have no end
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request that follows, with the credentials where the host is the same."""
+        found = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if found is not None and _origin(newurl) == _origin(req.full_url):
+            found.unredirected_hdrs.update(req.unredirected_hdrs)
+        return found
+
+
+@functools.cache
+def _opener() -> urllib.request.OpenerDirector:
+    """It takes proxies from the environment, as every other tool does."""
+    return urllib.request.build_opener(_Redirects)
+
+
+def _answer(url: str, response: Any, start: int) -> Answer:
     status, headers = response.status, response.headers
-    total: int | None
+    length = headers.get("Content-Length") or ""
+    begin, total = 0, int(length) if re.fullmatch(r"\d{1,19}", length) else None
     if status == 206:
-        found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
+        found = _CONTENT_RANGE.match(headers.get("Content-Range") or "")
         if found is None or int(found[1]) != start:
             raise StartOver("the server answered with another range than was asked for")
         begin, total = start, int(found[3])
-    elif status == 200:
-        length = headers.get("Content-Length", "")
-        begin = 0
-        total = int(length) if re.fullmatch(r"\d{1,19}", length) else None
     elif status == 416:
         raise StartOver("the file there is shorter than what was read of it before")
+    elif 300 <= status < 400:
+        raise DataError(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times")
     elif status in (401, 403):
         raise DataError(f"{redacted(url)}: access is denied (status {status})", CREDENTIALS)
     elif status in (404, 410):
         raise Missing(f"it is not there (status {status})")
-    else:
-        seconds = headers.get("Retry-After", "")
+    elif status != 200:
+        seconds = headers.get("Retry-After") or ""
         wait = float(seconds) if re.fullmatch(r"\d{1,6}", seconds) else math.nan
         raise Unavailable(f"the server answered with status {status}", wait)
-    tag = headers.get("ETag", "")
+    tag = headers.get("ETag") or ""
     strong = tag if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', tag) else None
-    version = (tag or headers.get("Last-Modified", ""))[:200]
-    return Answer(begin, total, strong, _web_blocks(response), response.close, version)
+    version = (tag or headers.get("Last-Modified") or "")[:200]
+    return Answer(begin, total, strong, version, _web_blocks(response), response.close)
 
 
-def _web_blocks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    began, got = time.monotonic(), 0
+def _web_blocks(response: Any) -> Iterator[bytes]:
     while True:
         try:
-            block = response.read1(WEB_BLOCK, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            block = response.read1(WEB_BLOCK)
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unavailable(f"the connection broke ({_reason(error)})") from None
         if not block:
             return
-        got += len(block)
-        elapsed = time.monotonic() - began
-        if elapsed > READ_SECONDS:
-            if got < SLOWEST * elapsed:
-                raise Unavailable(f"only {got} bytes came in {elapsed:.0f} seconds")
-            began, got = time.monotonic(), 0
         yield block
-
-
-def _follow(url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-    """The first answer that is no redirect. Credentials go to the origin of `url` alone."""
-    origin, secret = _origin(url), _authorization(url)
-    query = _of_host("SIMSIAM_ZOO_HTTP_QUERY", origin[1])
-    target = f"{url}?{query}" if query else url
-    for _ in range(MAX_REDIRECTS + 1):
-        own = secret if _origin(target) == origin else {}
-        response = _request(target, {**headers, **own})
-        if response.status not in _REDIRECTS:
-            return response
-        location = response.headers.get("Location", "")
-        response.close()
-        target = _redirected(url, target, location)
-    raise DataError(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times")
-
-
-def _redirected(url: str, target: str, location: str) -> str:
-    try:
-        found = urljoin(target, location)
-        parts = urlsplit(found)
-        secure, host, _ = parts.scheme == "https", parts.hostname, parts.port
-    except ValueError:
-        raise DataError(f"{redacted(url)} redirects to what is no URL") from None
-    downgrade = urlsplit(target).scheme == "https" and not secure
-    if parts.scheme not in ("http", "https") or downgrade or not host:
-        scheme = redacted(parts.scheme) or "nowhere"
-        raise DataError(f"{redacted(url)} redirects to {scheme}:, which is refused")
-    if "@" in parts.netloc:
-        raise DataError(f"{redacted(url)} redirects to a URL with a password, which is refused")
-    return found
-
-
-def _request(target: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-    try:
-        return _pool(_proxy(target)).request(
-            "GET",
-            target,
-            headers=headers,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        )
-    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        reason = f"no connection to {host_of(target)} ({_reason(error)})"
-        raise Unavailable(reason) from None
-
-
-@functools.lru_cache(maxsize=8)
-def _pool(proxy: str | None) -> urllib3.PoolManager:
-    if proxy is None:
-        return urllib3.PoolManager(maxsize=16)
-    auth = urlsplit(proxy)
-    headers = None
-    if auth.username:
-        headers = urllib3.make_headers(proxy_basic_auth=f"{auth.username}:{auth.password or ''}")
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, maxsize=16)
-
-
-def _proxy(target: str) -> str | None:
-    """The proxy that the environment names for it, as for every other tool."""
-    parts = urlsplit(target)
-    if parts.hostname and proxy_bypass(parts.hostname):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 def _origin(url: str) -> tuple[str, str, int]:
@@ -260,7 +204,10 @@ def _authorization(url: str) -> dict[str, str]:
         return {}
     except (OSError, netrc.NetrcParseError):  # its own text would show lines of the file
         raise InputError("the netrc file cannot be read", "See `man netrc`.") from None
-    return urllib3.make_headers(basic_auth=f"{entry[0]}:{entry[2]}") if entry else {}
+    if not entry:
+        return {}
+    secret = base64.b64encode(f"{entry[0]}:{entry[2]}".encode()).decode()
+    return {"Authorization": f"Basic {secret}"}
 
 
 def _of_host(variable: str, host: str) -> str | None:
@@ -275,48 +222,30 @@ def _of_host(variable: str, host: str) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What happened, without the URL that urllib3 writes into its messages."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, TimeoutError):
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    """What happened, without the URL that messages may hold."""
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or type(cause).__name__
 
 
-OBJECT_BLOCK = 8 << 20
-"""Bytes asked for at once."""
-
-_VERSION = ("ETag", "etag", "md5Hash", "md5", "generation", "blob_id", "last_modified", "mtime")
-"""Where the stores keep what names a version of a file."""
-
-
-def open_object(url: str, start: int, etag: str | None) -> Answer:
-    """The bytes of an object from `start` on, or from 0 where it is not the `etag` version.
-
-    Raises:
-        Unavailable: not this time. Missing: there is none.
-        InputError: the store's package is not installed.
-    """
-    system, path = _open(url)
+def _open_object(url: str, start: int, etag: str | None) -> Answer:
+    system, path = _file_system(url)
     info = _asked(lambda: system.info(path))
-    size, tag = int(info["size"]), _tag(info)
-    if start > size or (etag is not None and etag != tag):
+    size, tag = int(info["size"]), f'"{_asked(lambda: system.ukey(path))}"'
+    if start > size or etag not in (None, tag):
         start = 0
-    blocks = _object_blocks(system, path, start, size)
-    return Answer(start, size, tag, blocks, lambda: None, tag or "")
+
+    def blocks() -> Iterator[bytes]:
+        for at in range(start, size, OBJECT_BLOCK):
+            end = min(at + OBJECT_BLOCK, size)
+            block = _asked(lambda at=at, end=end: system.cat_file(path, start=at, end=end))
+            if len(block) != end - at:
+                raise Unavailable(f"{len(block)} of {end - at} bytes came at {at}")
+            yield block
+
+    return Answer(start, size, tag, tag, blocks(), lambda: None)
 
 
-def _object_blocks(system: Any, path: str, start: int, size: int) -> Iterator[bytes]:
-    for at in range(start, size, OBJECT_BLOCK):
-        end = min(at + OBJECT_BLOCK, size)
-        block = _asked(lambda at=at, end=end: system.cat_file(path, start=at, end=end))
-        if len(block) != end - at:
-            raise Unavailable(f"{len(block)} of {end - at} bytes came at {at}")
-        yield block
-
-
-def _open(url: str) -> tuple[Any, str]:
+def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     scheme, _, path = url.partition("://")
@@ -340,11 +269,3 @@ def _asked(call: Any) -> Any:
         raise Missing("it is not there") from None
     except Exception as error:  # what the stores raise is listed nowhere
         raise Unavailable(f"the store failed ({type(error).__name__})") from None
-
-
-def _tag(info: dict[str, Any]) -> str | None:
-    known = {key: str(info[key]) for key in _VERSION if info.get(key)}
-    if not known:
-        return None
-    text = json.dumps(known, sort_keys=True)
-    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 import random
-import re
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from simsiam_zoo.data.remote.stores import (
-    Answer,
-    Missing,
-    StartOver,
-    Unavailable,
-    open_url,
-    stored_file,
-)
+from simsiam_zoo.data.remote.stores import Missing, StartOver, Unavailable, open_url
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
 
@@ -33,8 +24,22 @@ _T = TypeVar("_T")
 
 
 def ask_for(url: str) -> tuple[int, str]:
-    """Size in bytes and version of a remote file. Raises DataError where they cannot be had."""
-    return _tried(url, lambda: stored_file(url))
+    """Size in bytes of a remote file, and what its server calls its version, "" for nothing.
+
+    Raises:
+        DataError: they cannot be had.
+    """
+
+    def ask() -> tuple[int, str]:
+        try:  # one byte is asked for: not every server answers HEAD
+            with closing(open_url(url, last=0)) as answer:
+                if answer.total is None:
+                    raise Unavailable("the server does not tell its size")
+                return answer.total, answer.version
+        except StartOver:  # there is not one
+            return 0, ""
+
+    return _tried(url, ask)
 
 
 def read_small(url: str, limit: int) -> bytes | None:
@@ -45,20 +50,16 @@ def read_small(url: str, limit: int) -> bytes | None:
     """
 
     def read() -> bytes | None:
+        content = bytearray()
         try:
-            answer = open_url(url)
+            with closing(open_url(url)) as answer:
+                for block in answer.blocks:
+                    content += block
+                    if len(content) > limit:
+                        raise DataError(f"{redacted(url)} is absurdly large (over {limit:,} bytes)")
         except Missing:
             return None
-        try:
-            content = bytearray()
-            for block in answer.blocks:
-                content += block
-                if len(content) > limit:
-                    raise DataError(f"{redacted(url)} is absurdly large (over {limit:,} bytes)")
-        finally:
-            answer.close()
-        if answer.total is not None and len(content) != answer.total:
-            raise Unavailable(f"the connection ended after {len(content)} of {answer.total} bytes")
+        _check_end(len(content), answer.total)
         return bytes(content)
 
     return _tried(url, read)
@@ -67,12 +68,12 @@ def read_small(url: str, limit: int) -> bytes | None:
 def download(url: str, part: Path, size: int, sha256: str | None, version: str = "") -> None:
     """Bring the file behind `url` to `part`, where an earlier try may have left its beginning.
 
-    What is there already is kept if the server's strong ETag vouches that it is of the same
-    version, or if the checksum of the whole will tell.
+    What is there already is kept if the checksum of the whole will tell. What a try of this call
+    left is kept too if the server's strong ETag vouches that it is of the same version.
 
     Args:
         url: allowed by `urls.check_url`.
-        part: an existing file; beside it `<name>.etag` is kept.
+        part: an existing file.
         size: the file's size in bytes.
         sha256: of the whole file, where it is known.
         version: else what the server called its version when the run began.
@@ -80,18 +81,42 @@ def download(url: str, part: Path, size: int, sha256: str | None, version: str =
     Raises:
         DataError: it cannot be had, or is not what it should be.
     """
+    etag: str | None = None
 
     def go_on() -> None:
-        if part.stat().st_size != size:
-            _go_on(url, part, size, sha256 is not None, version)
-        if sha256 is not None:
-            with part.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise StartOver("its sha256 is not the one that its manifest states")
+        nonlocal etag
+        have = part.stat().st_size
+        if have > size or (etag is None and sha256 is None):
+            have = 0
+        with closing(open_url(url, have, etag if have else None)) as answer:
+            if answer.total not in (None, size):
+                raise Unavailable(f"it has {answer.total} bytes there, not {size}")
+            if version and answer.version != version:
+                raise DataError(
+                    f"{redacted(url)} is not what it was when it was first asked for",
+                    "Start again: a run cannot mix two versions of its data.",
+                )
+            if answer.start and etag and answer.etag not in (None, etag):
+                raise StartOver("it changed there in the middle of its download")
+            have, etag = answer.start, answer.etag or etag
+            with part.open("r+b") as file:
+                file.truncate(have)
+                file.seek(have)
+                for block in answer.blocks:
+                    have += len(block)
+                    if have > size:
+                        raise StartOver(f"it has more than {size} bytes there")
+                    file.write(block)
+                    file.flush()  # what a killed process leaves is gone on with
+        _check_end(have, size)
 
     def once() -> None:
         try:
-            go_on()
+            if sha256 is None or part.stat().st_size != size:
+                go_on()
+            with part.open("rb") as file:
+                if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise StartOver("its sha256 is not the one that its manifest states")
         except StartOver:
             os.truncate(part, 0)
             raise
@@ -103,80 +128,35 @@ def download(url: str, part: Path, size: int, sha256: str | None, version: str =
             f"{redacted(url)} cannot be written to {part.parent}: {error.strerror}",
             "Free some space, or set SIMSIAM_ZOO_CACHE to a folder on another disk.",
         ) from None
-    with suppress(OSError):
-        etag_path(part).unlink()
 
 
-def wait_before(retry: int, asked: float = math.nan) -> None:
-    """Sleep before the n-th retry; as long as the server `asked`, where that is longer."""
-    seconds = FIRST_WAIT * 2.0 ** (retry - 1)
-    if asked > seconds:
-        seconds = asked
-    # A little random, so that many processes do not come back all at once.
-    time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
-
-
-def etag_path(part: Path) -> Path:
-    """Where the ETag of a part is kept."""
-    return part.with_suffix(".etag")
-
-
-def _go_on(url: str, part: Path, size: int, has_checksum: bool, version: str) -> None:
-    have, etag = part.stat().st_size, _kept_etag(part)
-    if have > size or (etag is None and not has_checksum):
-        have = 0
-    answer = open_url(url, have, etag if have else None)
-    try:
-        if answer.total is not None and answer.total != size:
-            raise Unavailable(f"it has {answer.total} bytes there, not {size}")
-        if version and answer.version != version:
-            raise DataError(
-                f"{redacted(url)} is not what it was when it was first asked for",
-                "Start again: a run cannot mix two versions of its data.",
-            )
-        if answer.start and etag is not None and answer.etag not in (None, etag):
-            raise StartOver("it changed there in the middle of its download")
-        have = answer.start
-        if not have:
-            etag_path(part).write_text(answer.etag or "")
-        with part.open("r+b") as file:
-            file.truncate(have)
-            file.seek(have)
-            for block in answer.blocks:
-                have += len(block)
-                if have > size:
-                    raise StartOver(f"it has more than {size} bytes there")
-                file.write(block)
-                file.flush()  # what a killed process leaves is gone on with
-    finally:
-        answer.close()
-    if have < size:
-        raise Unavailable(f"the connection ended after {have} of {size} bytes")
-
-
-def _kept_etag(part: Path) -> str | None:
-    try:
-        text = etag_path(part).read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return text if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', text) else None
+def _check_end(have: int, total: int | None) -> None:
+    if total is not None and have != total:
+        raise Unavailable(f"the connection ended after {have} of {total} bytes")
 
 
 def _tried(url: str, action: Callable[[], _T]) -> _T:
     """`action`, tried again while it raises Unavailable, with longer and longer waits."""
-    attempts, reason = ATTEMPTS, ""
-    for attempt in range(1, attempts + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
         except Unavailable as error:
-            reason = error.reason
-            if attempt == attempts:
-                break
-            wait_before(attempt, error.wait)
-    raise DataError(
-        f"{redacted(url)} cannot be had: {reason} (tried {attempts} times)",
-        "Look whether it can be reached, then go on with --resume: what was read is kept.",
-    )
+            _wait_or_give_up(url, attempt, error)
+    raise AssertionError("the last attempt raises")
+
+
+def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
+    """Sleep before the next try; as long as the server asks, where that is longer."""
+    if tries >= ATTEMPTS:
+        raise DataError(
+            f"{redacted(url)} cannot be had: {error.reason} (tried {tries} times)",
+            "Look whether it can be reached, then go on with --resume: what was read is kept.",
+        ) from None
+    seconds = FIRST_WAIT * 2.0 ** (tries - 1)
+    if error.wait > seconds:  # it may be NaN
+        seconds = error.wait
+    # A little random, so that many processes do not come back all at once.
+    time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
 
 
 class RemoteFile(io.RawIOBase):
@@ -184,9 +164,7 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._url, self._at, self._tries = url, 0, 0
-        self._answer: Answer | None = None
-        self._etag: str | None = None
+        self._blocks = _read_on(url)
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -195,46 +173,30 @@ class RemoteFile(io.RawIOBase):
 
     def close(self) -> None:
         """Let the connection go."""
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
+        self._blocks.close()
         super().close()
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes; none at the end. Raises DataError where they cannot be had."""
-        while not self._ready:
-            try:
-                block = self._next_block()
-            except Unavailable as error:
-                self._again(error)
-                continue
-            if not block:
-                return b""
-            self._ready = memoryview(block)
+        self._ready = self._ready or memoryview(next(self._blocks, b""))
         out = self._ready if size < 0 else self._ready[:size]
         self._ready = self._ready[len(out) :]
         return bytes(out)
 
-    def _next_block(self) -> bytes:
-        if self._answer is None:
-            answer = open_url(self._url, self._at, self._etag)
-            self._answer = answer
-            if self._at and (answer.start != self._at or answer.etag != self._etag):
-                raise DataError(f"{redacted(self._url)} changed, or cannot be gone on with")
-            self._etag = answer.etag
-        block = next(self._answer.blocks, b"")
-        self._at += len(block)
-        if not block and self._answer.total not in (None, self._at):
-            raise Unavailable(f"the connection ended after {self._at} bytes")
-        return block
 
-    def _again(self, error: Unavailable) -> None:
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
-        self._tries += 1
-        if self._tries >= ATTEMPTS:
-            raise DataError(
-                f"{redacted(self._url)} cannot be had: {error.reason} (tried {self._tries} times)"
-            ) from None
-        wait_before(self._tries, error.wait)
+def _read_on(url: str) -> Generator[bytes]:
+    at, tries, etag = 0, 0, None
+    while True:
+        try:
+            with closing(open_url(url, at, etag)) as answer:
+                if at and (answer.start != at or answer.etag != etag):
+                    raise DataError(f"{redacted(url)} changed, or cannot be gone on with")
+                etag = answer.etag
+                for block in answer.blocks:
+                    at += len(block)
+                    yield block
+            _check_end(at, answer.total)
+            return
+        except Unavailable as error:
+            tries += 1
+            _wait_or_give_up(url, tries, error)

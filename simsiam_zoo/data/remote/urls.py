@@ -8,8 +8,8 @@ given instead is `CREDENTIALS`.
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from simsiam_zoo.errors import InputError
@@ -25,8 +25,7 @@ CREDENTIALS = (
     " SIMSIAM_ZOO_HTTP_QUERY; for s3, gs and hf as their own tools take them."
 )
 
-_MAX_LENGTH = 4096
-_MAX_BRACES = 8
+_MAX_LENGTH, _MAX_BRACES = 4096, 8
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):")  # two letters or more: C:\ is a drive
 _RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})\Z")
 _LITERAL_HOST = re.compile(r"//\[[0-9A-Fa-f:.]+\]")  # IPv6, whose `::` chains nothing
@@ -35,6 +34,21 @@ _LITERAL_HOST = re.compile(r"//\[[0-9A-Fa-f:.]+\]")  # IPv6, whose `::` chains n
 def is_url(source: str) -> bool:
     """Whether `source` looks like a URL of any scheme, allowed or not."""
     return _SCHEME.match(source) is not None or "://" in source
+
+
+def is_remote(source: str) -> bool:
+    """Whether `source` is an allowed URL; False for what is a path.
+
+    Raises:
+        InputError: it is neither: a command, a pipe, another scheme, a URL with a secret.
+    """
+    if source.strip() in ("", "-") or source.lstrip().startswith("pipe:"):
+        shown = source if len(source) < 10 else f"{source[:5]}..."  # commands may hold tokens
+        raise InputError(
+            f"the data source {shown!r} is refused: commands and pipes are never run",
+            "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
+        )
+    return is_url(source) and bool(check_url(source.strip()))
 
 
 def check_url(url: str) -> str:
@@ -58,10 +72,10 @@ def check_url(url: str) -> str:
     refuse_secrets(url)
     try:
         parts = urlsplit(url)
-        known_host, _ = parts.hostname, parts.port
+        is_spelled = bool(parts.hostname) and parts.port is not False  # reading them may raise
     except ValueError:
-        known_host = None
-    if not url[len(scheme) :].startswith("://") or not known_host or "{" in parts.netloc:
+        is_spelled = False
+    if not is_spelled or not url[len(scheme) :].startswith("://") or "{" in parts.netloc:
         raise InputError(f"{shown} is no URL: it is spelled {scheme}://host/folder/name.tar")
     if "*" in parts.path or "[" in parts.path:
         raise InputError(
@@ -82,16 +96,11 @@ def refuse_secrets(source: str) -> None:
     scheme, _, rest = source.strip().partition(":")
     if scheme.lower() == "hf":  # hf://datasets/user/name@revision/...
         rest = rest.lstrip("/").partition("/")[0] + rest.partition("?")[1]
-    if "@" in rest:
+    found = "user names and passwords" if "@" in rest else "queries and fragments"
+    if "@" in rest or "?" in source or "#" in source:
         raise InputError(
-            f"{redacted(source)}: user names and passwords in URLs are refused; they"
-            " would be written into the run's recipe",
-            CREDENTIALS,
-        )
-    if "?" in source or "#" in source:
-        raise InputError(
-            f"{redacted(source)}: queries and fragments in URLs are refused; tokens"
-            " in them would be written into the run's recipe",
+            f"{redacted(source)}: {found} in URLs are refused; they would be written into the"
+            " run's recipe",
             CREDENTIALS,
         )
 
@@ -115,11 +124,6 @@ def redacted(url: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def host_of(url: str) -> str:
-    """The part of a URL that a person would call the place: `https://host` or `s3://bucket`."""
-    return "/".join(redacted(url).split("/")[:3])
-
-
 def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
     """The names that a brace pattern spells, in its order; a pattern without braces is itself.
 
@@ -129,50 +133,30 @@ def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
     shown = redacted(pattern) if is_url(pattern) else pattern
     if pattern.count("{") > _MAX_BRACES:
         raise InputError(f"{shown} has more than {_MAX_BRACES} pairs of braces")
-    names = list(itertools.islice(_expand(pattern, shown), limit + 1))
-    if len(names) > limit:
+    parts = re.split(r"\{([^{}]+)\}", pattern)
+    if any("{" in text or "}" in text for text in parts[::2]):
+        raise InputError(f"{shown}: the braces do not match (they cannot be nested)")
+    choices: list[range | list[str]] = []
+    widths: list[int] = []
+    for inside in parts[1::2]:
+        numbers = _RANGE.match(inside)
+        choices.append(
+            range(int(numbers[1]), int(numbers[2]) + 1) if numbers else inside.split(",")
+        )
+        widths.append(len(numbers[1]) if numbers else 0)
+    total = math.prod(map(len, choices))
+    if total > limit:
         raise InputError(f"{shown} names more than {limit:,} shards")
-    if not names:
+    if not total:
         raise InputError(f"{shown} names no shards: a range counts up")
+    spelled = [
+        [f"{one:0{width}d}" if isinstance(one, int) else one for one in ones]
+        for ones, width in zip(choices, widths, strict=True)
+    ]
+    names = [
+        "".join(itertools.chain(*zip(parts[::2], (*chosen, ""), strict=True)))
+        for chosen in itertools.product(*spelled)
+    ]
     if len(set(names)) < len(names):
         raise InputError(f"{shown} names a shard twice", "Each would be read twice: spell it once.")
     return names
-
-
-def _expand(pattern: str, shown: str) -> Iterator[str]:
-    """The names one by one: a huge pattern costs nothing."""
-    begin = pattern.find("{")
-    if begin < 0:
-        return iter([pattern])
-    end = pattern.find("}", begin)
-    inside = pattern[begin + 1 : end] if end > 0 else ""
-    numbers = _RANGE.match(inside)
-    if not inside or "{" in inside:
-        raise InputError(f"{shown}: the braces do not match (they cannot be nested)")
-    choices: Iterable[str] = inside.split(",")
-    if numbers:
-        width = len(numbers[1])
-        span = range(int(numbers[1]), int(numbers[2]) + 1)
-        choices = (f"{n:0{width}d}" for n in span)
-    rest = pattern[end + 1 :]
-    return itertools.chain.from_iterable(
-        (pattern[:begin] + choice + tail for tail in _expand(rest, shown)) for choice in choices
-    )
-
-
-def is_remote(source: str) -> bool:
-    """Whether `source` is an allowed URL; False for what is a path.
-
-    Raises:
-        InputError: it is neither: a command, a pipe, another scheme, a URL with a secret.
-    """
-    if source.strip() in ("", "-") or source.lstrip().startswith("pipe:"):
-        shown = source if len(source) < 10 else f"{source[:5]}..."  # commands may hold tokens
-        raise InputError(
-            f"the data source {shown!r} is refused: commands and pipes are never run",
-            "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
-        )
-    if not is_url(source):
-        return False
-    check_url(source.strip())
-    return True
