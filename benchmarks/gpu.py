@@ -126,7 +126,7 @@ def refuse_what_is_missing(options: argparse.Namespace) -> None:
     """End with a clear message where a package is missing or too old, or there is no GPU."""
     lacking = "benchmarks/gpu_wheels.sh prepares what a machine lacks."
     try:
-        from simsiam_zoo.runtime.requirements import unmet_requirements
+        from simsiam_zoo.runtime.machine import unmet_requirements
 
         unmet = unmet_requirements()
     except ImportError as error:
@@ -143,7 +143,7 @@ def refuse_what_is_missing(options: argparse.Namespace) -> None:
 
 def machine(rehearsal: bool, fashion: Path | None) -> dict[str, str]:
     """Where and with what it is measured."""
-    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.machine import available_cores
 
     facts = {"card": "none: a rehearsal on the CPU"}
     if not rehearsal:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.runtime.cores import available_cores
+from simsiam_zoo.runtime.machine import available_cores
 
 Found = Mapping[str, Any]
 """Column → value; a number's unit is in the column's name."""

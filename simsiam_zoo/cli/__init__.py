@@ -132,7 +132,7 @@ def _run(words: list[str]) -> int:
         return _INTERRUPTED
     except (ImportError, AttributeError, TypeError):
         # What a package that is missing or too old makes of a command, wherever it is called.
-        from simsiam_zoo.runtime.requirements import unmet_requirements
+        from simsiam_zoo.runtime.machine import unmet_requirements
 
         unmet = unmet_requirements()
         if debug or not unmet:

@@ -84,7 +84,7 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
-    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.study import read_study
 

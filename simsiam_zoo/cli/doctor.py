@@ -21,9 +21,8 @@ from simsiam_zoo.catalog import catalog
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.cli.text import columns, print_line
 from simsiam_zoo.errors import PluginError, ZooError
-from simsiam_zoo.runtime.cores import available_cores
 from simsiam_zoo.runtime.folders import cache_dir
-from simsiam_zoo.runtime.requirements import unmet_requirements
+from simsiam_zoo.runtime.machine import available_cores, unmet_requirements
 
 _LITTLE_SHM = 256 * 2**20
 _LITTLE_DISK = 2 * 2**30

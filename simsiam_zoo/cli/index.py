@@ -39,7 +39,7 @@ def index(
     from simsiam_zoo.data.indexing import Scanned, index_folder
     from simsiam_zoo.data.sources import all_shards
     from simsiam_zoo.errors import InputError
-    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import open_progress
 
     paths = sorted(all_shards(shards))

@@ -80,7 +80,7 @@ def inspect(
 def _inspect(dataset: Any, check: bool, jobs: int | None, quiet: bool) -> dict[str, Any]:
     """What is in each split."""
     from simsiam_zoo.data.inspection import inspect_shards
-    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import open_progress
 
     sets = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})

@@ -71,7 +71,7 @@ def pack(
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-size 10000
     """
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
-    from simsiam_zoo.runtime.cores import available_cores
+    from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.runtime.signals import StopRequest
 

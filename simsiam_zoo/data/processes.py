@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import cv2
 
 from simsiam_zoo.errors import DataError
-from simsiam_zoo.runtime.cores import available_cores
+from simsiam_zoo.runtime.machine import available_cores
 
 MAX_AUTO_WORKERS = 16
 

@@ -15,8 +15,7 @@ from simsiam_zoo.evaluation.features import Augmented, FeatureSplits
 from simsiam_zoo.evaluation.protocol import Score, best_classes, check_labels, make_score
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
-from simsiam_zoo.runtime.lars import Lars
-from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Schedule, all_finite
+from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Lars, Schedule, all_finite
 
 PAPER_LR, CODE_LR = 0.02, 0.1
 """Base lr of the paper's text and of its released code."""
@@ -39,8 +38,8 @@ class LinearPaperProtocol:
     from N(0, 0.01^2), bias 0. The paper's text says base lr 0.02, its released code 0.1; both are
     in the figure's name, after the one that was used.
 
-    LARS is `runtime.lars` with the lr outside of the momentum (w ← w - lr v), as in the released
-    code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
+    LARS is `runtime.optim.Lars` with the lr outside of the momentum (w ← w - lr v), as in the
+    released code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
 
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
     of every batch, and gradients are averaged. With a `splits.folder`, which has to be of these

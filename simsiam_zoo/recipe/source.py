@@ -25,9 +25,9 @@ COMPUTES: Mapping[str, str] = {
     "components": "augmentations datasets",
     "data": "batches decode image index indexing loader manifest order scan shards slots sources"
     " stated stream tar",
-    "runtime": "convolutions device distributed lars optim",
-    "training": "batches collapse conclude loop measuring meter network run setup state train"
-    " weights",
+    "runtime": "convolutions device distributed optim",
+    "training": "batches collapse conclude loop measuring meter network optimizer run setup state"
+    " train weights",
 }
 """Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
 
@@ -37,7 +37,7 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
-    "runtime": "__init__ checkpoint cores folders progress requirements signals",
+    "runtime": "__init__ checkpoint folders machine progress signals",
     "training": "__init__ control curves export loggers run_folder",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.

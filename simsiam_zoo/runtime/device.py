@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.cores import available_cores
 from simsiam_zoo.runtime.distributed import announced_world_size, stated_number
+from simsiam_zoo.runtime.machine import available_cores
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -18,7 +18,6 @@ from simsiam_zoo.metrics import Latest
 from simsiam_zoo.model.siamese import Batch, StepOutput
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import newest_checkpoint
-from simsiam_zoo.runtime.optim import clip_gradients, scaled_step
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import (
     in_blocks,
@@ -32,6 +31,7 @@ from simsiam_zoo.training.conclude import conclude_diverged
 from simsiam_zoo.training.control import Control
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter
+from simsiam_zoo.training.optimizer import clip_gradients, scaled_step
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup
 from simsiam_zoo.training.state import Checkpointer, NotFiniteError, TrainState

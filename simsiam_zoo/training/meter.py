@@ -18,7 +18,7 @@ from torch import Tensor
 
 from simsiam_zoo.evaluation.geometry import alignment, spread, uniformity
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.optim import learning_rates
+from simsiam_zoo.training.optimizer import learning_rates
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
 

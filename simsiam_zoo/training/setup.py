@@ -22,7 +22,7 @@ from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.recipe.sizes import data_digest
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
-from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Group, Schedule, make_optimizer
+from simsiam_zoo.runtime.optim import Schedule
 from simsiam_zoo.training.network import (
     build_siamese,
     distributed_model,
@@ -31,6 +31,7 @@ from simsiam_zoo.training.network import (
     synchronise_bn,
     trustworthy,
 )
+from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.weights import States, load_initial_weights
 
 
@@ -105,6 +106,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         "world_size": distributed.world_size(),
         "bn_batch": bn_batch,
     }
+    parts = {part: siamese.get_submodule(part) for part in PARTS}
     lock = make_lock(recipe, data_digest(dataset), runtime.describe() | machine)
     return Setup(
         recipe=recipe,
@@ -114,7 +116,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         siamese=siamese,
         model=distributed_model(siamese, runtime),
         bn_batch=bn_batch,
-        optimizer=optimizer_of(recipe, siamese, runtime),
+        optimizer=make_optimizer(recipe.optim, parts, training.batch_size, runtime.device),
         schedule=Schedule(
             training.epochs * plan.steps,
             round(recipe.optim.warmup_epochs * plan.steps),
@@ -125,28 +127,6 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         identity=identity(lock),
         init=init,
     )
-
-
-def optimizer_of(recipe: Recipe, siamese: Siamese, runtime: Runtime) -> torch.optim.Optimizer:
-    """The optimiser that the recipe asks for, each part with its own settings.
-
-    Raises:
-        InputError: there is nothing to train.
-    """
-    optim = recipe.optim
-    peak = optim.lr * recipe.training.batch_size / REFERENCE_BATCH
-    groups = {}
-    for part in PARTS:
-        own = optim.part(part)
-        groups[part] = Group(
-            lr=peak * own.lr_scale,
-            weight_decay=own.weight_decay,
-            schedule=own.schedule,
-            exclude_norm_and_bias=own.exclude_norm_and_bias,
-            norm_and_bias_lr_scale=own.norm_and_bias_lr_scale,
-        )
-    parts = {part: siamese.get_submodule(part) for part in PARTS}
-    return make_optimizer(optim.name, parts, groups, optim.own_keys(), runtime.device)
 
 
 def make_plan(recipe: Recipe, dataset: Dataset) -> SampleOrder:

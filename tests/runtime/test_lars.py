@@ -9,7 +9,7 @@ import timm.optim
 import torch
 from torch import nn
 
-from simsiam_zoo.runtime.lars import Lars
+from simsiam_zoo.runtime.optim import Lars
 
 MOMENTUM, TRUST = 0.9, 0.001
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from simsiam_zoo import Recipe
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.plugin import Batch, InputError, Siamese, create_component
-from simsiam_zoo.runtime.optim import Group, make_optimizer
+from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo_byol.momentum import Momentum
 
 N, DIM, STEPS = 6, 4, 7
@@ -114,11 +114,9 @@ def test_the_presets_step_is_the_papers_with_the_sum_of_both_directions() -> Non
     recipe = Recipe.make("byol")
     siamese = network(tau=recipe.gradient.params["tau"])
     siamese.loss = recipe.part("loss").create(dim=DIM)
-    own = Group(1.0, 0.0, "constant", exclude_norm_and_bias=recipe.optim.exclude_norm_and_bias)
     parts = {part: siamese.get_submodule(part) for part in PARTS}
-    optimizer = make_optimizer(
-        "lars", parts, dict.fromkeys(PARTS, own), recipe.optim.own_keys(), torch.device("cpu")
-    )
+    optim = recipe.optim.model_copy(update={"weight_decay": 0.0})
+    optimizer = make_optimizer(optim, parts, recipe.training.batch_size, torch.device("cpu"))
     twin = copy.deepcopy(siamese)
     for group in optimizer.param_groups:
         group["lr"] = 0.1
@@ -167,8 +165,8 @@ def test_the_embeddings_for_the_monitor_are_the_online_networks() -> None:
 def test_the_optimiser_does_not_have_the_target() -> None:
     siamese = network()
     parts = {part: siamese.get_submodule(part) for part in PARTS}
-    groups = dict.fromkeys(PARTS, Group(lr=1.0, weight_decay=0.1, schedule="constant"))
-    optimizer = make_optimizer("sgd", parts, groups, {"momentum": 0.9}, torch.device("cpu"))
+    optim = Recipe.make("digits").optim
+    optimizer = make_optimizer(optim, parts, 256, torch.device("cpu"))
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in [*encoder(siamese), *siamese.predictor.parameters()]}
 

@@ -9,24 +9,24 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.optim import Group, Schedule, all_finite, learning_rates, make_optimizer
+from simsiam_zoo.recipe.sections import Optim
+from simsiam_zoo.runtime.optim import Schedule, all_finite
+from simsiam_zoo.training.optimizer import learning_rates, make_optimizer
 
 CPU = torch.device("cpu")
 
 
-OWN_KEYS: dict[str, dict[str, object]] = {
-    "sgd": {"momentum": 0.9},
-    "lars": {"momentum": 0.9, "trust_coefficient": 0.001, "lr_in_momentum": True},
-    "adamw": {"betas": (0.9, 0.999)},
-}
+OPTIMIZERS = ["sgd", "lars", "adamw"]
 
 
-def sgd(
-    parts: dict[str, nn.Module], momentum: float = 0.0, **groups: Group
+def optimizer_of(
+    parts: dict[str, nn.Module], own: dict[str, object] | None = None, **settings: object
 ) -> torch.optim.Optimizer:
-    plain = Group(lr=0.1, weight_decay=0.01, schedule="cosine")
-    settings = {name: groups.get(name, plain) for name in parts}
-    return make_optimizer("sgd", parts, settings, {"momentum": momentum}, CPU)
+    """By default SGD without momentum at lr 0.1; `own` holds the settings of single parts."""
+    plain = {"lr": 0.1, "weight_decay": 0.01, "parts": own or {}}
+    if settings.get("name", "sgd") == "sgd":
+        plain["momentum"] = 0.0
+    return make_optimizer(Optim.model_validate({**plain, **settings}), parts, 256, CPU)
 
 
 def test_cosine_is_torchs_and_its_ends_are_closed_forms():
@@ -66,8 +66,7 @@ def test_the_cosine_may_end_above_zero():
 def test_norms_and_biases_may_have_an_lr_of_their_own():
     """Barlow Twins': 0.2 for weights, 0.0048 for biases and norms (arXiv:2103.03230, sec. 2.2)."""
     part = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    own = Group(lr=0.2, weight_decay=0.01, schedule="cosine", norm_and_bias_lr_scale=0.024)
-    optimizer = sgd({"backbone": part}, backbone=own)
+    optimizer = optimizer_of({"backbone": part}, lr=0.2, norm_and_bias_lr_scale=0.024)
     before = [p.detach().clone() for p in part.parameters()]
     for p in part.parameters():
         p.grad = torch.ones_like(p)
@@ -94,7 +93,7 @@ def test_warm_up_rises_in_equal_steps_to_the_peak_and_the_curve_starts_there():
 
 def test_each_part_has_its_own_peak_and_curve():
     parts = {"backbone": nn.Linear(2, 2), "predictor": nn.Linear(2, 2)}
-    optimizer = sgd(parts, predictor=Group(lr=0.2, weight_decay=0.0, schedule="constant"))
+    optimizer = optimizer_of(parts, {"predictor": {"lr_scale": 2.0, "schedule": "constant"}})
     schedule = Schedule(10)
     for step in (0, 5, 9, 5):  # a step's lr depends on the step alone, not on the one before
         schedule.apply(optimizer, step)
@@ -114,12 +113,9 @@ def test_weight_decay_reaches_every_parameter_of_a_part():
         parameter.grad = torch.zeros_like(parameter)
     before = {name: p.detach().clone() for name, p in backbone.named_parameters()}
     unmoved = predictor.weight.detach().clone()
-    optimizer = sgd(
-        {"backbone": backbone, "predictor": predictor},
-        momentum=0.9,
-        backbone=Group(lr=0.5, weight_decay=0.04, schedule="cosine"),
-        predictor=Group(lr=0.5, weight_decay=0.0, schedule="cosine"),
-    )
+    parts = {"backbone": backbone, "predictor": predictor}
+    own: dict[str, object] = {"predictor": {"weight_decay": 0.0}}
+    optimizer = optimizer_of(parts, own, momentum=0.9, lr=0.5, weight_decay=0.04)
     Schedule(10).apply(optimizer, 0)
     optimizer.step()
     assert len(before) == 6
@@ -131,9 +127,7 @@ def test_weight_decay_reaches_every_parameter_of_a_part():
 def test_the_step_is_plain_sgd_with_momentum():
     part = nn.Linear(1, 1, bias=False)
     nn.init.constant_(part.weight, 1.0)
-    optimizer = sgd(
-        {"head": part}, momentum=0.9, head=Group(lr=0.1, weight_decay=0.01, schedule="constant")
-    )
+    optimizer = optimizer_of({"loss": part}, momentum=0.9, schedule="constant")
     weight, velocity = 1.0, 0.0
     for gradient in (1.0, -2.0, 0.5):
         part.weight.grad = torch.full_like(part.weight, gradient)
@@ -155,7 +149,7 @@ def memory_is_dirty() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("memory_is_dirty")
-@pytest.mark.parametrize("name", list(OWN_KEYS))
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_overflow_in_the_first_step_leaves_nothing_behind(name):
     """As fp16 begins: the first scale of the loss is there to overflow."""
     weights = []
@@ -163,8 +157,8 @@ def test_an_overflow_in_the_first_step_leaves_nothing_behind(name):
         part = nn.Linear(3, 2)
         with torch.no_grad():
             part.weight.copy_(torch.arange(6.0).view(2, 3)), part.bias.fill_(1.0)
-        group = Group(lr=0.1, weight_decay=0.01, schedule="constant")
-        optimizer = make_optimizer(name, {"head": part}, {"head": group}, OWN_KEYS[name], CPU)
+        own = {} if name == "adamw" else {"momentum": 0.9}
+        optimizer = optimizer_of({"loss": part}, name=name, schedule="constant", **own)
         Schedule(3).apply(optimizer, 0)
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0 ** (3 + overflows))
         for slope in [math.inf] * overflows + [2.0, -1.0]:
@@ -180,8 +174,7 @@ def test_an_adamw_step_is_the_papers():
     """arXiv:1711.05101, algorithm 2: the weight decay is no part of the gradient."""
     part = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.constant_(part.weight, 1.0)
-    group = Group(lr=0.1, weight_decay=0.01, schedule="cosine")
-    optimizer = make_optimizer("adamw", {"head": part}, {"head": group}, {"betas": (0.8, 0.9)}, CPU)
+    optimizer = optimizer_of({"loss": part}, name="adamw", betas=[0.8, 0.9])
     weight, mean, square = 1.0, 0.0, 0.0
     for step, gradient in enumerate((1.0, -2.0, 0.5)):
         part.weight.grad = torch.full_like(part.weight, gradient)
@@ -196,15 +189,13 @@ def test_an_adamw_step_is_the_papers():
         assert part.weight.item() == pytest.approx(weight, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", OWN_KEYS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_norm_scales_and_biases_go_without_weight_decay_where_they_are_excluded(name):
     """With zero gradients only the decay moves a parameter."""
     parts = {
         "backbone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
         "projector": nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2)),
     }
-    excluding = Group(0.5, 0.04, "cosine", exclude_norm_and_bias=True)
-    groups = {"backbone": excluding, "projector": Group(0.5, 0.04, "cosine")}
     for part in parts.values():
         for parameter in part.parameters():
             nn.init.uniform_(parameter, 0.5, 1.0)
@@ -214,7 +205,8 @@ def test_norm_scales_and_biases_go_without_weight_decay_where_they_are_excluded(
         for part, module in parts.items()
         for key, value in module.named_parameters()
     }
-    optimizer = make_optimizer(name, parts, groups, OWN_KEYS[name], CPU)
+    own: dict[str, object] = {"backbone": {"exclude_norm_and_bias": True}}
+    optimizer = optimizer_of(parts, own, name=name, lr=0.5, weight_decay=0.04)
     Schedule(10).apply(optimizer, 0)
     optimizer.step()
     still = {
@@ -228,22 +220,19 @@ def test_norm_scales_and_biases_go_without_weight_decay_where_they_are_excluded(
 
 def test_a_part_has_one_lr_however_many_groups_it_has():
     parts = {"backbone": nn.Linear(2, 2), "predictor": nn.Linear(2, 2, bias=False)}
-    groups = {
-        "backbone": Group(0.2, 0.01, "cosine", exclude_norm_and_bias=True),
-        "predictor": Group(0.4, 0.01, "constant", exclude_norm_and_bias=True),
-    }
-    optimizer = make_optimizer("lars", parts, groups, OWN_KEYS["lars"], CPU)
+    own: dict[str, object] = {"predictor": {"lr_scale": 2.0, "schedule": "constant"}}
+    optimizer = optimizer_of(parts, own, name="lars", lr=0.2, exclude_norm_and_bias=True)
     assert len(optimizer.param_groups) == 3  # the predictor has nothing to exclude
     Schedule(10).apply(optimizer, 5)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.1, 0.4])
     assert learning_rates(optimizer) == pytest.approx({"backbone": 0.1, "predictor": 0.4})
 
 
-@pytest.mark.parametrize("name", OWN_KEYS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_network_without_anything_to_train_is_refused(name):
     frozen = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(InputError, match="anything to train"):
-        make_optimizer(name, {"head": frozen}, {"head": Group(1, 0, "cosine")}, {}, CPU)
+        optimizer_of({"loss": frozen}, name=name)
 
 
 def test_frozen_parameters_are_in_no_group_and_shared_ones_in_the_first():
@@ -255,7 +244,7 @@ def test_frozen_parameters_are_in_no_group_and_shared_ones_in_the_first():
         "predictor": nn.ModuleList([shared, nn.Linear(2, 3)]),
         "loss": nn.Identity(),
     }
-    optimizer = sgd(parts)
+    optimizer = optimizer_of(parts)
     groups = {group["part"]: group["params"] for group in optimizer.param_groups}
     assert groups.keys() == {"backbone", "predictor"}
     grouped = [id(p) for params in groups.values() for p in params]

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from simsiam_zoo.runtime.requirements import unmet_requirements
+from simsiam_zoo.runtime.machine import unmet_requirements
 
 ROOT = Path(__file__).parents[2]
 FLOORS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from simsiam_zoo.runtime.optim import scaled_step
+from simsiam_zoo.training.optimizer import scaled_step
 
 
 def one_weight(fused: bool = True) -> tuple[torch.nn.Parameter, torch.optim.SGD]:
