@@ -62,17 +62,15 @@ def evaluate(
       simsiam-zoo evaluate RUN --data SHARDS --protocol knn:k=20
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
-    from simsiam_zoo.evaluation.target import open_target, read_recipe
-
     texts = {"training.device": device, "training.precision": precision}
     given = {"evaluation.protocols": list(dict.fromkeys(protocols))}
     settings = options.settings_of(texts, data=data, given=given)
-    recipe, run = read_recipe(source, preset, settings)
 
     from simsiam_zoo.charts.drawing import evaluation_sheet
     from simsiam_zoo.cli.text import print_report
     from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
+    from simsiam_zoo.evaluation.target import open_target
     from simsiam_zoo.runtime import distributed
     from simsiam_zoo.runtime.folders import save_text
     from simsiam_zoo.runtime.progress import Progress, open_progress
@@ -80,13 +78,13 @@ def evaluate(
     if out is not None:
         check_out(Path(out))
     with distributed.joined():
-        subject = distributed.together(lambda: open_target(source, recipe, run, preset))
+        subject = distributed.together(lambda: open_target(source, settings, preset))
         main = distributed.rank() == 0
         with open_progress(quiet) if main else Progress() as progress:
             report = measure(subject, batch=batch_size, progress=progress)
         if not main:
             return
-        path = _path(out, run, new_report_path)
+        path = _path(out, subject.run, new_report_path)
         if path is not None:
             write_report(report, path)
             if (drawn := evaluation_sheet(report)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -29,7 +30,7 @@ def import_(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make a run of CHECKPOINT, so that it can be measured and gone on with.
+    """Make a run of CHECKPOINT, so that it can be measured and trained on.
 
     CHECKPOINT is one of SimSiam's original release (backbone, projector and predictor), a state
     dict of timm or torchvision (the backbone alone), also behind the prefix of another training
@@ -43,33 +44,28 @@ def import_(
     from simsiam_zoo.exchange.importing import import_checkpoint
 
     settings = options.settings_of({}, assignments, data)
-    done = import_checkpoint(
+    run = import_checkpoint(
         checkpoint, out, backbone=backbone, preset=preset, file=file, settings=settings
     )
-    imported = done.run.lock["imported"]
+    found = run.lock["imported"]
     if as_json:
-        found = {"prefix": done.prefix, "left_out": done.left_out}
-        report = {"folder": out, "resumable": done.resumable, **found, **imported}
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps({"folder": out, **found}, indent=2))
         return
     print_heading(out)
     rows = [
-        ("from", f"{imported['source']}, sha256 {imported['sha256'][:16]}"),
-        ("backbone", str(done.run.recipe.backbone.name)),
-        ("weights", ", ".join(done.parts)),
+        ("from", f"{found['source']}, sha256 {found['sha256'][:16]}"),
+        ("backbone", str(run.recipe.backbone.name)),
+        ("weights", ", ".join(found["parts"])),
     ]
-    if done.prefix:
-        rows.append(("found below", done.prefix))
-    if done.left_out:
-        rows.append(("left out", ", ".join(done.left_out)))
-    if rest := [part for part in ("projector", "predictor") if part not in done.parts]:
+    if found["prefix"]:
+        rows.append(("found below", found["prefix"]))
+    if found["left_out"]:
+        rows.append(("left out", ", ".join(found["left_out"])))
+    if rest := [part for part in ("projector", "predictor") if part not in found["parts"]]:
         rows.append(("random", f"{' and '.join(rest)}, of which the file has none"))
     for line in columns(rows, wrap=1):
         print_line(line)
-    if done.resumable:
-        print_line(f"\nGo on training with: simsiam-zoo train --resume {out}")
-    else:
-        print_line(
-            f"\nThe data set {done.run.recipe.dataset.name} is not at hand, so the run cannot be"
-            " trained on.\nIf you want that, import again with --data."
-        )
+    print_line(
+        "\nTrain on from these weights with:"
+        f" simsiam-zoo train --recipe {Path(out) / 'recipe.toml'} --init {out}"
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.features import Features
 from simsiam_zoo.evaluation.networks import FrozenNetwork, frozen, refuse_changed, state_digest
 from simsiam_zoo.evaluation.store import CachedFeatures, Ids, Rows, fill
+from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import Runtime
 from simsiam_zoo.runtime.progress import Progress
@@ -49,6 +50,12 @@ class Transform:
     crop: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """That of a run's evaluation."""
+        data = recipe.data
+        return cls(data.image_size, recipe.evaluation.crop, data.mean, data.std)
 
     def describe(self) -> dict[str, Any]:
         """All of it, as JSON has it."""

@@ -11,6 +11,8 @@ import os
 import re
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,20 +160,31 @@ def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path
 
     `name` is the format's, for messages. Raises the errors of `export_backbone`.
     """
+    with written_whole(out) as there:
+        form.write(source, there)
+        difference, largest = _compare(source, form.code(source, there), name)
+    return Exported(out, difference, largest, form.code(source, out))
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A place to write a file or folder to: at the end it is at `out`, on an error nowhere.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         # In a folder of its own, so that whatever is written there goes with it.
         with (
             made_folder(out.parent),
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as beside,
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=".new-") as beside,
         ):
-            there = Path(beside) / out.name
-            form.write(source, there)
-            difference, largest = _compare(source, form.code(source, there), name)
+            there = Path(beside) / out.absolute().name
+            yield there
             os.replace(there, out)
             sync_folder(out.parent)
     except OSError as error:
         raise InputError(f"{out} cannot be written: {error.strerror or error}") from None
-    return Exported(out, difference, largest, form.code(source, out))
 
 
 def _compare(source: ExportSource, code: str, name: str) -> tuple[float, float]:

@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.runtime.checkpoint import load_checkpoint
+from simsiam_zoo.evaluation.target import below
+from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_into, read_safetensors
 
 StateDict = dict[str, Tensor]
 """A state dict: key → tensor."""
@@ -49,13 +49,11 @@ class Weights:
     """What a checkpoint holds, by the parts of a run.
 
     Attributes:
-        layout: `simsiam` or `backbone`.
         arch: the backbone's name or id, as the file states it; None where it does not.
         parts: the part's name → its state dict.
         settings: what the file says of the recipe besides.
     """
 
-    layout: str
     arch: str | None
     parts: dict[str, StateDict]
     settings: dict[str, object] = field(default_factory=dict)
@@ -80,7 +78,8 @@ def load_backbone(path: Path | str) -> nn.Module:
         PluginError: the backbone's component is not installed here.
     """
     path = Path(path)
-    state, metadata = _read_safetensors(path)
+    _refuse_missing(path)
+    state, metadata = read_safetensors(path)
     if (stated := _stated_backbone(path, metadata)) is None:
         raise InputError(
             f"{path} does not say which backbone its weights are of",
@@ -89,11 +88,7 @@ def load_backbone(path: Path | str) -> nn.Module:
     part, data = stated
     with torch.random.fork_rng(devices=[]):
         backbone: nn.Module = part.create(image_size=data["image_size"])
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        what = str(error).partition("\n")[2].strip().partition("\n")[0]
-        raise DataError(f"{path} does not fit its backbone {part.id}: {what}") from None
+    load_into(backbone, state, f"{path} does not fit its backbone {part.id}")
     backbone.__dict__["zoo_data"] = data
     if isinstance(config := getattr(backbone, "pretrained_cfg", None), dict):  # of timm's models
         size, mean, std = data["image_size"], tuple(data["mean"]), tuple(data["std"])
@@ -128,15 +123,9 @@ def _stated_backbone(
     return part, data
 
 
-def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
+def _refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return state, dict(file.metadata() or {})
-    except Exception as error:  # the reader's own class, which no module of it names publicly
-        raise DataError(f"{path} cannot be read as safetensors: {error}") from None
 
 
 def read_weights(path: Path) -> Weights:
@@ -147,16 +136,15 @@ def read_weights(path: Path) -> Weights:
         DataError: it is damaged, or holds more than tensors and plain values.
         PluginError: it is a backbone's own file, and its component is not installed here.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    _refuse_missing(path)
     if path.suffix == ".safetensors":
-        state, metadata = _read_safetensors(path)
+        state, metadata = read_safetensors(path)
         if (stated := _stated_backbone(path, metadata)) is not None:
             part, data = stated
             params = {key: value for key, value in part.params.items() if value is not None}
             settings: dict[str, object] = {f"backbone.{key}": params[key] for key in params}
             settings["data.image_size"] = data["image_size"]
-            return Weights("backbone", part.id, {"backbone": state}, settings)
+            return Weights(part.id, {"backbone": state}, settings)
         table: dict[str, Any] = dict(state)
     else:
         table = load_checkpoint(path, harmless=_harmless())
@@ -182,7 +170,7 @@ def read_weights(path: Path) -> Weights:
     if all(any(key.startswith(part) for key in state) for part in ("encoder.", "predictor.")):
         return _simsiam(state, name, path)
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
-    return Weights("backbone", name, {"backbone": state})
+    return Weights(name, {"backbone": state})
 
 
 def _harmless() -> list[Any]:
@@ -219,41 +207,35 @@ def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, 
                 hits[prefix] = hits.get(prefix, 0) + 1
                 break
     best = max(hits, key=lambda p: (hits[p], _COPIES.search(p) is None), default="")
-    below = _below(weights, best)
+    behind = below(best, weights)
     others = dict.fromkeys(key.partition(".")[0] for key in weights if not key.startswith(best))
-    return below, best, [*others]
+    return behind, best, [*others]
 
 
-def fit_weights(
-    weights: StateDict, model: StateDict, part: str, path: Path, headless: bool
-) -> StateDict:
-    """The weights as a part's `load_state_dict` takes them.
+def fit_weights(weights: StateDict, model: StateDict, part: str, path: Path) -> StateDict:
+    """The weights as a part's `load_state_dict` takes them; a backbone's without a classifier.
 
     Args:
         weights: what the file has of the part.
         model: the part's own state dict.
-        part: for messages.
-        path: for messages.
-        headless: drop a classifier, which the part has none of.
+        part, path: for messages.
 
     Raises:
         InputError: keys are missing or unknown, or shapes differ; the first ones are named.
     """
-    found = dict(weights)
-    for key, value in model.items():
-        if key.endswith("num_batches_tracked"):  # older checkpoints have none
-            found.setdefault(key, value)
-    extra = [key for key in found if key not in model]
-    if headless:
-        extra = [key for key in extra if not _HEAD.match(key)]
+    # Older checkpoints have no counts of batches.
+    counts = {key: value for key, value in model.items() if key.endswith("num_batches_tracked")}
+    found = {**counts, **weights}
     missing = [key for key in model if key not in found]
+    extra = [key for key in found if key not in model]
+    if part == "backbone":
+        extra = [key for key in extra if not _HEAD.match(key)]
     problems = [f"lacks {_first(missing)}"] * bool(missing)
     problems += [f"has {_first(extra)}, which it has no place for"] * bool(extra)
-    differ = [key for key in model if key in found and found[key].shape != model[key].shape]
-    if differ and not problems:
-        key = differ[0]
-        problems = [f"has {key} {list(found[key].shape)}, not {list(model[key].shape)}"]
-        problems[0] += f" ({len(differ) - 1} more differ)" if len(differ) > 1 else ""
+    if not problems:
+        differ = [key for key in model if found[key].shape != model[key].shape]
+        shapes = (f"{key} {list(found[key].shape)}, not {list(model[key].shape)}" for key in differ)
+        problems = [f"has {_first([*shapes], 1)}"] * bool(differ)
     if problems:
         raise InputError(
             f"{path} does not fit the {part}: it {' and '.join(problems)}",
@@ -276,11 +258,11 @@ def _simsiam(state: StateDict, arch: str | None, path: Path) -> Weights:
             f"{path} has the layout of SimSiam's original release, but {says}",
             "That layout is of torchvision's ResNets: resnet18, resnet50 and their kin.",
         )
-    encoder, predictor = _below(state, "encoder."), _below(state, "predictor.")
+    encoder, predictor = below("encoder.", state), below("predictor.", state)
     stray = [key for key in state if not key.startswith(("encoder.", "predictor."))]
     if stray:
         raise InputError(f"{path} has {_first(stray)}, which belongs to no part of SimSiam")
-    projector = _below(encoder, "fc.")
+    projector = below("fc.", encoder)
     backbone = {key: value for key, value in encoder.items() if not key.startswith("fc.")}
     layers = sorted(int(key.split(".")[0]) for key, x in projector.items() if x.ndim == 2)
     hidden = [key for key, x in predictor.items() if x.ndim == 2]
@@ -298,24 +280,15 @@ def _simsiam(state: StateDict, arch: str | None, path: Path) -> Weights:
         "predictor": "mlp",
         "predictor.hidden_dim": len(predictor[sorted(hidden)[0]]),
     }
-    folded = fold_bias(projector, last)
-    return Weights(
-        "simsiam",
-        arch,
-        {"backbone": backbone, "projector": folded, "predictor": predictor},
-        settings,
-    )
+    parts = {"backbone": backbone, "projector": _folded(projector, last), "predictor": predictor}
+    return Weights(arch, parts, settings)
 
 
-def fold_bias(projector: StateDict, last: int) -> StateDict:
-    """The projector without the bias of its last fc, which is moved into the BN that follows.
+def _folded(projector: StateDict, last: int) -> StateDict:
+    """The projector without the bias of its fc number `last`, which is moved into the BN after it.
 
     BN(Wx + b) subtracts the running mean m: (Wx + b) - m = Wx - (m - b). In training the bias has
     no effect at all, since the batch's mean has it too.
-
-    Args:
-        projector: state dict by the layers' numbers.
-        last: number of the last fc; its BN is the one after it.
     """
     folded = dict(projector)
     bias = folded.pop(f"{last}.bias", None)
@@ -323,10 +296,6 @@ def fold_bias(projector: StateDict, last: int) -> StateDict:
     if bias is not None and mean in folded:
         folded[mean] = folded[mean] - bias
     return folded
-
-
-def _below(state: StateDict, prefix: str) -> StateDict:
-    return {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
 
 
 def _first(names: list[str], most: int = 3) -> str:

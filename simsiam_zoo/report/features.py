@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.networks import state_digest
-from simsiam_zoo.evaluation.target import open_target, read_recipe
+from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
 from simsiam_zoo.runtime.folders import atomic_write
@@ -77,11 +77,11 @@ class Network:
         device: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        source, settings = str(run.folder), {}
+        settings = {}
         if device is not None:  # with the arithmetic that it does best
             settings = {"training.device": Text(device), "training.precision": "auto"}
-        self.recipe, folder = read_recipe(source, None, settings)
-        subject = open_target(source, self.recipe, folder, None)
+        subject = open_target(str(run.folder), settings)
+        self.recipe = subject.recipe
         if of != "backbone":
             parts = OrderedDict((name, getattr(run.model, name)) for name in PARTS_BEFORE[of])
             subject = replace(subject, name=of, backbone=nn.Sequential(parts).eval())

@@ -15,11 +15,13 @@ import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_folder
@@ -77,6 +79,25 @@ def load_last(folder: Path, mapped: bool = False) -> tuple[dict[str, Any], Path,
         except DataError as error:
             damage.append(error.what)
     raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a .safetensors file, and its metadata. Raises DataError: it is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return state, dict(file.metadata() or {})
+    except Exception as error:  # the reader's own class, which no module of it names publicly
+        raise DataError(f"{path} cannot be read as safetensors: {error}") from None
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load weights. Raises DataError where they do not fit: `what`, and the first difference."""
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        first = str(error).partition("\n")[2].strip().partition("\n")[0]
+        raise DataError(f"{what}: {first}") from None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -228,12 +228,10 @@ def _train(folder: Path) -> str:
 def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
     """The study's figures into `figures.json`: of the protocols that the run did not end with."""
     from simsiam_zoo.evaluation.evaluate import evaluate, write_report
-    from simsiam_zoo.evaluation.target import open_target, read_recipe
+    from simsiam_zoo.evaluation.target import open_target
 
     if wanted := _unmeasured(folder, metrics):
-        run = str(folder / "run")
-        recipe, place = read_recipe(run, None, {"evaluation.protocols": wanted})
-        report = evaluate(open_target(run, recipe, place, None))
+        report = evaluate(open_target(str(folder / "run"), {"evaluation.protocols": wanted}))
         write_report({"protocols": wanted, **report}, folder / "figures.json")
 
 

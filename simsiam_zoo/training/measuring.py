@@ -263,13 +263,13 @@ class RunEvaluation:
         return paired_gain(right[TRAINED], right[before]), None
 
     def _pass(self, networks: list[FrozenNetwork], store: Path, progress: Progress) -> FrozenPass:
-        setup, data = self._setup, self._setup.recipe.data
+        setup, workers = self._setup, self._setup.recipe.data.workers
         return FrozenPass(
             networks,
-            Transform(data.image_size, setup.recipe.evaluation.crop, data.mean, data.std),
+            Transform.of(setup.recipe),
             setup.runtime,
             store,
-            workers=None if data.workers == "auto" else data.workers,
+            workers=None if workers == "auto" else workers,
             progress=progress,
         )
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.target import read_backbone
 from simsiam_zoo.model.build import Parts
 from simsiam_zoo.model.build import build as build_parts
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.recipe.sizes import sizes
-from simsiam_zoo.runtime.checkpoint import load_last
+from simsiam_zoo.runtime.checkpoint import load_into, load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
@@ -83,7 +83,7 @@ class Run:
         """
         state, path, _ = load_last(self.folder / "checkpoints")
         siamese = build(self.recipe)
-        _fill(siamese, state.get("siamese", {}), path)
+        load_into(siamese, state.get("siamese", {}), f"{path} does not fit the recipe beside it")
         return siamese.eval()
 
     @cached_property
@@ -95,18 +95,7 @@ class Run:
         Raises:
             InputError, DataError, PluginError: as for `model`.
         """
-        path = self.folder / "backbone.safetensors"
-        if not path.is_file():
-            return self.model.backbone
-        try:
-            state = load_file(path)
-        except Exception as error:  # the reader's own class, which no module of it names publicly
-            raise DataError(f"{path} cannot be read: {error}") from None
-        with torch.random.fork_rng(devices=[]):
-            part = self.recipe.part("backbone")
-            backbone: nn.Module = part.create(image_size=self.recipe.data.image_size)
-        _fill(backbone, state, path)
-        return backbone.eval().to(memory_format=torch.channels_last)
+        return read_backbone(self.folder, self.recipe)
 
     def __repr__(self) -> str:
         words = [f"{f['network']} {f['protocol']} {f['top1']:.3f}" for f in self.figures]
@@ -236,11 +225,3 @@ def load(folder: Path | str) -> Run:
     folder = Path(folder)
     refuse_missing(read_lock(folder))
     return Run(folder, Recipe.of_run(folder / "recipe.toml"))
-
-
-def _fill(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        what = str(error).partition("\n")[2].strip().partition("\n")[0]
-        raise DataError(f"{path} does not fit the recipe beside it: {what}") from None

@@ -155,8 +155,7 @@ def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | N
         raise InputError(
             f"the recipe starts from the weights {named or 'that are random'} (training.init), and"
             f" the run from {given or 'random ones'}",
-            "Say --init RUN with the run, or timm:pretrained, that they are from; a run that was"
-            " made by `simsiam-zoo import` goes on by --resume.",
+            "Say --init RUN with the run, or timm:pretrained, that they are from.",
         )
     return {} if init is None else init.states
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
-from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last
+from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last, read_safetensors
 from simsiam_zoo.runtime.folders import atomic_write
 
 PRETRAINED = f"{LIBRARY}pretrained"
@@ -158,14 +158,7 @@ def load_init(folder: Path) -> States:
     path = folder / INIT_FILE
     if not path.is_file():
         return {}
-    return _by_part(_read_safetensors(path))
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except Exception as error:  # the reader's own class, which no module of it names publicly
-        raise DataError(f"{path} cannot be read: {error}") from None
+    return _by_part(read_safetensors(path)[0])
 
 
 def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
@@ -175,9 +168,8 @@ def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
             f"{PRETRAINED} is the weights of a model of timm's, and {part.name} is none",
             "`simsiam-zoo list --family timm --pretrained` shows which have some.",
         )
-    own = part.create(image_size=recipe.data.image_size).state_dict().keys()
-    state = published(part.member, recipe.data.image_size, "Leave out --init for random ones.")
-    return {key: value for key, value in state.items() if key in own}
+    size, hint = recipe.data.image_size, "Leave out --init for random ones."
+    return published(part.member, size, part.create(image_size=size), hint)
 
 
 def _states_of(path: Path, run: Path) -> States:
@@ -191,7 +183,7 @@ def _states_of(path: Path, run: Path) -> States:
         whole_network, alone = run / "checkpoints", run / BACKBONE
         path = alone if alone.is_file() and not whole_network.is_dir() else whole_network
     if path.suffix == ".safetensors":
-        return {"backbone": _read_safetensors(path)}
+        return {"backbone": read_safetensors(path)[0]}
     whole = (load_last(path)[0] if path.is_dir() else load_checkpoint(path)).get("siamese")
     if not isinstance(whole, dict):
         raise InputError(f"{path} is no checkpoint of a run of simsiam-zoo")

@@ -38,7 +38,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
             file: Path = folder / "weights.safetensors"
             state = {k: v.clone().contiguous() for k, v in backbone.state_dict().items()}
             save_file(state, file)
-            made[name] = import_checkpoint(file, folder / "run", backbone=name, settings=NARROW).run
+            made[name] = import_checkpoint(file, folder / "run", backbone=name, settings=NARROW)
         return made[name]
 
     return make

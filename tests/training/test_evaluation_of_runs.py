@@ -20,13 +20,12 @@ from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import frozen_pass
 from simsiam_zoo.evaluation.evaluate import evaluate, new_report_path, write_report
-from simsiam_zoo.evaluation.target import open_target, read_recipe
+from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.training.run import train
 
 
 def report_of(source: str, settings: dict[str, object] | None = None, preset=None) -> Any:
-    recipe, run = read_recipe(source, preset, settings or {})
-    return evaluate(open_target(source, recipe, run, preset))
+    return evaluate(open_target(source, settings, preset))
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -166,7 +165,7 @@ def test_a_model_of_timms_at_random_needs_data_and_says_what_it_is(
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path))
     source = "timm:test_resnet:pretrained=false"
     with pytest.raises(InputError, match="--data"):
-        read_recipe(source, None, {})
+        open_target(source)
     settings = {"dataset": str(digit_shards), "evaluation.protocols": ["knn:k=5"]}
     report = report_of(source, {**settings, "training.threads": 1}, "digits")
     assert report["network"] == "timm:test_resnet at random"

@@ -13,7 +13,7 @@ from tiny_runs import digits
 
 from simsiam_zoo.data.packing.writer import pack_dataset
 from simsiam_zoo.evaluation.evaluate import evaluate
-from simsiam_zoo.evaluation.target import open_target, read_recipe
+from simsiam_zoo.evaluation.target import open_target
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
 
@@ -69,8 +69,7 @@ def test_labels_of_a_catalogue_take_no_table_of_their_size(run: Run, tmp_path: P
     data = shards(tmp_path / "data", labels, labels[:30])
     folder, result = run({**data, "evaluation.protocols": protocols})
     assert len(result["figures"]) == 3
-    recipe, place = read_recipe(str(folder), None, {})
-    report = evaluate(open_target(str(folder), recipe, place, None))
+    report = evaluate(open_target(str(folder)))
     assert report["data"]["classes"] == 10
     assert report["data"]["class_names"] == [str(10_000 * i) for i in range(10)]
     for figure, stated in zip(report["figures"], result["figures"], strict=True):
