@@ -109,10 +109,8 @@ def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[
         raise PluginError(f"preset {name} extends itself, through {' -> '.join(above)}")
     tree = read_component_file(resolved)
     parent = tree.pop("extends", None)
-    own = Layer(f"preset {name}", _normal(tree, f"preset {name}"))
-    if parent is None:
-        return [own]
-    return [*read_preset(known, str(parent), (*above, resolved.id)), own]
+    below = [] if parent is None else read_preset(known, str(parent), (*above, resolved.id))
+    return [*below, Layer(f"preset {name}", _normal(tree, f"preset {name}"))]
 
 
 def read_component_file(resolved: Resolved) -> Tree:
@@ -126,12 +124,7 @@ def read_component_file(resolved: Resolved) -> Tree:
 
 
 def read_toml(path: Path, what: str, hint: str | None = None) -> Tree:
-    """A TOML file that a user named, as a tree.
-
-    Args:
-        path: the file.
-        what: names it in errors: `the recipe`.
-        hint: the way out where it cannot be read.
+    """The TOML file `path` that a user named; `what` (`the recipe`) and `hint` are for errors.
 
     Raises:
         InputError: there is none, or it is not TOML.
@@ -149,14 +142,6 @@ def read_toml(path: Path, what: str, hint: str | None = None) -> Tree:
 def _parse(content: bytes) -> Tree:
     """TOML is UTF-8; editors put a mark before it that is no part of it. Raises ValueError."""
     return tomllib.loads(content.decode("utf-8-sig"))
-
-
-def merged(layers: Sequence[Layer]) -> Tree:
-    """All layers laid on each other."""
-    tree: Tree = {}
-    for layer in layers:
-        tree = merge(tree, layer.tree)
-    return tree
 
 
 def stated_in(layers: Sequence[Layer], path: Sequence[str]) -> str:
@@ -180,21 +165,14 @@ def merge(lower: Tree, upper: Tree) -> Tree:
     for key, value in upper.items():
         below = merged.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            if "name" in value:
-                below = _meant_for_any(key, below)
+            if "name" in value and key in COMPONENTS:
+                below = {}
+            elif "name" in value and key == "optim":
+                below = {name: each for name, each in below.items() if name not in OPTIMIZER_KEYS}
             merged[key] = merge(below, value)
         else:
             merged[key] = value
     return merged
-
-
-def _meant_for_any(key: str, table: Tree) -> Tree:
-    """What is left of a table once another name is put into it."""
-    if key in COMPONENTS:
-        return {}
-    if key == "optim":
-        return {name: value for name, value in table.items() if name not in OPTIMIZER_KEYS}
-    return table
 
 
 def dataset_spec(text: str) -> Tree | str:
@@ -209,14 +187,14 @@ def _nest(settings: Mapping[str, object]) -> Tree:
     settings = copy.deepcopy(dict(settings))  # tables are filled in place below
     for path in sorted(settings, key=lambda path: path.count(".")):
         *folders, last = path.split(".")
-        place = tree
+        table = tree
         for folder in folders:
-            if folder in COMPONENTS and isinstance(place.get(folder), str):
-                place[folder] = _component_table(folder, place[folder])
-            place = place.setdefault(folder, {})
-            if not isinstance(place, dict):
+            if folder in COMPONENTS and isinstance(table.get(folder), str):
+                table[folder] = _component_table(folder, table[folder])
+            table = table.setdefault(folder, {})
+            if not isinstance(table, dict):
                 raise InputError(f"{path}: {folder} holds a value, not keys")
-        place[last] = settings[path]
+        table[last] = settings[path]
     return tree
 
 
@@ -231,8 +209,8 @@ def _normal(tree: Tree, where: str) -> Tree:
             raise InputError(f"{where}: {key} is a name or a table, not {value!r}")
         elif isinstance(value, dict) and isinstance(value.get("name"), str):
             # A table's own name may be a spec as well; its keys win over the spec's.
-            normal[key] = {**_component_table(key, value["name"]), **value}
-            normal[key]["name"] = _component_table(key, value["name"])["name"]
+            table = _component_table(key, value["name"])
+            normal[key] = {**table, **value, "name": table["name"]}
     return normal
 
 

@@ -7,9 +7,9 @@ and leaves a frozen value in which nothing is implied: defaults are written out.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from simsiam_zoo.recipe.layers import (
     Layer,
     Text,
     literals,
-    merged,
+    merge,
     read_complete,
     read_layers,
     stated_in,
@@ -42,9 +42,7 @@ from simsiam_zoo.recipe.sections import (
 )
 
 DEFAULT_PRESET = "mnist-5k"
-
-_LONGEST_NAME = 120
-"""Characters of a run's name: a file system takes 255 bytes, and a report adds to the name."""
+_LONGEST_NAME = 120  # characters: a file system takes 255 bytes, and a report adds to the name
 
 
 class Recipe(Section):
@@ -85,25 +83,21 @@ class Recipe(Section):
                 the file or preset that states it is named.
             PluginError: a preset's file cannot be read.
         """
-        if isinstance(file, Mapping):
-            raise InputError("a recipe's file is a path, not a dict", "Say settings={...}.")
         layers = [settings] if isinstance(settings, Mapping) else settings or ()
         return cls._complete(read_layers(catalog(), preset, file, layers, DEFAULT_PRESET))
 
     @classmethod
     def of_run(cls, file: Path, settings: Mapping[str, object] | None = None) -> Self:
-        """The recipe that a run left behind, with what `settings` change.
+        """The recipe that a run left behind, with what `settings` change. Raises as `make` does.
 
         It is complete by itself: its preset may have changed since, or be gone.
-
-        Raises:
-            InputError: as for `make`.
         """
         return cls._complete(read_complete(file, settings or {}))
 
     @classmethod
     def _complete(cls, layers: Sequence[Layer]) -> Self:
-        known, tree = catalog(), merged(layers)
+        known = catalog()
+        tree: dict[str, Any] = reduce(merge, (layer.tree for layer in layers), {})
         for kind in COMPONENTS:
             table = tree.get(kind)
             if not isinstance(table, dict) or "name" not in table:
@@ -149,17 +143,10 @@ class Recipe(Section):
             if getattr(self, kind).name != getattr(plain, kind).name
         ]
         words = [self.preset, *parts, f"seed{self.training.seed}"]
-        name = re.sub(r"[^\w.+-]", "-", "-".join(words))
-        if len(name) <= _LONGEST_NAME:
-            return name
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        return f"{name[: _LONGEST_NAME - 9]}-{digest}"
+        return re.sub(r"[^\w.+-]", "-", "-".join(words))[:_LONGEST_NAME]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested values, every key written out; what `to_toml` writes.
-
-        The keys of other optimisers than the chosen one are None, and TOML has no null.
-        """
+        """Plain nested values, every key written out but those of other optimisers."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def to_toml(self) -> str:
@@ -167,10 +154,9 @@ class Recipe(Section):
         return tomli_w.dumps(self.to_dict())
 
     def identity_dict(self) -> dict[str, Any]:
-        """The fixed keys that decide what the run computes, in one spelling.
+        """The fixed keys that decide what the run computes, what parts inherit written out.
 
-        Without what is operational, the preset's name and all components: the lock holds those,
-        with their canonical ids and versions. What the parts inherit is written out.
+        The components are not among them: the lock holds those, with ids and versions.
         """
         tree = self.to_dict()
         del tree["preset"]  # two presets that say the same are the same
@@ -219,13 +205,10 @@ def _resolved_table(known: Catalog, kind: str, table: dict[str, Any]) -> dict[st
     if not isinstance(name, str):
         raise InputError(f"{kind}.name is a component's name, not {name!r}")
     types = {param.name: param for param in known.resolve(kind, name).entry.component.params}
-    params = {
-        key: types[key].parse(str(value), f"{kind}.{key}")
-        if isinstance(value, Text) and key in types
-        else value
-        for key, value in table.items()
-        if key != "name"
-    }
+    params = {key: value for key, value in table.items() if key != "name"}
+    for key, value in params.items():
+        if isinstance(value, Text) and key in types:
+            params[key] = types[key].parse(str(value), f"{kind}.{key}")
     resolved = known.resolve(kind, name, params)
     given = {key: value for key, value in resolved.params.items() if value is not None}
     for value in given.values():

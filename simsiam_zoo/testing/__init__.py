@@ -2,22 +2,18 @@
 
     pytest -p simsiam_zoo.testing --zoo-plugin leaky-zoo
 
-adds checks for each component that the distribution supplies, by its kind, to whatever else is
-collected. A failure says what the contract asks and how to meet it. `simsiam-zoo plugin check`
-runs the same without a test folder.
+adds checks for each component that the distribution supplies, by its kind (`kit.py`), to whatever
+else is collected. A failure says what the contract asks and how to meet it. `simsiam-zoo plugin
+check` runs the same without a test folder.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import pluggy
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pytest
-
-# pytest's own marker; without its import, packages are written where it is not installed
-_hookimpl = pluggy.HookimplMarker("pytest")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,13 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@_hookimpl(trylast=True)
-def pytest_collection_modifyitems(
-    session: pytest.Session, config: pytest.Config, items: list[Any]
-) -> None:
-    """Add the checks behind the tests that were found, to which alone -k and -m apply."""
-    from simsiam_zoo.testing.items import items_of
-
-    for distribution in config.getoption("zoo_plugin"):
-        specs = config.getoption("zoo_spec")
-        items += items_of(session, distribution, specs, fast=config.getoption("zoo_fast"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the kit behind whatever else is collected."""
+    if config.getoption("zoo_plugin"):
+        config.args.append(str(Path(__file__).with_name("kit.py")))

@@ -158,12 +158,6 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_file(tmp_path):
     assert caught.value.hint == "Save it as UTF-8."
 
 
-def test_settings_in_the_place_of_the_file_are_refused_with_the_right_way():
-    with pytest.raises(InputError, match="path, not a dict") as caught:
-        Recipe.make("digits", {"training.epochs": 3})
-    assert caught.value.hint == "Say settings={...}."
-
-
 def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
     (tmp_path / "latin.toml").write_bytes(b'preset = "\xe9"\n')
     for path in (tmp_path / "no.toml", tmp_path, tmp_path / "latin.toml", tmp_path / "a\0b"):
