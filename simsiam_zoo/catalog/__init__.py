@@ -6,14 +6,16 @@ from simsiam_zoo.catalog.component import (
     HOST_SUPPLIED,
     KINDS,
     PARTS,
+    CatalogEntry,
     Component,
     Family,
+    Plugin,
+    Resolved,
     hookimpl,
     load_target,
 )
-from simsiam_zoo.catalog.discovery import API, HOST, Plugin, canonical_name, discover
+from simsiam_zoo.catalog.discovery import API, HOST, canonical_name, discover
 from simsiam_zoo.catalog.local import local_files, use_file
-from simsiam_zoo.catalog.lookup import CatalogEntry, Resolved
 from simsiam_zoo.catalog.param import Param, Value, split_spec
 
 __all__ = [

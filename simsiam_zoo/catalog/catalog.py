@@ -10,17 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.catalog.component import HOST_SUPPLIED, KINDS, Family
+from simsiam_zoo.catalog.component import (
+    HOST_SUPPLIED,
+    KINDS,
+    CatalogEntry,
+    Family,
+    Plugin,
+    Resolved,
+)
 from simsiam_zoo.catalog.discovery import (
     HOST,
     SELECTION,
-    Plugin,
     canonical_name,
     discover,
     selection,
 )
 from simsiam_zoo.catalog.local import LocalFile, local_files
-from simsiam_zoo.catalog.lookup import CatalogEntry, Resolved
 from simsiam_zoo.catalog.param import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, describe_error, did_you_mean
 

@@ -13,14 +13,13 @@ import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pluggy
 
 from simsiam_zoo.catalog import component as hookspecs
-from simsiam_zoo.catalog.component import PROJECT, Component, Family
+from simsiam_zoo.catalog.component import PROJECT, Component, Family, Plugin
 from simsiam_zoo.errors import describe_error
 
 API = "v1"
@@ -35,38 +34,6 @@ SELECTION = "SIMSIAM_ZOO_PLUGINS"
 _GROUP = re.compile(r"simsiam_zoo\.(v\d+)\Z")
 
 _Import = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """One entry point, and what came of it.
-
-    Args:
-        name: the entry point's name.
-        module: what it points to.
-        distribution: who supplies it, normalized (PEP 503).
-        version: of the distribution.
-        api: the plugin API that it is written for, as its entry-point group says.
-        status: only an `ok` plugin has components.
-        cause: one line, why it is not ok.
-        components: what it supplies.
-        seconds: how long importing it and calling its hook took.
-    """
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-    api: str
-    status: Literal["ok", "broken", "incompatible", "disabled"] = "ok"
-    cause: str | None = None
-    components: tuple[Component | Family, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def supplier(self) -> str:
-        """Distribution and version, as messages show them."""
-        return f"{self.distribution} {self.version}"
 
 
 def canonical_name(distribution: str) -> str:
@@ -91,12 +58,11 @@ def discover(selected: Collection[str] | None = None) -> tuple[Plugin, ...]:
         selected: as `selection` gives it. The built-in plugin is always loaded.
     """
     plugins: list[Plugin] = []
-    supplied: dict[tuple[str, str], str] = {}
     for plugin, load in sorted(_installed(), key=_order):
         if plugin.status == "ok" and not _is_selected(plugin.distribution, selected):
             plugin = replace(plugin, status="disabled", cause=f"{SELECTION} leaves it out")
         if plugin.status == "ok":
-            plugin = _without_repeats(load_plugin(plugin, load), supplied)
+            plugin = load_plugin(plugin, load)
         plugins.append(plugin)
     return tuple(plugins)
 
@@ -197,17 +163,6 @@ def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]
                 raise ValueError(f"zoo_components gave {_key(item)} twice")
             supplied[_key(item)] = item
     return tuple(supplied.values())
-
-
-def _without_repeats(plugin: Plugin, supplied: dict[tuple[str, str], str]) -> Plugin:
-    """`plugin`, broken if another entry point of its distribution supplies one of its names."""
-    keys = [(plugin.distribution, _key(item)) for item in plugin.components]
-    for key in keys:
-        if key in supplied:
-            cause = f"{key[1]} is already supplied by its entry point {supplied[key]}"
-            return replace(plugin, status="broken", cause=cause, components=())
-    supplied |= dict.fromkeys(keys, plugin.name)
-    return plugin
 
 
 def _key(item: Component | Family) -> str:

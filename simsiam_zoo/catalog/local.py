@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.catalog.discovery import API, Plugin, canonical_name, load_plugin
+from simsiam_zoo.catalog.component import Plugin
+from simsiam_zoo.catalog.discovery import API, canonical_name, load_plugin
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir, expand_user
 

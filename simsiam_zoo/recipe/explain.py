@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from simsiam_zoo.errors import InputError, did_you_mean
 
@@ -41,34 +42,34 @@ def explain(
         where: what is wrong, as errors name it; or what tells that of a key's path.
         whole: what has no key, where a top-level one is unknown.
     """
-    found = _explained(error, model, whole)
-    path = _as_written(error.errors(include_url=False)[0]["loc"])
+    findings = error.errors(include_url=False)
+    path = _as_written(findings[0]["loc"])
+    found = _explained(findings, path, model, whole)
     return found.at(where if isinstance(where, str) else where(path))
 
 
-def _explained(error: ValidationError, model: type[BaseModel], whole: str) -> InputError:
-    findings = error.errors(include_url=False)
-    finding = findings[0]
-    path = _as_written(finding["loc"])
-    dotted, value, kind = ".".join(path), finding["input"], finding["type"]
+def _explained(
+    findings: list[ErrorDetails], path: list[str], model: type[BaseModel], whole: str
+) -> InputError:
+    finding, dotted = findings[0], ".".join(path)
+    value, kind = finding["input"], finding["type"]
     if kind == "extra_forbidden":
         return _unknown_key(path, model, whole)
-    if kind in {"missing", "too_long"}:  # only lists of a fixed length can be so
-        end = -1 if kind == "missing" else len(path)
-        count = "few" if kind == "missing" else "many"
-        return InputError(f"{'.'.join(path[:end])} has too {count} values: {value!r}")
+    if kind == "missing":  # only lists of a fixed length can be so
+        return InputError(f"{'.'.join(path[:-1])} has too few values: {value!r}")
+    if kind == "too_long":
+        return InputError(f"{dotted} has too many values: {value!r}")
     if kind not in _WANTED:
         shown = "" if isinstance(value, dict) else f" = {value!r}"
         return InputError(f"{dotted}{shown}: {finding['msg'].removeprefix('Value error, ')}")
     # One finding for each member of a union that the value failed to be.
-    same = [other for other in findings if _as_written(other["loc"]) == path]
-    wanted = [
+    wanted = dict.fromkeys(
         _WANTED[other["type"]].format(**other.get("ctx", {}))
-        for other in same
-        if other["type"] in _WANTED
-    ]
+        for other in findings
+        if other["type"] in _WANTED and _as_written(other["loc"]) == path
+    )
     shown = "a table" if isinstance(value, dict) else repr(value)
-    return InputError(f"{dotted} is {' or '.join(dict.fromkeys(wanted))}, not {shown}")
+    return InputError(f"{dotted} is {' or '.join(wanted)}, not {shown}")
 
 
 def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputError:
@@ -76,12 +77,11 @@ def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputEr
     where = f"[{section}] has no key" if section else f"{whole} has no key"
     fields = _table_at(model, path[:-1]).model_fields
     keys = [field.alias or name for name, field in fields.items()]  # as a file spells them
+    hint = did_you_mean(key, keys, f"Its keys are {', '.join(keys)}.")
     elsewhere = [dotted for dotted in _dotted(model) if dotted.rpartition(".")[2] == key]
     if elsewhere:  # `epochs` for `training.epochs`
-        return InputError(f"{where} {key!r}", f"Did you mean {' or '.join(elsewhere)}?")
-    return InputError(
-        f"{where} {key!r}", did_you_mean(key, keys, f"Its keys are {', '.join(keys)}.")
-    )
+        hint = f"Did you mean {' or '.join(elsewhere)}?"
+    return InputError(f"{where} {key!r}", hint)
 
 
 def _as_written(loc: tuple[int | str, ...]) -> list[str]:

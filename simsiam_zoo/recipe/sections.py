@@ -29,18 +29,19 @@ def _not_negative(value: float | str) -> float | str:
 
 
 Count = Annotated[int | Literal["auto"], AfterValidator(_not_negative)]
+Inheritable = Annotated[float | Literal["inherit"], AfterValidator(_not_negative)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], Strict(False)]
 
 
-def operational(default: Any, description: str, **bounds: Any) -> Any:
-    """A key that says where or how a run is carried out, not what it computes.
+def key(default: Any, description: str, **more: Any) -> Any:
+    """A key that decides what a run computes: its default, its meaning and its bounds."""
+    return Field(default, description=description, **more)
 
-    It is no part of the run's identity and may change on resume.
-    """
-    return Field(
-        default, description=description, json_schema_extra={"operational": True}, **bounds
-    )
+
+def operational(default: Any, description: str, **bounds: Any) -> Any:
+    """A key that says where or how a run is carried out: no part of the run's identity."""
+    return key(default, description, json_schema_extra={"operational": True}, **bounds)
 
 
 class Section(BaseModel):
@@ -65,14 +66,14 @@ class ChosenComponent(BaseModel):
 class Data(Section):
     """How images become batches."""
 
-    image_size: int = Field(32, description="Side of a view in pixels", ge=4, le=4096)
-    mean: Triple = Field((0.5, 0.5, 0.5), description="Mean of each channel, of pixels in 0..1")
-    std: Triple = Field((0.5, 0.5, 0.5), description="Standard deviation of each channel")
-    window: int = Field(16, description="Shards that are shuffled together", ge=1)
-    lanes: int = Field(1, description="Streams of shards that a global batch is made of", ge=1)
+    image_size: int = key(32, "Side of a view in pixels", ge=4, le=4096)
+    mean: Triple = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1")
+    std: Triple = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
+    window: int = key(16, "Shards that are shuffled together", ge=1)
+    lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
     workers: Count = operational("auto", "Loader processes; 0: none")
-    stream: bool = Field(False, description="Read uncounted shards, with weaker guarantees")
-    steps_per_epoch: int = Field(0, description="Length of an epoch of a stream", ge=0)
+    stream: bool = key(False, "Read uncounted shards, with weaker guarantees")
+    steps_per_epoch: int = key(0, "Length of an epoch of a stream", ge=0)
     cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
     max_damaged: float = operational(1e-3, "Share of images that may be damaged", ge=0, le=1)
 
@@ -87,14 +88,12 @@ class Data(Section):
 class Training(Section):
     """How long and on what."""
 
-    epochs: int = Field(14, description="Passes over the training images", ge=1)
-    batch_size: int = Field(64, description="Global batch: images per step, all ranks", ge=2)
-    seed: int = Field(0, description="Decides initialisation, order and views", ge=0, lt=2**63)
-    init: str = Field(
-        "", description="Digest of the weights to start from; --init and import write it"
-    )
-    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Arithmetic of the forward pass; auto: bf16 where the hardware has it"
+    epochs: int = key(14, "Passes over the training images", ge=1)
+    batch_size: int = key(64, "Global batch: images per step, all ranks", ge=2)
+    seed: int = key(0, "Decides initialisation, order and views", ge=0, lt=2**63)
+    init: str = key("", "Digest of the weights to start from; --init and import write it")
+    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = key(
+        "auto", "Arithmetic of the forward pass; auto: bf16 where the hardware has it"
     )
     device: str = operational("auto", "auto, cpu, cuda, cuda:N or mps")
     compile: bool = operational(
@@ -103,32 +102,22 @@ class Training(Section):
     threads: int = operational(0, "CPU threads; 0: one for each core this process may use", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
-    accumulate: int = Field(
-        1, description="Micro-batches that make a step; BN sees one at a time", ge=1
-    )
+    accumulate: int = key(1, "Micro-batches that make a step; BN sees one at a time", ge=1)
     activation_checkpointing: bool = operational(
         False, "Recompute the backbone's activations in the backward pass: less memory, more time"
     )
-    stop_on_collapse: bool = Field(False, description="End a run whose collapse is plain")
-    sync_bn: bool = Field(True, description="Synchronise BN over the ranks, where CUDA has it")
+    stop_on_collapse: bool = key(False, "End a run whose collapse is plain")
+    sync_bn: bool = key(True, "Synchronise BN over the ranks, where CUDA has it")
 
 
 class PartOptim(Section):
-    """What one part has to itself in the optimiser."""
+    """What one part has to itself in the optimiser; `inherit`: what the run has."""
 
-    lr_scale: float = Field(1.0, description="Factor on the lr", ge=0)
-    schedule: Literal["inherit", "cosine", "constant"] = Field(
-        "inherit", description="Its own schedule, or the run's"
-    )
-    weight_decay: Annotated[float | Literal["inherit"], AfterValidator(_not_negative)] = Field(
-        "inherit", description="Its own weight decay, or the run's"
-    )
-    exclude_norm_and_bias: bool | Literal["inherit"] = Field(
-        "inherit", description="Its own exclusion of norms and biases, or the run's"
-    )
-    norm_and_bias_lr_scale: Annotated[float | Literal["inherit"], AfterValidator(_not_negative)] = (
-        Field("inherit", description="Its own factor for norms and biases, or the run's")
-    )
+    lr_scale: float = key(1.0, "Factor on the lr", ge=0)
+    schedule: Literal["inherit", "cosine", "constant"] = "inherit"
+    weight_decay: Inheritable = "inherit"
+    exclude_norm_and_bias: bool | Literal["inherit"] = "inherit"
+    norm_and_bias_lr_scale: Inheritable = "inherit"
 
 
 class Settings(NamedTuple):
@@ -148,35 +137,26 @@ class Optim(Section):
     A key that the chosen optimiser has no use for is None here, and is not written down.
     """
 
-    name: Literal["sgd", "lars", "adamw"] = Field("sgd", description="sgd, lars or adamw")
-    lr: float = Field(0.05, description="Base lr; the lr used is base x batch_size / 256", gt=0)
-    momentum: float | None = Field(None, description="Of sgd and lars (0.9)", ge=0, lt=1)
-    betas: Betas | None = Field(
-        None, description="Of adamw: decay of its two running means ([0.9, 0.999])"
+    name: Literal["sgd", "lars", "adamw"] = key("sgd", "sgd, lars or adamw")
+    lr: float = key(0.05, "Base lr; the lr used is base x batch_size / 256", gt=0)
+    momentum: float | None = key(None, "Of sgd and lars (0.9)", ge=0, lt=1)
+    betas: Betas | None = key(None, "Of adamw: decay of its two running means ([0.9, 0.999])")
+    trust_coefficient: float | None = key(
+        None, "Of lars: a layer's step relative to its weights (0.001)", gt=0
     )
-    trust_coefficient: float | None = Field(
-        None, description="Of lars: a layer's step relative to its weights (0.001)", gt=0
+    lr_in_momentum: bool | None = key(
+        None, "Of lars: the lr scales what the momentum sums, or else the sum (true)"
     )
-    lr_in_momentum: bool | None = Field(
-        None, description="Of lars: the lr scales what the momentum sums, or else the sum (true)"
+    weight_decay: float = key(1e-4, "Weight decay", ge=0)
+    exclude_norm_and_bias: bool = key(
+        False, "No weight decay, and with lars no adaptation, of norm scales and of biases"
     )
-    weight_decay: float = Field(1e-4, description="Weight decay", ge=0)
-    exclude_norm_and_bias: bool = Field(
-        False,
-        description="No weight decay, and with lars no adaptation, of norm scales and of biases",
-    )
-    norm_and_bias_lr_scale: float = Field(
-        1.0, description="Factor on the lr of norm scales and of biases", ge=0
-    )
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="Of the lr, by step")
-    final_lr_scale: float = Field(
-        0.0, description="Where the cosine ends, as a share of the peak lr", ge=0, le=1
-    )
-    warmup_epochs: float = Field(0.0, description="Length of the lr's linear warm-up", ge=0)
-    clip_norm: float = Field(
-        0.0, description="The gradients' norm is clipped to this; 0: it is not", ge=0
-    )
-    parts: dict[str, PartOptim] = Field({}, description="Settings of one part's own")
+    norm_and_bias_lr_scale: float = key(1.0, "Factor on the lr of norm scales and of biases", ge=0)
+    schedule: Literal["cosine", "constant"] = key("cosine", "Of the lr, by step")
+    final_lr_scale: float = key(0.0, "Where the cosine ends, as a share of the peak lr", ge=0, le=1)
+    warmup_epochs: float = key(0.0, "Length of the lr's linear warm-up", ge=0)
+    clip_norm: float = key(0.0, "The gradients' norm is clipped to this; 0: it is not", ge=0)
+    parts: dict[str, PartOptim] = key({}, "Settings of one part's own")
 
     @model_validator(mode="before")
     @classmethod
@@ -184,11 +164,7 @@ class Optim(Section):
         """Write out the defaults of the optimiser's own keys; refuse those of the others."""
         if not isinstance(table, dict):
             return table
-        given = {
-            key: value
-            for key, value in table.items()
-            if not (key in OPTIMIZER_KEYS and value is None)
-        }
+        given = {k: v for k, v in table.items() if not (k in OPTIMIZER_KEYS and v is None)}
         name = given.get("name", cls.model_fields["name"].default)
         if not isinstance(name, str) or name not in OPTIMIZERS:
             return given  # the field's own check has the better message
@@ -216,29 +192,19 @@ class Optim(Section):
 
     def part(self, name: str) -> Settings:
         """The settings of one part, with what it inherits filled in."""
-        own = self.parts.get(name, PartOptim())
-        decay, exclude = own.weight_decay, own.exclude_norm_and_bias
-        scale = own.norm_and_bias_lr_scale
+        own = dict(self.parts.get(name, PartOptim()))
         return Settings(
-            own.lr_scale,
-            self.schedule if own.schedule == "inherit" else own.schedule,
-            self.weight_decay if decay == "inherit" else decay,
-            self.exclude_norm_and_bias if exclude == "inherit" else exclude,
-            self.norm_and_bias_lr_scale if scale == "inherit" else scale,
+            **{key: getattr(self, key) if own[key] == "inherit" else own[key] for key in own}
         )
 
 
 class Evaluation(Section):
     """What is measured on frozen features, at the end and on the way."""
 
-    protocols: Names = Field(("knn", "logistic"), description="Protocols, as specs")
-    crop: float = Field(1.0, description="Centre crop's share of the resized side", gt=0, le=1)
-    baselines: bool = Field(
-        True, description="Measure the untrained network and raw pixels beside it"
-    )
-    rank_samples: int = Field(
-        1024, description="Training images on which the effective rank is taken", ge=2
-    )
+    protocols: Names = key(("knn", "logistic"), "Protocols, as specs")
+    crop: float = key(1.0, "Centre crop's share of the resized side", gt=0, le=1)
+    baselines: bool = key(True, "Measure the untrained network and raw pixels beside it")
+    rank_samples: int = key(1024, "Training images on which the effective rank is taken", ge=2)
     online: Names = operational(("knn:k=20",), "Protocols that are measured on the way, as specs")
     online_epochs: Count = operational(
         "auto", "Epochs from one such measurement to the next; 0: none; auto: a tenth of the run"

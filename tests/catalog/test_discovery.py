@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo.catalog.discovery import Plugin, discover, load_plugin, selection
+from simsiam_zoo.catalog import Plugin
+from simsiam_zoo.catalog.discovery import discover, load_plugin, selection
 from simsiam_zoo.plugin import Component, hookimpl
 
 SOUND = Component("projector", "sound", "a:B", "")
@@ -99,19 +100,6 @@ def test_metadata_seen_twice_count_once_and_the_first_on_the_path_wins(distribut
     distribution("some.zoo", V1 + "some = some_mod", "2.0", some_mod=MODULE.format(name="one"))
     (plugin,) = found("some-zoo")
     assert (plugin.version, plugin.status) == ("2.0", "ok")
-
-
-def test_one_distribution_cannot_supply_a_name_through_two_entry_points(distribution):
-    distribution(
-        "some_zoo",
-        V1 + "b = same_b\na = same_a",
-        same_a=MODULE.format(name="one"),
-        same_b=MODULE.format(name="one"),
-    )
-    first, second = found("some-zoo")
-    assert (first.name, first.status) == ("a", "ok")
-    assert (second.name, second.status, second.components) == ("b", "broken", ())
-    assert "entry point a" in second.cause
 
 
 def test_a_distribution_for_two_api_versions_is_loaded_for_ours(distribution):
