@@ -1,8 +1,7 @@
 """What the members of a tar make: samples, their images and their labels. Nothing is decoded.
 
-A member's key ends at the first dot of its name, as webdataset has it, but an image of a dotted key
-(`n01.44.jpg`) is a sample of its own where its label is beside it (`n01.44.cls`), or where nothing
-else tells that the first dot ends the key. In `x.input.jpg` and `x.cls` the key is `x`.
+A member's key ends at the first dot of its name, as webdataset has it: in `x.input.jpg` and `x.cls`
+it is `x`. The members of one key are one sample, of one image.
 """
 
 from __future__ import annotations
@@ -52,10 +51,7 @@ class FoundSample(Generic[_T]):
 
 
 def key_of(name: bytes) -> tuple[bytes, bytes] | None:
-    """`a/b.left.JPG` → (`a/b`, `left.jpg`), webdataset's rule; None where there is no key.
-
-    The key ends at the first dot of the last part of the name.
-    """
+    """`a/b.left.JPG` → (`a/b`, `left.jpg`), webdataset's rule; None where there is no key."""
     match = _NAME.match(name)
     return (match[1], match[2].lower()) if match else None
 
@@ -67,7 +63,7 @@ def is_litter(name: bytes) -> bool:
 
 
 def image_format(head: bytes) -> str:
-    """ "jpg", "png" or "webp" by the first bytes of a file; "" where it is none of them."""
+    """What the first bytes of a file are those of: jpg, png, webp, or an empty text for others."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -82,13 +78,13 @@ def is_image(ending: bytes, head: Callable[[], bytes]) -> bool:
     return named or (kind not in _LABELS and bool(image_format(head())))
 
 
-def samples_of(
+def sample_of(
     key: bytes,
     parts: Sequence[tuple[bytes, _T]],
     head: Callable[[_T], bytes],
     pass_over: Callable[[str], None],
-) -> list[FoundSample[_T]]:
-    """The samples that the members of one key make: one, none, or one for each dotted name.
+) -> FoundSample[_T] | None:
+    """The sample that the members of one key make: of the first image, `jpg` before `seg.jpg`.
 
     Args:
         key: up to the first dot.
@@ -96,34 +92,20 @@ def samples_of(
         head: the first bytes of a member.
         pass_over: told the names of images that are no sample's.
     """
-    found = dict(parts)
     images = []
     for ending, member in parts:
         if ending.rpartition(b".")[2] in UNREAD_ENDINGS:
             pass_over(printable(key + b"." + ending))
         elif is_image(ending, partial(head, member)):
-            images.append(ending)
-    plain = sorted((e for e in images if b"." not in e), key=lambda e: e not in IMAGE_ENDINGS)
-    told = bool(plain) or any(label in found for label in _LABELS)
-    dotted: dict[bytes, FoundSample[_T]] = {}
-    others = []
-    for ending in images:
-        stem, dot, kind = ending.rpartition(b".")
-        own = stem + b".cls" in found or not told
-        if not dot or not own or stem in dotted:
-            others += [ending] if dot else []
-            continue
-        labels = [(kind, found[each]) for kind in _LABELS if (each := stem + b"." + kind) in found]
-        dotted[stem] = FoundSample(key + b"." + stem, found[ending], kind, labels)
-    samples = list(dotted.values())
-    if told and (plain or others):
-        ending, *others = plain + others
-        labels = [(kind, found[kind]) for kind in _LABELS if kind in found]
-        kind = ending.rpartition(b".")[2]
-        samples.append(FoundSample(key, found[ending], kind, labels))
-    for ending in others:
+            images.append((ending, member))
+    images.sort(key=lambda image: (b"." in image[0], image[0] not in IMAGE_ENDINGS))
+    for ending, _ in images[1:]:
         pass_over(printable(key + b"." + ending))
-    return samples
+    if not images:
+        return None
+    (ending, image), found = images[0], dict(parts)
+    labels = [(kind, found[kind]) for kind in _LABELS if kind in found]
+    return FoundSample(key, image, ending.rpartition(b".")[2], labels)
 
 
 def scan(path: Path, checksums: bool = False) -> ShardIndex:
@@ -140,27 +122,24 @@ def scan(path: Path, checksums: bool = False) -> ShardIndex:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise DataError(f"the shard {path} cannot be read: {error.strerror}") from None
-    try:
-        return _scan(descriptor, str(path), checksums)
-    finally:
-        os.close(descriptor)
-
-
-def _scan(descriptor: int, where: str, checksums: bool) -> ShardIndex:
     findings = Findings()
 
     def head(member: Member) -> bytes:
         return os.pread(descriptor, min(_HEAD, member.size), member.header + TAR_BLOCK)
 
-    groups, scattered = _group(descriptor, where, head, findings)
-    samples: list[FoundSample[Member]] = []
-    for key, parts in groups.items():
-        made = samples_of(key, parts, head, findings.pass_over)
-        findings.without_image += not made
-        findings.scattered += key in scattered and all(sample.key == key for sample in made)
-        samples += made
-    samples.sort(key=lambda s: min(m.header for m in (s.image, *(m for _, m in s.labels))))
-    return _pack(descriptor, samples, findings, checksums)
+    try:
+        samples: list[FoundSample[Member]] = []
+        groups, scattered = _group(descriptor, str(path), head, findings)
+        for key, parts in groups.items():
+            if (sample := sample_of(key, parts, head, findings.pass_over)) is None:
+                findings.without_image += 1
+                continue
+            findings.scattered += key in scattered
+            samples.append(sample)
+        samples.sort(key=lambda s: min(m.header for m in (s.image, *(m for _, m in s.labels))))
+        return _index(descriptor, samples, findings, checksums)
+    finally:
+        os.close(descriptor)
 
 
 def _group(
@@ -200,7 +179,7 @@ def _group(
     return groups, scattered
 
 
-def _pack(
+def _index(
     descriptor: int, samples: list[FoundSample[Member]], findings: Findings, checksums: bool
 ) -> ShardIndex:
     told = [_label(descriptor, sample, findings) for sample in samples]
@@ -271,20 +250,13 @@ def read_label(content: bytes, in_json: bool = False) -> int | str | None:
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         text = content.decode("utf-16" if utf16 else "utf-8-sig").strip(" \t\r\n\0")
+        value: Any = json.loads(text) if in_json or text[:1] in ('"', "[") else text
     except UnicodeDecodeError:
         raise ValueError("its label is no text") from None
-    value: Any = text
-    if in_json or text[:1] in ('"', "["):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            raise ValueError("its JSON cannot be read") from None
+    except (ValueError, RecursionError):
+        raise ValueError("its JSON cannot be read") from None
     if in_json:
         value = value.get("label") if isinstance(value, dict) else None
-    return _as_label(value)
-
-
-def _as_label(value: Any) -> int | str | None:
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     if isinstance(value, str):

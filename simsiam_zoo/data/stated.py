@@ -22,7 +22,7 @@ from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
-_SCAN_VERSION = 2  # of what a scan finds: another one scans again
+_SCAN_VERSION = 3  # of what a scan finds: another one scans again
 
 
 @dataclass(frozen=True, slots=True)

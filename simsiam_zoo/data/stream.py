@@ -1,7 +1,7 @@
 """Shards that nobody has counted: drawn at random, again and again, without an index.
 
 Each is read from front to back, by the same readers as where shards are indexed: `tar.members`, and
-`scan.samples_of` for what makes a sample. (webdataset's pipeline is not used: its URL openers run
+`scan.sample_of` for what makes a sample. (webdataset's pipeline is not used: its URL openers run
 shells, its decoders unpickle, and its tarfile takes other sizes than the header's.)
 """
 
@@ -29,7 +29,7 @@ from simsiam_zoo.data.scan import (
     is_image,
     is_litter,
     key_of,
-    samples_of,
+    sample_of,
 )
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import locate_shards
@@ -89,13 +89,17 @@ class _Forward:
 
 
 def _samples(read_at: _Forward, where: str, findings: Findings) -> Iterator[FoundSample[bytes]]:
-    """The samples of members that come one after the other, by the rules of `scan.samples_of`."""
+    """The samples of members that come one after the other, by the rules of `scan.sample_of`."""
     key, parts, held = b"", dict[bytes, bytes](), 0
 
     def made() -> Iterator[FoundSample[bytes]]:
-        samples = samples_of(key, list(parts.items()), lambda content: content, findings.pass_over)
-        findings.without_image += bool(parts) and not samples
-        yield from samples
+        if not parts:
+            return
+        sample = sample_of(key, list(parts.items()), lambda content: content, findings.pass_over)
+        if sample is None:
+            findings.without_image += 1
+        else:
+            yield sample
 
     for name, header, size, _ in members(read_at, where):
         if is_litter(name):

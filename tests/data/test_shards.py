@@ -110,7 +110,7 @@ def test_foreign_shards_of_every_naming_are_read(tmp_path, write_tar):
         },
     )
     write_tar(
-        tmp_path / "b.tar", {"n01.44.JPEG": image[4], "n01.44.cls": b"1", "n01.45.jpg": image[5]}
+        tmp_path / "b.tar", {"n01_44.JPEG": image[4], "n01_44.cls": b"1", "n01_45.jpg": image[5]}
     )
     write_tar(tmp_path / "c.tar", {"0.png": image[6], "1.png": image[7], "0.cls": b"5"})
     data = open_shards(str(tmp_path / "*.tar"))
@@ -119,8 +119,8 @@ def test_foreign_shards_of_every_naming_are_read(tmp_path, write_tar):
         ("x/0002", image[1], 3),
         ("x/0003", image[2], -1),
         ("x.y/0005", image[3], -1),
-        ("n01.44", image[4], 1),
-        ("n01.45", image[5], -1),
+        ("n01_44", image[4], 1),
+        ("n01_45", image[5], -1),
         ("0", image[6], 5),
         ("1", image[7], -1),
     ]
