@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
-from simsiam_zoo.data.manifest import PACKING, ShardInfo, by_purpose, read_info, read_manifest
-from simsiam_zoo.data.remote.cache import ShardCache
-from simsiam_zoo.data.remote.listing import RemoteSplit, find_remote
+from simsiam_zoo.data.manifest import PACKING, by_purpose, read_info, read_manifest
+from simsiam_zoo.data.remote.listing import open_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
@@ -60,9 +60,8 @@ def locate_shards(source: str) -> Located:
     path = _local(source)
     if os.path.isdir(path):
         tars = _tars(path)
-        stated = {info.name: split for split, info in _stated_splits(path)}
         located = Located(
-            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, stated))
+            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, _splits_of(path)))
         )
         if not located.train:
             raise InputError(f"{path} holds no shards to train on, only {tars[0]} and its like")
@@ -83,12 +82,11 @@ def all_shards(source: str) -> list[Path]:
     return [path / name for name in _tars(path)]
 
 
-def _stated_splits(folder: Path) -> Iterable[tuple[str, ShardInfo]]:
+def _splits_of(folder: Path) -> dict[str, str]:
     """Each shard's split, where a file in the folder states it; the manifest before _info.json."""
     if splits := read_manifest(folder):
-        return [(name, shard) for name, split in splits.items() for shard in split.shards]
-    counted = read_info(folder).values()
-    return [(one.split, ShardInfo(one.name, one.samples, 0, None)) for one in counted if one.split]
+        return {shard.name: name for name, split in splits.items() for shard in split.shards}
+    return {name: one.split for name, one in read_info(folder).items() if one.split}
 
 
 def _local(source: str) -> Path:
@@ -111,11 +109,8 @@ def _refuse_unfinished(folder: Path) -> None:
 def _tars(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            tars = sorted(
-                e.name
-                for e in entries
-                if e.name.endswith(".tar") and not e.name.startswith(".") and e.is_file()
-            )
+            named = [e for e in entries if e.name.endswith(".tar") and not e.name.startswith(".")]
+            tars = sorted(e.name for e in named if e.is_file())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if not tars:
@@ -145,9 +140,6 @@ def _matching(source: str, path: Path) -> list[str]:
     return found
 
 
-_AT_ONCE = 256  # shards that are looked at together
-
-
 def open_shards(source: str, test: str = "") -> Dataset:
     """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `locate_shards`).
 
@@ -167,7 +159,8 @@ def open_shards(source: str, test: str = "") -> Dataset:
         train_of_test, test_of_test = _open(test, met)
         for_test = test_of_test or train_of_test
     met.name_classes([for_training, *([for_test] if for_test else [])])
-    return Dataset(for_training, for_test, for_training.classes, tuple(met.notes()))
+    notes = describe_findings(met.findings) + met.said
+    return Dataset(for_training, for_test, for_training.classes, tuple(notes))
 
 
 class _Met:
@@ -206,22 +199,18 @@ class _Met:
             for one in sets:
                 one.classes = one.classes or tuple(sorted(self.names))
 
-    def notes(self) -> list[str]:
-        """What a person should know, a line each."""
-        return describe_findings(self.findings) + self.said
-
 
 def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
     if is_remote(source):
-        train, test, notes = find_remote(source)
+        train, test, notes = open_remote(source)
         met.said += notes
-        return _remote_set(train, source), _remote_set(test, source) if test else None
+        return train, test
     located = locate_shards(source)
     met.said += located.notes()
     if os.path.isdir(folder := expand_user(source)):
         _refuse_missing(folder)
-    sets = [_shard_set(paths, source, met) for paths in located[:2] if paths]
-    return sets[0], sets[1] if len(sets) > 1 else None
+    train = _shard_set(located.train, source, met)
+    return train, _shard_set(located.test, source, met) if located.test else None
 
 
 def _refuse_missing(folder: Path) -> None:
@@ -242,21 +231,13 @@ def _refuse_missing(folder: Path) -> None:
         )
 
 
-def _remote_set(split: RemoteSplit, source: str) -> ShardSet:
-    if not sum(shard.samples for shard in split.shards):
-        raise InputError(f"{redacted(source)} holds no images, as is stated there")
-    cache = ShardCache()
-    rows = (ShardRow(s.url, s.samples, s.bytes, s.sha256, s.version) for s in split.shards)
-    return ShardSet(ShardTable(rows, cache), split.classes, cache)
-
-
 def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
     folders = {folder: StatedFolder(Path(folder)) for folder in {os.path.dirname(p) for p in paths}}
 
-    def rows() -> Iterable[ShardRow]:
+    def rows() -> Iterator[ShardRow]:
+        remaining = iter(paths)
         with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
-            for at in range(0, len(paths), _AT_ONCE):
-                part = paths[at : at + _AT_ONCE]
+            while part := list(islice(remaining, _AT_ONCE)):
                 for row, index in pool.map(lambda p: folders[os.path.dirname(p)].row(p), part):
                     if index is not None:
                         met.add(index)

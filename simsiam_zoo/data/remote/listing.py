@@ -6,9 +6,8 @@ Reading exactly needs every shard's count before the first step, so it is taken 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -20,20 +19,12 @@ from simsiam_zoo.data.manifest import (
     parse_info,
     parse_manifest,
 )
-from simsiam_zoo.data.remote.cache import RemoteShard
+from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.transfer import ask_for, read_small
 from simsiam_zoo.data.remote.urls import check_url, expand, redacted
+from simsiam_zoo.data.shards import ShardSet
+from simsiam_zoo.data.stated import ShardRow, ShardTable
 from simsiam_zoo.errors import DataError, InputError
-
-Classes = tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
-class RemoteSplit:
-    """Some remote shards, in order, and the names of their classes."""
-
-    shards: tuple[RemoteShard, ...]
-    classes: Classes = None
 
 
 class _Stated(NamedTuple):
@@ -43,45 +34,47 @@ class _Stated(NamedTuple):
     samples: int
     bytes: int | None
     sha256: str | None
-    classes: Classes
+    classes: tuple[str, ...] | None
     split: str
 
 
-def find_remote(source: str) -> tuple[RemoteSplit, RemoteSplit | None, list[str]]:
+def open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
     """The shards for training and for testing that a URL names, and notes of those left out.
 
     A folder's URL: those that its manifest names, as `sources.locate_shards` tells them apart. One
     tar or a brace pattern: those, for training.
 
     Raises:
-        InputError: the URL is refused, no count is stated of a shard, or it is not clear what one
-            is for.
+        InputError: the URL is refused, no count is stated of a shard, it is not clear what one is
+            for, or there are no images to train on.
         DataError: what is stated cannot be had or is damaged.
     """
     url = check_url(source.strip())
-    if not url.rpartition("/")[2].endswith(".tar"):
-        if "{" in url:
-            raise InputError(f"{redacted(url)}: braces spell shards, so the name ends in .tar")
-        folder = url.rstrip("/")
-        stated = _read_folder(folder)
-        if not stated:
-            raise _uncounted(f"{redacted(folder)}/")
-        splits = {one.name: one.split for one in stated.values() if one.split}
-        shards = [stated[name] for name in sorted(stated)]
-        train, test, left = by_purpose(shards, lambda one: one.name, splits)
-        more = f"{len(left):,} shards of {redacted(folder)} are for neither training nor testing"
-        notes = [f"{more} and are not read; the first is {left[0].name}"] if left else []
-        return _split(train, folder), (_split(test, folder) if test else None), notes
-    urls = expand(url)
-    folders = {one.rpartition("/")[0] for one in urls}
-    known = {folder: _read_folder(folder) for folder in sorted(folders)}
-    pairs = []
-    for one in urls:
-        folder, _, name = one.rpartition("/")
-        if unquote(name) not in known[folder]:
-            raise _uncounted(redacted(one))
-        pairs.append((one, known[folder][unquote(name)]))
-    return _sized(pairs), None, []
+    if url.endswith(".tar"):
+        urls = expand(url)
+        known = {
+            folder: _read_folder(folder) for folder in sorted({u.rpartition("/")[0] for u in urls})
+        }
+        pairs = []
+        for one in urls:
+            folder, _, name = one.rpartition("/")
+            if unquote(name) not in known[folder]:
+                raise _uncounted(redacted(one))
+            pairs.append((one, known[folder][unquote(name)]))
+        return _shard_set(pairs, url), None, []
+    if "{" in url.rpartition("/")[2]:
+        raise InputError(f"{redacted(url)}: braces spell shards, so the name ends in .tar")
+    folder = url.rstrip("/")
+    stated = _read_folder(folder)
+    if not stated:
+        raise _uncounted(f"{redacted(folder)}/")
+    escape = quote if folder.startswith("http") else str  # object stores take names as they are
+    named = [(f"{folder}/{escape(name)}", stated[name]) for name in sorted(stated)]
+    splits = {one.name: one.split for one in stated.values() if one.split}
+    train, test, left = by_purpose(named, lambda pair: pair[1].name, splits)
+    more = f"{len(left):,} shards of {redacted(folder)} are for neither training nor testing"
+    notes = [f"{more} and are not read; the first is {left[0][1].name}"] if left else []
+    return _shard_set(train, url), _shard_set(test, url) if test else None, notes
 
 
 def _uncounted(shown: str) -> InputError:
@@ -93,15 +86,10 @@ def _uncounted(shown: str) -> InputError:
     )
 
 
-def _split(stated: Sequence[_Stated], folder: str) -> RemoteSplit:
-    escape = quote if folder.startswith("http") else str  # object stores take names as they are
-    return _sized([(f"{folder}/{escape(one.name)}", one) for one in stated])
-
-
-def _sized(pairs: Sequence[tuple[str, _Stated]]) -> RemoteSplit:
+def _shard_set(pairs: Iterable[tuple[str, _Stated]], url: str) -> ShardSet:
     """The shards. Where no checksum is stated, the server is asked for size and version."""
 
-    def sized(pair: tuple[str, _Stated]) -> RemoteShard:
+    def row(pair: tuple[str, _Stated]) -> ShardRow:
         url, stated = pair
         size, version = stated.bytes, ""
         if size is None or stated.sha256 is None:
@@ -112,12 +100,16 @@ def _sized(pairs: Sequence[tuple[str, _Stated]]) -> RemoteSplit:
                     "Copy or pack the shard again.",
                 )
             size = found
-        return RemoteShard(url, size, stated.samples, stated.sha256, version)
+        return ShardRow(url, stated.samples, size, stated.sha256, version)
 
+    pairs = list(pairs)
+    if not sum(stated.samples for _, stated in pairs):
+        raise InputError(f"{redacted(url)} holds no images, as is stated there")
     with ThreadPoolExecutor(max_workers=16) as pool:
-        shards = tuple(pool.map(sized, pairs))
+        rows = list(pool.map(row, pairs))
     classes = {stated.classes for _, stated in pairs}
-    return RemoteSplit(shards, classes.pop() if len(classes) == 1 else None)
+    cache = ShardCache()
+    return ShardSet(ShardTable(rows, cache), classes.pop() if len(classes) == 1 else None, cache)
 
 
 def _read_folder(folder: str) -> dict[str, _Stated]:
