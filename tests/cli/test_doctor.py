@@ -22,10 +22,6 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "cache"))
 
 
-def states() -> dict[str, str]:
-    return {check.name: check.state for check in doctor.machine_checks()}
-
-
 @pytest.mark.parametrize(
     ("plugins", "state", "said"),
     [
@@ -38,7 +34,7 @@ def test_what_a_plugin_lacks_is_told_in_one_line_with_the_command_that_says_why(
     monkeypatch, plugins, state, said
 ):
     monkeypatch.setattr(doctor, "catalog", lambda: Catalog(plugins))
-    check = doctor.plugin_check()
+    check = doctor.examine("plugins")
     assert check.state == state
     assert said in check.said
     assert (check.hint is None) == (state == "ok")
@@ -48,35 +44,27 @@ def test_what_a_plugin_lacks_is_told_in_one_line_with_the_command_that_says_why(
 def test_a_cache_that_cannot_be_made_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "file" / "cache"))
-    assert states()["cache"] == "problem"
+    assert doctor.examine("cache").state == "problem"
 
 
 def test_little_shared_memory_or_disk_is_a_warning(monkeypatch):
-    assert states()["cache"] == "ok"
+    assert doctor.examine("cache").state == "ok"
     usage = types.SimpleNamespace(total=64 * 2**20, used=0, free=64 * 2**20)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage)
-    (shm,) = [check for check in doctor.machine_checks() if check.name == "shared memory"]
+    shm = doctor.examine("shared memory")
     if Path("/dev/shm").is_dir():
         assert shm.state == "warning"
         assert "--shm-size" in shm.hint
-    assert states()["cache"] == "warning"
-
-
-def test_the_sizes_of_the_caches_are_those_of_their_files(tmp_path):
-    for folder, size in (("features", 3000), ("indexes/deep", 12)):
-        (tmp_path / "cache" / folder).mkdir(parents=True)
-        (tmp_path / "cache" / folder / "file").write_bytes(b"x" * size)
-    (cache,) = [check for check in doctor.machine_checks() if check.name == "cache"]
-    assert ": features 3 kB, indexes 12 B; " in cache.said
+    assert doctor.examine("cache").state == "warning"
 
 
 def test_ten_steps_are_trained_and_leave_nothing(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(doctor.TEN_STEPS, "data.workers", 0)
-    check = doctor.run_check()
+    check = doctor.examine("ten steps", doctor._ten_steps)
     assert check.state == "ok", check.said
     assert check.said.startswith("10 steps and their evaluation in ")
-    assert [*tmp_path.iterdir()] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_a_run_that_fails_is_a_problem_with_its_own_way_out(monkeypatch):
@@ -84,16 +72,18 @@ def test_a_run_that_fails_is_a_problem_with_its_own_way_out(monkeypatch):
         raise InputError("no such device", "Say cpu.")
 
     monkeypatch.setattr("simsiam_zoo.training.run.train", fails)
-    check = doctor.run_check()
+    check = doctor.examine("ten steps", doctor._ten_steps)
     assert (check.state, check.said, check.hint) == ("problem", "no such device", "Say cpu.")
     monkeypatch.setattr("simsiam_zoo.training.run.train", lambda *_, **__: 1 / 0)
-    assert doctor.run_check().said == "ZeroDivisionError: division by zero"
+    assert (
+        doctor.examine("ten steps", doctor._ten_steps).said == "ZeroDivisionError: division by zero"
+    )
 
 
 @pytest.mark.parametrize(("plugin", "code"), [(FUTURE, 0), (BROKEN, 3)])
 def test_the_exit_code_tells_a_problem_from_a_warning(monkeypatch, capsys, plugin, code):
     monkeypatch.setattr(doctor, "catalog", lambda: Catalog([plugin]))
-    monkeypatch.setattr(doctor, "machine_checks", lambda: [])
+    monkeypatch.setattr(doctor, "MACHINE", {"plugins": doctor.MACHINE["plugins"]})
     monkeypatch.delenv("COLUMNS", raising=False)
     with pytest.raises(SystemExit) as caught:
         cli.main(["doctor", "--no-run"])
