@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,9 +54,9 @@ class ImageChecks:
             return [self._check(id) for id in self._parts[number]]
         shard = self._shards.shards[self._whole[number - len(self._parts)]]
         try:
-            check_sha256(shard.path, shard.sha256 or "")
+            check_sha256(Path(shard.location), shard.sha256 or "")
         except DataError as error:
-            return str(shard.path), error.what
+            return shard.location, error.what
         return None
 
     def _check(self, id: int) -> ImageCheck:
@@ -104,7 +105,7 @@ def inspect_shards(
     return {
         "shards": len(shards.shards),
         "samples": len(shards),
-        "bytes": int(shards.shards.bytes.sum()),
+        "bytes": int(shards.bytes.sum()),
         "labelled": int((labels >= 0).sum()),
         "labels": {str(k): int(n) for k, n in zip(known, counts, strict=True)},
         "class_order": order
@@ -135,7 +136,7 @@ def _name(shards: ShardSet, id: int) -> str:
         return shards.name(id)
     except DataError:
         place, row = shards.locate(id)
-        return f"{shards.shards[place].path}: sample {row}"
+        return f"{shards.shards[place].where}: sample {row}"
 
 
 def _spread(values: list[int]) -> dict[str, int] | None:

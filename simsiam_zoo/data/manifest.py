@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from simsiam_zoo.data.remote.urls import expand
 from simsiam_zoo.errors import DataError, InputError
@@ -22,17 +25,28 @@ MANIFEST_FORMAT = "simsiam-zoo shards"
 MANIFEST_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 27
 
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+def _plain(name: str) -> str:
+    """A plain file name: it stays in its folder, is not hidden, and can be shown."""
+    plain = name.endswith(".tar") and name.isprintable() and not name.startswith(".")
+    if not plain or "/" in name or "\\" in name:
+        raise ValueError(f"{name!r:.80} is no shard's name")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 62)]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
     """One shard: a file's name without a folder, and what it holds."""
 
-    name: str
-    samples: int
-    bytes: int
-    sha256: str | None  # None where nobody has read it whole
+    name: Name
+    samples: Count
+    bytes: Count
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    """None where nobody has read it whole."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +130,23 @@ def parse_manifest(content: bytes | None, where: str) -> dict[str, SplitInfo] | 
             "Update simsiam-zoo, or pack the data again.",
         )
     try:
-        return {str(name): _split(entry) for name, entry in document["splits"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DataError(f"{where} is damaged: {error}", "Pack the data again.") from None
+        splits = TypeAdapter(dict[str, SplitInfo]).validate_python(document.get("splits"))
+        for name, split in splits.items():
+            if len({shard.name for shard in split.shards}) != len(split.shards):
+                raise ValueError(f"{name}: a shard is named twice")
+            if split.samples != document["splits"][name].get("samples"):
+                raise ValueError(f"{name}: its counts do not add up")
+    except ValueError as error:
+        raise DataError(f"{where} is damaged: {_first(error)}", "Pack the data again.") from None
+    return splits
+
+
+def _first(error: ValueError) -> str:
+    """The first of the problems that pydantic found, and where, or what another error says."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
 def read_packed(folder: Path) -> dict[str, Any] | None:
@@ -130,42 +158,63 @@ def read_packed(folder: Path) -> dict[str, Any] | None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CountedShard:
-    """What an `_info.json` states of a shard; `split` is "" where it names none."""
+class StatedShard(NamedTuple):
+    """What the files of a folder state of a shard; `split` is "" where they name none."""
 
     name: str
     samples: int
+    bytes: int | None = None
+    sha256: str | None = None
+    classes: tuple[str, ...] | None = None
     split: str = ""
 
 
-def read_info(folder: Path) -> dict[str, CountedShard]:
-    """Shards by name, from an `_info.json` of timm's or webdataset's kind; empty without one.
+def stated_shards(folder: Path) -> dict[str, StatedShard]:
+    """Shards by name, as the folder's manifest states them, or else its `_info.json`."""
+    return stated_by(lambda name: _read(folder / name), str(folder))
+
+
+def stated_by(read: Callable[[str], bytes | None], shown: str) -> dict[str, StatedShard]:
+    """`stated_shards`, of any folder.
+
+    Args:
+        read: gives the content of a file in it, None where there is none.
+        shown: what errors call the folder.
 
     Raises:
-        DataError: it cannot be read, or its counts are none.
+        DataError: what is stated is damaged.
     """
-    path = folder / TIMM_INFO
-    return parse_info(_read(path), str(path))
+    splits = parse_manifest(read(MANIFEST), f"{shown}/{MANIFEST}")
+    if splits is None:
+        return _parse_info(read(TIMM_INFO), f"{shown}/{TIMM_INFO}")
+    return {
+        s.name: StatedShard(s.name, s.samples, s.bytes, s.sha256, of.classes, split)
+        for split, of in splits.items()
+        for s in of.shards
+    }
 
 
-def parse_info(content: bytes | None, where: str) -> dict[str, CountedShard]:
-    """`read_info`, of its bytes; `where` is what errors call it."""
+def read_info(folder: Path) -> dict[str, StatedShard]:
+    """Shards by name, from an `_info.json` of timm's or webdataset's kind; empty without one."""
+    return _parse_info(_read(folder / TIMM_INFO), str(folder / TIMM_INFO))
+
+
+def _parse_info(content: bytes | None, where: str) -> dict[str, StatedShard]:
     document = _parse(content, where)
-    shards: list[CountedShard] = []
+    shards: list[StatedShard] = []
+    check = TypeAdapter(tuple[Name, Count]).validate_python
     try:
         for split, stated in (document.get("splits") or {}).items():
             names, counts = stated["filenames"], stated["shard_lengths"]
             names = expand(names) if isinstance(names, str) else names
-            shards += (CountedShard(*pair, split) for pair in zip(names, counts, strict=True))
+            pairs = (check(pair) for pair in zip(names, counts, strict=True))
+            shards += (StatedShard(*pair, split=str(split)) for pair in pairs)
         for entry in document.get("shardlist") or ():
             name = str(entry["url"]).rpartition("/")[2]
-            shards.append(CountedShard(name, entry["nsamples"]))
-        for shard in shards:
-            _check_name(shard.name)
-            _check_count(shard.name, shard.samples)
+            shards.append(StatedShard(*check((name, entry["nsamples"]))))
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-        raise DataError(f"{where} is damaged: {error}", "Delete it, or write it anew.") from None
+        problem = _first(error) if isinstance(error, ValueError) else str(error)
+        raise DataError(f"{where} is damaged: {problem}", "Delete it, or write it anew.") from None
     return {shard.name: shard for shard in shards}
 
 
@@ -187,42 +236,6 @@ def _parse(content: bytes | None, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{where} is damaged: {error}") from None
     return document if isinstance(document, dict) else {}
-
-
-def _split(entry: Mapping[str, Any]) -> SplitInfo:
-    shards = tuple(_shard(shard) for shard in entry["shards"])
-    classes = entry["classes"]
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if classes is not None and not named:
-        raise ValueError("class names must be a list of strings")
-    if len({shard.name for shard in shards}) != len(shards):
-        raise ValueError("a shard is named twice")
-    split = SplitInfo(shards, None if classes is None else tuple(classes))
-    if split.samples != entry["samples"]:
-        raise ValueError("its counts do not add up")
-    return split
-
-
-def _shard(entry: Mapping[str, Any]) -> ShardInfo:
-    shard = ShardInfo(entry["name"], entry["samples"], entry["bytes"], entry["sha256"])
-    _check_name(shard.name)
-    for number in (shard.samples, shard.bytes):
-        _check_count(shard.name, number)
-    if shard.sha256 is not None and not _SHA256.match(str(shard.sha256)):
-        raise ValueError(f"{shard.name}: its sha256 is no checksum")
-    return shard
-
-
-def _check_name(name: object) -> None:
-    """A plain file name: it stays in its folder, is not hidden, and can be shown."""
-    plain = isinstance(name, str) and name.endswith(".tar") and name.isprintable()
-    if not plain or str(name).startswith(".") or "/" in str(name) or "\\" in str(name):
-        raise ValueError(f"{name!r:.80} is no shard's name")
-
-
-def _check_count(name: str, number: object) -> None:
-    if type(number) is not int or not 0 <= number < 1 << 62:
-        raise ValueError(f"{name}: {number!r} is no count")
 
 
 TRAIN = ("train", "training", "trn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, Findings, ImageError, ShardIndex, load_index
 from simsiam_zoo.data.remote.cache import ShardCache
-from simsiam_zoo.data.stated import Shard, ShardTable
+from simsiam_zoo.data.stated import Shard, digest_of
 from simsiam_zoo.data.tar import TAR_BLOCK, is_member
 from simsiam_zoo.errors import DataError
 
@@ -52,6 +53,7 @@ class ShardSet:
 
     Attributes:
         shards: in order.
+        bytes: of each shard, int64.
         offsets: the dense id of each shard's first sample; one more at the end, n. int64.
         classes: names of the labels 0, 1, ..., where known.
         cache: where remote shards are fetched into; None for shards on disk.
@@ -59,16 +61,17 @@ class ShardSet:
 
     def __init__(
         self,
-        shards: ShardTable,
+        shards: Iterable[Shard],
         classes: tuple[str, ...] | None = None,
         cache: ShardCache | None = None,
     ) -> None:
-        self.shards = shards
+        self.shards = tuple(shards)
         self.classes = classes
         self.cache = cache
         self._reads = 0
         self._fetched_again: set[int] = set()
-        self.offsets = np.concatenate(([0], np.cumsum(shards.samples)))
+        self.bytes = np.array([shard.bytes for shard in self.shards], np.int64)
+        self.offsets = np.cumsum([0, *(shard.samples for shard in self.shards)], dtype=np.int64)
         self._open: OrderedDict[int, _Opened] = OrderedDict()
 
     def __len__(self) -> int:
@@ -87,23 +90,25 @@ class ShardSet:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Of each shard."""
-        return tuple(shard.path for shard in self.shards)
+        """Of each shard; where a remote one is once it was fetched."""
+        if self.cache is not None:
+            return tuple(self.cache.path(shard.remote) for shard in self.shards)
+        return tuple(Path(shard.location) for shard in self.shards)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Samples of each shard."""
-        return tuple(self.shards.samples.tolist())
+        return tuple(shard.samples for shard in self.shards)
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of what tells this set from others (`ShardTable.digest`)."""
-        return self.shards.digest()
+        """SHA-256 (hex) of what tells this set from others (`stated.digest_of`)."""
+        return digest_of(self.shards, remote=self.cache is not None)
 
     @property
     def digest_note(self) -> str | None:
         """What a run should say where `digest` does not stand for every byte; else None."""
-        if not (count := self.shards.without_checksum):
+        if not (count := sum(shard.sha256 is None for shard in self.shards)):
             return None
         local = self.cache is None
         how = "the time of their last change" if local else "what their server calls their version"
@@ -148,13 +153,12 @@ class ShardSet:
         try:
             return self._read(id, shard, i)
         except DataError:
-            remote = self.shards[shard].remote
-            if remote is None or self.cache is None or shard in self._fetched_again:
+            if self.cache is None or shard in self._fetched_again:
                 raise
         self._fetched_again.add(shard)
         # The copy in the cache may be damaged, where the shard itself is not.
         self._close(shard)
-        self.cache.discard(remote)
+        self.cache.discard(self.shards[shard].remote)
         return self._read(id, shard, i)
 
     def _read(self, id: int, shard: int, i: int) -> Sample:
@@ -200,9 +204,10 @@ class ShardSet:
 
     def _index(self, number: int) -> ShardIndex:
         shard = self.shards[number]
-        if shard.remote is not None and self.cache is not None and not shard.index.is_file():
+        path = shard.index if self.cache is None else self.cache.index(shard.remote)
+        if self.cache is not None and not path.is_file():
             os.close(self.cache.open(shard.remote))
-        index = load_index(shard.index, shard.bytes)
+        index = load_index(path, shard.bytes)
         if len(index) != shard.samples:
             raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
         classes = MAX_CLASSES if self.classes is None else len(self.classes)
@@ -211,10 +216,10 @@ class ShardSet:
         return index
 
     def _descriptor(self, shard: Shard) -> int:
-        if shard.remote is not None and self.cache is not None:
+        if self.cache is not None:
             return self.cache.open(shard.remote)
         try:
-            return os.open(shard.path, os.O_RDONLY)
+            return os.open(shard.location, os.O_RDONLY)
         except OSError as error:
             raise DataError(f"{shard.where} cannot be opened: {error.strerror}") from None
 

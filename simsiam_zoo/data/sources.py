@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
-from simsiam_zoo.data.manifest import PACKING, by_purpose, read_info, read_manifest
+from simsiam_zoo.data.manifest import PACKING, by_purpose, read_manifest, stated_shards
 from simsiam_zoo.data.remote.listing import open_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.data.stated import ShardRow, ShardTable, StatedFolder
+from simsiam_zoo.data.stated import Shard, known_shard
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import expand_user
 
@@ -60,8 +58,9 @@ def locate_shards(source: str) -> Located:
     path = _local(source)
     if os.path.isdir(path):
         tars = _tars(path)
+        stated = {one.name: one.split for one in stated_shards(path).values() if one.split}
         located = Located(
-            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, _splits_of(path)))
+            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, stated))
         )
         if not located.train:
             raise InputError(f"{path} holds no shards to train on, only {tars[0]} and its like")
@@ -80,13 +79,6 @@ def all_shards(source: str) -> list[Path]:
         return [Path(shard) for shard in locate_shards(source).train]
     _refuse_unfinished(path)
     return [path / name for name in _tars(path)]
-
-
-def _splits_of(folder: Path) -> dict[str, str]:
-    """Each shard's split, where a file in the folder states it; the manifest before _info.json."""
-    if splits := read_manifest(folder):
-        return {shard.name: name for name, split in splits.items() for shard in split.shards}
-    return {name: one.split for name, one in read_info(folder).items() if one.split}
 
 
 def _local(source: str) -> Path:
@@ -232,20 +224,23 @@ def _refuse_missing(folder: Path) -> None:
 
 
 def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
-    folders = {folder: StatedFolder(Path(folder)) for folder in {os.path.dirname(p) for p in paths}}
+    folders = {os.path.dirname(path) for path in paths}
+    stated = {folder: stated_shards(Path(folder)) for folder in folders}
 
-    def rows() -> Iterator[ShardRow]:
-        remaining = iter(paths)
-        with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
-            while part := list(islice(remaining, _AT_ONCE)):
-                for row, index in pool.map(lambda p: folders[os.path.dirname(p)].row(p), part):
-                    if index is not None:
-                        met.add(index)
-                    yield row
+    def known(path: str) -> tuple[Shard, ShardIndex | None]:
+        folder, name = os.path.split(path)
+        return known_shard(path, stated[folder].get(name))
 
-    table = ShardTable(rows())
-    if not table.samples.any():
+    shards: list[Shard] = []
+    with ThreadPoolExecutor(max_workers=8) as pool:  # a scan waits for the disk
+        for at in range(0, len(paths), _AT_ONCE):
+            for shard, index in pool.map(known, paths[at : at + _AT_ONCE]):
+                shards.append(shard)
+                if index is not None:
+                    met.add(index)
+    if not any(shard.samples for shard in shards):
         noted = "".join(f"; {line}" for line in describe_findings(met.findings))
         raise InputError(f"{source} holds no images: looked for JPEG, PNG and WebP{noted}")
-    classes = {folders[os.path.dirname(path)].classes(path) for path in paths}
-    return ShardSet(table, classes.pop() if len(classes) == 1 else None)
+    told = (stated[os.path.dirname(path)].get(os.path.basename(path)) for path in paths)
+    classes = {one and one.classes for one in told}
+    return ShardSet(shards, classes.pop() if len(classes) == 1 else None)

@@ -1,22 +1,16 @@
-"""What is known of shards before they are opened: by files beside them, or by scanning them once.
-
-The shards of a set are kept as columns: some hundred bytes each, where objects take thousands.
-"""
+"""What is known of shards before they are opened: by files beside them, or by one scan."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, overload
-
-import numpy as np
 
 from simsiam_zoo.data.index import ShardIndex, load_index
-from simsiam_zoo.data.manifest import MANIFEST, TIMM_INFO, index_path, read_info, read_manifest
-from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
+from simsiam_zoo.data.manifest import MANIFEST, TIMM_INFO, StatedShard, index_path
+from simsiam_zoo.data.remote.cache import RemoteShard
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError
@@ -29,38 +23,13 @@ _SCAN_VERSION = 3  # of what a scan finds: another one scans again
 class Shard:
     """A shard, with what is known of it before it is opened.
 
-    One that lies elsewhere has in `path` and `index` where they will be once it was fetched.
-    """
-
-    path: Path
-    samples: int
-    bytes: int
-    sha256: str | None  # as its manifest states it
-    index: Path
-    remote: RemoteShard | None = None
-
-    @property
-    def name(self) -> str:
-        """Its file's name, without where it lies."""
-        return self.path.name if self.remote is None else self.remote.name
-
-    @property
-    def where(self) -> str:
-        """What errors call it."""
-        return str(self.path) if self.remote is None else redacted(self.remote.url)
-
-
-class ShardRow(NamedTuple):
-    """What a table keeps of one shard.
-
     Attributes:
-        location: its path or URL.
+        location: its path or URL, a string: 100,000 paths would take much memory.
         samples, bytes: in it, and of it.
         sha256: as its manifest states it.
         version: what tells it from another of its size where there is no checksum: the time of its
             last change in ns, or what its server calls the version; "" where nothing does.
         cached: the name of its index in the user's cache, "" where the index lies beside it.
-        changed: its bytes are not those of the checksum.
     """
 
     location: str
@@ -69,146 +38,75 @@ class ShardRow(NamedTuple):
     sha256: str | None
     version: str = ""
     cached: str = ""
-    changed: bool = False
-
-
-class ShardTable(Sequence[Shard]):
-    """Shards in order; a `Shard` is made when it is asked for.
-
-    Args:
-        rows: one for each shard.
-        cache: where they are fetched into, if their locations are URLs.
-
-    Attributes:
-        samples, bytes: of each shard, int64 [n].
-    """
-
-    def __init__(self, rows: Iterable[ShardRow] = (), cache: ShardCache | None = None) -> None:
-        folders: dict[str, int] = {}
-        self._folder_of, self._names, self._digests, self._indexes = [], [], [], []
-        self._versions: list[str] = []
-        samples, sizes = [], []
-        for row in rows:
-            folder, slash, name = row.location.rpartition("/")
-            self._folder_of.append(folders.setdefault(folder + slash, len(folders)))
-            self._names.append(name)
-            self._digests.append(None if row.sha256 is None else bytes.fromhex(row.sha256))
-            self._versions.append("" if row.sha256 and not row.changed else row.version)
-            self._indexes.append(row.cached)
-            samples.append(row.samples)
-            sizes.append(row.bytes)
-        self._folders = tuple(folders)
-        self.samples, self.bytes = np.array(samples, np.int64), np.array(sizes, np.int64)
-        self._cache = cache
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Shard: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Shard]: ...
-
-    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        where = self._folders[self._folder_of[index]] + self._names[index]
-        samples, size = int(self.samples[index]), int(self.bytes[index])
-        digest = self._digests[index]
-        sha256 = None if digest is None else digest.hex()
-        if self._cache is not None:
-            remote = RemoteShard(where, size, samples, sha256, self._versions[index])
-            return Shard(
-                self._cache.path(remote), samples, size, sha256, self._cache.index(remote), remote
-            )
-        path, cached = Path(where), self._indexes[index]
-        beside = cache_dir() / "indexes" / cached if cached else index_path(path)
-        return Shard(path, samples, size, sha256, beside)
 
     @property
-    def without_checksum(self) -> int:
-        """Shards whose checksum nobody states: they are known by size and time or version alone."""
-        return sum(digest is None for digest in self._digests)
+    def name(self) -> str:
+        """Its file's name, without where it lies."""
+        return self.location.rpartition("/")[2]
 
-    def digest(self) -> str:
-        """SHA-256 (hex) of what tells the shards from others: it changes when bytes may have.
+    @property
+    def where(self) -> str:
+        """What errors call it."""
+        return redacted(self.location) if "://" in self.location else self.location
 
-        It is over names, sizes, counts and checksums, never over locations. A shard without a
-        checksum counts with its path and the time of its last change, or with what its server
-        calls its version (its URL, where the server tells none); one that is not what its checksum
-        states, with both.
-        """
-        sha256 = hashlib.sha256()
-        for i, name in enumerate(self._names):
-            digest, version = self._digests[i], self._versions[i]
-            mark = (digest.hex() if digest else "") + version
-            if not digest and (self._cache is None or not version):
-                where = self._folders[self._folder_of[i]] + name
-                mark += "\0" + (where if self._cache else os.path.abspath(where))
-            line = f"{name}\0{self.bytes[i]}\0{self.samples[i]}\0{mark}\n"
-            sha256.update(line.encode("utf-8", "surrogateescape"))
-        return sha256.hexdigest()
+    @property
+    def index(self) -> Path:
+        """Where the index of one on disk lies."""
+        beside = index_path(Path(self.location))
+        return cache_dir() / "indexes" / self.cached if self.cached else beside
+
+    @property
+    def remote(self) -> RemoteShard:
+        """It, as the cache takes those that lie elsewhere."""
+        return RemoteShard(self.location, self.bytes, self.samples, self.sha256, self.version)
 
 
-class StatedFolder:
-    """What a folder's files state of its shards."""
+def digest_of(shards: Iterable[Shard], remote: bool) -> str:
+    """SHA-256 (hex) of what tells shards from others: it changes when bytes may have.
 
-    def __init__(self, folder: Path) -> None:
-        self._splits = tuple((read_manifest(folder) or {}).values())
-        self._split_of = {
-            shard.name: (split, place)
-            for split, of in enumerate(self._splits)
-            for place, shard in enumerate(of.shards)
-        }
-        self._info = folder / TIMM_INFO
-        self._counts = {} if self._splits else read_info(folder)
+    It is over names, sizes, counts and checksums, never over locations. A shard without a checksum
+    counts with its path and the time of its last change, or with what its server calls its version
+    (its URL, where the server tells none).
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        mark = shard.sha256 or shard.version
+        if not shard.sha256 and not (remote and shard.version):
+            mark += "\0" + (shard.location if remote else os.path.abspath(shard.location))
+        line = f"{shard.name}\0{shard.bytes}\0{shard.samples}\0{mark}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
-    def classes(self, path: str) -> tuple[str, ...] | None:
-        """Of the split that the shard is in, where they are named."""
-        split, _ = self._split_of.get(os.path.basename(path), (None, 0))
-        return None if split is None else self._splits[split].classes
 
-    def row(self, path: str) -> tuple[ShardRow, ShardIndex | None]:
-        """What is known of the shard, from the manifest or by scanning it; the index if it was."""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
-        name, version = os.path.basename(path), str(status.st_mtime_ns)
-        if name not in self._split_of:
-            cached, index = _cached_index(Path(path), status)
-            said = self._counts.get(name)
-            if said is not None and said.samples != len(index):
-                raise DataError(
-                    f"{path} holds {len(index)} samples, and {self._info} states {said.samples}",
-                    "Copy the shard again; or, if it is right, count anew: `simsiam-zoo index`.",
-                )
-            return ShardRow(path, len(index), status.st_size, None, version, cached), index
-        split, place = self._split_of[name]
-        stated = self._splits[split].shards[place]
-        if status.st_size != stated.bytes:
-            raise DataError(
-                f"{path} has {status.st_size} bytes, its manifest states {stated.bytes}",
-                "Copy or pack the shard again.",
-            )
-        if _index_holds(Path(path), status, stated.sha256):
-            return ShardRow(path, stated.samples, stated.bytes, stated.sha256, version), None
-        try:
-            cached, index = _cached_index(Path(path), status, stated.sha256)
-        except DataError:
-            if stated.sha256 is None or not _only_images_differ(Path(path), status.st_size):
-                raise
-            # Each image is compared with the index where it is read.
-            row = ShardRow(path, stated.samples, stated.bytes, stated.sha256, version, changed=True)
-            return row, None
-        if len(index) != stated.samples:
-            raise DataError(
-                f"{path} holds {len(index)} samples, and its manifest states {stated.samples}",
-                "If the shard is right, count anew: `simsiam-zoo index`.",
-            )
-        row = ShardRow(path, stated.samples, stated.bytes, stated.sha256, version, cached)
-        return row, index
+def known_shard(path: str, stated: StatedShard | None) -> tuple[Shard, ShardIndex | None]:
+    """What is known of a shard on disk, by what is stated or by scanning it; its index if it was.
+
+    Raises:
+        InputError: there is no such file, or its index cannot be written.
+        DataError: it is damaged, or not what is stated.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise InputError(f"the shard {path} cannot be read: {error.strerror}") from None
+    known = stated if stated and stated.bytes is not None else None
+    if known and status.st_size != known.bytes:
+        raise DataError(
+            f"{path} has {status.st_size} bytes, its manifest states {known.bytes}",
+            "Copy or pack the shard again.",
+        )
+    sha256 = known.sha256 if known else None
+    version = "" if sha256 else str(status.st_mtime_ns)
+    if known and _index_holds(Path(path), status, sha256):
+        return Shard(path, known.samples, status.st_size, sha256, version), None
+    cached, index = _cached_index(Path(path), status, sha256)
+    if stated and stated.samples != len(index):
+        by = "its manifest" if known else Path(path).with_name(TIMM_INFO)
+        raise DataError(
+            f"{path} holds {len(index)} samples, and {by} states {stated.samples}",
+            "Copy the shard again; or, if it is right, count anew: `simsiam-zoo index`.",
+        )
+    return Shard(path, len(index), status.st_size, sha256, version, cached), index
 
 
 def _index_holds(path: Path, status: os.stat_result, sha256: str | None) -> bool:
@@ -228,21 +126,6 @@ def _index_holds(path: Path, status: os.stat_result, sha256: str | None) -> bool
         return load_index(beside, status.st_size).mtime_ns == status.st_mtime_ns
     except DataError:
         return False
-
-
-def _only_images_differ(path: Path, size: int) -> bool:
-    """Whether a shard that changed has the keys and labels that the index beside it states."""
-    try:
-        stated = load_index(index_path(path), size)
-    except DataError:
-        return False
-    try:
-        found = scan(path)
-    except DataError:
-        return True  # a damaged tar tells nothing else; reading it tells which images are damaged
-    names = ("keys", "key_ends", "labels")
-    same = all(np.array_equal(getattr(found, n), getattr(stated, n)) for n in names)
-    return same and found.names == stated.names
 
 
 def _cached_index(

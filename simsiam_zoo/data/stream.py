@@ -33,7 +33,6 @@ from simsiam_zoo.data.scan import (
 )
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import locate_shards
-from simsiam_zoo.data.stated import ShardTable
 from simsiam_zoo.data.tar import TAR_BLOCK, members
 from simsiam_zoo.errors import DataError, InputError
 
@@ -186,7 +185,7 @@ class StreamSet(ShardSet):
     """
 
     def __init__(self, sources: tuple[str, ...], seed: int = 0) -> None:
-        super().__init__(ShardTable())
+        super().__init__(())
         self.sources, self.seed = sources, seed
         self._stream: Iterator[StreamedSample] | None = None
         self._name = ""

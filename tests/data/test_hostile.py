@@ -268,13 +268,13 @@ MANIFESTS = {
     "is no shard's name": ("train-000000.tar", "../train-000000.tar"),
     "no shard's name": ("train-000000.tar", "/etc/passwd"),
     "do not add up": ('"samples": 3,\n   "classes"', '"samples": 4,\n   "classes"'),
-    "is no count": ('"bytes": ', '"bytes": -'),
+    "greater than or equal to 0": ('"bytes": ', '"bytes": -'),
     "of version 2": ('"version": 1', '"version": 2'),
-    "no checksum": ('"sha256": "', '"sha256": "xyz'),
+    "should match pattern": ('"sha256": "', '"sha256": "xyz'),
     "is damaged": ('"shards"', '"chards"'),
     "json is damaged": ("{", "{" * 100_000),
     "json is": ("splits", "\udcff"),
-    "list of strings": ('"classes": null', '"classes": "abc"'),
+    "valid tuple": ('"classes": null', '"classes": "abc"'),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,10 @@ def test_a_bit_that_changed_since_is_found_where_decoding_finds_nothing(tmp_path
     shards = packed(tmp_path / "s", [encode(pixels, "JPEG"), random_png(0)], [0, 1], 2)
     shards.close()
     path = shards.paths[0]
-    content = bytearray(path.read_bytes())
+    content, time = bytearray(path.read_bytes()), path.stat().st_mtime_ns
     content[content.index(b"\xff\xda") + 100] ^= 1  # it still decodes, to other pixels
     path.write_bytes(content)
+    os.utime(path, ns=(time, time))  # a disk that errs changes no time
     found = inspect_shards(open_shards(str(path)).train, None, jobs=1)
     assert [entry["sample"] for entry in found["damaged"]] == [f"{path}: 000", str(path)]
     assert "sha256 differs" in found["damaged"][1]["problem"]

@@ -132,7 +132,7 @@ def _sizes(shards: ShardSet | None) -> NDArray[np.int64]:
     """Bytes of the shards that are fetched, the largest first."""
     if shards is None or shards.cache is None:
         return np.empty(0, np.int64)
-    return np.sort(shards.shards.bytes)[::-1]
+    return np.sort(shards.bytes)[::-1]
 
 
 def _up(size: int) -> float:
@@ -174,7 +174,7 @@ class _Ahead:
 
     def _fitting(self, places: list[int]) -> list[int]:
         """As many of them, in their order, as can be pinned at one time."""
-        sizes = self._shards.shards.bytes
+        sizes = self._shards.bytes
         room = self._shards.cache.limit if self._shards.cache is not None else 0
         free = FREE_SHARDS * int(sizes.max())
         if room < int(sizes.sum()) + free:
@@ -200,10 +200,8 @@ class _Ahead:
                     os.close(descriptor)
 
     def _pinned(self, place: int) -> int | None:
-        cache, shard = self._shards.cache, self._shards.shards[place].remote
-        if cache is None or shard is None:
-            return None
+        cache = self._shards.cache
         try:
-            return cache.hold(shard)
+            return cache.hold(self._shards.shards[place].remote) if cache is not None else None
         except (ZooError, OSError):  # whoever needs the shard will try again, and say so
             return None

@@ -8,34 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from simsiam_zoo.data.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
     TIMM_INFO,
+    StatedShard,
     by_purpose,
-    parse_info,
-    parse_manifest,
+    stated_by,
 )
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.transfer import ask_for, read_small
 from simsiam_zoo.data.remote.urls import check_url, expand, redacted
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.data.stated import ShardRow, ShardTable
+from simsiam_zoo.data.stated import Shard
 from simsiam_zoo.errors import DataError, InputError
-
-
-class _Stated(NamedTuple):
-    """What is stated of one shard; `bytes` is None where nothing but its count is."""
-
-    name: str
-    samples: int
-    bytes: int | None
-    sha256: str | None
-    classes: tuple[str, ...] | None
-    split: str
 
 
 def open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
@@ -86,10 +74,10 @@ def _uncounted(shown: str) -> InputError:
     )
 
 
-def _shard_set(pairs: Iterable[tuple[str, _Stated]], url: str) -> ShardSet:
+def _shard_set(pairs: Iterable[tuple[str, StatedShard]], url: str) -> ShardSet:
     """The shards. Where no checksum is stated, the server is asked for size and version."""
 
-    def row(pair: tuple[str, _Stated]) -> ShardRow:
+    def sized(pair: tuple[str, StatedShard]) -> Shard:
         url, stated = pair
         size, version = stated.bytes, ""
         if size is None or stated.sha256 is None:
@@ -100,30 +88,19 @@ def _shard_set(pairs: Iterable[tuple[str, _Stated]], url: str) -> ShardSet:
                     "Copy or pack the shard again.",
                 )
             size = found
-        return ShardRow(url, stated.samples, size, stated.sha256, version)
+        return Shard(url, stated.samples, size, stated.sha256, version)
 
     pairs = list(pairs)
     if not sum(stated.samples for _, stated in pairs):
         raise InputError(f"{redacted(url)} holds no images, as is stated there")
     with ThreadPoolExecutor(max_workers=16) as pool:
-        rows = list(pool.map(row, pairs))
+        shards = list(pool.map(sized, pairs))
     classes = {stated.classes for _, stated in pairs}
-    cache = ShardCache()
-    return ShardSet(ShardTable(rows, cache), classes.pop() if len(classes) == 1 else None, cache)
+    return ShardSet(shards, classes.pop() if len(classes) == 1 else None, ShardCache())
 
 
-def _read_folder(folder: str) -> dict[str, _Stated]:
+def _read_folder(folder: str) -> dict[str, StatedShard]:
     """What the folder's files state of its shards, by name; empty where there are none."""
-    url = f"{folder}/{MANIFEST}"
-    splits = parse_manifest(read_small(url, MAX_MANIFEST_BYTES), redacted(url))
-    if splits is not None:
-        return {
-            s.name: _Stated(s.name, s.samples, s.bytes, s.sha256, split.classes, name)
-            for name, split in splits.items()
-            for s in split.shards
-        }
-    url = f"{folder}/{TIMM_INFO}"
-    counted = parse_info(read_small(url, MAX_MANIFEST_BYTES), redacted(url)).values()
-    return {
-        one.name: _Stated(one.name, one.samples, None, None, None, one.split) for one in counted
-    }
+    return stated_by(
+        lambda name: read_small(f"{folder}/{name}", MAX_MANIFEST_BYTES), redacted(folder)
+    )
