@@ -1,4 +1,4 @@
-"""The metrics of a run, each once: its column of `metrics.jsonl`, label, range and direction.
+"""The metrics of a run, each once: its column of `metrics.jsonl`, label and range.
 
 `docs/verdicts.md` says how each is computed. No torch here.
 """
@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Metric:
         key: the column; of a family the text that its columns begin with.
         label: title of a chart.
         note: unit and how to read it, one line.
-        better: which way a healthy run goes; None where neither way is better.
         family: several columns belong to it, one for each part, view or protocol.
         floor, ceiling: an axis covers them at least.
         log: whether an axis is logarithmic.
@@ -29,7 +28,6 @@ class Metric:
     key: str
     label: str
     note: str
-    better: Literal["higher", "lower"] | None = None
     family: bool = False
     floor: float | None = None
     ceiling: float | None = None
@@ -38,34 +36,27 @@ class Metric:
     def columns(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
         """The columns of this metric that occur in the rows, in the order of their first row."""
         known = dict.fromkeys(key for row in rows for key in row)
-        return [key for key in known if key == self.key or self._has(key)]
+        matches = str.startswith if self.family else str.__eq__
+        return [key for key in known if matches(key, self.key)]
 
     def member(self, column: str) -> str:
         """What tells a column of a family from the others: `backbone` of `lr_backbone`."""
         return re.sub(r"(?<=\d)_(?=\d)", " and ", column.removeprefix(self.key)) or column
 
-    def _has(self, column: str) -> bool:
-        return self.family and column.startswith(self.key)
 
-
-LOSS = Metric("loss", "Loss", "what is minimised", "lower")
-STD = Metric(
-    "std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", "higher", False, 0, 1.1
-)
-RANK = Metric("effective_rank", "Effective rank of z", "directions in use", "higher", floor=0)
-TOP1 = Metric("top1 ", "Top-1 on the way", "share of test images", "higher", True, 0, 1)
-ALIGNMENT = Metric(
-    "alignment_", "Alignment", "distance of two views; lower: closer", "lower", True, 0
-)
-UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", "lower", True)
+LOSS = Metric("loss", "Loss", "what is minimised")
+STD = Metric("std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", False, 0, 1.1)
+RANK = Metric("effective_rank", "Effective rank of z", "directions in use", floor=0)
+TOP1 = Metric("top1 ", "Top-1 on the way", "share of test images", True, 0, 1)
+ALIGNMENT = Metric("alignment_", "Alignment", "distance of two views; lower: closer", True, 0)
+UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", True)
 GRADIENT = Metric("gradient_norm", "Gradient norm", "logarithmic", log=True)
-LR = Metric("lr_", "Learning rate", "of each part", family=True, floor=0)
-SPEED = Metric("images_per_second", "Speed", "images per second", "higher", floor=0)
-WAIT = Metric("data_wait", "Data wait", "share of the time", "lower", False, 0, 1)
+LR = Metric("lr_", "Learning rate", "of each part", True, floor=0)
 
 CHARTED = (LOSS, STD, RANK, TOP1, ALIGNMENT, UNIFORMITY, GRADIENT, LR)
 """What is drawn of a run, in this order."""
 
+SPEED, _WAIT = "images_per_second", "data_wait"
 _LARGE_WAIT = 0.1  # share of the time for which the loop may wait for data without a word
 
 
@@ -121,9 +112,9 @@ class Latest:
                 found[name] = format(values[metric.key], form)
         for column in TOP1.columns([values]):
             found[TOP1.member(column).partition(" ")[0]] = f"{100 * values[column]:.1f} %"
-        if SPEED.key in values:
-            found["speed"] = f"{values[SPEED.key]:.0f} img/s"
+        if SPEED in values:
+            found["speed"] = f"{values[SPEED]:.0f} img/s"
         # At the first step the loader has only just begun.
-        if values.get(WAIT.key, 0) > _LARGE_WAIT and values.get("step", 0) > 1:
-            found["data wait"] = f"{100 * values[WAIT.key]:.0f} %"
+        if values.get(_WAIT, 0) > _LARGE_WAIT and values.get("step", 0) > 1:
+            found["data wait"] = f"{100 * values[_WAIT]:.0f} %"
         return found

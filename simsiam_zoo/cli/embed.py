@@ -67,17 +67,16 @@ def embed(
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")
     with open_progress(quiet) as progress:
-        network = features.Network(found, of, device, progress)
+        network = features.open_network(found, of, device, progress)
         parts = [
-            (name, network.embed(s, what=f"{name} images", skip_damaged=skip_damaged))
+            (name, features.embed(network, s, what=f"{name} images", skip_damaged=skip_damaged))
             for name, s in sets.items()
         ]
     metadata = {
         "run": found.lock.get("identity"),
         "of": of,
         "backbone": found.recipe.part("backbone").id,
-        "weights_sha256": network.digest,
-        "transform": network.transform(),
+        **features.describe(network),
         "data": {name: shards.digest for name, shards in sets.items()},
     }
     features.write_features(path, parts, dataset.classes or (), metadata)

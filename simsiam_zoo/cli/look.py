@@ -84,9 +84,9 @@ def _see(
     run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
 ) -> Any:
     from simsiam_zoo.report.collect import collect_run_page
-    from simsiam_zoo.report.features import Network, open_run_data
+    from simsiam_zoo.report.features import open_network, open_run_data
     from simsiam_zoo.runtime.progress import open_progress
 
     with open_progress(quiet) as progress:
-        network = Network(run, "backbone", device, progress)
+        network = open_network(run, "backbone", device, progress)
         return collect_run_page(network, open_run_data(run, data), most=images, method=method)

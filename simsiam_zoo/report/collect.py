@@ -21,8 +21,9 @@ from simsiam_zoo.data.decode import Pixels, decode
 from simsiam_zoo.data.image import center, resize
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import PluginError
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass
 from simsiam_zoo.evaluation.knn import nearest, vote
-from simsiam_zoo.report.features import Embedding, Network
+from simsiam_zoo.report.features import Embedding, embed
 from simsiam_zoo.training.batches import evenly
 
 MAP_POINTS = 2000
@@ -116,12 +117,12 @@ class RunPage:
 
 
 def collect_run_page(
-    network: Network, dataset: Dataset, *, most: int, method: Method = "auto"
+    network: FrozenPass, dataset: Dataset, *, most: int, method: Method = "auto"
 ) -> RunPage:
     """Compare test images with training images. Without test images, compare training images.
 
     Args:
-        network, dataset: the run's.
+        network, dataset: the run's, opened by `open_network` and `open_run_data`.
         most: images of each split that are used, evenly spaced.
         method: of the map.
 
@@ -131,12 +132,12 @@ def collect_run_page(
         PluginError: the method is not installed.
     """
 
-    def embed(shards: ShardSet, what: str) -> Embedding:
-        return network.embed(shards, evenly(len(shards), most), what=what, skip_damaged=True)
+    def some(shards: ShardSet, what: str) -> Embedding:
+        return embed(network, shards, evenly(len(shards), most), what=what, skip_damaged=True)
 
-    crop = network.recipe.evaluation.crop
-    bank = embed(dataset.train, "training images")
-    queries = bank if dataset.test is None else embed(dataset.test, "test images")
+    crop = network.transform.crop
+    bank = some(dataset.train, "training images")
+    queries = bank if dataset.test is None else some(dataset.test, "test images")
     classes = _class_names(dataset.classes or (), torch.cat([bank.labels, queries.labels]))
     similarity, rows = _neighbors(bank, queries)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass
 from simsiam_zoo.evaluation.networks import state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
@@ -25,7 +26,7 @@ from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run
 
 Output = Literal["backbone", "z", "p"]
-PARTS_BEFORE: dict[str, tuple[str, ...]] = {
+_PARTS_BEFORE: dict[str, tuple[str, ...]] = {
     "z": ("backbone", "projector"),
     "p": ("backbone", "projector", "predictor"),
 }
@@ -51,10 +52,13 @@ class Embedding:
     damaged: tuple[str, ...] = ()
 
 
-class Network:
-    """A run's frozen network as a function of images.
-
-    It is opened as `simsiam-zoo evaluate` does it, and shares the features on disk with that.
+def open_network(
+    run: Run,
+    of: Output = "backbone",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> FrozenPass:
+    """A run's frozen network, opened as `simsiam-zoo evaluate` does it, with its features on disk.
 
     Args:
         run: whose weights.
@@ -62,73 +66,61 @@ class Network:
         device: where it runs; None for the recipe's choice.
         progress: told how far a pass over images is.
 
-    Attributes:
-        digest: SHA-256 over names and values of all the weights that are used.
-
     Raises:
         InputError: there are no weights yet, or no such device.
         DataError, PluginError: as for `Run.model`.
     """
+    settings = {}
+    if device is not None:  # with the arithmetic that it does best
+        settings = {"training.device": Text(device), "training.precision": "auto"}
+    subject = open_target(str(run.folder), settings)
+    if of != "backbone":
+        parts = OrderedDict((name, getattr(run.model, name)) for name in _PARTS_BEFORE[of])
+        subject = replace(subject, name=of, backbone=nn.Sequential(parts).eval())
+    try:
+        return subject.frozen_pass(progress=progress)
+    except InputError as error:
+        if device is None:
+            raise InputError(error.what, "Say --device cpu.") from None
+        raise
 
-    def __init__(
-        self,
-        run: Run,
-        of: Output = "backbone",
-        device: str | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        settings = {}
-        if device is not None:  # with the arithmetic that it does best
-            settings = {"training.device": Text(device), "training.precision": "auto"}
-        subject = open_target(str(run.folder), settings)
-        self.recipe = subject.recipe
-        if of != "backbone":
-            parts = OrderedDict((name, getattr(run.model, name)) for name in PARTS_BEFORE[of])
-            subject = replace(subject, name=of, backbone=nn.Sequential(parts).eval())
-        try:
-            self._pass = subject.frozen_pass(progress=progress)
-        except InputError as error:
-            if device is None:
-                raise InputError(error.what, "Say --device cpu.") from None
-            raise
-        self.digest = state_digest(self._pass.networks[0].module)
 
-    def embed(
-        self,
-        shards: ShardSet,
-        ids: NDArray[np.int64] | None = None,
-        *,
-        what: str = "images",
-        skip_damaged: bool = False,
-    ) -> Embedding:
-        """Features of centre views, of all images or of `ids`. Labels are not needed.
 
-        Args:
-            shards: the images.
-            ids: dense ids, growing; None for all.
-            what: the images are called, where progress is shown.
-            skip_damaged: leave damaged images out instead of failing.
+def describe(network: FrozenPass) -> dict[str, Any]:
+    """The digest of all the weights, the transform and the arithmetic, as JSON has them."""
+    runtime = network.runtime
+    transform = {"view": "centre", **network.transform.describe()}
+    transform |= {"precision": runtime.precision, "device": runtime.device.type}
+    return {"weights_sha256": state_digest(network.networks[0].module), "transform": transform}
 
-        Raises:
-            DataError: an image or a shard is damaged.
-            InputError: the features cannot be written.
-        """
-        ((found, _),) = self._pass.features(shards, what, whole=not skip_damaged, ids=ids)
-        assert found.ids is not None  # a pass always gives them
-        wanted = np.arange(len(shards)) if ids is None else ids
-        left_out = np.setdiff1d(wanted, found.ids.numpy()).tolist()
-        damaged = tuple(shards.name(id) for id in left_out)
-        return Embedding(shards, found.x, found.ids, found.labels, damaged)
 
-    def transform(self) -> dict[str, Any]:
-        """The transform of images and the arithmetic, as JSON has them."""
-        runtime = self._pass.runtime
-        return {
-            "view": "centre",
-            **self._pass.transform.describe(),
-            "precision": runtime.precision,
-            "device": runtime.device.type,
-        }
+def embed(
+    network: FrozenPass,
+    shards: ShardSet,
+    ids: NDArray[np.int64] | None = None,
+    *,
+    what: str = "images",
+    skip_damaged: bool = False,
+) -> Embedding:
+    """Features of centre views, of all images or of `ids`. Labels are not needed.
+
+    Args:
+        network: what `open_network` gave.
+        shards: the images.
+        ids: dense ids, growing; None for all.
+        what: the images are called, where progress is shown.
+        skip_damaged: leave damaged images out instead of failing.
+
+    Raises:
+        DataError: an image or a shard is damaged.
+        InputError: the features cannot be written.
+    """
+    ((found, _),) = network.features(shards, what, whole=not skip_damaged, ids=ids)
+    assert found.ids is not None  # a pass always gives them
+    wanted = np.arange(len(shards)) if ids is None else ids
+    left_out = np.setdiff1d(wanted, found.ids.numpy()).tolist()
+    damaged = tuple(shards.name(id) for id in left_out)
+    return Embedding(shards, found.x, found.ids, found.labels, damaged)
 
 
 def open_run_data(run: Run, data: str | None = None) -> Dataset:

@@ -103,7 +103,7 @@ def run_status(job: StudyJob) -> str:
     if not rows:
         return "starting"
     latest, training = Latest(rows), job.recipe.training
-    speed, step = latest.values.get(SPEED.key), latest.values.get("step", 0)
+    speed, step = latest.values.get(SPEED), latest.values.get("step", 0)
     epoch = min(int(latest.values.get("epoch", 0)) + 1, training.epochs)
     doing = "training"
     if job.arm.steps is not None and step >= job.arm.steps[1]:

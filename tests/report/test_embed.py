@@ -16,7 +16,7 @@ from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.image import center
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.report.features import Network, open_run_data, write_features
+from simsiam_zoo.report.features import embed, open_network, open_run_data, write_features
 from simsiam_zoo.training.run import load
 
 
@@ -138,7 +138,7 @@ def test_parquet_holds_the_same_as_npz(seen_run, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason="extra: parquet")
     run = load(seen_run)
     shards = open_run_data(run).test
-    embedding = Network(run).embed(shards)
+    embedding = embed(open_network(run), shards)
     for name in ("f.npz", "f.parquet"):
         splits = [("test", embedding)]
         write_features(tmp_path / name, splits, "0123456789", {"of": "backbone"})
@@ -193,7 +193,10 @@ def test_of_a_run_that_cannot_be_written_features_are_kept_elsewhere(
 def test_some_images_are_those_of_all(seen_run):
     train = open_run_data(load(seen_run)).train
     ids = np.array([3, 17, 40, 95])
-    alone, whole = Network(load(seen_run)).embed(train, ids), Network(load(seen_run)).embed(train)
+    alone, whole = (
+        embed(open_network(load(seen_run)), train, ids),
+        embed(open_network(load(seen_run)), train),
+    )
     assert alone.ids.tolist() == ids.tolist()
     assert torch.equal(alone.labels, whole.labels[torch.from_numpy(ids)])
     # other batches add in another order

@@ -13,7 +13,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.cli import root
-from simsiam_zoo.report.features import Network, open_run_data
+from simsiam_zoo.report.features import embed, open_network, open_run_data
 from simsiam_zoo.training.run import load
 
 
@@ -130,8 +130,8 @@ def test_values_are_shown_to_the_mouse_and_to_the_keyboard(browser, page, seen_r
 
 def test_the_confusion_matrix_is_scikit_learns(browser, page, seen_run):
     run = load(seen_run)
-    dataset, network = open_run_data(run), Network(run)
-    bank, queries = network.embed(dataset.train), network.embed(dataset.test)
+    dataset, network = open_run_data(run), open_network(run)
+    bank, queries = embed(network, dataset.train), embed(network, dataset.test)
 
     def weight(distance):
         import numpy as np
