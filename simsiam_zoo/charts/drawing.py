@@ -42,6 +42,7 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 """Name → colour on a light and on a dark page."""
 
+_PACKAGE = "simsiam_zoo.charts"
 _ROW = 24  # px of a legend's or a dot plot's row
 _GAP, _HEAD = 10, 40  # px between charts; for a chart's title and note
 _CELL = 380  # px of a confusion matrix's side
@@ -53,7 +54,7 @@ Placed = tuple[float, float, Any, str]
 
 def inline_chart(chart: Chart, clip: str) -> Markup:
     """The chart as an element of a page; `clip` is an id that no other element has."""
-    macros: Any = _environment().get_template("macros.svg").module
+    macros: Any = _own().get_template("macros.svg").module
     return Markup(macros.inline(chart, clip))
 
 
@@ -63,23 +64,20 @@ def page_css() -> str:
     return (
         f":root {{ color-scheme: light dark; {light}}}\n"
         f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
-        f"{_css('chart.css')}"
+        f"{read_asset(_PACKAGE, 'chart.css')}"
     )
 
 
-def line_sheet(
-    title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = (), across: int = 4
-) -> str:
-    """Charts beside each other as one SVG file.
+def line_sheet(title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = ()) -> str:
+    """Charts, one at least, beside each other as one SVG file.
 
     Args:
         title: above them; may be empty.
-        charts: one at least.
+        charts: four in a row.
         keys: (style, label) of lines that all charts share, shown below them; where there are
             none, a chart of several lines has its own.
-        across: charts in a row, at most.
     """
-    across = min(across, len(charts))
+    across = min(4, len(charts))
     width = max(across * WIDTH + (across - 1) * _GAP, 2 * WIDTH)
     own = [[] if keys or len(c.lines) < 2 else [(x.style, x.name) for x in c.lines] for c in charts]
     legends = [_flow(each, 4, _HEAD + HEIGHT, WIDTH - 8) for each in own]
@@ -110,14 +108,8 @@ def dot_sheet(plot: DotPlot) -> str:
 
 
 def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
-    """The confusion matrix of each figure of an evaluation, with each class's accuracy, as SVG.
-
-    Args:
-        report: of `evaluate`.
-
-    Returns:
-        The file; None where no confusion matrix was kept.
-    """
+    """The confusion matrix of each figure of `evaluate`'s report, with each class's accuracy, as
+    one SVG file; None where no matrix was kept."""
     shown = [figure for figure in report["figures"] if figure["confusion"] is not None]
     if not shown:
         return None
@@ -193,26 +185,36 @@ def _text_width(text: str, size: float) -> float:
 
 def _file(template: str, width: float, height: float, **values: Any) -> str:
     """The whole file of an SVG, of so many px, in colours for a light and a dark page."""
-    css = _css("chart.css") + _css("file.css")
+    css = read_asset(_PACKAGE, "chart.css") + read_asset(_PACKAGE, "file.css")
     light, dark = (
         re.sub(r"var\(--(\w+)\)", lambda found, i=i: PALETTE[found[1]][i], css)  # type: ignore[misc]
         for i in (0, 1)
     )
     style = Markup(f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}")
-    drawn = _environment().get_template(template)
+    drawn = _own().get_template(template)
     return drawn.render(style=style, width=width, height=height, **values) + "\n"
 
 
-@cache
-def _environment() -> Environment:
-    found = Environment(
-        loader=PackageLoader("simsiam_zoo.charts", "template"),
-        autoescape=True,
+def environment(package: str, autoescape: bool = True) -> Environment:
+    """The templates in the folder `template` of a package. Control characters become U+FFFD."""
+    return Environment(
+        loader=PackageLoader(package, "template"),
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_as_xml,
     )
+
+
+def read_asset(package: str, name: str) -> str:
+    """A file beside the templates."""
+    return (resources.files(package) / "template" / name).read_text("utf-8")
+
+
+@cache
+def _own() -> Environment:
+    found = environment(_PACKAGE)
     box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
     found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
     found.globals |= {"MARKS": MARKS, "BASELINE_MARKS": BASELINE_MARKS, "known_mark": known_mark}
@@ -224,8 +226,6 @@ def _as_xml(value: Any) -> Any:
     """Text as XML and UTF-8 can hold it: control characters and half characters are U+FFFD."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "".join("\ufffd" if unicodedata.category(s) in ("Cc", "Cs") else s for s in value)
-
-
-def _css(name: str) -> str:
-    return (resources.files("simsiam_zoo.charts") / "template" / name).read_text("utf-8")
+    return "".join(
+        "\ufffd" if s != "\n" and unicodedata.category(s) in ("Cc", "Cs") else s for s in value
+    )

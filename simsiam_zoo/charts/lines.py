@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite
 
 WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
-"""The box that the axes enclose, in pixels of a chart of WIDTH by HEIGHT."""
+"""The box of the axes, in pixels of a chart of WIDTH by HEIGHT."""
 
 COLORS, DASHES = 6, 4
 """A line has one of 6 colours and one of 4 dashes; a base is in the text's colour."""
@@ -34,14 +34,14 @@ class Series:
         style: classes of its colour and dashes: `c0 d1`, or `base`.
         name: what tells it from the others; may be empty if it is the only one.
         group: lines that are switched together.
-        weight: of the line: of one seed among several, their mean, or the only one.
+        weight: `seed` of several, their `mean`, or `alone`.
     """
 
     points: Sequence[Point]
     style: str
     name: str = ""
     group: str = "0"
-    weight: Literal["seed", "mean", "alone"] = "alone"
+    weight: str = "alone"
 
     @property
     def marked(self) -> bool:

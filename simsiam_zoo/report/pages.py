@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
+from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simsiam_zoo.charts.dots import BASELINE_MARKS, MARKS
-from simsiam_zoo.charts.drawing import page_css
+from simsiam_zoo.charts.drawing import environment, page_css, read_asset
+
+PACKAGE = "simsiam_zoo.report"
+_read = partial(read_asset, PACKAGE)
 
 
 def render_offline(name: str, **values: Any) -> str:
@@ -26,34 +28,19 @@ def render_offline(name: str, **values: Any) -> str:
     `NAME.css`, `NAME.js` beside it and the style of charts; `policy` for its meta element; and
     `marks`, the symbols of verdicts.
     """
-    css = page_css() + _text("page.css") + _text(f"{name}.css")
-    js = _text("page.js") + _text(f"{name}.js")
+    css = page_css() + _read("page.css") + _read(f"{name}.css")
+    js = _read("page.js") + _read(f"{name}.js")
     # This style, this script, and images from the page itself.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}';"
         " base-uri 'none'; form-action 'none'"
     )
-    template = environment(autoescape=True).get_template(f"{name}.html")
+    template = environment(PACKAGE).get_template(f"{name}.html")
     marks = {f"m-{name}": shape for name, shape in MARKS.items()}
     marks |= {f"b-{number}": shape for number, shape in enumerate(BASELINE_MARKS)}
     own = {"css": Markup(css), "js": Markup(js), "marks": marks, "policy": policy}
     return template.render(**own, **values)
 
 
-def environment(autoescape: bool) -> Environment:
-    """The templates of this room."""
-    return Environment(
-        loader=PackageLoader("simsiam_zoo.report", "template"),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(name: str) -> str:
-    return (resources.files("simsiam_zoo.report") / "template" / name).read_text("utf-8")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from simsiam_zoo.charts.dots import Dot, DotPlot
 from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
@@ -98,10 +98,10 @@ def curve_charts(study: StudyView, curves: Curves, keys: Sequence[LegendKey]) ->
 
     Diverged arms do not stretch the axis, and the base lies on top.
     """
-    arms = {key.arm for key in keys}
-    chosen = {m: [c for c in curves[m.key] if c.arm in arms] for m in SHOWN}
+    styles = {key.arm: key.style for key in keys}
+    chosen = {m: [c for c in curves[m.key] if c.arm in styles] for m in SHOWN}
     end = max((c.points[-1][0] for each in chosen.values() for c in each), default=1.0)
-    return [_chart(study, metric, each, end) for metric, each in chosen.items() if each]
+    return [_chart(study, metric, each, styles, end) for metric, each in chosen.items() if each]
 
 
 def thinned(curves: list[Curve]) -> list[list[Point]]:
@@ -113,9 +113,10 @@ def thinned(curves: list[Curve]) -> list[list[Point]]:
 def legend(study: StudyView, curves: Curves) -> list[LegendKey]:
     """Style and label of each arm with curves; styles repeat after COLORS x DASHES arms."""
     drawn = {curve.arm for each in curves.values() for curve in each}
-    styles = _styles(study)
+    others = [arm.number for arm in study.arms if not arm.is_base]
+    styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
     arms = [arm for arm in study.arms if arm.number in drawn]
-    return [LegendKey(arm.number, styles[arm.number], arm.label) for arm in arms]
+    return [LegendKey(arm.number, styles.get(arm.number, "base"), arm.label) for arm in arms]
 
 
 def figure_2(study: StudyView, curves: Curves) -> list[LegendKey]:
@@ -188,29 +189,21 @@ def _curves(
     ]
 
 
-def _styles(study: StudyView) -> dict[int, str]:
-    """Of each arm's line, by its number."""
-    others = [arm.number for arm in study.arms if not arm.is_base]
-    styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
-    return {arm.number: styles.get(arm.number, "base") for arm in study.arms}
-
-
 def _of_gradient(arm: ReportArm) -> bool:
     """Whether it replaces the gradient policy or a setting of it."""
     return "gradient" in {arm.part, *(path.partition(".")[0] for path in arm.substitution)}
 
 
-def _chart(study: StudyView, metric: Metric, curves: list[Curve], end: float) -> Chart:
+def _chart(
+    study: StudyView, metric: Metric, curves: list[Curve], styles: dict[int, str], end: float
+) -> Chart:
     curves = sorted(curves, key=lambda c: (study.arms[c.arm].is_base, -c.arm))  # on top is last
-    styles = _styles(study)
     share = metric is TOP1  # told in per cent, as it is in the tables
     lines, leading = [], []
     for curve, points in zip(curves, thinned(curves), strict=True):
         arm = study.arms[curve.arm]
         alone = sum(each.arm == curve.arm for each in curves) == 1
-        weight: Literal["seed", "mean", "alone"] = "alone" if alone else "seed"
-        if curve.seed is None:
-            weight = "mean"
+        weight = "mean" if curve.seed is None else "alone" if alone else "seed"
         name = f"{arm.label}, {'mean' if curve.seed is None else f'seed {curve.seed}'}"
         drawn = [(x, 100 * y) for x, y in points] if share else points
         lines.append(Series(drawn, styles[curve.arm], name, str(curve.arm), weight))

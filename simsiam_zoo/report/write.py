@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.charts.dots import known_mark
-from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.drawing import environment, inline_chart
 from simsiam_zoo.charts.lines import COLORS, DASHES
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.report import answer, tables
-from simsiam_zoo.report.pages import environment, render_offline
+from simsiam_zoo.report.pages import PACKAGE, render_offline
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
 from simsiam_zoo.report.study_charts import (
     PLOTS,
@@ -120,7 +120,7 @@ def render_study(study: StudyView, curves: Curves) -> str:
 
 def render_markdown(study: StudyView, plots: list[str]) -> str:
     """`report.md`: the report in GitHub-flavoured Markdown, beside the files `plots/*`."""
-    engine = environment(autoescape=False)
+    engine = environment(PACKAGE, autoescape=False)
     engine.filters |= {"md": escape, "fenced": fenced}
     shown = {name: what for name, what in PLOTS.items() if name in plots}
     template = engine.get_template("study.md")
