@@ -85,7 +85,6 @@ def open_network(
         raise
 
 
-
 def describe(network: FrozenPass) -> dict[str, Any]:
     """The digest of all the weights, the transform and the arithmetic, as JSON has them."""
     runtime = network.runtime
