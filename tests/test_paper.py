@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Batch, Siamese, parameter_counts
 from simsiam_zoo.recipe import Recipe
 
@@ -52,7 +52,7 @@ def paper_loss(model: nn.ModuleDict, x1: Tensor, x2: Tensor) -> Tensor:
 
 def our_model() -> Siamese:
     recipe = Recipe.make("imagenet")
-    return build(Parts(**{kind: recipe.part(kind) for kind in PARTS}), image_size=32)
+    return build({kind: recipe.part(kind) for kind in PARTS}, image_size=32)
 
 
 def norms(model: nn.Module) -> dict[str, nn.Module]:

@@ -216,14 +216,14 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
     """
     import torch
 
-    from simsiam_zoo.model.build import Parts, build
+    from simsiam_zoo.model.build import build
     from simsiam_zoo.model.siamese import parameter_counts
     from simsiam_zoo.recipe.sizes import sizes
 
     _, steps = sizes(recipe)
     with torch.device("meta"):
         siamese = build(
-            Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+            {kind: recipe.part(kind) for kind in PARTS},
             image_size=recipe.data.image_size,
             steps_per_epoch=steps,
             steps=None if steps is None else steps * recipe.training.epochs,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +16,8 @@ _BASES: dict[str, type[Part]] = {"gradient": GradientPolicy, "loss": Loss}
 """What the parts of a kind are subclasses of; those of the other kinds, of `Part`, if at all."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The five choices that make a model, each resolved by the catalog."""
-
-    backbone: Resolved
-    projector: Resolved
-    predictor: Resolved
-    gradient: Resolved
-    loss: Resolved
-
-
 def build(
-    parts: Parts,
+    parts: Mapping[str, Resolved],
     image_size: int,
     dataset_size: int | None = None,
     steps_per_epoch: int | None = None,
@@ -42,7 +30,7 @@ def build(
     generator, so that weights depend on nothing but the seed. Works on the meta device too.
 
     Args:
-        parts: which component each part is.
+        parts: which component each of `PARTS` is.
         image_size: height and width of the views in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
         fill: loads weights into the network, before the parts set themselves up for them.
@@ -56,29 +44,29 @@ def build(
     """
     x = _two_images(image_size)
 
-    backbone = _create(parts.backbone, image_size=image_size)
+    backbone = _create(parts["backbone"], image_size=image_size)
     size_hint = f"It may not take {image_size} px: another size or another backbone is the way out."
-    y = _dry_run(parts.backbone, backbone, x, hint=size_hint)
+    y = _dry_run(parts["backbone"], backbone, x, hint=size_hint)
     if y.ndim != 2 or len(y) != len(x):
-        raise _broken(parts.backbone, f"gave {_shape(y)} for {_shape(x)}, not [2, features]")
+        raise _broken(parts["backbone"], f"gave {_shape(y)} for {_shape(x)}, not [2, features]")
     in_dim = y.shape[1]
 
-    projector = _create(parts.projector, in_dim=in_dim)
-    dim = _out_dim(parts.projector, projector)
-    z = _dry_run(parts.projector, projector, y, expected=(2, dim))
+    projector = _create(parts["projector"], in_dim=in_dim)
+    dim = _out_dim(parts["projector"], projector)
+    z = _dry_run(parts["projector"], projector, y, expected=(2, dim))
 
-    predictor = _create(parts.predictor, dim=dim)
-    _dry_run(parts.predictor, predictor, z, expected=(2, dim))
+    predictor = _create(parts["predictor"], dim=dim)
+    _dry_run(parts["predictor"], predictor, z, expected=(2, dim))
 
     sizes = {"dataset_size": dataset_size, "steps_per_epoch": steps_per_epoch, "steps": steps}
-    gradient = _create(parts.gradient, dim=dim, **sizes)
+    gradient = _create(parts["gradient"], dim=dim, **sizes)
     if not isinstance(gradient, GradientPolicy):
-        raise _broken(parts.gradient, "is no subclass of simsiam_zoo.plugin.GradientPolicy")
+        raise _broken(parts["gradient"], "is no subclass of simsiam_zoo.plugin.GradientPolicy")
 
-    loss = _create(parts.loss, dim=dim)
+    loss = _create(parts["loss"], dim=dim)
     # not the p and z of above: an untrained model's may be all alike, which a loss need not bear
     ramp = torch.linspace(-1, 1, 2 * dim).reshape(2, dim)
-    _dry_run(parts.loss, loss, ramp, ramp.flip(0, 1), expected=())
+    _dry_run(parts["loss"], loss, ramp, ramp.flip(0, 1), expected=())
 
     siamese = Siamese(
         backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
@@ -86,7 +74,7 @@ def build(
     if fill is not None:
         fill(siamese)
     for kind in PARTS:
-        _set_up(getattr(parts, kind), siamese)
+        _set_up(parts[kind], siamese)
     return siamese
 
 

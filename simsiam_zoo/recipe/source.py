@@ -26,7 +26,7 @@ COMPUTES: Mapping[str, str] = {
     "data": "batches decode image index indexing loader manifest order scan shards slots sources"
     " stated stream tar",
     "runtime": "convolutions device distributed optim",
-    "training": "batches collapse conclude loop measuring meter network optimizer run setup state"
+    "training": "batches conclude loop measuring meter network optimizer run setup state"
     " train weights",
 }
 """Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
@@ -38,7 +38,7 @@ SHOWS: Mapping[str, str] = {
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint folders machine progress signals",
-    "training": "__init__ control curves export loggers run_folder",
+    "training": "__init__ control export loggers run_folder",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.
 

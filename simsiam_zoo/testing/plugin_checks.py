@@ -11,7 +11,7 @@ import torch
 
 from simsiam_zoo.catalog import FILE_KINDS, KINDS, PARTS, load_target
 from simsiam_zoo.catalog.discovery import SELECTION
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
@@ -94,7 +94,7 @@ def recipe(tested: ComponentUnderTest) -> None:
     """
     recipe = Recipe.make(tested.resolved.name)
     expect(recipe.preset == tested.resolved.name, f"its recipe is that of {recipe.preset}")
-    parts = Parts(**{kind: recipe.part(kind) for kind in PARTS})
+    parts = {kind: recipe.part(kind) for kind in PARTS}
     with torch.device("meta"):  # shapes alone, however large the model is
         siamese = build(parts, recipe.data.image_size, 1000, 10, 100)
     expect(next(siamese.backbone.parameters(), None) is not None, "its backbone has no parameters")

@@ -1,29 +1,162 @@
-"""The end of a run: measure it, judge it, write down what it leaves behind."""
+"""What a run is judged by, and its end: measure it, judge it, write down what it leaves behind."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.charts.drawing import line_sheet
+from simsiam_zoo.charts.lines import run_charts
 from simsiam_zoo.evaluation.evaluate import as_row
+from simsiam_zoo.evaluation.frozen_pass import FEW
+from simsiam_zoo.evaluation.networks import set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
-from simsiam_zoo.model.siamese import parameter_counts
+from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.collapse import (
-    CollapseWatch,
-    gather_evidence,
-    state_before,
-    untrained_network,
-)
-from simsiam_zoo.training.curves import draw_curves
-from simsiam_zoo.training.export import save_backbone
+from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
+from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
-from simsiam_zoo.training.run_folder import RunFolder
+from simsiam_zoo.training.network import build_siamese
+from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup
 
 RESULT_FORMAT = 1
+
+WARM_UP = 0.1
+"""Share of the run before which no collapse counts: embeddings of the first epochs are narrow."""
+
+CALIBRATION_BATCHES = 50
+
+BEST_GAIN = (1.0, 1.0, 1.0)
+"""Plain is a collapse that no kNN figure would excuse: it has not been taken on the way."""
+
+
+class CollapseWatch:
+    """`training.stop_on_collapse`: says whether a run has plainly collapsed.
+
+    The rules are those of the verdict, on the same evidence, so that a run that is ended here is
+    judged collapsed. It asks after each tenth of the run, whatever `evaluation.online_epochs` says:
+    how a run is logged does not decide where it ends. What is decided follows from the rows alone,
+    so that a run that resumes decides the same.
+    """
+
+    def __init__(self, setup: Setup, evaluation: RunEvaluation) -> None:
+        self._setup, self._evaluation = setup, evaluation
+        self._every = math.ceil(setup.recipe.training.epochs / 10) * setup.plan.steps
+
+    def due(self, step: int) -> bool:
+        """Whether the run has to be measured after `step` steps."""
+        on = self._setup.recipe.training.stop_on_collapse
+        return on and step % self._every == 0 and 0 < step < self._setup.steps
+
+    def stops(self, rows: Sequence[MetricsRow]) -> int | None:
+        """The step of the newest row, if the run is to end there; None: it goes on.
+
+        Every rank calls it; the first one's rows of metrics.jsonl decide.
+        """
+        setup = self._setup
+        step: int = distributed.from_main(lambda: rows[-1]["step"] if rows else 0)
+        looks = (step - self._every, step)  # twice in a row
+        warm_up = setup.recipe.optim.warmup_epochs * setup.plan.steps
+        if not self.due(step) or looks[0] < max(WARM_UP * setup.steps, warm_up):
+            return None
+        untrained = self._untrained_rank
+        ends = distributed.from_main(lambda: all(self._plain(rows, at, untrained) for at in looks))
+        return step if ends else None
+
+    def _plain(self, rows: Sequence[MetricsRow], step: int, untrained: float | None) -> bool:
+        for row in rows:
+            if row["step"] == step and "loss" not in row:
+                rank = row.get("effective_rank")
+                evidence = gather_evidence(
+                    self._setup, rows, step, rank=rank, untrained_rank=untrained, gain=BEST_GAIN
+                )
+                return judge(evidence)[0] == "collapsed"
+        return False
+
+    @cached_property
+    def _untrained_rank(self) -> float | None:
+        return self._evaluation.rank(untrained_network(self._setup))
+
+
+def gather_evidence(
+    setup: Setup,
+    rows: Sequence[MetricsRow],
+    step: int,
+    *,
+    rank: float | None,
+    untrained_rank: float | None = None,
+    gain: tuple[float, float, float] | None = None,
+    unmeasured: str | None = None,
+) -> Evidence:
+    """The evidence after `step` steps, of the rows of metrics.jsonl up to there.
+
+    `rank` is the effective rank of the embeddings then; the others are as in `Evidence`.
+    """
+    loss = setup.siamese.loss
+    known = [row for row in rows if row["step"] <= step]
+    return Evidence(
+        finite=True,
+        first_loss=next((row["loss"] for row in known if "loss" in row), None),
+        last_loss=late_mean(known, "loss", step),
+        loss_minimum=loss.minimum if isinstance(loss, Loss) else None,
+        spread=late_mean(known, "std_sqrt_d", step),
+        rank=rank,
+        rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),
+        untrained_rank=untrained_rank,
+        gain=gain,
+        unmeasured=unmeasured,
+        before=state_before(setup),
+    )
+
+
+def late_mean(rows: Sequence[MetricsRow], key: str, step: int) -> float | None:
+    """Mean of a figure over the last tenth of the steps, or else the newest one."""
+    having = [row for row in rows if key in row]
+    late: list[float] = [row[key] for row in having if row["step"] > 0.9 * step]
+    late = late or [row[key] for row in having[-1:]]
+    return sum(late) / len(late) if late else None
+
+
+def state_before(setup: Setup) -> str:
+    """What to call that network beside the trained one: it may begin with another's weights."""
+    return "starting" if setup.init else "untrained"
+
+
+def untrained_network(setup: Setup) -> Siamese:
+    """The network as the run began with it, with BN statistics of training views.
+
+    Without these its features would be those of no network that anybody would use, and a run that
+    learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
+    batches, for all: they do not depend on the number of processes.
+    """
+    untrained = build_siamese(setup.recipe, *setup.sizes, setup.init, setup.runtime)
+    encoder = nn.Sequential(untrained.backbone, untrained.projector)
+
+    def calibrated() -> list[Tensor]:
+        images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
+        with distributed.apart(), setup.runtime.autocast():
+            loaded = train_loader(setup, workers=0 if images <= 2 * FEW else None).batches()
+            views = (
+                view
+                for each in itertools.islice(loaded, CALIBRATION_BATCHES)
+                for view in to_device(setup, each).views
+            )
+            torch.optim.swa_utils.update_bn(views, encoder)
+        return [buffer.cpu() for buffer in encoder.buffers()]
+
+    set_buffers(distributed.from_main(calibrated), encoder.buffers())
+    return untrained
 
 
 def conclude(
@@ -32,15 +165,7 @@ def conclude(
     """Evaluate the trained network, judge the run, and write everything but the checkpoints.
 
     Every rank calls it, and takes its share of the measuring; the first one judges and writes.
-
-    Args:
-        setup, folder: the run, its steps done.
-        evaluation: measures it.
-        progress: told what is going on.
-        elapsed: seconds spent training.
-
-    Returns:
-        What `result.json` holds.
+    `elapsed` are the seconds of training. Returns what `result.json` holds.
     """
     began = time.monotonic()
     stopped = CollapseWatch(setup, evaluation).stops(folder.rows)
@@ -71,7 +196,8 @@ def conclude(
         }
         result = result_of(setup, folder, final, evidence, step)
         result |= {"stopped_on_collapse": stopped, "seconds": seconds}
-        save_backbone(setup, folder.path / "backbone.safetensors")
+        file = folder.path / "backbone.safetensors"
+        write_backbone(setup.siamese.backbone, setup.recipe, setup.identity, file)
         finish(setup, folder, result)
         evaluation.clean_up()
         return result
@@ -139,6 +265,9 @@ def conclude_diverged(setup: Setup, folder: RunFolder, step: int) -> None:
 
 def finish(setup: Setup, folder: RunFolder, result: dict[str, Any]) -> None:
     """Draw the curves and write `result.json`: from then on the run is complete."""
-    curves = folder.path / "curves.svg"
-    draw_curves(folder.rows, setup.recipe, str(result["verdict"]), curves)
+    recipe = setup.recipe
+    if charts := run_charts(folder.rows):
+        parts = ", ".join(f"{kind} {getattr(recipe, kind).name}" for kind in PARTS)
+        title = f"{parts}, seed {recipe.training.seed}: {result['verdict']}"
+        atomic_write_text(folder.path / "curves.svg", line_sheet(title, charts))
     folder.finish(result)

@@ -28,12 +28,6 @@ from torch import Tensor, nn
 from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write
-from simsiam_zoo.training.setup import Setup
-
-
-def save_backbone(setup: Setup, path: Path) -> None:
-    """Write the weights of a run's backbone under the keys that its library knows them by."""
-    write_backbone(setup.siamese.backbone, setup.recipe, setup.identity, path)
 
 
 def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Path) -> None:

@@ -26,8 +26,7 @@ from simsiam_zoo.training.batches import (
     to_device,
     train_loader,
 )
-from simsiam_zoo.training.collapse import CollapseWatch
-from simsiam_zoo.training.conclude import conclude_diverged
+from simsiam_zoo.training.conclude import CollapseWatch, conclude_diverged
 from simsiam_zoo.training.control import Control
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter

@@ -7,15 +7,13 @@ runs with and without it end with the same weights.
 from __future__ import annotations
 
 import math
-import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from torch import nn
 
@@ -48,8 +46,6 @@ from simsiam_zoo.training.setup import Setup
 TRAINED, RAW = "trained network", "raw pixels"
 VERDICT_KNN = KnnProtocol(k=20, t=0.1)
 """What the verdict compares the trained network with the untrained one by."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,7 @@ class RunEvaluation:
         rank = self.rank(self._setup.siamese)
         row: MetricsRow = {} if rank is None else {"effective_rank": rank}
         if self._jobs and self.unmeasurable is None:
-            row |= self._everywhere(self._online_scores)
+            row |= self._online_scores()
         return row
 
     def rank(self, siamese: Siamese) -> float | None:
@@ -129,16 +125,12 @@ class RunEvaluation:
         if self._setup.recipe.data.stream:
             return None
         encoder = FrozenNetwork("z", nn.Sequential(siamese.backbone, siamese.projector))
-
-        def measured() -> float:
-            with self._temporary(encoder) as frozen:
-                ids = monitor_ids(self._setup)
-                ((z, _),) = frozen.features(
-                    self._setup.dataset.train, "images for the rank", whole=False, ids=ids
-                )
-                return distributed.from_main(lambda: effective_rank(z.x))
-
-        return self._everywhere(measured)
+        with self._temporary(encoder) as frozen:
+            ids = monitor_ids(self._setup)
+            ((z, _),) = frozen.features(
+                self._setup.dataset.train, "images for the rank", whole=False, ids=ids
+            )
+            return distributed.from_main(lambda: effective_rank(z.x))
 
     def final(self, untrained: Siamese, before: str) -> FinalScores:
         """Every protocol on the trained network and, if the recipe wants them, on the baselines.
@@ -149,7 +141,33 @@ class RunEvaluation:
         """
         if self.unmeasurable is not None:
             return FinalScores(unmeasured=self.unmeasurable)
-        return self._everywhere(lambda: self._final(untrained, before))
+        setup, recipe = self._setup, self._setup.recipe
+        name = component_text(recipe.part("backbone"))
+        networks = {
+            TRAINED: FrozenNetwork(name, setup.siamese.backbone),
+            before: FrozenNetwork(name, untrained.backbone),
+        }
+        shown = [TRAINED]
+        if recipe.evaluation.baselines:
+            networks[RAW] = FrozenNetwork(RAW, RawPixels())
+            shown = [TRAINED, before, RAW]
+        jobs: list[Job] = []
+        for network in shown:
+            of = jobs_of(network, recipe.protocols())
+            # One that trains for many epochs is worth its time on the trained network alone.
+            jobs += [job for job in of if network == TRAINED or not is_collective(job.protocol)]
+        with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
+            splits = self._splits(networks)
+            found = measure(jobs, splits)
+        scores, refused = [], []
+        for job, result in zip(jobs, found, strict=True):
+            if isinstance(result, Refused):
+                refused.append((job.network, job.name, result.reason))
+                self._say(f"{job.network}: {job.name} is not measured: {result.reason}")
+            else:
+                scores += [(job.network, score) for score in result]
+        gain, unmeasured = self._gain(scores, splits, before)
+        return FinalScores(scores, gain, unmeasured, refused)
 
     def clean_up(self) -> None:
         """Delete the features: they are of no use once the result is written."""
@@ -184,35 +202,6 @@ class RunEvaluation:
                 counts = len(splits.test.labels), len(splits.train.labels)
                 row |= online_row(score.protocol, score.top1, *counts)
         return row
-
-    def _final(self, untrained: Siamese, before: str) -> FinalScores:
-        setup, recipe = self._setup, self._setup.recipe
-        name = component_text(recipe.part("backbone"))
-        networks = {
-            TRAINED: FrozenNetwork(name, setup.siamese.backbone),
-            before: FrozenNetwork(name, untrained.backbone),
-        }
-        shown = [TRAINED]
-        if recipe.evaluation.baselines:
-            networks[RAW] = FrozenNetwork(RAW, RawPixels())
-            shown = [TRAINED, before, RAW]
-        jobs: list[Job] = []
-        for network in shown:
-            of = jobs_of(network, recipe.protocols())
-            # One that trains for many epochs is worth its time on the trained network alone.
-            jobs += [job for job in of if network == TRAINED or not is_collective(job.protocol)]
-        with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
-            splits = self._splits(networks)
-            found = measure(jobs, splits)
-        scores, refused = [], []
-        for job, result in zip(jobs, found, strict=True):
-            if isinstance(result, Refused):
-                refused.append((job.network, job.name, result.reason))
-                self._say(f"{job.network}: {job.name} is not measured: {result.reason}")
-            else:
-                scores += [(job.network, score) for score in result]
-        gain, unmeasured = self._gain(scores, splits, before)
-        return FinalScores(scores, gain, unmeasured, refused)
 
     def _splits(self, networks: dict[str, FrozenNetwork]) -> dict[str, FeatureSplits]:
         """The features of both splits by each network, each image decoded once for all."""
@@ -284,28 +273,6 @@ class RunEvaluation:
         finally:
             if distributed.rank() == 0:
                 shutil.rmtree(store, ignore_errors=True)
-
-    def _everywhere(self, work: Callable[[], _T]) -> _T:
-        """Do `work` on all ranks, or on the first alone where the others do not see its folder."""
-        if self._shared:
-            return work()
-
-        def alone() -> _T:
-            with distributed.apart():
-                return work()
-
-        return distributed.from_main(alone)
-
-    @cached_property
-    def _shared(self) -> bool:
-        """Whether all ranks see the run's folder."""
-        if not distributed.is_distributed():
-            return True
-        mark = self._store.parent / f".seen-{distributed.from_main(lambda: secrets.token_hex(4))}"
-        distributed.from_main(mark.touch)
-        seen = all(distributed.collect(mark.exists()))
-        distributed.from_main(mark.unlink)
-        return seen
 
     def _say(self, text: str) -> None:
         """A line, once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,40 +11,45 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime
+from simsiam_zoo.training.weights import States, load_initial_weights
 
 
 def build_siamese(
     recipe: Recipe,
-    plan: SampleOrder,
-    runtime: Runtime,
-    fill: Callable[[Siamese], object] | None = None,
+    samples: int | None,
+    steps_per_epoch: int | None,
+    init: States,
+    runtime: Runtime | None = None,
 ) -> Siamese:
-    """The network as the run begins with it, on the run's device, channels last.
+    """The network as a run begins with it, channels last.
 
     It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
 
     Args:
-        recipe, plan, runtime: of the run.
-        fill: loads weights in place of random ones, before the parts set themselves up.
+        recipe: which parts, and the seed.
+        samples, steps_per_epoch: for the policies that ask; None where unknown.
+        init: weights in place of random ones, by their parts.
+        runtime: the device to bring it to; None: it stays on the CPU in float32.
     """
     torch.manual_seed(recipe.training.seed)
+    epochs = recipe.training.epochs
     siamese = build(
-        Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+        {kind: recipe.part(kind) for kind in PARTS},
         image_size=recipe.data.image_size,
-        dataset_size=None if recipe.data.stream else plan.samples,
-        steps_per_epoch=plan.steps,
-        steps=recipe.training.epochs * plan.steps,
-        fill=fill,
-    )
-    siamese.to(memory_format=torch.channels_last)
+        dataset_size=samples,
+        steps_per_epoch=steps_per_epoch,
+        steps=None if steps_per_epoch is None else epochs * steps_per_epoch,
+        fill=lambda built: load_initial_weights(built, init),
+    ).to(memory_format=torch.channels_last)
+    if runtime is None:
+        return siamese
     if runtime.device.type == "cpu":
         as_products(siamese)
     return siamese.to(runtime.device, runtime.dtype)

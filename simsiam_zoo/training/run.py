@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import read_backbone
-from simsiam_zoo.model.build import Parts
-from simsiam_zoo.model.build import build as build_parts
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -23,12 +19,12 @@ from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_into, load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
+from simsiam_zoo.training.network import build_siamese
 from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
 from simsiam_zoo.training.train import train as train_in
 from simsiam_zoo.training.weights import (
     InitialWeights,
     States,
-    load_initial_weights,
     read_initial_weights,
 )
 
@@ -101,23 +97,6 @@ class Run:
         words = [f"{f['network']} {f['protocol']} {f['top1']:.3f}" for f in self.figures]
         return f"Run({str(self.folder)!r}: {'; '.join([self.verdict or 'not complete', *words])})"
 
-    def _repr_html_(self) -> str:
-        """The verdict and the figures, as a notebook shows them."""
-        protocols = list(dict.fromkeys(f["protocol"] for f in self.figures))
-        networks = list(dict.fromkeys(f["network"] for f in self.figures))
-        top1 = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in self.figures}
-        rows = [["top-1", *protocols]] if protocols else []
-        rows += [
-            [network, *(top1.get((network, p), "") for p in protocols)] for network in networks
-        ]
-        cells = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-        )
-        reason = "" if self.result is None else f": {self.result['reason']}"
-        heading = html.escape(f"{self.verdict or 'not complete'}{reason}")
-        table = f"<table>{cells}</table>" if rows else ""
-        return f"<p><b>{html.escape(str(self.folder))}</b><br>{heading}</p>{table}"
-
 
 def build(recipe: Recipe, init: States | None = None) -> Siamese:
     """The model at its initialisation, on the CPU in float32: the weights that a run starts from.
@@ -138,18 +117,8 @@ def build(recipe: Recipe, init: States | None = None) -> Siamese:
         InputError: a part does not take the value of one of its parameters.
         PluginError: a part cannot be created, or breaks its contract.
     """
-    samples, steps = sizes(recipe)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.training.seed)
-        siamese = build_parts(
-            Parts(**{kind: recipe.part(kind) for kind in PARTS}),
-            image_size=recipe.data.image_size,
-            dataset_size=samples,
-            steps_per_epoch=steps,
-            steps=None if steps is None else steps * recipe.training.epochs,
-            fill=lambda built: load_initial_weights(built, init or {}),
-        )
-    return siamese.to(memory_format=torch.channels_last)
+        return build_siamese(recipe, *sizes(recipe), init or {})
 
 
 def train(

@@ -32,7 +32,7 @@ from simsiam_zoo.training.network import (
     trustworthy,
 )
 from simsiam_zoo.training.optimizer import make_optimizer
-from simsiam_zoo.training.weights import States, load_initial_weights
+from simsiam_zoo.training.weights import States
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Setup:
     """A run, ready for its first step.
 
     Attributes:
+        sizes: samples and steps of an epoch, as policies are told; a stream's samples are unknown.
         siamese: the network itself.
         model: what a step calls: a batch to (loss, StepOutput).
         bn_batch: images that a BN's statistics are taken over; 0 where the network has none.
@@ -49,6 +50,7 @@ class Setup:
     runtime: Runtime
     dataset: Dataset
     plan: SampleOrder
+    sizes: tuple[int | None, int]
     siamese: Siamese
     model: nn.Module
     bn_batch: int
@@ -88,7 +90,8 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     micro_batch(recipe)
     for protocol in recipe.protocols():
         protocol.create()  # what it lacks is told now, not after the training
-    siamese = build_siamese(recipe, plan, runtime, lambda built: load_initial_weights(built, init))
+    sizes = None if data.stream else plan.samples, plan.steps
+    siamese = build_siamese(recipe, *sizes, init, runtime)
     if data.stream and siamese.gradient.needs_ids:
         raise InputError(
             f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
@@ -113,6 +116,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         runtime=runtime,
         dataset=dataset,
         plan=plan,
+        sizes=sizes,
         siamese=siamese,
         model=distributed_model(siamese, runtime),
         bn_batch=bn_batch,

@@ -129,6 +129,11 @@ def start_folder(
 ) -> None:
     """Write what a new run's folder begins with: on the first rank, while the others wait."""
     distributed.together(folder.start)
+    if not all(distributed.collect((folder.path / "recipe.toml").exists())):
+        raise InputError(
+            f"not all processes see {folder.path}",
+            "Say an --out on a file system that all machines share.",
+        )
     if init is not None:
         first = distributed.rank() == 0
         distributed.together(lambda: save_init(folder.path, states) if first else None)

@@ -33,7 +33,7 @@ def wheel(install_plugins, monkeypatch):
 
 
 def build_with(**specs: str) -> None:
-    from simsiam_zoo.model.build import Parts, build
+    from simsiam_zoo.model.build import build
 
     chosen = {
         "backbone": "test_resnet",
@@ -42,7 +42,7 @@ def build_with(**specs: str) -> None:
         "gradient": "stop-gradient",
         "loss": "cosine",
     } | specs
-    build(Parts(**{kind: catalog().resolve(kind, chosen[kind]) for kind in PARTS}), image_size=16)
+    build({kind: catalog().resolve(kind, chosen[kind]) for kind in PARTS}, image_size=16)
 
 
 @pytest.mark.parametrize(

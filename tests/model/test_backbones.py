@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import catalog, create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.backbones import timm_backbone, timm_recipe
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Batch
 
 WIDTHS = {
@@ -56,7 +56,7 @@ def test_a_backbone_at_32_px_is_fitted_and_trains_a_step(name: str, width: int) 
         "loss": "cosine",
     }
     parts = {kind: catalog().resolve(kind, spec) for kind, spec in specs.items()}
-    siamese = build(Parts(**parts), image_size=32)
+    siamese = build(parts, image_size=32)
     assert siamese.in_dim == width
     first = next(iter(siamese.backbone.parameters()))
     if name.startswith("vit"):  # its first parameter is the class token

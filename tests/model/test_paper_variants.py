@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text
 
@@ -87,7 +87,7 @@ def facts(flags: str = "") -> dict[str, Any]:
     recipe = Recipe.make("imagenet", settings={"backbone": "resnet10t", **settings(flags)})
     with torch.device("meta"):
         siamese = build(
-            Parts(**{kind: recipe.part(kind) for kind in PARTS}),
+            {kind: recipe.part(kind) for kind in PARTS},
             image_size=32,
             dataset_size=1_281_167,
             steps_per_epoch=2502,

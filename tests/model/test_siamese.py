@@ -8,9 +8,17 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from simsiam_zoo.catalog import Catalog, Component, Param, Plugin, catalog, create_component
+from simsiam_zoo.catalog import (
+    Catalog,
+    Component,
+    Param,
+    Plugin,
+    Resolved,
+    catalog,
+    create_component,
+)
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import (
     Batch,
     GradientPolicy,
@@ -29,9 +37,9 @@ SMALL = {
 }
 
 
-def parts(source: Catalog | None = None, **specs: str) -> Parts:
+def parts(source: Catalog | None = None, **specs: str) -> dict[str, Resolved]:
     source = source or catalog()
-    return Parts(**{kind: source.resolve(kind, spec) for kind, spec in (SMALL | specs).items()})
+    return {kind: source.resolve(kind, spec) for kind, spec in (SMALL | specs).items()}
 
 
 def views(count: int, n: int = 8, size: int = 32) -> list[Tensor]:

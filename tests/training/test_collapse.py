@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import train as training
-from simsiam_zoo.training.collapse import CollapseWatch
+from simsiam_zoo.training.conclude import CollapseWatch
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare

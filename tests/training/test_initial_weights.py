@@ -23,7 +23,7 @@ from simsiam_zoo.model.gradients import StopGradient
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.collapse import untrained_network
+from simsiam_zoo.training.conclude import untrained_network
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.weights import INIT_FILE, InitialWeights, read_initial_weights
 

@@ -16,7 +16,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import measuring
-from simsiam_zoo.training.collapse import untrained_network
+from simsiam_zoo.training.conclude import untrained_network
 from simsiam_zoo.training.measuring import RAW, TRAINED, RunEvaluation
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare

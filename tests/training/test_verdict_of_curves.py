@@ -11,7 +11,7 @@ import pytest
 
 from simsiam_zoo.evaluation.verdict import judge
 from simsiam_zoo.model.siamese import Loss
-from simsiam_zoo.training import collapse
+from simsiam_zoo.training import conclude as collapse
 from simsiam_zoo.training.setup import Setup
 
 CURVES = Path(__file__).parents[1] / "fixtures" / "curves"
