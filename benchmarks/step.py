@@ -14,6 +14,9 @@ trainer   a run of `mnist-5k` on resident data against its bare step: what the l
           the log cost. Looks of the monitor and checkpoints are left out. Goal: 1.05 x its time.
 pipeline  the same run from shards, the loader's processes included, as a share of the bare step's
           samples/s on resident data. Goal: 0.90.
+busy      the bare step of `mnist-5k`, idle and beside one and two busy processes: with OpenMP as it
+          comes, as this program sets it, and with one thread. Goals: idle 0.95 of the best of the
+          three; beside one busy process on two cores 0.55 of idle.
 
 Two sides take turns, a block of about S (2) seconds each, N (7) blocks of T threads (all cores);
 medians are printed, and the ratio is the median of the ratios of neighbouring blocks.
@@ -34,6 +37,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from shared.busy import median_ratio, speeds_beside
 from shared.images import noise_shards
 from shared.plain import count, plain_network, plain_step
 from shared.steps import Block, bare_step, clock, ratio, speed, steps_in, take_turns, timed
@@ -43,6 +47,7 @@ from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.convolutions import OneOutputConv2d
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.machine import WAITING
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import Setup, prepare
@@ -210,11 +215,29 @@ def compare_pipeline(seconds: float, blocks: int, threads: int) -> None:
     )
 
 
+def compare_busy(seconds: float, blocks: int, threads: int) -> None:
+    print("busy: samples/s beside busy processes")
+    count = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    ways = {"default": count, "ours": WAITING | count, "one thread": {"OMP_NUM_THREADS": "1"}}
+    found = speeds_beside(ways, (0, 1, 2), "mnist-5k", seconds, blocks)
+    idle = found[0]
+    best = max((idle[way] for way in ways), key=statistics.median)
+    for others, speeds in found.items():
+        figures = "  ".join(f"{way} {statistics.median(speeds[way]):6.1f}" for way in ways)
+        if others:
+            share = median_ratio(speeds["ours"], idle["ours"])
+            said = f"ours {share:.2f} of its idle{' (goal >= 0.55)' if others == 1 else ''}"
+        else:
+            said = f"ours {median_ratio(idle['ours'], best):.2f} of the best (goal >= 0.95)"
+        print(f"{f'beside {others} busy' if others else 'idle':<16} {figures}  {said}", flush=True)
+
+
 PARTS = {
     "step": compare_steps,
     "products": compare_products,
     "trainer": compare_trainer,
     "pipeline": compare_pipeline,
+    "busy": compare_busy,
 }
 
 

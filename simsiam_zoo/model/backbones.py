@@ -26,7 +26,7 @@ class TimmRecipe:
     """
 
     name: str
-    kwargs: dict[str, int]
+    kwargs: dict[str, Any]
     changes: tuple[str, ...] = ()
 
     @property
@@ -84,6 +84,38 @@ def resnet50_cifar() -> nn.Module:
     return _cifar_resnet("resnet50")
 
 
+def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> nn.Module:
+    """A small ResNet of basic blocks for images of 24 to 32 px, as wide as its last stage.
+
+    Args:
+        widths: output channels of each stage, one to four; each stage but the first halves the map.
+        depth: blocks in each stage.
+        stride: of the 3x3 stem, `widths[0]` wide; there is no max-pool.
+    """
+    missing = range(len(widths) + 1, 5)
+    if not 1 <= len(widths) <= 4 or widths[0] % 2:
+        raise InputError(
+            f"widths of resnet_small are one to four, the first of them even; not {widths}",
+            "For example resnet_small:widths=32/64/128.",
+        )
+    kwargs: dict[str, Any] = {
+        "layers": (depth,) * len(widths),
+        "channels": tuple(widths),
+        "stem_type": "deep",  # which alone lets timm choose the stem's width: twice this
+        "stem_width": widths[0] // 2,
+    }
+    model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
+    stages = [f"layer{n}" for n in missing]
+    for stage in stages:
+        setattr(model, stage, nn.Identity())
+    _small_stem(model, stride, pool)
+    changes = (
+        *_stem_code(widths[0], stride, pool),
+        *(f"model.{s} = torch.nn.Identity()" for s in stages),
+    )
+    return _with_recipe(model, TimmRecipe("resnet18", kwargs, changes))
+
+
 def _create(name: str, drop_path_rate: float, size: dict[str, int]) -> nn.Module:
     options: dict[str, Any] = {"num_classes": 0, **size}
     try:
@@ -121,14 +153,23 @@ def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
 
 def _cifar_resnet(name: str) -> nn.Module:
     model: Any = timm.create_model(name, num_classes=0)
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, stride=1, padding=1, bias=False)
+    _small_stem(model, stride=1)
+    return _with_recipe(model, TimmRecipe(name, {}, _stem_code(64, stride=1)))
+
+
+def _small_stem(model: Any, stride: int, pool: bool = False) -> None:
+    """One 3x3 convolution in place of timm's stem, and no max-pool."""
+    width = model.bn1.num_features
+    model.conv1 = nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm
-    model.maxpool = nn.Identity()
-    changes = (
-        "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)",
-        "model.maxpool = torch.nn.Identity()",
-    )
-    return _with_recipe(model, TimmRecipe(name, {}, changes))
+    if not pool:
+        model.maxpool = nn.Identity()
+
+
+def _stem_code(width: int, stride: int, pool: bool = False) -> tuple[str, ...]:
+    """`_small_stem`, to be read."""
+    conv = f"torch.nn.Conv2d(3, {width}, 3, stride={stride}, padding=1, bias=False)"
+    return (f"model.conv1 = {conv}", *([] if pool else ["model.maxpool = torch.nn.Identity()"]))
 
 
 def _with_recipe(model: nn.Module, recipe: TimmRecipe) -> nn.Module:

@@ -18,7 +18,7 @@ from torch import nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.distributed import announced_world_size, stated_number
-from simsiam_zoo.runtime.machine import available_cores
+from simsiam_zoo.runtime.machine import default_threads
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,14 +63,14 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads of torch; 0: one for each core that this process may use, which it
-            shares with the other processes of the run on this machine.
+        threads: CPU threads of torch; 0: `default_threads`, the cores shared with the other
+            processes of the run on this machine.
 
     Raises:
         InputError: there is no such device, or it cannot do that arithmetic.
     """
     chosen = _device(device)
-    threads = threads or max(1, available_cores() // _local("WORLD_SIZE", 1))
+    threads = threads or default_threads(_local("WORLD_SIZE", 1))
     torch.set_num_threads(threads)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

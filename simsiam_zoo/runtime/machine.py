@@ -1,12 +1,16 @@
-"""What this machine and its Python have: cores, and the packages that simsiam-zoo needs."""
+"""What this machine and its Python have: cores, threads, the packages that simsiam-zoo needs."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""What `wait_asleep` sets."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -19,6 +23,36 @@ def available_cores() -> int:
         cores = os.cpu_count() or 1
     quotas = [_quota_v2(_CGROUP / "cpu.max"), _quota_v1(_CGROUP / "cpu")]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota)]))
+
+
+def default_threads(ranks: int = 1) -> int:
+    """CPU threads of a process for which nobody named a number: `OMP_NUM_THREADS`, else its cores.
+
+    No number is chosen by timing: another number adds in another order, and the same recipe is to
+    give the same bits each time on one machine.
+
+    Args:
+        ranks: processes of the run on this machine, which share its cores.
+    """
+    stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    # torchrun sets 1 for its ranks where the user has set nothing: no wish of anybody's.
+    if stated.isdigit() and int(stated) and not (ranks > 1 and stated == "1"):
+        return int(stated)
+    return max(1, available_cores() // ranks)
+
+
+def wait_asleep() -> None:
+    """Let the threads of OpenMP sleep where one waits for another, if torch is yet to be loaded.
+
+    They spin by default, for milliseconds at each of the many barriers of a step. That wins a few
+    percent where every core is free, and loses most of the speed where one is not: a thread that
+    spins keeps from its core the very thread that it waits for (`benchmarks/step.py busy`).
+    Nothing is changed where the user's environment says how they are to wait. Child processes
+    inherit it.
+    """
+    said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    if "torch" not in sys.modules and not any(name in os.environ for name in said):
+        os.environ.update(WAITING)
 
 
 def _quota_v2(file: Path) -> float | None:

@@ -21,7 +21,6 @@ from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime import cores
 
 SIMSIAM = SimSiamAugmentation(
     min_scale=0.2, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
@@ -195,21 +194,9 @@ def test_normalize_is_its_formula():
         torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=tolerance)
 
 
-def test_cores_are_those_of_the_cgroup(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
-    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
-    assert cores.available_cores() == 12
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores.available_cores() == 12
-    (tmp_path / "cpu.max").write_text("450000 100000\n")
-    assert cores.available_cores() == 5
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert cores.available_cores() == 2
-
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "available_cores", lambda: 2)
     assert (processes.default_workers("cuda"), processes.default_workers("cpu")) == (0, 0)
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
+    monkeypatch.setattr(processes, "available_cores", lambda: 12)
     assert (processes.default_workers("cuda"), processes.default_workers("cpu")) == (5, 1)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime import device as device_module
 from simsiam_zoo.runtime.device import Runtime, open_runtime
 
 SWITCHES = (
@@ -125,7 +124,8 @@ def test_autocast_and_scaling_follow_the_precision():
 
 def test_threads_are_set_and_0_means_the_cores_that_there_are(machine, monkeypatch):
     machine()
-    monkeypatch.setattr(device_module, "available_cores", lambda: 3)
+    monkeypatch.setattr("simsiam_zoo.runtime.machine.available_cores", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert open_runtime("cpu", "fp32", 0).threads == torch.get_num_threads() == 3
     assert open_runtime("cpu", "fp32", 2).threads == torch.get_num_threads() == 2
 

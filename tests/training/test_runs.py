@@ -170,10 +170,11 @@ def test_a_resume_takes_the_threads_that_the_run_began_with(
     """Other threads add in another order; where others are asked for, the run tells."""
     settings = {"training.checkpoint_steps": 1, "evaluation.protocols": [], "training.threads": 0}
     recipe = tiny(settings)
-    monkeypatch.setattr("simsiam_zoo.runtime.device.available_cores", lambda: 1)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("simsiam_zoo.runtime.machine.available_cores", lambda: 1)
     stop_after(recipe, tmp_path / "run", 3)
     shutil.copytree(tmp_path / "run", tmp_path / "other")
-    monkeypatch.setattr("simsiam_zoo.runtime.device.available_cores", lambda: 2)
+    monkeypatch.setattr("simsiam_zoo.runtime.machine.available_cores", lambda: 2)
     progress = Listening()
     train(recipe, tmp_path / "run", resume=True, progress=progress)
     assert not [line for line in progress.said if "machine" in line]
