@@ -22,7 +22,7 @@ MAX_RESIZED = 1 << 24
 """Pixels of a whole image at the size that evaluation looks at it."""
 
 _LONGEST = 1 << 15  # sides from here on are too long for OpenCV's warps
-_CUT = -0.5 + 2**-10
+CUT = -0.5 + 2**-10
 """Turns rounding to the nearest level into Pillow's cutting off, but for rounding errors."""
 
 
@@ -83,7 +83,7 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
     if view.gray and out.ndim == 3:
         out = to_rgb(_luma(out))
     if view.blur:
-        kernel = _gaussian(view.blur)
+        kernel = gaussian(view.blur)
         out = cast(
             Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
         )
@@ -168,30 +168,53 @@ def _affine_crop(image: Pixels, view: ViewParams, size: int) -> Pixels:
     image it is black. Where the crop shrinks, what is needed of the image is shrunk first, with
     antialiasing.
     """
-    left, top, right, bottom = view.box
-    matrix = _view_to_source(view, size)
-    if right - left > size or bottom - top > size or max(image.shape[:2]) >= _LONGEST:
-        corners = matrix @ np.array(
-            [[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1] * 4]
-        )
-        margin = np.array([right - left, bottom - top]) / size + 1
-        x0, y0 = np.maximum(0, np.floor(corners.min(axis=1) - margin)).astype(int).tolist()
-        x1, y1 = np.ceil(corners.max(axis=1) + margin + 1).astype(int).tolist()
-        part = image[y0:y1, x0:x1]
-        height, width = part.shape[:2]
-        image = resize(
-            part,
-            math.ceil(height * min(1.0, size / (bottom - top))),
-            math.ceil(width * min(1.0, size / (right - left))),
-        )
-        shrink = np.array([image.shape[1] / width, image.shape[0] / height])
-        matrix *= shrink[:, None]  # pixel centers lie at halves
-        matrix[:, 2] += (0.5 - np.array([x0, y0])) * shrink - 0.5
+    matrix = view_to_source(view, size)
+    if _shrinks(view, size) or max(image.shape[:2]) >= _LONGEST:
+        (x0, x1, width), (y0, y1, height), matrix = needed_part(view, image.shape[:2], size)
+        image = resize(image[y0:y1, x0:x1], height, width)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(Pixels, cv2.warpAffine(image, matrix, (size, size), flags=flags))
 
 
-def _view_to_source(view: ViewParams, size: int) -> NDArray[np.float64]:
+def _shrinks(view: ViewParams, size: int) -> bool:
+    left, top, right, bottom = view.box
+    return right - left > size or bottom - top > size
+
+
+Span = tuple[int, int, int]
+"""Where a part of an image starts and ends in one direction, and the pixels it is resized to."""
+
+
+def needed_part(
+    view: ViewParams, extent: tuple[int, ...], size: int
+) -> tuple[Span, Span, NDArray[np.float64]]:
+    """What a sheared or rotated view shows of an image, shrunk if the view shrinks it.
+
+    Args:
+        view: what was drawn.
+        extent: (height, width) of the image.
+        size: side of the view.
+
+    Returns:
+        the part's columns and rows, and the matrix [2, 3] from pixels of the view to the part's.
+    """
+    left, top, right, bottom = view.box
+    matrix = view_to_source(view, size)
+    corners = matrix @ np.array([[0, size - 1, 0, size - 1], [0, 0, size - 1, size - 1], [1] * 4])
+    margin = np.array([right - left, bottom - top]) / size + 1
+    low = np.maximum(0, np.floor(corners.min(axis=1) - margin)).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=1) + margin + 1).astype(int), extent[::-1])
+    length = high - low
+    scale = np.minimum(1.0, size / np.array([right - left, bottom - top]))
+    kept = np.ceil(length * scale).astype(int)
+    shrink = kept / length
+    matrix *= shrink[:, None]  # pixel centers lie at halves
+    matrix[:, 2] += (0.5 - low) * shrink - 0.5
+    spans = np.stack([low, high, kept], axis=1).tolist()
+    return tuple(spans[0]), tuple(spans[1]), matrix
+
+
+def view_to_source(view: ViewParams, size: int) -> NDArray[np.float64]:
     """The matrix [2, 3] from pixel (x, y, 1) of the view to the pixel of the source it shows."""
     left, top, right, bottom = view.box
     zoom_x, zoom_y = (right - left) / size, (bottom - top) / size
@@ -213,7 +236,7 @@ def _luma(image: Pixels) -> Pixels:
     return cast(Pixels, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) if image.ndim == 3 else image
 
 
-def _gaussian(sigma: float) -> NDArray[np.float64]:
+def gaussian(sigma: float) -> NDArray[np.float64]:
     """A kernel out to 3 sigma, in whole 256ths that make one: what flat areas are stays so."""
     reach = math.ceil(3 * sigma)
     kernel = np.rint(256 * cv2.getGaussianKernel(2 * reach + 1, sigma))
@@ -224,7 +247,7 @@ def _gaussian(sigma: float) -> NDArray[np.float64]:
 
 def _blend(image: Pixels, base: float, factor: float) -> Pixels:
     """base + factor (v - base), clipped and cut off as Pillow's blend does."""
-    shift = base * (1 - factor) + _CUT
+    shift = base * (1 - factor) + CUT
     return cast(Pixels, cv2.addWeighted(image, factor, image, 0, shift))
 
 
