@@ -1,6 +1,7 @@
 """Backbones against torchvision's, against plain timm, and through one step of training."""
 
 import functools
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,11 @@ WIDTHS = {
     "convnext_atto": 320,
     "resnet18_cifar": 512,
     "resnet50_cifar": 2048,
+    "resnet_small": 128,
+    "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true": 72,
 }
+SMALL = "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true"
+FOR_32_PX = ("resnet18_cifar", "resnet50_cifar", "resnet_small")
 
 
 @functools.cache
@@ -72,7 +77,7 @@ def test_a_backbone_at_32_px_is_fitted_and_trains_a_step(name: str, width: int) 
     assert all(parameter.isfinite().all() for parameter in siamese.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in WIDTHS if "cifar" not in name])
+@pytest.mark.parametrize("name", [name for name in WIDTHS if not name.startswith(FOR_32_PX)])
 def test_a_backbone_at_224_px_gives_pooled_features(name: str) -> None:
     y = features(backbone(name, 224), images(1, 224))
     assert y.shape == (1, WIDTHS[name])
@@ -129,6 +134,44 @@ def test_the_cifar_stem_keeps_32_px_and_is_torchvisions_with_that_stem() -> None
 
 
 @pytest.mark.parametrize(
+    ("spec", "shapes"),
+    [
+        ("resnet_small", [(32, 14), (32, 14), (64, 7), (128, 4)]),
+        ("resnet_small:widths=24/48,stride=1", [(24, 28), (24, 28), (48, 14)]),
+        (SMALL, [(16, 14), (16, 14), (24, 7), (40, 4), (72, 2)]),
+    ],
+)
+def test_a_small_resnet_has_the_stages_that_were_asked_for(spec: str, shapes: list) -> None:
+    model = catalog().resolve("backbone", spec).create(image_size=28)
+    names = ["maxpool", "layer1", "layer2", "layer3", "layer4"][: len(shapes)]
+    seen: list[tuple[int, int]] = []
+    for name in names:
+        layer = getattr(model, name)
+        layer.register_forward_hook(
+            lambda *given: seen.append((given[2].shape[1], given[2].shape[2]))
+        )
+    y = features(model, images(2, 28))
+    assert seen == shapes
+    assert y.shape == (2, shapes[-1][0])
+    depth = 2 if spec == SMALL else 1
+    blocks = [block for name in names[1:] for block in getattr(model, name)]
+    assert len(blocks) == depth * (len(shapes) - 1)
+    weights = sum(
+        module.weight.numel() for module in model.modules() if isinstance(module, nn.Conv2d)
+    )
+    assert weights == 27 * shapes[0][0] + sum(
+        9 * wide * (before + wide * (2 * depth - 1)) + (before * wide if before != wide else 0)
+        for (before, _), (wide, _) in itertools.pairwise(shapes)
+    )
+
+
+@pytest.mark.parametrize("widths", ["15/32", "32/64/128/256/512"])
+def test_widths_that_make_no_small_resnet_are_refused(widths: str) -> None:
+    with pytest.raises(InputError, match="one to four, the first of them even"):
+        catalog().resolve("backbone", f"resnet_small:widths={widths}").create(image_size=32)
+
+
+@pytest.mark.parametrize(
     "name",
     ["resnet10t", "resnet18", "resnet50", "densenet121", "mobilenetv3_small_100", "convnext_atto"],
 )
@@ -141,7 +184,8 @@ def test_the_state_dict_loads_in_plain_timm(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "vit_tiny_patch16_224", "vgg11_bn", "resnet18_cifar", "resnet50_cifar"]
+    "name",
+    ["resnet18", "vit_tiny_patch16_224", "vgg11_bn", *FOR_32_PX, SMALL],
 )
 def test_a_backbones_recipe_is_code_that_rebuilds_it(name: str) -> None:
     ours = backbone(name)
