@@ -165,9 +165,9 @@ def _enlarged_crops(images: Tensor, sizes: object, table: Table, size: int) -> T
     left, top, right, bottom = table[:, _BOX].T
     across = _two_taps(images.shape[3], left, right, size, images.device)
     down = _two_taps(images.shape[2], top, bottom, size, images.device)
-    narrow = (images @ sum(across).transpose(1, 2).unsqueeze(1) / 16).floor()
-    quarters = [((tap.unsqueeze(1) @ narrow) / 65536).floor() for tap in down]
-    return ((sum(quarters) + 2) / 4).floor().clamp(0, 255)
+    narrow = (images @ (across[0] + across[1]).transpose(1, 2).unsqueeze(1) / 16).floor()
+    first, second = (((tap.unsqueeze(1) @ narrow) / 65536).floor() for tap in down)
+    return ((first + second + 2) / 4).floor().clamp(0, 255)
 
 
 def _two_taps(
@@ -175,7 +175,7 @@ def _two_taps(
 ) -> tuple[Tensor, Tensor]:
     """Of a resize without antialiasing, the weights of the two pixels beside each result, in
     2048ths: each [M, size, length]."""
-    first, last = _to_device(np.float32([start, end - 1]), device).view(2, -1, 1, 1)
+    first, last = _to_device(np.array([start, end - 1], np.float32), device).view(2, -1, 1, 1)
     out = torch.arange(size, device=device, dtype=torch.float32).view(1, -1, 1)
     source = torch.arange(length, device=device, dtype=torch.float32)
     at = (out + 0.5) * ((last + 1 - first) / size) - 0.5
@@ -240,11 +240,11 @@ def _affine_crops(images: Tensor, sizes: NDArray[np.int64], table: Table, size: 
     x0, x1, to_x, y0, y1, to_y = np.array(parts).T
     across, down = (x0, x1, to_x, int(to_x.max())), (y0, y1, to_y, int(to_y.max()))
     images = _resample(images, down, across, np.zeros(len(table), bool))
-    matrix = _to_device(np.stack(matrices).astype(np.float32), images.device)
+    to_part = _to_device(np.stack(matrices).astype(np.float32), images.device)
     line = torch.arange(size, device=images.device, dtype=torch.float32)
     y, x = torch.meshgrid(line, line, indexing="ij")
-    at = torch.stack([x, y, torch.ones_like(x)], -1) @ matrix.transpose(1, 2).unsqueeze(1)
-    extent = _to_device(np.float32([images.shape[3], images.shape[2]]), images.device)
+    at = torch.stack([x, y, torch.ones_like(x)], -1) @ to_part.transpose(1, 2).unsqueeze(1)
+    extent = _to_device(np.array([images.shape[3], images.shape[2]], np.float32), images.device)
     grid = (2 * at + 1) / extent - 1  # the outer edges of an image are at -1 and 1
     return _levels(F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False))
 
