@@ -46,36 +46,30 @@ def index(
     folders = [[*group] for _, group in itertools.groupby(paths, lambda path: path.parent)]
     if out is not None and len(folders) > 1:
         raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
-    found: list[tuple[Path, Scanned]] = []
+    target = None if out is None else expand_user(out)
+    found: list[Scanned] = []
     with open_progress(quiet) as progress:
         progress.begin("shards", len(paths))
-
-        def dealt_with(done: int) -> None:
-            progress.advance(len(found) + done)
-
         for group in folders:
-            scanned = index_folder(
-                group,
-                None if out is None else expand_user(out),
-                checksums,
-                jobs or available_cores(),
-                dealt_with,
-            )
-            found += zip(group, scanned, strict=True)
+
+            def dealt_with(done: int, before: int = len(found)) -> None:
+                progress.advance(before + done)
+
+            found += index_folder(group, target, checksums, jobs or available_cores(), dealt_with)
     for line in _warnings(found):
         print_line(f"warning: {line}", err=True)
+    report = _report(paths, found)
     if as_json:
-        click.echo(json.dumps(_report(found), indent=2))
+        click.echo(json.dumps(report, indent=2))
         return
-    report = _report(found)
     print_heading(f"{shards}: {report['samples']:,} images in {len(found):,} shards")
     print_line(f"  labelled   {report['labelled']:,}")
     print_line(f"  bytes      {report['bytes']:,}")
     print_line(f"  checksums  {'of every image' if checksums else 'not taken'}")
-    print_line(f"  written    {Path(out) if out else folders[0][0].parent}")
+    print_line(f"  written    {target or paths[0].parent}")
 
 
-def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
+def _report(paths: list[Path], found: list[Any]) -> dict[str, Any]:
     shards = [
         {
             "shard": str(path),
@@ -88,22 +82,21 @@ def _report(found: list[tuple[Path, Any]]) -> dict[str, Any]:
             "passed_over": one.findings.passed_over,
             "unread_labels": one.findings.unread_labels,
         }
-        for path, one in found
+        for path, one in zip(paths, found, strict=True)
     ]
     totals = {key: sum(s[key] for s in shards) for key in ("samples", "bytes", "labelled")}
     return {**totals, "shards": shards}
 
 
-def _warnings(found: list[tuple[Path, Any]]) -> list[str]:
+def _warnings(found: list[Any]) -> list[str]:
     """What is odd, a line for each kind."""
     from simsiam_zoo.data.scan import describe_findings
 
-    lines = describe_findings(one.findings for _, one in found)
-    said = [(path, one) for path, one in found if one.said is not None]
-    if said:
-        path, one = said[0]
+    lines = describe_findings(one.findings for one in found)
+    if wrong := [one for one in found if one.said is not None]:
+        first = wrong[0]
         lines.append(
-            f"_info.json is wrong about {len(said):,} shards: {path.name} holds"
-            f" {one.info.samples:,} images, not {one.said:,}"
+            f"_info.json is wrong about {len(wrong):,} shards: {first.info.name} holds"
+            f" {first.info.samples:,} images, not {first.said:,}"
         )
     return lines

@@ -6,23 +6,22 @@ library changes which images are the test images.
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from hashlib import file_digest
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
 from simsiam_zoo.data.manifest import read_manifest
 from simsiam_zoo.data.order import derive_key, keyed_order
-from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
+from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset, png
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.data.stream import open_stream_set
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir, sync_folder
@@ -85,46 +84,38 @@ def stratified_test_split(labels: NDArray[np.int64], test: int) -> NDArray[np.bo
 
 def _embedded(name: str, source: Source, train: int, test: int) -> Dataset:
     folder = cache_dir() / "datasets" / f"{name}-{PACKED_VERSION}"
-    dataset, problem = _open_packed(folder, train, test)
-    if dataset is not None:
-        return dataset
+    with suppress(ZooError, OSError):
+        return _open_packed(folder, train, test)
     try:
         folder.parent.mkdir(exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):  # two runs may start at once
-            dataset, problem = _open_packed(folder, train, test)
-            if dataset is None:
+        with FileLock(folder.with_suffix(".lock")):
+            try:  # two runs may start at once
+                return _open_packed(folder, train, test)
+            except (ZooError, OSError) as error:
                 if folder.exists():
+                    problem = error.what if isinstance(error, ZooError) else error
                     print(f"simsiam-zoo: {folder} is packed again: {problem}", file=sys.stderr)
-                _pack_embedded(folder, source, test)
-                dataset, problem = _open_packed(folder, train, test)
+            _pack_embedded(folder, source, test)
+            return _open_packed(folder, train, test)
     except OSError as error:
         raise InputError(
             f"{name} cannot be packed into {folder}: {error.strerror or error}",
             "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
         ) from None
-    if dataset is None:
-        raise DataError(f"the packed {name} at {folder} cannot be used: {problem}")
-    return dataset
 
 
-def _open_packed(folder: Path, train: int, test: int) -> tuple[Dataset | None, str]:
-    """The data set in `folder`, if it is whole; else why not."""
-    try:
-        splits = read_manifest(folder)
-        if splits is None:
-            return None, "its manifest is missing"
-        for split in splits.values():
-            for shard in split.shards:
-                with (folder / shard.name).open("rb") as file:
-                    if file_digest(file, "sha256").hexdigest() != shard.sha256:
-                        return None, f"{shard.name} is damaged"
-        dataset = open_shards(str(folder))
-        labels = dataset.train.labels()  # opens every index
-    except (ZooError, OSError) as error:
-        return None, str(error)
+def _open_packed(folder: Path, train: int, test: int) -> Dataset:
+    """The data set in `folder`. Raises DataError, InputError or OSError where it is not whole."""
+    splits = read_manifest(folder)
+    if splits is None:
+        raise DataError("its manifest is missing")
+    for shard in (shard for split in splits.values() for shard in split.shards):
+        check_sha256(folder / shard.name, shard.sha256 or "")
+    dataset = open_shards(str(folder))
+    labels = dataset.train.labels()  # opens every index
     if len(labels) != train or dataset.test is None or len(dataset.test.labels()) != test:
-        return None, "it does not hold the samples it should"
-    return dataset, ""
+        raise DataError(f"{folder} does not hold the samples it should")
+    return dataset
 
 
 def _pack_embedded(folder: Path, source: Source, test: int) -> None:
@@ -134,15 +125,11 @@ def _pack_embedded(folder: Path, source: Source, test: int) -> None:
     images, labels = source()
     for_test = stratified_test_split(labels, test)
     beside.mkdir()
-    pack_dataset(
-        beside,
-        {
-            "train": _samples(images, labels, np.flatnonzero(~for_test)),
-            "val": _samples(images, labels, np.flatnonzero(for_test)),
-        },
-        classes=tuple(str(label) for label in np.unique(labels)),
-        shard_size=_SHARD_SIZE,
-    )
+    splits = {
+        "train": _samples(images, labels, np.flatnonzero(~for_test)),
+        "val": _samples(images, labels, np.flatnonzero(for_test)),
+    }
+    pack_dataset(beside, splits, tuple(str(label) for label in np.unique(labels)), _SHARD_SIZE)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     sync_folder(folder.parent)
@@ -153,10 +140,7 @@ def _samples(
 ) -> Iterator[PackedSample]:
     """In an order of the hash: no shard holds one class only."""
     for i in chosen[keyed_order(chosen, _SPLIT_KEY)].tolist():
-        file = io.BytesIO()
-        # Stored, not deflated: the bytes do not depend on the zlib at hand, and decode faster.
-        Image.fromarray(images[i]).save(file, "PNG", compress_level=0)
-        yield PackedSample(f"{i:06d}", file.getvalue(), "png", int(labels[i]))
+        yield PackedSample(f"{i:06d}", png(images[i]), "png", int(labels[i]))
 
 
 def _read_mnist() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -174,6 +158,6 @@ def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def digit_samples(count: int) -> list[PackedSample]:
-    """The first `count` of scikit-learn's 1,797 digits, to be packed: for a quick look."""
+    """The first `count` of scikit-learn's 1,797 digits, to be packed: for a quick check."""
     images, labels = _read_digits()
     return list(_samples(images, labels, np.arange(count)))

@@ -68,10 +68,13 @@ class Scan:
         """Scan a shard and write its index; an error is given as a value, for the others go on."""
         path = self.paths[number]
         try:
-            index = scan(path, self.checksums)
+            return self._scan(path, index_path(self.out / path.name))
         except ZooError as error:
             return error
-        status, at = path.stat(), index_path(self.out / path.name)
+
+    def _scan(self, path: Path, at: Path) -> Scanned:
+        index = scan(path, self.checksums)
+        status = path.stat()
         known = self._known.get(path.name)
         anew = self.checksums or not _has_checks(at, index, status.st_size)
         # What is stated with a checksum gets no other index unseen: its labels may be others.
@@ -79,8 +82,8 @@ class Scan:
         info = ShardInfo(path.name, len(index), status.st_size, digest)
         if digest is None:
             index = replace(index, mtime_ns=status.st_mtime_ns)
-        if changed := _changed(path, info, known):
-            return changed
+        if known is not None and known.sha256 is not None:
+            _check_unchanged(path, info, known)
         if anew:
             with atomic_write(at) as file:
                 index.save(file)
@@ -119,18 +122,15 @@ def index_folder(
         if stated is None and (out / MANIFEST).exists():
             raise InputError(f"{out / MANIFEST} is another program's", "Name a folder with --out.")
         known = {shard.name: shard for split in (stated or {}).values() for shard in split.shards}
-        found: dict[int, Scanned] = {}
-        errors: dict[int, ZooError] = {}
         scans = Scan(paths, out, checksums, known)
+        found: dict[int, Scanned | ZooError] = {}
         for number, result in run_tasks(scans.run, len(paths), jobs):
-            if isinstance(result, ZooError):
-                errors[number] = result
-            else:
-                found[number] = result
-            progress(len(found) + len(errors))
-        if errors:
+            found[number] = result
+            progress(len(found))
+        results = [found[number] for number in range(len(paths))]
+        scanned = [one for one in results if isinstance(one, Scanned)]
+        if errors := [one for one in results if isinstance(one, ZooError)]:
             raise _refusal(errors, len(paths))
-        scanned = [found[number] for number in range(len(paths))]
         merged = _merged(stated or {}, scanned, {path.name for path in folder.glob("*.tar")})
         write_counts(out, merged, read_packed(out))
     except OSError as error:
@@ -152,29 +152,26 @@ def _has_checks(path: Path, index: ShardIndex, tar_size: int) -> bool:
     return same and len(before.image_checks) > 0 and before.names == index.names
 
 
-def _changed(path: Path, now: ShardInfo, before: ShardInfo | None) -> DataError | None:
-    """The error for a shard that is not what it was when its checksum was taken."""
-    if before is None or before.sha256 is None:
-        return None
-    what = "other sizes or counts"
-    if (before.bytes, before.samples) == (now.bytes, now.samples):
-        if now.sha256 in (None, before.sha256):
-            return None
+def _check_unchanged(path: Path, now: ShardInfo, before: ShardInfo) -> None:
+    """Raises DataError where a shard is not what it was when its checksum was taken."""
+    if (before.bytes, before.samples) != (now.bytes, now.samples):
+        what = "other sizes or counts"
+    elif now.sha256 in (None, before.sha256):
+        return
+    else:
         what = "bytes changed"
-    return DataError(
+    raise DataError(
         f"{path} is not what it was when its checksum was taken: {what}",
         f"Copy it again; or, if it is right, remove {MANIFEST} beside it and index it anew.",
     )
 
 
-def _refusal(errors: dict[int, ZooError], total: int) -> ZooError:
-    first = errors[min(errors)]
-    if len(errors) == 1 and total == 1:
-        return first
-    kind = DataError if any(isinstance(e, DataError) for e in errors.values()) else InputError
-    return kind(
-        f"{len(errors):,} of {total:,} shards are refused; the first: {first.what}", first.hint
-    )
+def _refusal(errors: list[ZooError], total: int) -> ZooError:
+    if total == 1:
+        return errors[0]
+    kind = DataError if any(isinstance(e, DataError) for e in errors) else InputError
+    what = f"{len(errors):,} of {total:,} shards are refused; the first: {errors[0].what}"
+    return kind(what, errors[0].hint)
 
 
 def _merged(
@@ -187,20 +184,17 @@ def _merged(
     names = None if numbered or not named else tuple(sorted(named))
     splits: dict[str, SplitInfo] = {}
     for split, before in stated.items():
-        shards = tuple(
-            _with_digest(new.pop(s.name, s), s) for s in before.shards if s.name in there
-        )
+        shards = []
+        for old in before.shards:
+            now = new.pop(old.name, old)
+            if old.name in there:  # a checksum that was taken before stays, if nobody took it now
+                shards.append(replace(now, sha256=now.sha256 or old.sha256))
         if shards:
-            splits[split] = SplitInfo(shards, before.classes or names)
+            splits[split] = SplitInfo(tuple(shards), before.classes or names)
     unnamed = "other" if any(split_word(name) in TRAIN for name in there) else TRAIN[0]
     for info in new.values():
         split = split_word(info.name) or unnamed
         before = splits.get(split, SplitInfo((), names))
-        shards = tuple(sorted((*before.shards, info), key=lambda shard: shard.name))
-        splits[split] = SplitInfo(shards, before.classes)
+        found = tuple(sorted((*before.shards, info), key=lambda shard: shard.name))
+        splits[split] = SplitInfo(found, before.classes)
     return splits
-
-
-def _with_digest(now: ShardInfo, before: ShardInfo) -> ShardInfo:
-    """A checksum that was taken before stays, if nobody took it now."""
-    return now if now.sha256 or not before.sha256 else before
