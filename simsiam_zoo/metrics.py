@@ -63,13 +63,8 @@ _LARGE_WAIT = 0.1  # share of the time for which the loop may wait for data with
 def online_row(protocol: str, top1: float, test_images: int, train_images: int) -> dict[str, Any]:
     """Columns for an evaluation during the run.
 
-    A column is named by the metric and its protocol alone, so that it is the same for every data
-    set; the numbers of images stand beside it.
-
-    Args:
-        protocol: with its parameters, `knn (k=20, t=0.1)`.
-        top1: share.
-        test_images, train_images: how many were predicted, and from how many.
+    A column is named by the metric and its protocol (`knn (k=20, t=0.1)`) alone, so that it is the
+    same for every data set; how many images were predicted, and from how many, stands beside it.
     """
     return {
         f"{TOP1.key}{protocol}": top1,

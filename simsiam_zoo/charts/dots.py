@@ -39,12 +39,10 @@ def known_mark(verdict: str | None) -> str:
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of a dot plot.
+    """A row of a dot plot, of shares.
 
     Args:
-        label: of the row; bold if it is the base's.
         text: the value, or why there is none.
-        mean: share; None where there is none yet.
         mark: verdict that gives the mark its shape and colour.
         bar: ends of the error bar; `bar_of`: `seeds`, or `images` where there is one seed.
         seeds: (share, verdict) of each, where there are several.

@@ -48,6 +48,9 @@ _GAP, _HEAD = 10, 40  # px between charts; for a chart's title and note
 _CELL = 380  # px of a confusion matrix's side
 _NAMED, _COUNTED = 40, 15  # classes whose names, and whose counts, find room in it
 
+_TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn the direction of the text after them too."""
+
 Placed = tuple[float, float, Any, str]
 """(x, y) px of an item of a legend, the item, its label."""
 
@@ -196,14 +199,14 @@ def _file(template: str, width: float, height: float, **values: Any) -> str:
 
 
 def environment(package: str, autoescape: bool = True) -> Environment:
-    """The templates in the folder `template` of a package. Control characters become U+FFFD."""
+    """The templates in the folder `template` of a package; they show text as `clean` gives it."""
     return Environment(
         loader=PackageLoader(package, "template"),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_as_xml,
+        finalize=lambda value: clean(value) if type(value) is str else value,
     )
 
 
@@ -222,10 +225,14 @@ def _own() -> Environment:
     return found
 
 
-def _as_xml(value: Any) -> Any:
-    """Text as XML and UTF-8 can hold it: control characters and half characters are U+FFFD."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(
-        "\ufffd" if s != "\n" and unicodedata.category(s) in ("Cc", "Cs") else s for s in value
-    )
+def clean(text: str) -> str:
+    """Text without control characters, lone surrogates and changes of the writing direction.
+
+    Line ends stay; each other such character is shown as U+FFFD. It is not escaped for anything.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
+    return "".join("\ufffd" if _is_no_text(sign) else sign for sign in text)
+
+
+def _is_no_text(sign: str) -> bool:
+    return (unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n") or sign in _TURNING

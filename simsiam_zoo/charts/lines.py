@@ -27,10 +27,9 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart.
+    """One line of a chart, of finite points by growing x.
 
     Args:
-        points: finite, by growing x.
         style: classes of its colour and dashes: `c0 d1`, or `base`.
         name: what tells it from the others; may be empty if it is the only one.
         group: lines that are switched together.
@@ -118,11 +117,10 @@ def make_chart(
     leading: Sequence[Series] = (),
     log: bool = False,
 ) -> Chart:
-    """Scale lines to a chart.
+    """Scale lines, one at least and each with a point, to a chart.
 
     Args:
         title, note: what is drawn, and one line on how to read it.
-        lines: one at least, each with a point.
         end: of the x axis, which begins at 0.
         cover: values that the y axis covers too.
         leading: the lines that decide the y axis; by default all. Others may leave the box.

@@ -173,12 +173,13 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms without its widest columns, and where the report is."""
     from simsiam_zoo.report.study import read_results
-    from simsiam_zoo.report.tables import STD_TITLE, arm_columns, arm_rows
+    from simsiam_zoo.report.tables import STD_TITLE, arm_table
 
     study = read_results(results)
     wide = ("Substituted", "From base", STD_TITLE)
-    shown = [(i, c) for i, c in enumerate(arm_columns(study)) if c.title not in wide]
-    cells = [[row[i] for i, _ in shown] for row in arm_rows(study)]
+    heads, arms = arm_table(study)
+    shown = [(i, c) for i, c in enumerate(heads) if c.title not in wide]
+    cells = [[row[i] for i, _ in shown] for row in arms]
     alike = [arm.same_as for arm in study.arms]
     print_line()
     print_heading(study.title)

@@ -50,10 +50,11 @@ def not_run(study: StudyView) -> list[tuple[str, str]]:
     failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
     found: dict[str, list[str]] = {}
     for each in study.not_run:
-        if (each.arm, each.seed) not in failed:
-            name = quoted(labels.get(each.arm, each.arm))
-            told = name if each.seed is None else f"{name} seed {each.seed}"
-            found.setdefault(each.why, []).append(told)
+        arm, seed = each["arm"], each["seed"]
+        if (arm, seed) not in failed:
+            name = quoted(labels[arm])
+            told = name if seed is None else f"{name} seed {seed}"
+            found.setdefault(each["why"], []).append(told)
     return [(", ".join(runs), why) for why, runs in found.items()]
 
 

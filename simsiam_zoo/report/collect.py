@@ -55,14 +55,9 @@ class ImageCard:
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Images on a plane.
+    """Images on a plane: points [N, 2] within 0 to 1, labels [N], -1 where there is none.
 
-    Attributes:
-        method: UMAP, t-SNE or PCA.
-        points: [N, 2] within 0 to 1.
-        labels: [N], -1 where there is none.
-        sprite: the images in one, row by row in the order of the points, as a data URI.
-        columns: images in its rows.
+    `sprite`: the images in one, in rows of `columns`, in the points' order, as a data URI.
     """
 
     method: str
@@ -76,13 +71,8 @@ class FeatureMap:
 class Confusion:
     """How often images of one class (row) were taken for another (column).
 
-    Attributes:
-        classes: labels of rows and columns.
-        counts: [K][K].
-        elsewhere: of each row, images taken for a class that is not shown.
-        top1: share of all images that were right, 0 to 1; the classes not shown too.
-        images: how many.
-        total: number of classes, shown or not.
+    `classes`: labels of the rows and columns of `counts`; `elsewhere`: images of each row that were
+    taken for a class not shown. `top1` (0 to 1), `images` and `total` are of all classes.
     """
 
     classes: list[int]
@@ -181,11 +171,9 @@ def _neighbors(bank: Embedding, queries: Embedding) -> tuple[Tensor, Tensor]:
 
 
 def without_own(ids: Tensor, own: Tensor) -> Tensor:
-    """Columns [Q, k] of the neighbours without the query itself, which is in the bank too.
+    """Columns [Q, k] of neighbours `ids` [Q, k + 1] without the query's `own` row [Q].
 
-    Args:
-        ids: rows of the bank [Q, k + 1], the most similar first.
-        own: the query's own row [Q]; where it is not among them, the last is dropped.
+    Where that is not among them, the last is dropped.
     """
     others = ids != own[:, None]
     others[others.all(dim=1), -1] = False
@@ -266,12 +254,10 @@ def choose_method(method: Method) -> Method:
 
 
 def project(x: NDArray[np.floating[Any]], method: Method) -> tuple[NDArray[np.float64], str]:
-    """Project features [N, D] to a plane. Only directions count, as for cosine kNN.
+    """Features [N, D] as positions [N, 2] within 0 to 1, and the method's name.
 
-    The seed is fixed: the same features give the same map on the same machine.
-
-    Returns:
-        Positions [N, 2], each axis within 0 to 1 with one scale for both; the method's name.
+    Only directions count, as for cosine kNN. The seed is fixed: the same features give the same map
+    on the same machine.
     """
     method = choose_method(method)
     norms = np.linalg.norm(x, axis=1, keepdims=True)

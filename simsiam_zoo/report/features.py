@@ -37,12 +37,8 @@ _PARTS_BEFORE: dict[str, tuple[str, ...]] = {
 class Embedding:
     """Features of images of one split, in the order of their ids.
 
-    Attributes:
-        shards: the images.
-        x: [N, D] float32, mapped into memory.
-        ids: dense ids [N] int64.
-        labels: [N] int64, -1 where there is none.
-        damaged: names of images that were left out.
+    x is [N, D] float32, mapped into memory; dense ids and labels are [N] int64, a label is -1 where
+    there is none. `damaged`: names of images that were left out.
     """
 
     shards: ShardSet
@@ -61,10 +57,8 @@ def open_network(
     """A run's frozen network, opened as `simsiam-zoo evaluate` does it, with its features on disk.
 
     Args:
-        run: whose weights.
         of: `backbone`: what is evaluated; `z`: after the projector; `p`: after the predictor.
         device: where it runs; None for the recipe's choice.
-        progress: told how far a pass over images is.
 
     Raises:
         InputError: there are no weights yet, or no such device.
@@ -101,17 +95,14 @@ def embed(
     what: str = "images",
     skip_damaged: bool = False,
 ) -> Embedding:
-    """Features of centre views, of all images or of `ids`. Labels are not needed.
+    """Features of centre views. Labels are not needed.
 
     Args:
-        network: what `open_network` gave.
-        shards: the images.
         ids: dense ids, growing; None for all.
         what: the images are called, where progress is shown.
-        skip_damaged: leave damaged images out instead of failing.
 
     Raises:
-        DataError: an image or a shard is damaged.
+        DataError: an image (unless they are skipped) or a shard is damaged.
         InputError: the features cannot be written.
     """
     ((found, _),) = network.features(shards, what, whole=not skip_damaged, ids=ids)
@@ -167,8 +158,7 @@ def write_features(
         classes: names of the labels 0, 1, ...; empty where they are not known.
         metadata: what was done; it can be written as JSON.
 
-    Raises:
-        InputError: it cannot be written.
+    Raises InputError where it cannot be written.
     """
     rows = [
         (name, *_location(each.shards, id)) for name, each in splits for id in each.ids.tolist()

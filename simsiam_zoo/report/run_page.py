@@ -22,15 +22,11 @@ _MAP_WIDTH, _MAP_MARGIN = 600, 14
 
 
 def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str:
-    """The page of a run.
+    """The page of a run, complete or not. Raises DataError where a file of it is damaged.
 
     Args:
-        run: complete or not.
         seen: what was seen of its images; None where nothing could be.
         notes: what is missing and why.
-
-    Raises:
-        DataError: a file of the run is damaged.
     """
     charts = run_charts(run.metrics)
     files = [run.folder / name for name in ("recipe.toml", "lock.toml")]
@@ -62,16 +58,14 @@ def _call(run: Run, kind: str) -> str:
 
 def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     """What the verdict rests on, as (what, value)."""
-    forms = {
-        "std × √d": ("std_sqrt_d", "{:.2f}"),
-        "effective rank": ("effective_rank", f"{{:.1f}} of {found.get('effective_rank_limit')}"),
-        "loss": ("last_loss", "{:.3f}"),
-    }
-    rows = [
-        (what, form.format(found[key]))
-        for what, (key, form) in forms.items()
-        if found.get(key) is not None
-    ]
+    rows = []
+    for what, key, form in (
+        ("std × √d", "std_sqrt_d", "{:.2f}"),
+        ("effective rank", "effective_rank", f"{{:.1f}} of {found.get('effective_rank_limit')}"),
+        ("loss", "last_loss", "{:.3f}"),
+    ):
+        if found.get(key) is not None:
+            rows.append((what, form.format(found[key])))
     if (gain := found.get("knn_gain_interval")) is not None:
         low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
         rows.append(("kNN gain", f"{mean} points ({low} to {high})"))

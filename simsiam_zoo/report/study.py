@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from simsiam_zoo.report.text import clean, compact, line
+from simsiam_zoo.charts.drawing import clean
+from simsiam_zoo.report.text import compact, line
 
 DONE, RUNNING, FAILED = "done", "running", "failed"
 
@@ -65,11 +66,8 @@ class ArmRun(_Part):
 class ReportArm(_Part):
     """What was substituted, and what came of it.
 
-    Attributes:
-        same_as: label of the arm that it equals, or `base`: that is run in its place.
-        runs: its own.
-        shown_runs: those whose figures it has: its own, or those of the arm that it equals.
-        difference: from the base, paired by seed, with its 95 % t-interval.
+    `same_as`: label of the arm that it equals, or `base`: that is run in its place, and has the
+    `shown_runs`. `difference`: from the base, paired by seed, with its 95 % t-interval.
     """
 
     number: int = 0
@@ -126,14 +124,6 @@ class ReportArm(_Part):
         return {network: sum(each) / len(each) for network, each in shares.items()}
 
 
-class NotRun(_Part):
-    """An arm, or one seed of it, that was not run, and why."""
-
-    arm: str
-    seed: int | None
-    why: str
-
-
 class StudyView(_Part):
     """A whole study. `protocols`: as the study asks for them."""
 
@@ -146,7 +136,7 @@ class StudyView(_Part):
     threads: int
     arms: list[ReportArm]
     stale: list[str]
-    not_run: list[NotRun]
+    not_run: list[dict[str, Any]]
     notes: list[str]
     provenance: list[tuple[str, list[tuple[str, str]]]]
 

@@ -34,13 +34,9 @@ _POINTS = 30_000
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run against epochs.
+    """One metric of one run against epochs, from a column of its metrics.jsonl.
 
-    Args:
-        arm: its number.
-        seed: of the run; None where it is the mean over the arm's seeds.
-        points: every one that was written.
-        column: of metrics.jsonl.
+    `arm`: its number. `seed`: None where it is the mean over the arm's seeds.
     """
 
     arm: int

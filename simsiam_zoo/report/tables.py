@@ -38,8 +38,12 @@ class Cell:
     verdict: str | None = None
 
 
-def arm_columns(study: StudyView) -> list[Column]:
-    """Heads of the table of arms; the first column names the row."""
+Table = tuple[list[Column], list[list[Cell]]]
+"""Heads and rows; the first column names the row."""
+
+
+def arm_table(study: StudyView) -> Table:
+    """A row for each arm."""
     columns = [
         Column("Arm", number=False),
         Column("Substituted", number=False),
@@ -48,24 +52,19 @@ def arm_columns(study: StudyView) -> list[Column]:
     for metric in study.metrics:
         note = _measured(study, metric)
         columns += [Column("Top‑1, %", metric, note), Column("From base", metric, note)]
-    return [
-        *columns,
+    columns += [
         Column(STD_TITLE, note="of z/|z|"),
         Column("Effective rank", note="of z"),
         Column("Verdict", number=False),
         Column("Expectation", number=False),
         Column("Paper, %"),
     ]
+    return columns, [_arm_row(study, arm) for arm in study.arms]
 
 
-def arm_rows(study: StudyView) -> list[list[Cell]]:
-    """A row of cells for each arm, under `arm_columns`."""
-    return [_arm_row(study, arm) for arm in study.arms]
-
-
-def run_columns(study: StudyView) -> list[Column]:
-    """Heads of the table of runs."""
-    return [
+def run_table(study: StudyView) -> Table:
+    """A row for each run."""
+    columns = [
         Column("Arm", number=False),
         Column("Seed"),
         Column("State", number=False),
@@ -77,11 +76,7 @@ def run_columns(study: StudyView) -> list[Column]:
         Column("Steps"),
         Column("Time"),
     ]
-
-
-def run_rows(study: StudyView) -> list[list[Cell]]:
-    """A row of cells for each run, under `run_columns`."""
-    return [_run_row(study, arm, run) for arm, run in study.runs]
+    return columns, [_run_row(study, arm, run) for arm, run in study.runs]
 
 
 def _measured(study: StudyView, metric: str) -> str:

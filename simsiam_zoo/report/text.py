@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
+
+from simsiam_zoo.charts.drawing import clean
 
 MINUS = "−"
 MISSING = "–"
 NARROW = "\u00a0"
 """A space at which no line ends."""
 
-_TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""Characters that turn the direction of the text after them too."""
-
 _ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
 _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
-
-
-def clean(text: str) -> str:
-    """Text without control characters, lone surrogates and changes of the writing direction.
-
-    Line ends stay; each other such character is shown as U+FFFD. It is not escaped for anything.
-    """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    return "".join("\ufffd" if _is_no_text(sign) else sign for sign in text)
 
 
 def line(text: str) -> str:
@@ -81,14 +70,10 @@ def count(number: int, word: str) -> str:
 
 
 def escape(value: str, begins: bool = True) -> str:
-    """Text that GitHub-flavoured Markdown shows as it is.
+    """Text on one line that GitHub-flavoured Markdown shows as it is.
 
     Entities are used where a backslash would not do in a table, and for what GitHub makes more of
-    (`@name`, `$`). Addresses do not become links.
-
-    Args:
-        value: on one line or several, which become one.
-        begins: whether it may stand at a line's or an item's beginning.
+    (`@name`, `$`). Addresses do not become links. `begins`: it may stand at a line's beginning.
     """
     value = "".join(_ENTITIES.get(sign, sign) for sign in " ".join(value.split()))
     value = re.sub(r"[*~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", value)
@@ -105,7 +90,3 @@ def fenced(value: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", value)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{value}\n{fence}"
-
-
-def _is_no_text(sign: str) -> bool:
-    return (unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n") or sign in _TURNING

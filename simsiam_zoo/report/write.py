@@ -59,7 +59,7 @@ def publish(folder: Path) -> dict[str, Any]:
 
 
 def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study.
+    """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study; return them.
 
     A plot of an earlier report that has nothing now is removed.
 
@@ -67,11 +67,7 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
         results: what `collect_results` gave.
         folder: the study's; the runs' metrics are read below it.
 
-    Returns:
-        The files that were written.
-
-    Raises:
-        InputError: one cannot be written.
+    Raises InputError where one cannot be written.
     """
     study = read_results(results)
     curves = read_curves(study, folder)
@@ -129,17 +125,19 @@ def render_markdown(study: StudyView, plots: list[str]) -> str:
 
 def _content(study: StudyView) -> dict[str, Any]:
     """What the page and the Markdown have in common."""
+    columns, rows = tables.arm_table(study)
+    run_columns, runs = tables.run_table(study)
     seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
     return {
         "study": study,
         "progress": answer.progress(study),
         "answer": answer.answer(study),
         "notes": answer.notes(study),
-        "columns": tables.arm_columns(study),
-        "table_rows": list(zip(study.arms, tables.arm_rows(study), strict=True)),
+        "columns": columns,
+        "table_rows": list(zip(study.arms, rows, strict=True)),
         "reading": _READING,
-        "run_columns": tables.run_columns(study),
-        "runs": tables.run_rows(study),
+        "run_columns": run_columns,
+        "runs": runs,
         "differing": [arm for arm in study.arms if arm.differences],
         "failed": [(arm, run) for arm, run in study.runs if run.error],
         "not_run": answer.not_run(study),

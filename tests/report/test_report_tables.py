@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from simsiam_zoo.cli.ablate import print_results
 from simsiam_zoo.report.answer import answer, not_run, notes, progress
 from simsiam_zoo.report.study import read_results
-from simsiam_zoo.report.tables import STD_TITLE, arm_columns, arm_rows, run_rows
+from simsiam_zoo.report.tables import STD_TITLE, arm_table, run_table
 from simsiam_zoo.report.text import escape, fenced
 from simsiam_zoo.report.write import render_markdown, results_csv
 
@@ -37,9 +37,10 @@ HOSTILE = (
 
 
 def column(study, title, group=""):
-    titles = [(c.title.replace("‑", "-"), c.group) for c in arm_columns(study)]
+    columns, rows = arm_table(study)
+    titles = [(c.title.replace("‑", "-"), c.group) for c in columns]
     place = titles.index((title, group))
-    return {row[0].text: row[place] for row in arm_rows(study)}
+    return {row[0].text: row[place] for row in rows}
 
 
 def read_csv(text):
@@ -150,7 +151,7 @@ def test_an_arm_that_equals_another_has_its_figures_and_no_runs_of_its_own():
     top1 = column(study, "Top-1, %", KNN)
     assert top1["batch 64"] == top1["base"]
     assert column(study, "Seeds")["batch 64"].note == "same as base"
-    assert len(run_rows(study)) == 2
+    assert len(run_table(study)[1]) == 2
     rows = read_csv(results_csv(study))
     assert [(row["arm"], row["seed"], row["same_as"]) for row in rows] == [
         ("base", "0", ""),
