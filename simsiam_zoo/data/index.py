@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import math
-import zipfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked_dataclass
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from simsiam_zoo.data.tar import TAR_BLOCK
 from simsiam_zoo.errors import DataError
 
-VERSION = 2
-IMAGE_FORMATS = ("jpg", "png", "webp")
-"""What `ShardIndex.formats` counts; the image's first bytes decide how it is decoded."""
+VERSION = 3
 MAX_IMAGE_BYTES = 1 << 28
 UNLABELLED = -1
 
-_DTYPES = {
+_COLUMNS = {
     "keys": "|u1", "key_ends": "<i8", "offsets": "<i8", "sizes": "<i8", "checks": "<u4",
-    "labels": "<i8", "formats": "|u1", "about": "<i8", "image_checks": "<u4",
+    "labels": "<i8", "image_checks": "<u4",
 }  # fmt: skip
-_FREE = ("keys", "about", "image_checks")  # whose length need not be n
+_FREE = ("keys", "image_checks")  # whose length need not be n
 
 
 class ImageError(DataError):
     """One image is damaged. The text says how, not which: only the caller knows that."""
 
 
-@dataclass
+def _shown(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it cannot be shown")
+    return text
+
+
+Shown = Annotated[str, AfterValidator(_shown)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 62)]
+
+
+@checked_dataclass
 class Findings:
     """What a scan met beside the samples.
 
@@ -46,17 +55,31 @@ class Findings:
         first_passed, first_unread: the first of each, to be shown.
     """
 
-    scattered: int = 0
-    without_image: int = 0
-    passed_over: int = 0
-    unread_labels: int = 0
-    first_passed: str = ""
-    first_unread: str = ""
+    scattered: Count = 0
+    without_image: Count = 0
+    passed_over: Count = 0
+    unread_labels: Count = 0
+    first_passed: Shown = ""
+    first_unread: Shown = ""
 
     def pass_over(self, name: str) -> None:
         """Count an image that is not read."""
         self.passed_over += 1
         self.first_passed = self.first_passed or name
+
+
+@checked_dataclass
+class _About:
+    """What an index holds beside its columns; see `ShardIndex`."""
+
+    tar_bytes: Count
+    names: tuple[Shown, ...]
+    findings: Findings
+    mtime_ns: int | None
+    version: int = VERSION
+
+
+_ABOUT = TypeAdapter(_About)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +93,8 @@ class ShardIndex:
         sizes: [n] bytes of each image.
         checks: [n] CRC-32 of that header: a reader knows that it found what was indexed.
         labels: [n], -1 where there is none, -2 - k for the class `names[k]`.
-        formats: [n] places in `IMAGE_FORMATS`, by the member's name.
-        about: (version of the index, size of the tar in bytes).
         image_checks: [n] CRC-32 of each image's bytes, or [0] where they are not known.
+        tar_bytes: size of the tar.
         names: of classes that labels name, sorted.
         findings: what the scan met beside the samples.
         mtime_ns: when the tar was changed last, where no checksum tells it from another.
@@ -84,9 +106,8 @@ class ShardIndex:
     sizes: NDArray[np.int64]
     checks: NDArray[np.uint32]
     labels: NDArray[np.int64]
-    formats: NDArray[np.uint8]
-    about: NDArray[np.int64]
     image_checks: NDArray[np.uint32]
+    tar_bytes: int
     names: tuple[str, ...] = ()
     findings: Findings = field(default_factory=Findings)
     mtime_ns: int | None = None
@@ -100,12 +121,10 @@ class ShardIndex:
         return printable(self.keys[begin : int(self.key_ends[i])].tobytes())
 
     def save(self, file: BinaryIO) -> None:
-        """Write it as an uncompressed npz; equal indexes give equal bytes."""
-        columns = {name: getattr(self, name) for name in _DTYPES}
-        extra = {"names": self.names, "findings": asdict(self.findings), "mtime_ns": self.mtime_ns}
-        if extra != {"names": (), "findings": asdict(Findings()), "mtime_ns": None}:
-            columns["extra"] = np.frombuffer(json.dumps(extra).encode(), np.uint8)
-        np.savez(file, **columns)
+        """Write it as safetensors; equal indexes give equal bytes."""
+        about = _About(self.tar_bytes, self.names, self.findings, self.mtime_ns)
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        file.write(save(columns, {"about": _ABOUT.dump_json(about).decode()}))
 
     def resolved_labels(self, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
         """`labels`, those that are names by their places in `classes`; -1 where they are not in it.
@@ -131,76 +150,42 @@ def load_index(path: Path, tar_size: int) -> ShardIndex:
     """Read an index as untrusted input.
 
     Args:
-        path: the npz.
+        path: what `ShardIndex.save` wrote.
         tar_size: the shard's size in bytes: everything must lie inside it.
 
     Raises:
         DataError: it is damaged, of another version, or belongs to another tar.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            arrays: dict[str, Any] = {
-                name: _array(archive, name, dtype) for name, dtype in _DTYPES.items()
-            }
-            stated = "extra.npy" in archive.namelist()
-            extra = _array(archive, "extra", "|u1").tobytes() if stated else b"{}"
-        index = replace(ShardIndex(**arrays), **_read_extra(extra))
-    except Exception as error:  # what hostile archives and headers raise is listed nowhere
+        with safe_open(path, "numpy") as file:
+            about = _ABOUT.validate_json((file.metadata() or {})["about"])
+            columns = {name: file.get_tensor(name) for name in _COLUMNS}
+        for name, column in columns.items():
+            if column.dtype != np.dtype(_COLUMNS[name]) or column.ndim != 1:
+                raise ValueError(f"{name} is not of its type")
+    except Exception as error:  # what hostile files and headers raise is listed nowhere
         raise DataError(f"the index {path} cannot be read: {error}") from None
-    problem = _problem(index, tar_size)
-    if problem:
+    if about.version != VERSION:
+        raise DataError(f"the index {path} is of another version")
+    index = ShardIndex(
+        **columns,
+        tar_bytes=about.tar_bytes,
+        names=about.names,
+        findings=about.findings,
+        mtime_ns=about.mtime_ns,
+    )
+    if problem := _problem(index, tar_size):
         raise DataError(f"the index {path} does not fit its shard: {problem}")
     return index
 
 
-def _read_extra(content: bytes) -> dict[str, Any]:
-    """Names, findings and time of an index. Raises ValueError, TypeError."""
-    extra = json.loads(content)
-    names, findings, mtime_ns = (extra.get(k) for k in ("names", "findings", "mtime_ns"))
-    if not all(isinstance(name, str) and name.isprintable() for name in names or ()):
-        raise ValueError("the names of its classes are damaged")
-    found = Findings(**(findings or {}))
-    counts: dict[str, Any] = asdict(found)
-    texts = counts.pop("first_passed"), counts.pop("first_unread")
-    numbers = all(type(value) is int and 0 <= value < 1 << 62 for value in counts.values())
-    if not numbers or not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError("what it says of the scan is damaged")
-    if mtime_ns is not None and type(mtime_ns) is not int:
-        raise ValueError("its time is damaged")
-    return {"names": tuple(names or ()), "findings": found, "mtime_ns": mtime_ns}
-
-
-def _array(archive: zipfile.ZipFile, name: str, dtype: str) -> NDArray[Any]:
-    """One 1-d array of a known type; its stated length is checked before memory is spent."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is compressed")
-    with archive.open(info) as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("it was not written here")
-        header = file.tell()
-        try:
-            shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=1 << 12)
-        except SystemError:  # Pythons before 3.11.8 may mix up two threads that parse (gh-106905)
-            file.seek(header)
-            shape, _, found = np.lib.format.read_array_header_1_0(file, max_header_size=1 << 12)
-        content = file.read()
-    if found != np.dtype(dtype) or len(shape) != 1:
-        raise ValueError(f"{name} is not of its type")
-    if math.prod(shape) * found.itemsize != len(content):
-        raise ValueError(f"{name} is not of its length")
-    return np.frombuffer(content, dtype)
-
-
 def _problem(index: ShardIndex, tar_size: int) -> str | None:
     n = len(index)
-    lengths = {len(getattr(index, name)) for name in _DTYPES if name not in _FREE}
-    if len(index.about) != 2 or index.about[0] != VERSION:
-        return "it is of another version"
+    lengths = {len(getattr(index, name)) for name in _COLUMNS if name not in _FREE}
     if lengths != {n} or len(index.image_checks) not in (0, n):
         return "its columns differ in length"
-    if index.about[1] != tar_size:
-        return f"the shard had {index.about[1]} bytes when it was indexed and has {tar_size} now"
+    if index.tar_bytes != tar_size:
+        return f"the shard had {index.tar_bytes} bytes when it was indexed and has {tar_size} now"
     if n == 0:
         return None
     ends = np.diff(index.key_ends, prepend=0)
@@ -214,7 +199,6 @@ def _problem(index: ShardIndex, tar_size: int) -> str | None:
     ends_of = (index.offsets + TAR_BLOCK + index.sizes)[order]
     if (index.offsets[order][1:] < ends_of[:-1]).any():
         return "its images overlap"
-    known_labels = index.labels >= UNLABELLED - len(index.names)
-    if not known_labels.all() or (index.formats >= len(IMAGE_FORMATS)).any():
-        return "its labels or formats are damaged"
+    if (index.labels < UNLABELLED - len(index.names)).any():
+        return "its labels are damaged"
     return None

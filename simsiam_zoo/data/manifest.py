@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from simsiam_zoo.data.index import Count
 from simsiam_zoo.data.remote.urls import expand
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -35,7 +36,6 @@ def _plain(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_plain)]
-Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 62)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class SplitInfo:
 
 
 def index_path(shard: Path) -> Path:
-    """Where the index of a packed shard lies: `train-000000.tar` → `train-000000.index.npz`."""
-    return shard.with_name(shard.stem + ".index.npz")
+    """Where the index of a packed shard lies: `a.tar` → `a.index.safetensors`."""
+    return shard.with_name(shard.stem + ".index.safetensors")
 
 
 def write_manifest(

@@ -18,14 +18,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from simsiam_zoo.data.index import UNLABELLED, VERSION, Findings, ShardIndex, printable
+from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex, printable
 from simsiam_zoo.data.tar import TAR_BLOCK, Member, members
 from simsiam_zoo.errors import DataError
 
-IMAGE_ENDINGS = {
-    b"jpg": 0, b"jpeg": 0, b"jpe": 0, b"jfif": 0, b"pjpeg": 0, b"pjp": 0, b"png": 1, b"webp": 2,
-}  # fmt: skip
-"""Endings of images that are read → places in `index.IMAGE_FORMATS`. What is in it decides."""
+IMAGE_ENDINGS = frozenset(b"jpg jpeg jpe jfif pjpeg pjp png webp".split())
+"""Endings of images that are read. What is in one decides how it is decoded."""
 UNREAD_ENDINGS = frozenset(b"bmp gif tif tiff ppm pgm pnm heic heif avif jp2 jxl svg".split())
 """Endings of images that are not read."""
 MAX_LABEL_BYTES = 1 << 20
@@ -45,7 +43,6 @@ class FoundSample(Generic[_T]):
 
     key: bytes
     image: _T
-    ending: bytes
     labels: list[tuple[bytes, _T]] = field(default_factory=list)
     """Of (`cls` or `json`, member)."""
 
@@ -103,9 +100,9 @@ def sample_of(
         pass_over(printable(key + b"." + ending))
     if not images:
         return None
-    (ending, image), found = images[0], dict(parts)
+    found = dict(parts)
     labels = [(kind, found[kind]) for kind in _LABELS if kind in found]
-    return FoundSample(key, image, ending.rpartition(b".")[2], labels)
+    return FoundSample(key, images[0][1], labels)
 
 
 def scan(path: Path, checksums: bool = False) -> ShardIndex:
@@ -195,8 +192,7 @@ def _index(
         sizes=np.array([image.size for image in images], np.int64),
         checks=np.array([image.check for image in images], np.uint32),
         labels=np.array(labels, np.int64),
-        formats=np.array([IMAGE_ENDINGS.get(s.ending, 0) for s in samples], np.uint8),
-        about=np.array([VERSION, os.fstat(descriptor).st_size], np.int64),
+        tar_bytes=os.fstat(descriptor).st_size,
         image_checks=np.array(checks, np.uint32),
         names=tuple(names),
         findings=findings,

@@ -140,7 +140,7 @@ def _cached_index(
     """
     identity = [path.absolute(), status.st_size, status.st_mtime_ns, _SCAN_VERSION, sha256 or ""]
     text = "\0".join(map(str, identity)).encode("utf-8", "surrogateescape")
-    name = hashlib.sha256(text).hexdigest()[:32] + ".npz"
+    name = hashlib.sha256(text).hexdigest()[:32] + ".safetensors"
     cached = cache_dir() / "indexes" / name
     try:
         return name, load_index(cached, status.st_size)

@@ -136,7 +136,7 @@ def lose_manifest(folder: Path) -> None:
 
 
 def cut_index(folder: Path) -> None:
-    os.truncate(folder / "train-000000.index.npz", 300)
+    os.truncate(folder / "train-000000.index.safetensors", 300)
 
 
 @pytest.mark.parametrize("harm", [damage_bytes, cut_shard, lose_manifest, cut_index])

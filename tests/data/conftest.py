@@ -53,7 +53,7 @@ def server(packed: Path, tmp_path: Path) -> Iterator[Server]:
     folder = tmp_path / "served"
     folder.mkdir()
     for file in packed.iterdir():
-        if file.suffix != ".npz":
+        if file.suffix != ".safetensors":
             (folder / file.name).write_bytes(file.read_bytes())
     with serve(folder) as served:
         yield served

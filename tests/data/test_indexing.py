@@ -8,7 +8,6 @@ import tarfile
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from made_images import random_png
 
@@ -129,21 +128,3 @@ def test_a_hostile_info_is_damage(tmp_path, text):
     (tmp_path / "_info.json").write_text(text)
     with pytest.raises(DataError, match=r"_info\.json"):
         read_info(tmp_path)
-
-
-def test_a_parser_that_two_threads_mixed_up_is_asked_again(foreign, monkeypatch):
-    """CPython's gh-106905, which a header is read through."""
-    index_folder(foreign)
-    read, failed = np.lib.format.read_array_header_1_0, []
-
-    def racing(file, **options):
-        found = read(file, **options)
-        if not failed:
-            failed.append(found)
-            raise SystemError("AST constructor recursion depth mismatch (before=42, after=36)")
-        return found
-
-    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", racing)
-    index = load_index(index_path(foreign[0]), foreign[0].stat().st_size)
-    assert failed
-    assert len(index) == 3

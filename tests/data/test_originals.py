@@ -362,7 +362,7 @@ def test_checksums_of_images_are_those_of_zlib(tmp_path):
     put(tmp_path / "in", "a.png", "b.png")
     pack_original(open_original(tmp_path / "in"), tmp_path / "out", PackOptions())
     shards = open_shards(str(tmp_path / "out")).train
-    index = load_index(tmp_path / "out" / "train-000000.index.npz", shards.shards[0].bytes)
+    index = load_index(tmp_path / "out" / "train-000000.index.safetensors", shards.shards[0].bytes)
     assert index.image_checks.tolist() == [zlib.crc32(shards.read(i).image) for i in range(2)]
 
 

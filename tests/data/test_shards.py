@@ -235,7 +235,7 @@ def test_an_index_beside_a_shard_that_changed_is_not_believed(tmp_path, write_ta
 
 
 def test_a_stated_checksum_is_compared_where_the_index_is_missing(packed):
-    (packed / "train-000000.index.npz").unlink()
+    (packed / "train-000000.index.safetensors").unlink()
     path = packed / "train-000000.tar"
     content = bytearray(path.read_bytes())
     content[content.index(b"IDAT") + 9] ^= 1
@@ -379,7 +379,7 @@ def test_a_shard_that_does_not_fit_the_info_file_beside_it_is_refused(tmp_path, 
 
 
 def test_shards_copied_without_their_indexes_are_indexed(packed):
-    for index in packed.glob("*.index.npz"):
+    for index in packed.glob("*.index.safetensors"):
         index.unlink()
     data = open_shards(str(packed))
     assert contents(data.train) == [(s.key, s.image, s.label) for s in packed_samples(10)]

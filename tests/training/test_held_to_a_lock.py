@@ -79,7 +79,7 @@ def test_data_of_equal_size_that_states_no_checksum_is_told_from_what_it_was(
 ) -> None:
     """By a resume, by --locked and by a study's arms, all by the one digest."""
     shards = pack_digits(tmp_path / "shards", tuple("0123456789"))
-    for beside in (*shards.glob("*.json"), *shards.glob("*.npz")):
+    for beside in (*shards.glob("*.json"), *shards.glob("*.safetensors")):
         beside.unlink()
     recipe = tiny_recipe(shards, {**QUICK, "training.checkpoint_steps": 1})
     progress = Listening()

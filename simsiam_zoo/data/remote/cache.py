@@ -3,7 +3,7 @@
     <cache>/shards/<key>-<bytes>.tar    a whole shard; removed when room is needed, oldest use first
                    <key>-<bytes>.part   one that is coming, or was when its process died
                    <key>-<bytes>.lock   held by whoever fetches it
-    <cache>/indexes/<key>-<bytes>.npz   its members; kept, at some 60 bytes per image
+    <cache>/indexes/<key>-<bytes>.safetensors   its members; kept, at some 60 bytes per image
 
 A name says how large its file will be, so that what is still coming is counted as if it were there.
 A shard is pinned by a shared flock on its file, which ends with the process, however that ends;
@@ -79,7 +79,7 @@ class ShardCache:
 
     def index(self, shard: RemoteShard) -> Path:
         """Where its index lies once it has been there."""
-        return self._root / "indexes" / f"{shard.key}.npz"
+        return self._root / "indexes" / f"{shard.key}.safetensors"
 
     def open(self, shard: RemoteShard) -> int:
         """A descriptor of the shard, fetched if it is not there; its index is there then too.
