@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -41,11 +40,17 @@ def list_(
       simsiam-zoo list --family timm --pretrained
     """
     known = catalog()
-    if pattern is None and family is None and not pretrained:
-        rows = [_row(known, entry) for entry in known.entries(kind)]
-        unusable = _unusable(known)
-    else:
-        rows, unusable = _matching(known, kind, pattern, family, pretrained), []
+    entries, whole = known.entries(kind), pattern is None and family is None and not pretrained
+    if family is not None:
+        entries = (_family(entries, family),)
+    match = re.compile(fnmatch.translate((pattern or "*").lower())).match
+    rows: list[ListRow] = []
+    for entry in entries:
+        if entry.is_family:
+            rows += _family_rows(known, entry, None if whole else match, pretrained)
+        elif not pretrained and (match(entry.name) or match(entry.call)):
+            rows.append(_row(entry))
+    unusable = _unusable(known) if whole else []
     if as_json:
         print_line(json.dumps(rows + (unusable if kind is None else []), indent=2))
         return
@@ -56,48 +61,29 @@ def list_(
     _print_states(rows, unusable)
 
 
-def _matching(
-    known: Catalog, kind: str | None, pattern: str | None, family: str | None, pretrained: bool
+def _family(entries: Iterable[CatalogEntry], name: str) -> CatalogEntry:
+    """The family of that prefix. Raises InputError where there is none."""
+    prefix = name.removesuffix("*").removesuffix(":")
+    families = {entry.call.removesuffix(":*"): entry for entry in entries if entry.is_family}
+    if prefix not in families:
+        none = f"There are {', '.join(families)}." if families else "There are none."
+        raise InputError(f"unknown family {prefix!r}", did_you_mean(prefix, families, none))
+    return families[prefix]
+
+
+def _family_rows(
+    known: Catalog, entry: CatalogEntry, match: Callable[[str], object] | None, pretrained: bool
 ) -> list[ListRow]:
-    """The rows of what the filters leave; a family counts as each of its names.
-
-    Raises:
-        InputError: there is no family of that prefix.
-        PluginError: the family that was asked for cannot say what it holds.
-    """
-    entries = known.entries(kind)
-    if family is not None:
-        prefix = family.removesuffix("*").removesuffix(":")
-        families = {entry.call.removesuffix(":*"): entry for entry in entries if entry.is_family}
-        if prefix not in families:
-            none = "There are none." if not families else f"There are {', '.join(families)}."
-            raise InputError(f"unknown family {prefix!r}", did_you_mean(prefix, families, none))
-        entries = (families[prefix],)
-    match = re.compile(fnmatch.translate((pattern or "*").lower())).match
-    rows: list[ListRow] = []
-    for entry in entries:
-        if entry.is_family:
-            rows += _members(known, entry, match, pretrained, asked=family is not None)
-        elif not pretrained and (match(entry.name) or match(entry.call)):
-            rows.append(_row(known, entry))
-    return rows
-
-
-def _members(
-    known: Catalog,
-    entry: CatalogEntry,
-    match: Callable[[str], object],
-    pretrained: bool,
-    asked: bool,
-) -> list[ListRow]:
+    """A row for each of its names that matches; one for all of them without `match`."""
+    row = _row(entry) | {"name": f"{entry.name}:*"}
     try:
         names = known.pretrained(entry) if pretrained else known.members(entry)
     except PluginError as error:
-        if asked:
-            raise
-        return [_row(known, entry) | {"status": "broken", "note": error.what}]
+        return [row | {"status": "broken", "note": error.what}]
+    if match is None:
+        return [row | {"summary": f"{row['summary']} ({len(names):,} names)".strip()}]
     prefix = entry.call.removesuffix("*")
-    row = _plain_row(entry) | {"status": "ok", "summary": f"in {entry.call}"}
+    row |= {"status": "ok", "summary": f"in {entry.call}"}
     return [
         row | {"name": f"{entry.name}:{name}", "call": known.member_call(entry, name)}
         for name in names
@@ -133,41 +119,28 @@ def _unusable(known: Catalog) -> list[ListRow]:
     ]
 
 
-def _plain_row(entry: CatalogEntry) -> ListRow:
-    return {
+def _row(entry: CatalogEntry) -> ListRow:
+    row = {
         "kind": entry.kind,
-        "name": f"{entry.name}:*" if entry.is_family else entry.name,
+        "name": entry.name,
         "distribution": entry.distribution,
         "version": entry.version,
         "status": entry.status,
         "summary": entry.component.summary,
         "call": entry.call,
     }
-
-
-def _row(known: Catalog, entry: CatalogEntry) -> ListRow:
-    row = _plain_row(entry)
-    if entry.note is not None:
-        row["note"] = entry.note
-    if entry.is_family:
-        try:
-            row["summary"] = f"{row['summary']} ({len(known.members(entry)):,} names)".strip()
-        except PluginError as error:
-            row |= {"status": "broken", "note": error.what}
-    return row
+    return row if entry.note is None else row | {"note": entry.note}
 
 
 def _print_rows(rows: list[ListRow]) -> None:
-    texts = columns(
-        [(row["call"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows],
-        wrap=1,
-    )
-    for kind, group in itertools.groupby(
-        zip(rows, texts, strict=True), key=lambda pair: pair[0]["kind"]
-    ):
-        print_heading(kind)
-        for _, text in group:
-            print_line(text)
+    cells = [
+        (row["call"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows
+    ]
+    last = None
+    for row, text in zip(rows, columns(cells, wrap=1), strict=True):
+        if row["kind"] != last:
+            print_heading(last := row["kind"])
+        print_line(text)
 
 
 def _print_states(rows: list[ListRow], unusable: list[ListRow]) -> None:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import click
 import tomli_w
 
-from simsiam_zoo.catalog import PARTS, Catalog, CatalogEntry, Param, Value, catalog
+from simsiam_zoo.catalog import PARTS, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_heading, print_line
 
-_FLAGS = {part: f"--{part}" for part in (*PARTS, "augmentation", "preset")} | {"dataset": "--data"}
+_USES = {part: f"train --{part}" for part in (*PARTS, "augmentation", "preset")} | {
+    "dataset": "train --data",
+    "logger": "train --log",
+    "protocol": "train --set",
+    "study": "ablate",
+    "launcher": "ablate five-parts --launcher",
+    "format": "export RUN --to",
+}
+"""What is before the name in an example on the command line, by kind."""
 
 Facts = dict[str, Any]
 
@@ -29,40 +38,31 @@ def show(kind: str, name: str, as_json: bool) -> None:
 
     `timm:*` shows a whole family, and with --json all of its names.
     """
-    known = catalog()
-    family = name.removesuffix("*")
-    facts = (
-        _family_facts(known, known.family(kind, family.removesuffix(":")))
-        if family.endswith(":")
-        else _component_facts(known, kind, name)
-    )
+    known, family = catalog(), name.removesuffix("*")
+    if family.endswith(":"):
+        entry = known.family(kind, family.removesuffix(":"))
+        facts = _facts(entry, entry.call, f"{entry.call.removesuffix('*')}NAME")
+        facts["names"] = known.members(entry)
+    else:
+        resolved = known.resolve(kind, name)
+        facts = _facts(resolved.entry, resolved.name, resolved.name)
     if as_json:
         print_line(json.dumps(facts, indent=2))
     else:
         _print(facts)
 
 
-def _component_facts(known: Catalog, kind: str, name: str) -> Facts:
-    resolved = known.resolve(kind, name)
-    facts = {"kind": kind, "name": resolved.name, "id": resolved.id} | _facts(resolved.entry)
-    example = _example(kind, resolved.name, resolved.entry.component.params)
-    if facts["file"] is not None:  # without it, the name means nothing
-        example["command"] = f"{example['command']} --plugin {shlex.quote(facts['file'])}"
-    return facts | {"example": example}
-
-
-def _family_facts(known: Catalog, entry: CatalogEntry) -> Facts:
-    names = known.members(entry)
-    member = entry.call.removesuffix("*") + "NAME"
-    facts = {"kind": entry.kind, "name": entry.call, "id": f"{entry.distribution}/{entry.name}:*"}
-    example = _example(entry.kind, member, entry.component.params)
-    return facts | _facts(entry) | {"example": example, "names": names}
-
-
-def _facts(entry: CatalogEntry) -> Facts:
+def _facts(entry: CatalogEntry, name: str, example: str) -> Facts:
+    """Plain values: of the component, and how it is used, where `example` is its name."""
     component = entry.component
     file = local_file(entry.distribution)
+    use = _example(entry.kind, example, component.params)
+    if file is not None:  # without it, the name means nothing
+        use["command"] = f"{use['command']} --plugin {shlex.quote(str(file.path))}"
     return {
+        "kind": entry.kind,
+        "name": name,
+        "id": f"{entry.full}:*" if name.endswith(":*") else entry.full,
         "distribution": entry.distribution,
         "version": entry.version,
         "status": entry.status,
@@ -71,22 +71,11 @@ def _facts(entry: CatalogEntry) -> Facts:
         "summary": component.summary,
         "reference": component.reference,
         "target": component.target,
-        "params": [_param_facts(param) for param in component.params],
-    }
-
-
-def _param_facts(param: Param) -> Facts:
-    return {
-        "name": param.name,
-        "type": param.type_name,
-        "default": param.default,
-        "min": param.min,
-        "max": param.max,
-        "choices": list(param.choices),
-        "words": list(param.words),
-        "operational": param.operational,
-        "valid": param.describe(),
-        "help": param.help,
+        "params": [
+            asdict(param) | {"type": param.type_name, "valid": param.describe()}
+            for param in component.params
+        ],
+        "example": use,
     }
 
 
@@ -96,25 +85,19 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str |
     given = {key: value for key, value in values.items() if value is not None}
     texts = [f"{p.name}={p.spell(given[p.name])}" for p in params if p.name in given]
     spec = f"{name}:{','.join(texts[:2])}" if texts else name
-    if kind == "protocol":
-        return {
-            "command": f"simsiam-zoo train --set evaluation.protocols='{json.dumps([spec])}'",
-            "toml": tomli_w.dumps({"evaluation": {"protocols": [spec]}}),
-        }
-    if kind == "logger":
-        return {
-            "command": f"simsiam-zoo train --log {shlex.quote(spec)}",
-            "toml": tomli_w.dumps({"logging": {"loggers": [spec]}}),
-        }
-    if kind == "study":
-        return {"command": f"simsiam-zoo ablate {shlex.quote(name)}", "toml": None}
-    if kind in ("launcher", "format"):
-        use = "ablate five-parts --launcher" if kind == "launcher" else "export RUN --to"
-        return {"command": f"simsiam-zoo {use} {shlex.quote(spec)}", "toml": None}
-    table = name if kind == "preset" else {"name": name, **given}
+    toml: Facts | None = {kind: {"name": name, **given}}
+    if kind in ("study", "launcher", "format"):
+        toml = None
+    elif kind == "preset":
+        toml = {kind: name}
+    elif kind == "logger":
+        toml = {"logging": {"loggers": [spec]}}
+    elif kind == "protocol":
+        toml = {"evaluation": {"protocols": [spec]}}
+        spec = f"evaluation.protocols={json.dumps([spec])}"
     return {
-        "command": f"simsiam-zoo train {_FLAGS[kind]} {shlex.quote(spec)}",
-        "toml": tomli_w.dumps({kind: table}),
+        "command": f"simsiam-zoo {_USES[kind]} {shlex.quote(spec)}",
+        "toml": None if toml is None else tomli_w.dumps(toml),
     }
 
 
@@ -125,21 +108,23 @@ def _example_value(param: Param) -> Value:
 
 def _print(facts: Facts) -> None:
     print_heading(f"{facts['kind']} {facts['name']}")
-    origin = [
+    rows = [
+        ("summary", facts["summary"]),
         ("supplied by", f"{facts['distribution']} {facts['version']}"),
-        ("file", facts["file"] or ""),
-        ("reference", facts["reference"] or ""),
+        ("file", facts["file"]),
+        ("reference", facts["reference"]),
         ("target", facts["target"]),
         ("full name", facts["id"]),
-        ("note", facts["note"] or ""),
+        ("note", facts["note"]),
         ("names", f"{len(facts['names']):,}" if "names" in facts else ""),
     ]
-    rows = [("summary", facts["summary"]), *origin]
-    _print_columns([row for row in rows if row[1]], wrap=1)
+    for text in columns([row for row in rows if row[1]], wrap=1):
+        print_line(text)
     if facts["params"]:
         print_line()
         print_heading("parameters (name, default, meaning)")
-        _print_columns([_param_row(param) for param in facts["params"]], wrap=2)
+        for text in columns([_param_row(param) for param in facts["params"]], wrap=2):
+            print_line(text)
     print_line()
     print_heading("example")
     print_line(f"  {facts['example']['command']}")
@@ -155,8 +140,3 @@ def _param_row(param: Facts) -> tuple[str, str, str]:
     if param["operational"]:
         texts.append("may change on resume")
     return param["name"], default, "; ".join(filter(None, texts))
-
-
-def _print_columns(rows: list[tuple[str, ...]], wrap: int) -> None:
-    for text in columns(rows, wrap=wrap):
-        print_line(text)
