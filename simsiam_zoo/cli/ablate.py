@@ -12,8 +12,9 @@ import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.options import complete_component
-from simsiam_zoo.cli.text import columns, print_heading, print_line, table
+from simsiam_zoo.cli.text import print_columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, ZooError
+from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
     from simsiam_zoo.studies.plan import StudyPlan
@@ -89,15 +90,9 @@ def ablate(
     from simsiam_zoo.studies.study import read_study
 
     name, read = read_study(study, preset)
-    changes: dict[str, Any] = {}
-    if seeds is not None:
-        changes["seeds"] = _numbers(seeds)
-    if metrics:
-        changes["metrics"] = metrics
-    if threads is not None:
-        changes["threads"] = threads
-    if assignments:
-        changes["base"] = {**read.base, **options.settings_of({}, assignments)}
+    base = {**read.base, **options.settings_of({}, assignments)}
+    given = {"seeds": seeds and seeds.split(","), "metrics": metrics, "threads": threads}
+    changes = {key: value for key, value in given.items() if value} | {"base": base}
     plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
     running = jobs or max(1, available_cores() // plan.threads)
@@ -178,17 +173,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     study = read_results(results)
     wide = ("Substituted", "From base", STD_TITLE)
     heads, arms = arm_table(study)
-    shown = [(i, c) for i, c in enumerate(heads) if c.title not in wide]
-    cells = [[row[i] for i, _ in shown] for row in arms]
-    alike = [arm.same_as for arm in study.arms]
+    shown = [i for i, head in enumerate(heads) if head.title not in wide]
+    table = [[heads[i].group or heads[i].title for i in shown] + [""]]
+    for arm, row in zip(study.arms, arms, strict=True):
+        table.append([row[i].text for i in shown] + [f"= {arm.same_as}" if arm.same_as else ""])
     print_line()
     print_heading(study.title)
-    header = [column.group or column.title for _, column in shown]
-    rows = [
-        [cell.text for cell in row] + [f"= {same}" if same else ""]
-        for row, same in zip(cells, alike, strict=True)
-    ]
-    print_line(table([*header, ""], rows))
+    print_columns(table, right=True)
     for note in results["notes"]:
         print_line(f"  {note}")
     for missing in results["not_run"]:
@@ -204,21 +195,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         ["results.csv", "a row for each run"],
         ["results.json", "all of it"],
     ]
-    for line in columns([row for row in files if (folder / row[0]).exists()], wrap=1):
-        print_line(line)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise InputError(f"--seeds takes whole numbers, 0,1,2, not {text!r}") from None
+    print_columns([row for row in files if (folder / row[0]).exists()], wrap=1)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
     """A table of the arms, what there is to know of them, and the estimate."""
     print_heading(plan["title"])
-    rows = []
+    rows = [["arm", "steps", "about", "expected", "paper", ""]]
     for arm in plan["arms"]:
         steps, seconds = arm["steps"], arm["seconds"]
         note = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
@@ -228,13 +211,13 @@ def print_plan(plan: dict[str, Any]) -> None:
             [
                 arm["label"],
                 "-" if steps is None else f"{steps[1]:,}",
-                "-" if seconds is None else _minutes(seconds),
+                "-" if seconds is None else duration(seconds),
                 " or ".join(arm["expect"]),
                 "" if arm["paper"] is None else f"{arm['paper']:g}",
                 note,
             ]
         )
-    print_line(table(["arm", "steps", "about", "expected", "paper", ""], rows))
+    print_columns(rows, right=True)
     for arm in plan["arms"]:
         for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
             print_line(f"  {arm['label']}: {warning}")
@@ -246,11 +229,4 @@ def print_plan(plan: dict[str, Any]) -> None:
     if plan["seconds"] is None and plan["runs_left"]:
         print_line("how long: unknown, for the data is not at hand")
     elif plan["runs_left"]:
-        print_line(f"about {_minutes(plan['seconds'])} of training here; evaluation comes on top")
-
-
-def _minutes(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes >= 90:
-        return f"{minutes / 60:.1f} h"
-    return f"{minutes:.0f} min" if minutes >= 1 else f"{seconds:.0f} s"
+        print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")

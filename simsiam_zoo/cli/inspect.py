@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli.options import complete_component
-from simsiam_zoo.cli.text import columns, print_heading, print_line, table
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
 from simsiam_zoo.errors import DataError, InputError
 
 _SAMPLED = 512  # images of each split that are looked at without --check
@@ -126,7 +126,7 @@ def _print(report: dict[str, Any]) -> None:
         more = (split["labelled"], split["looked_at"], len(split["damaged"]))
         rows.append((name, *(f"{number:,}" for number in (*numbers, *more))))
     header = ("", "images", "shards", "MB", "labelled", "looked at", "damaged")
-    print_line(table(header, rows))
+    print_columns([header, *rows], right=True)
     if packed := report["packed"]:
         told = [
             f"{key} {packed[key]}" for key in ("seed", "resize_short", "limit") if key in packed
@@ -177,7 +177,7 @@ def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
         name = names[label] if names and label < len(names) else ""
         counts = [f"{split['labels'].get(str(label), 0):,}" for split in splits.values()]
         rows.append([f"{label}  {name}", *counts])
-    print_line(table(["", *splits], rows))
+    print_columns([["", *splits], *rows], right=True)
     _print_more(len(labels))
 
 

@@ -11,7 +11,7 @@ import click
 
 from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
 
 ListRow = dict[str, str]
@@ -152,5 +152,4 @@ def _print_states(rows: list[ListRow], unusable: list[ListRow]) -> None:
     if states:
         print_line()
         print_heading("needs attention")
-        for text in columns(states, wrap=2):
-            print_line(text)
+        print_columns(states, wrap=2)

@@ -14,7 +14,7 @@ import click
 
 from simsiam_zoo.catalog import KINDS, Family, Plugin, canonical_name, catalog
 from simsiam_zoo.cli import LazyGroup, options
-from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, PluginError
 
 PLUGIN_COMMANDS = {
@@ -58,8 +58,8 @@ def list_plugins(as_json: bool) -> None:
             (f"{len(names)} {kind}", ", ".join(names)) for kind, names in each["supplies"].items()
         ]
         details += [("cause", each["cause"])] if each["cause"] else []
-        for text in columns(details, wrap=1) if details else ():
-            print_line(text)
+        if details:
+            print_columns(details, wrap=1)
 
 
 def plugin_facts(plugin: Plugin) -> dict[str, Any]:

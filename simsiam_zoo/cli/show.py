@@ -13,7 +13,7 @@ import tomli_w
 from simsiam_zoo.catalog import PARTS, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_line
 
 _USES = {part: f"train --{part}" for part in (*PARTS, "augmentation", "preset")} | {
     "dataset": "train --data",
@@ -118,13 +118,11 @@ def _print(facts: Facts) -> None:
         ("note", facts["note"]),
         ("names", f"{len(facts['names']):,}" if "names" in facts else ""),
     ]
-    for text in columns([row for row in rows if row[1]], wrap=1):
-        print_line(text)
+    print_columns([row for row in rows if row[1]], wrap=1)
     if facts["params"]:
         print_line()
         print_heading("parameters (name, default, meaning)")
-        for text in columns([_param_row(param) for param in facts["params"]], wrap=2):
-            print_line(text)
+        print_columns([_param_row(param) for param in facts["params"]], wrap=2)
     print_line()
     print_heading("example")
     print_line(f"  {facts['example']['command']}")

@@ -42,31 +42,28 @@ def without_controls(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: int = 2) -> str:
-    """A table of figures: names to the left in the first column, figures to the right in others."""
-    cells = [[_clean(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    )
-    return "\n".join((" " * indent + line).rstrip() for line in lines)
+def print_columns(rows: Sequence[Sequence[str]], wrap: int = 0, right: bool = False) -> None:
+    """Print `columns`."""
+    for line in columns(rows, wrap, right=right):
+        print_line(line)
 
 
-def columns(rows: Sequence[Sequence[str]], wrap: int, indent: int = 2) -> list[str]:
+def columns(
+    rows: Sequence[Sequence[str]], wrap: int, indent: int = 2, right: bool = False
+) -> list[str]:
     """Each row as a text with aligned columns; column `wrap` takes the width that others leave.
 
     On a terminal that column is wrapped within its own width. In a pipe each row is one line,
-    however long, so that `grep` finds all of it.
+    however long, so that `grep` finds all of it. `right`: cells but the first are figures.
     """
-    cells = [[_clean(cell) for cell in row] for row in rows]
+    # On one line: a plugin may have put anything into its texts.
+    cells = [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if (terminal := _terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(terminal - others, _NARROWEST))
+    if right:
+        cells = [[first, *map(str.rjust, rest, widths[1:])] for first, *rest in cells]
     return [_row(row, widths, wrap, indent) for row in cells]
 
 
@@ -80,8 +77,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         rows = [[n, *(found.get((n, p), "") for p in protocols)] for n in networks]
         print_line()
         print_heading(f"Top-1 on {figures[0]['test_images']:,} test images, features frozen")
-        for line in columns([["", *protocols], *rows], wrap=0):
-            print_line(line)
+        print_columns([["", *protocols], *rows], wrap=0)
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
     print_line(f"  {result['reason']}")
@@ -97,8 +93,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     print_line()
     print_heading(str(folder))
     rows = [[name, text] for name, text in _FILES.items() if (folder / name).exists()]
-    for line in columns(rows, wrap=1):
-        print_line(line)
+    print_columns(rows, wrap=1)
 
 
 def print_report(report: dict[str, Any], path: Path | None) -> None:
@@ -122,8 +117,7 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
                 f"{100 * min(known):.1f} %" if known else "",
             ]
         )
-    for line in columns(rows, wrap=0):
-        print_line(line)
+    print_columns(rows, wrap=0)
     print_line(
         f"  {data['train_images']:,} training images, {data['width']} channels,"
         f" {transform['image_size']} px, crop {transform['crop']:g},"
@@ -155,8 +149,3 @@ def _terminal_width() -> int | None:
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         return None
     return shutil.get_terminal_size().columns
-
-
-def _clean(text: str) -> str:
-    """One line: a plugin may have put anything into its texts."""
-    return without_controls(" ".join(text.split()))

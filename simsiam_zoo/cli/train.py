@@ -17,7 +17,6 @@ from simsiam_zoo.runtime.folders import new_run_folder
 
 if TYPE_CHECKING:
     from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.training.weights import InitialWeights
 
 _PART_HELP = {
     "backbone": "Turns images into features: a timm model's name, or a component.",
@@ -34,6 +33,12 @@ _SHORT = {
     "seed": "training.seed",
     "precision": "training.precision",
     "device": "training.device",
+}
+_VALUES = {
+    "stream": "data.stream",
+    "compiled": "training.compile",
+    "stop_on_collapse": "training.stop_on_collapse",
+    "loggers": "logging.loggers",
 }
 
 
@@ -119,15 +124,19 @@ def train(
     lock = read_locked(Path(locked)) if locked else None
     if lock is not None:  # first of all: without its plugins, names of the recipe are unknown
         refuse_missing(lock)
-    settings = _settings(**flags)
+    settings = _settings(flags)
     if resume is None:
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:
         anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
         folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
-    start = None if init is None or dry_run else _initial_weights(init, recipe)
-    recipe = recipe if start is None else start.named_in(recipe)
+    start = None
+    if init is not None and not dry_run:
+        from simsiam_zoo.training.weights import read_initial_weights
+
+        start = read_initial_weights(init, recipe)
+        recipe = start.named_in(recipe)
     if lock is not None:
         refuse_other_recipe(lock, recipe)
     if dry_run:
@@ -148,30 +157,12 @@ def train(
     _print_result(result, folder, as_json)
 
 
-def _initial_weights(source: str, recipe: Recipe) -> InitialWeights:
-    from simsiam_zoo.training.weights import read_initial_weights
-
-    return read_initial_weights(source, recipe)
-
-
-def _settings(
-    assignments: tuple[str, ...],
-    data: str | None,
-    stream: bool,
-    compiled: bool,
-    stop_on_collapse: bool,
-    loggers: tuple[str, ...],
-    **flags: str | None,
-) -> dict[str, object]:
+def _settings(flags: dict[str, Any]) -> dict[str, object]:
     """What the flags set in the recipe: dotted paths and values."""
-    given = {
-        "data.stream": stream,
-        "training.compile": compiled,
-        "training.stop_on_collapse": stop_on_collapse,
-        "logging.loggers": loggers,
-    }
+    given = {path: flags.pop(flag) for flag, path in _VALUES.items()}
+    assigned, data = flags.pop("assignments"), flags.pop("data")
     texts = {_SHORT.get(flag, flag): text for flag, text in flags.items()}
-    return options.settings_of(texts, assignments, data, given)
+    return options.settings_of(texts, assigned, data, given)
 
 
 def _resumed(
@@ -182,12 +173,7 @@ def _resumed(
     Args:
         folder: the run's.
         settings: what the flags set in the recipe.
-        anew: flags that make a new run, and their values; None where one was not given.
-
-    Raises:
-        InputError: there is no run, or a flag is given that decides what the run computes.
-        PluginError: a part of the run comes from a plugin that is not here any more.
-        DataError: the run's lock is damaged.
+        anew: flags that make a new run, and their values; they are refused.
     """
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -210,9 +196,8 @@ def _resumed(
 def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
     """Print the resolved recipe as TOML, with the sizes as comments; train nothing.
 
-    The TOML is all there is on stdout but for comments, so that it can be piped into a file and
-    fed back with `--recipe`. Parameters are counted on torch's meta device: no memory is spent, and
-    no weights are read: those of `init` are named, and their digest is not known yet.
+    It can be piped into a file and fed back with `--recipe`. Parameters are counted on torch's meta
+    device, and no weights are read: those of `init` are named, and their digest is not known yet.
     """
     import torch
 
@@ -221,15 +206,15 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
     from simsiam_zoo.recipe.sizes import sizes
 
     _, steps = sizes(recipe)
+    total = None if steps is None else steps * recipe.training.epochs
     with torch.device("meta"):
         siamese = build(
             {kind: recipe.part(kind) for kind in PARTS},
             image_size=recipe.data.image_size,
             steps_per_epoch=steps,
-            steps=None if steps is None else steps * recipe.training.epochs,
+            steps=total,
         )
     counts = parameter_counts(siamese)
-    total = None if steps is None else steps * recipe.training.epochs
     if as_json:
         found = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
         click.echo(json.dumps({"recipe": recipe.to_dict(), "init": init, **found}, indent=2))
@@ -240,12 +225,9 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
         click.echo(f"# starts from: {init}; training.init will be its digest")
     for part, count in counts.items():
         click.echo(f"# parameters of the {part + ':':<11} {count:>11,}")
-    click.echo(f"# steps per epoch: {_known(steps)}")
-    click.echo(f"# steps: {_known(total)}")
-
-
-def _known(number: int | None) -> str:
-    return "unknown (the data is not at hand)" if number is None else f"{number:,}"
+    for what, number in (("steps per epoch", steps), ("steps", total)):
+        known = "unknown (the data is not at hand)" if number is None else f"{number:,}"
+        click.echo(f"# {what}: {known}")
 
 
 def _print_result(result: dict[str, Any], folder: Path, as_json: bool) -> None:

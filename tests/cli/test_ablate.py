@@ -71,7 +71,7 @@ def test_the_estimate_knows_what_runs_beside_what() -> None:
         (("five-partz",), "Did you mean five-parts"),
         (("nowhere.toml",), "cannot be read"),
         (("five-parts", "--preset", "imagnet"), "Did you mean imagenet"),
-        (("five-parts", "--seeds", "0;1"), "--seeds takes whole numbers"),
+        (("five-parts", "--seeds", "0;1"), "seeds.0"),
         (("five-parts", "--set", "training.epoch=1"), "Did you mean epochs"),
         (("five-parts", "--metric", "knm"), "Did you mean knn"),
         (("predictor", "--launcher", "lokal"), "Did you mean local"),
