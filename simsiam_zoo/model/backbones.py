@@ -20,8 +20,7 @@ class TimmRecipe:
     """How plain timm makes the module that a backbone's state dict fits, key by key.
 
     Args:
-        name: of the timm model.
-        kwargs: for `timm.create_model`, beside `num_classes=0`.
+        name, kwargs: for `timm.create_model`, beside `num_classes=0`.
         changes: Python statements that turn that `model` into the backbone; empty for most.
     """
 
@@ -134,9 +133,8 @@ def _create(name: str, drop_path_rate: float, size: dict[str, int]) -> nn.Module
 def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
     """Pool right after the convolutions where timm would run fc layers first; the changes made.
 
-    Without a classifier timm still keeps what it calls `pre_logits`. Where that is a module of the
-    model itself, with weights, it works on the map before it is pooled: VGG's two fc layers, 4096
-    wide, 120 M parameters.
+    timm's `pre_logits`, where it is a module of the model itself with weights, works on the map
+    before it is pooled: VGG's two fc layers, 4096 wide, 120 M parameters.
     """
     trunk = getattr(model, "pre_logits", None)
     if not isinstance(trunk, nn.Module) or next(trunk.parameters(), None) is None:

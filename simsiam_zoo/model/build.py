@@ -24,7 +24,7 @@ def build(
     steps: int | None = None,
     fill: Callable[[Siamese], object] | None = None,
 ) -> Siamese:
-    """Create the five parts, fit them together and let each set itself up.
+    """Create the five parts, fit them together and let each set itself up; in training mode.
 
     The widths are found by a dry run on two images, in eval mode and without a draw from torch's
     generator, so that weights depend on nothing but the seed. Works on the meta device too.
@@ -34,9 +34,6 @@ def build(
         image_size: height and width of the views in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
         fill: loads weights into the network, before the parts set themselves up for them.
-
-    Returns:
-        The model in training mode.
 
     Raises:
         InputError: a part does not take the value of one of its parameters.

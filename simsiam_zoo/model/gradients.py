@@ -19,16 +19,13 @@ class _PairedViews(GradientPolicy):
     """Views two by two, each pair's p against the other's z.
 
     Args:
-        sides: "both": D(p1, z2) and D(p2, z1); "one": D(p1, z2) alone
-            (arXiv:2011.10566 section 4.6).
+        sides: "both": D(p1, z2) and D(p2, z1); "one": D(p1, z2) alone (arXiv:2011.10566 sec. 4.6).
         pairs: pairs of fresh views per image; 2 makes up for one side in the number of
             comparisons (section 4.6).
     """
 
     def __init__(self, *, sides: str, pairs: int) -> None:
         super().__init__()
-        if sides not in ("both", "one"):
-            raise InputError(f"sides is one of both, one, not {sides!r}")
         self.sides = sides
         self.views = 2 * pairs
 
@@ -102,11 +99,7 @@ class Alternation(GradientPolicy):
                 self._targets.append([self._stored(each) for each in z])
 
     def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
-        """(p1, z2) and (p2, z1), all [N, dim], with z of the block's start.
-
-        Raises:
-            InputError: `prepare_block` was not shown this batch.
-        """
+        """(p1, z2) and (p2, z1), all [N, dim], with z of the block's start."""
         if not self._targets:
             raise InputError(
                 "gradient alternation has no targets for this batch",
@@ -190,11 +183,7 @@ class MovingAverage(GradientPolicy):
         return {"average": self.average, "times": self.times}
 
     def forward(self, siamese: Siamese, batch: Batch) -> StepOutput:
-        """(p1, η) and (p2, η), all [N, dim]; η is updated first.
-
-        Raises:
-            InputError: the batch has no ids, or the data set's size was not known.
-        """
+        """(p1, η) and (p2, η), all [N, dim]; η is updated first. InputError without ids."""
         if batch.ids is None or not len(self.average):
             raise InputError(
                 "gradient moving-average keeps a target for each image: it needs the images' ids"

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from simsiam_zoo.errors import InputError
 
-_NORMS = ("all", "hidden", "none")
-
 
 def mlp(widths: Sequence[int], norm: str, output_affine: bool = True) -> list[nn.Module]:
     """fc → BN → ReLU for the hidden layers, fc → BN for the output.
@@ -23,12 +21,7 @@ def mlp(widths: Sequence[int], norm: str, output_affine: bool = True) -> list[nn
         widths: of the input, of the hidden layers if any, and of the output.
         norm: which layers have BN: "all", "hidden" (not the output) or "none".
         output_affine: scale and shift in the output's BN.
-
-    Raises:
-        InputError: `norm` is none of these.
     """
-    if norm not in _NORMS:
-        raise InputError(f"norm is one of {', '.join(_NORMS)}, not {norm!r}")
     modules: list[nn.Module] = []
     last = len(widths) - 2
     for layer, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -45,15 +38,9 @@ class MlpProjector(nn.Sequential):
     """The projection MLP of arXiv:2011.10566 section 3; BN's places as in its table 3.
 
     Args:
-        in_dim: width of the features.
+        in_dim, hidden_dim, out_dim: width of the features, of hidden layers, of z.
         layers: number of fc layers, the output's included.
-        hidden_dim: width of the hidden ones.
-        out_dim: width of z.
-        norm: which layers have BN: "all", "hidden" (not the output) or "none".
-        output_affine: scale and shift in the output's BN.
-
-    Raises:
-        InputError: `output_affine` where the output has no BN.
+        norm, output_affine: as for `mlp`; the latter is refused where the output has no BN.
     """
 
     def __init__(
@@ -94,8 +81,7 @@ class MlpPredictor(nn.Sequential):
     Args:
         dim: width of z and of p.
         hidden_dim: width of the bottleneck; None: dim / 4, as in the paper.
-        norm: which layers have BN: "hidden" (the paper's), "all" (unstable in its table 3 d) or
-            "none".
+        norm: as for `mlp`; "hidden" is the paper's, "all" unstable in its table 3 d.
     """
 
     def __init__(self, *, dim: int, hidden_dim: int | None, norm: str) -> None:
@@ -115,12 +101,7 @@ class FixedRandomPredictor(MlpPredictor):
 
 
 class LinearPredictor(nn.Linear):
-    """One fc layer.
-
-    Args:
-        dim: width of z and of p.
-        bias: a bias beside the weights.
-    """
+    """One fc layer, with a bias or without."""
 
     def __init__(self, *, dim: int, bias: bool) -> None:
         super().__init__(dim, dim, bias=bias)

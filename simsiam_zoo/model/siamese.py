@@ -41,10 +41,8 @@ class StepOutput:
 
     Args:
         pairs: (prediction, target), each [N, dim]; the step's loss is the mean of D over them.
-        embeddings: z of the views, in the views' order, [N, dim] each. The step's statistics
-            (std, alignment, uniformity) are of these, and the parts' `after_step` sees them. Where
-            a policy states none, there are no such statistics: nothing is guessed from the pairs,
-            whose sides may be something else than z.
+        embeddings: z of the views, in their order, [N, dim] each: what the step's statistics (std,
+            alignment, uniformity) are of, and what `after_step` sees. Without them there are none.
     """
 
     pairs: Sequence[tuple[Tensor, Tensor]]
@@ -92,8 +90,7 @@ class Part(nn.Module):
         Args:
             siamese: the network, with the weights after the step.
             output: of the step, detached: of all images of this process.
-            step: its number, from 0.
-            steps: of the whole run.
+            step, steps: its number, from 0, and the steps of the whole run.
         """
 
 
@@ -159,8 +156,7 @@ class Siamese(nn.Module):
         predictor: z → p, both [N, dim].
         gradient: the policy, which gives the pairs (prediction, target).
         loss: (prediction, target) → scalar.
-        in_dim: width of the backbone's features.
-        dim: width of z and p.
+        in_dim, dim: width of the backbone's features; of z and p.
     """
 
     def __init__(
@@ -199,10 +195,7 @@ class Siamese(nn.Module):
         return self.step(batch)[0]
 
     def step(self, batch: Batch) -> tuple[Tensor, StepOutput]:
-        """The step's loss, the mean of D over the policy's pairs, and what it is made of.
-
-        Returns:
-            The loss, a scalar to go backward from, and the policy's output, detached.
+        """The mean of D over the policy's pairs, a scalar, and the policy's output, detached.
 
         Raises:
             InputError: the batch has another number of views than the policy compares.

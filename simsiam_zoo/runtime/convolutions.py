@@ -38,9 +38,9 @@ class OneOutputConv2d(nn.Conv2d):
         return F.linear(image.flatten(1), weight.flatten(1), self.bias)[:, :, None, None]
 
     def one_output(self, height: int, width: int) -> tuple[tuple[Span, Span], ...] | None:
-        """By direction, the taps that see pixels and the pixels that they see; None: more outputs.
+        """By direction, the taps that see pixels and the pixels that they see.
 
-        Also where the taps see padding alone, or what they see is not one piece.
+        None: there are more outputs, or the taps see padding alone or not one piece.
         """
         spans = []
         for direction, size in enumerate((height, width)):
@@ -59,8 +59,8 @@ class OneOutputConv2d(nn.Conv2d):
 def as_products(network: nn.Module) -> None:
     """Let the plain convolutions of `network` be matrix products where they have one output.
 
-    The modules stay as they are, names and weights too: only their class changes, so that copies
-    and pickles of them are whole. Subclasses are left alone: what they do is their own.
+    Only their class changes, so that names, weights, copies and pickles are as ever. Subclasses
+    are left alone: what they do is their own.
     """
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_plain(module):

@@ -48,10 +48,9 @@ class Runtime:
 
     def describe(self) -> dict[str, str | int]:
         """Plain values for the lock."""
-        name = _device_name(self.device)
         return {
             "device": str(self.device),
-            "device_name": name,
+            "device_name": _device_name(self.device),
             "precision": self.precision,
             "threads": self.threads,
         }
@@ -96,47 +95,44 @@ def full_fp32() -> Iterator[None]:
 
 
 def _device(name: str) -> torch.device:
+    wrong = f"training.device = {name!r}"
     if name == "auto":
         if torch.cuda.is_available():
-            return _cuda(name, _local("RANK", 0))
+            return _cuda(wrong, _local("RANK", 0))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in {"cpu", "cuda", "mps"}:
-        raise InputError(f"training.device = {name!r}: it is auto, cpu, cuda, cuda:N or mps")
-    if device.type == "cuda":
-        if device.index is not None and (local := _local("WORLD_SIZE", 1)) > 1:
-            raise InputError(
-                f"training.device = {name!r}: {local} processes cannot share one device",
-                "Say cuda: each process takes its own.",
-            )
-        return _cuda(name, _local("RANK", 0) if device.index is None else device.index)
+        raise InputError(f"{wrong}: it is auto, cpu, cuda, cuda:N or mps")
     if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"{wrong}: this machine has no MPS device", "Say auto or cpu.")
+    if device.type != "cuda":
+        return torch.device(device.type)
+    if device.index is not None and (local := _local("WORLD_SIZE", 1)) > 1:
         raise InputError(
-            "training.device = 'mps': this machine has no MPS device", "Say auto or cpu."
+            f"{wrong}: {local} processes cannot share one device",
+            "Say cuda: each process takes its own.",
         )
-    return torch.device(device.type)
+    return _cuda(wrong, _local("RANK", 0) if device.index is None else device.index)
 
 
-def _cuda(name: str, index: int) -> torch.device:
-    """CUDA device `index`, which `name` led to."""
+def _cuda(wrong: str, index: int) -> torch.device:
+    """CUDA device `index`; `wrong` begins the message where it is not there."""
     count, local = torch.cuda.device_count(), _local("WORLD_SIZE", 1)
     if index < count:
         return torch.device("cuda", index)
     if count == 0:
         found = "no CUDA device" if torch.version.cuda else "a torch that was built without CUDA"
-        raise InputError(
-            f"training.device = {name!r}: this machine has {found}", "Say auto or cpu."
-        )
+        raise InputError(f"{wrong}: this machine has {found}", "Say auto or cpu.")
     if local > count:
         raise InputError(
-            f"training.device = {name!r}: {local} processes, and CUDA devices for {count} of them",
+            f"{wrong}: {local} processes, and CUDA devices for {count} of them",
             f"Start {count} on each machine (torchrun --nproc-per-node {count}), or say cpu.",
         )
     raise InputError(
-        f"training.device = {name!r}: there is no such device; this machine has"
+        f"{wrong}: there is no such device; this machine has"
         f" cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
     )
 
@@ -194,11 +190,6 @@ def compile_in_place(
     Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
     A module that holds no parameters gains nothing and is left as it is.
 
-    Args:
-        modules: are changed in place.
-        device: where they are.
-        backend: torch's name for what generates the code.
-
     Raises:
         InputError: the tool that compiles for `device` is not installed.
     """
@@ -211,14 +202,15 @@ def compile_in_place(
 
 def _refuse_without_compiler(device: torch.device) -> None:
     """Torch itself finds out in the middle of the first step, in a hundred lines."""
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise InputError(
-            "training.compile needs Triton on CUDA, and it is not installed",
-            "python -m pip install triton, or leave out --compile.",
-        )
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            raise InputError(
+                "training.compile needs Triton on CUDA, and it is not installed",
+                "python -m pip install triton, or leave out --compile.",
+            )
+        return
     named = os.environ.get("CXX")
-    found = any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"]))
-    if device.type != "cuda" and not found:
+    if not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
         raise InputError(
             f"training.compile needs a C++ compiler on {device.type}, and"
             f" {f'CXX = {named!r} is none' if named else 'there is none'}",
@@ -226,14 +218,14 @@ def _refuse_without_compiler(device: torch.device) -> None:
         )
 
 
-_SIGNS = (
+_SHORTAGES = (
     "DefaultCPUAllocator: ",  # torch, main memory: can't allocate, not enough
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "MPS backend out of memory",
 )
-"""Shortages that come as an ordinary RuntimeError."""
+"""Those that come as an ordinary RuntimeError."""
 
 
 @contextmanager
@@ -250,20 +242,11 @@ def memory_trouble(doing: str, way_out: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_shortage(error):
+        text = str(error)
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not (known or any(sign in text for sign in _SHORTAGES)):
             raise
-        raise InputError(
-            f"not enough memory for {doing}: {_first_words(error)}", way_out
-        ) from error
-
-
-def _is_shortage(error: BaseException) -> bool:
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or any(sign in str(error) for sign in _SIGNS)
-
-
-def _first_words(error: BaseException) -> str:
-    """The allocator's own: what was asked for. torch goes on for a paragraph."""
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    _, _, line = line.rpartition("DefaultCPUAllocator: ")
-    return ". ".join(line.split(". ")[:2]).rstrip(".")
+        # the allocator's own words: torch goes on for a paragraph
+        line = next(iter(text.splitlines()), "") or type(error).__name__
+        line = ". ".join(line.rpartition("DefaultCPUAllocator: ")[2].split(". ")[:2]).rstrip(".")
+        raise InputError(f"not enough memory for {doing}: {line}", way_out) from error

@@ -48,11 +48,7 @@ def restarts() -> int:
 
 
 def stated_number(variable: str, default: int) -> int:
-    """The whole number that an environment variable states; the default where it is empty.
-
-    Raises:
-        InputError: it states something else.
-    """
+    """The whole number in an environment variable; InputError where it is something else."""
     text = os.environ.get(variable, "").strip()
     try:
         return int(text) if text else default
@@ -207,10 +203,7 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Inside, this process is the only one: rank 0 of 1.
-
-    For what a rank may do while the others do something else: they would be waited for without end.
-    """
+    """Inside, this process is the only one, rank 0 of 1: for what it does while others do not."""
     global _apart
     before, _apart = _apart, True
     try:
@@ -235,11 +228,8 @@ def gather(x: Tensor) -> Tensor:
 def gather_samples(rows: Tensor) -> Tensor | None:
     """All ranks' rows of what is kept for each sample, on the CPU of rank 0; None on the others.
 
-    Args:
-        rows: [samples / ranks, ...]; row i of rank r's is sample i x world size + r.
-
-    Returns:
-        [samples, ...]. It takes twice its memory for a moment.
+    Takes [samples / ranks, ...], row i of rank r's being sample i x world size + r, and gives
+    [samples, ...]. It needs twice its memory for a moment.
     """
     if not is_distributed():
         return rows.cpu()

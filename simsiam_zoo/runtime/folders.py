@@ -12,11 +12,7 @@ from simsiam_zoo.errors import InputError
 
 
 def cache_dir() -> Path:
-    """The user's cache folder of simsiam-zoo (`SIMSIAM_ZOO_CACHE` overrides it); made if missing.
-
-    Raises:
-        InputError: it cannot be made, or the user has no home folder to have it in.
-    """
+    """The user's cache folder (or `SIMSIAM_ZOO_CACHE`), made; InputError: it cannot be."""
     hint = "Set SIMSIAM_ZOO_CACHE to a folder that can be written."
     override = os.environ.get("SIMSIAM_ZOO_CACHE")
     path = expand_user(override) if override else _user_cache()
@@ -46,11 +42,7 @@ def _user_cache() -> Path | None:
 
 
 def expand_user(path: Path | str) -> Path:
-    """The path with `~` and `~name` replaced by the home folder.
-
-    Raises:
-        InputError: that home folder is not known.
-    """
+    """The path with `~` and `~name` replaced by the home folder; InputError: it is not known."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -63,9 +55,6 @@ def new_run_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on where that is taken; it is not made yet.
 
     Processes that torchrun started anew go on with the newest of them.
-
-    Raises:
-        InputError: all the names are taken.
     """
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
     newest = None
@@ -79,11 +68,7 @@ def new_run_folder(name: str) -> Path:
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make `folder` and those above it; on an error remove those that were made, if empty again.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make `folder` and those above it; on an error remove those that were made, if empty again."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,11 +101,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a file that the user asked for, whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write a file that the user asked for, whole or not at all; else InputError."""
     try:
         atomic_write_text(path, text)
     except OSError as error:

@@ -84,13 +84,7 @@ def block_steps(setup: Setup) -> int:
 
 
 def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterator[LoadedBatch]:
-    """The same batches; before the first of each block the policy is shown the whole block.
-
-    Args:
-        setup: the run.
-        batches: from `step` on.
-        step: the start of a block.
-    """
+    """The batches from `step`, the start of a block, on; the policy is shown each block first."""
     if not setup.siamese.gradient.blocks:
         yield from batches
         return

@@ -210,16 +210,12 @@ def result_of(
 ) -> dict[str, Any]:
     """What `result.json` says of a run that was measured after `step` steps."""
     verdict, reason = judge(evidence)
-    refused = [
-        {"network": network, "protocol": protocol, "reason": why}
-        for network, protocol, why in final.refused
-    ]
     return {
         "format": RESULT_FORMAT,
         "verdict": verdict,
         "reason": reason,
         "figures": [{"network": network, **as_row(score)} for network, score in final.scores],
-        **({"refused": refused} if refused else {}),
+        **({"refused": list(final.refused)} if final.refused else {}),
         "evidence": evidence_dict(evidence),
         "identity": setup.identity,
         "seed": setup.recipe.training.seed,

@@ -79,22 +79,13 @@ class Control(StopRequest):
         )
 
     def stopped(self, step: int, saved: int | None) -> StoppedError:
-        """The error of a run that stopped on request after `step` steps.
-
-        Args:
-            step: steps that were done.
-            saved: those of the last checkpoint; None: of an earlier process.
-        """
+        """The error of a run that stopped on request; `saved`: the step of a checkpoint of here."""
         where = "which is saved" if saved is None else f"saved at step {saved}"
         return StoppedError(f"stopped at step {step} of {self._setup.steps}; {where}", self._go_on)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """While the trained run is measured, which all ranks do: a request ends it at once.
-
-        Raises:
-            StoppedError: it was stopped.
-        """
+        """While the trained run is measured, by all ranks: a request ends it, as StoppedError."""
         try:
             with self.interrupting():
                 yield

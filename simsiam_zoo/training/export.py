@@ -31,20 +31,16 @@ from simsiam_zoo.runtime.folders import atomic_write
 
 
 def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Path) -> None:
-    """Write a backbone's weights with the metadata that rebuild it (see the module).
-
-    Raises:
-        OSError: the disk is full, say.
-    """
+    """Write a backbone's weights with the metadata that rebuild it (see the module)."""
     metadata = backbone_metadata(backbone, recipe, identity)
     with atomic_write(path) as file:
         file.write(save(plain_state(backbone), metadata))
 
 
 def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU, contiguous; tensors that modules share are copied for each key.
+    """The state dict on the CPU, contiguous; tensors that modules share are copied for each key,
 
-    safetensors refuses shared memory, and timm reads each key.
+    since safetensors refuses shared memory, and timm reads each key.
     """
     state: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.errors import PluginError
-
-_METHODS = ("start", "log", "finish")
 
 
 class Logger(Protocol):
@@ -41,33 +39,14 @@ class Logger(Protocol):
 
 
 class Loggers:
-    """Several loggers as one; one that fails is left out from then on.
-
-    Args:
-        chosen: the components.
-        say: shows one line to the user.
-
-    Raises:
-        PluginError: one of them cannot be used.
-    """
+    """Several loggers as one; one that fails is left out from then on, and `say` is told."""
 
     def __init__(self, chosen: Sequence[Resolved] = (), say: Callable[[str], None] = print) -> None:
         self._say = say
         self._loggers = [(each.id, _create(each)) for each in chosen]
 
-    def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
-        """See `Logger.start`."""
-        self._tell("start", folder, recipe, step)
-
-    def log(self, row: dict[str, Any]) -> None:
-        """See `Logger.log`."""
-        self._tell("log", row)
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """See `Logger.finish`."""
-        self._tell("finish", result)
-
-    def _tell(self, method: str, *arguments: Any) -> None:
+    def tell(self, method: Literal["start", "log", "finish"], *arguments: Any) -> None:
+        """Call that method of each."""
         for named in list(self._loggers):
             name, logger = named
             try:
@@ -82,7 +61,9 @@ class Loggers:
 
 def _create(chosen: Resolved) -> Any:
     logger = chosen.create()
-    missing = [name for name in _METHODS if not callable(getattr(logger, name, None))]
+    missing = [
+        name for name in ("start", "log", "finish") if not callable(getattr(logger, name, None))
+    ]
     if missing:
         raise PluginError(
             f"logger {chosen.id} cannot be used: it has no {' and no '.join(missing)}"

@@ -52,19 +52,10 @@ class TakenStep:
 
 
 def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenStep:
-    """One step of the optimiser on this rank's share of a batch.
+    """Step number `step` (from 0) of the optimiser, on this rank's share of a batch, on the device.
 
     The share passes the network in `training.accumulate` micro-batches, whose mean loss is
     minimised; the ranks exchange gradients once, with the last one.
-
-    Args:
-        setup: the run, in training mode.
-        batch: views [N, 3, H, W] on the run's device.
-        step: its number, from 0.
-        want_norm: whether the gradient's norm is.
-
-    Raises:
-        PluginError: at step 0 of several processes, a parameter has no part in the loss.
     """
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
     # Re-seeded each step: dropout does not depend on where a run was interrupted.
@@ -178,11 +169,7 @@ class Log:
         progress.begin("training", setup.steps, step, setup.recipe.training.epochs)
 
     def figures(self, step: int) -> None:
-        """The row of the steps since the last one.
-
-        Raises:
-            DivergedError: the loss is not finite.
-        """
+        """The row of the steps since the last one; a loss that is not finite ends the run."""
         row = self._meter.row(step)
         if self._folder.damaged:
             row["damaged"] = len(self._folder.damaged)
@@ -200,11 +187,7 @@ class Log:
 
 
 def refuse_unused(setup: Setup) -> None:
-    """Among several processes, stop at parameters that have no part in the loss: DDP cannot wait.
-
-    Raises:
-        PluginError: there are some.
-    """
+    """Among several processes, stop at parameters without a part in the loss: DDP cannot wait."""
     if not distributed.is_distributed():
         return
     named = setup.siamese.named_parameters()

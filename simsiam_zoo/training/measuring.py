@@ -57,22 +57,17 @@ class FinalScores:
         gain: interval of the kNN gain over the untrained network (low, mean, high), 0 to 1; None
             where there is none.
         unmeasured: why there is no gain, in words.
-        refused: (network, protocol, reason) of what a protocol would not measure.
+        refused: network, protocol and reason of what a protocol would not measure.
     """
 
     scores: Sequence[tuple[str, Score]] = ()
     gain: tuple[float, float, float] | None = None
     unmeasured: str | None = None
-    refused: Sequence[tuple[str, str, str]] = ()
+    refused: Sequence[dict[str, str]] = ()
 
 
 class RunEvaluation:
-    """The measuring of one run.
-
-    Args:
-        setup: the run.
-        folder: the run's; features lie there while they are needed.
-        progress: told how far it is.
+    """The measuring of one run; features lie in its `folder` while they are needed.
 
     Raises:
         InputError: a protocol of `evaluation.online` trains for many epochs.
@@ -135,9 +130,7 @@ class RunEvaluation:
     def final(self, untrained: Siamese, before: str) -> FinalScores:
         """Every protocol on the trained network and, if the recipe wants them, on the baselines.
 
-        Args:
-            untrained: the network that the trained one is compared with.
-            before: what to call it.
+        The untrained network, called `before`, is what the trained one is compared with.
         """
         if self.unmeasurable is not None:
             return FinalScores(unmeasured=self.unmeasurable)
@@ -159,10 +152,12 @@ class RunEvaluation:
         with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
             splits = self._splits(networks)
             found = measure(jobs, splits)
-        scores, refused = [], []
+        scores: list[tuple[str, Score]] = []
+        refused: list[dict[str, str]] = []
         for job, result in zip(jobs, found, strict=True):
             if isinstance(result, Refused):
-                refused.append((job.network, job.name, result.reason))
+                where = {"network": job.network, "protocol": job.name, "reason": result.reason}
+                refused.append(where)
                 self._say(f"{job.network}: {job.name} is not measured: {result.reason}")
             else:
                 scores += [(job.network, score) for score in result]

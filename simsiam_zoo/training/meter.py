@@ -32,14 +32,10 @@ _T = TypeVar("_T")
 
 
 class Meter:
-    """Makes rows of what it is shown at each step.
+    """Makes rows of what it is shown at each step; one that goes on begins with a saved `state`.
 
     Loss and std x sqrt(d) are means over the steps since the last row. The gradient's norm, the
     alignment and the uniformity are those of the row's own step, since they cost something.
-
-    Args:
-        setup: the run.
-        row: what a run that goes on had of its coming row (`state`).
     """
 
     def __init__(self, setup: Setup, row: Mapping[str, Any] | None = None) -> None:
@@ -84,12 +80,9 @@ class Meter:
     def add(
         self, loss: Tensor, views: Sequence[Tensor], gradient_norm: Tensor | None = None
     ) -> None:
-        """Take in one step. Waits for nothing.
+        """Take in one step's loss and embeddings [N, d] of each view. Waits for nothing.
 
-        Args:
-            loss: the step's, a scalar.
-            views: embeddings [N, d] of each view, as `StepOutput` has them.
-            gradient_norm: of a step after which a row is due, a scalar; None of any other.
+        The gradient's norm is given at a step after which a row is due, and at no other.
         """
         figures = {"loss": loss.detach()}
         if views:

@@ -56,11 +56,7 @@ def build_siamese(
 
 
 def micro_batch(recipe: Recipe) -> int:
-    """Images of a micro-batch on one process: what passes the network at once.
-
-    Raises:
-        InputError: the batch cannot be divided so.
-    """
+    """Images of a micro-batch on one process; InputError: the batch cannot be divided so."""
     training, world = recipe.training, distributed.world_size()
     size, rest = divmod(training.batch_size, world * training.accumulate)
     if rest:
@@ -160,11 +156,7 @@ def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:
 
 
 def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
-    """The runtime, in fp32 where bf16 would compute wrong gradients.
-
-    Raises:
-        InputError: the recipe asks for bf16 by name.
-    """
+    """The runtime; fp32 where bf16 would give wrong gradients; InputError if it was asked for."""
     if (runtime.device.type, runtime.precision) != ("cpu", "bf16"):
         return runtime
     found = untrustworthy_convolutions(siamese.backbone, recipe.data.image_size)

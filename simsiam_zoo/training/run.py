@@ -22,11 +22,7 @@ from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.network import build_siamese
 from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
 from simsiam_zoo.training.train import train as train_in
-from simsiam_zoo.training.weights import (
-    InitialWeights,
-    States,
-    read_initial_weights,
-)
+from simsiam_zoo.training.weights import InitialWeights, States, read_initial_weights
 
 
 @dataclass(frozen=True)
@@ -34,10 +30,6 @@ class Run:
     """What a run left behind in its folder, complete or not. Reading it changes nothing there.
 
     `load` and `train` give one. What is in files is read when it is first asked for, and kept.
-
-    Attributes:
-        folder: the run's folder.
-        recipe: what was done.
     """
 
     folder: Path
@@ -87,9 +79,7 @@ class Run:
         """The trained backbone, [N, 3, H, W] → features, on the CPU, in eval mode.
 
         It is made from `backbone.safetensors`; of a run that is not complete, from its checkpoint.
-
-        Raises:
-            InputError, DataError, PluginError: as for `model`.
+        Errors as of `model`.
         """
         return read_backbone(self.folder, self.recipe)
 
@@ -112,10 +102,6 @@ def build(recipe: Recipe, init: States | None = None) -> Siamese:
     Returns:
         The model, in training mode and channels last. Called with a `siamese.Batch` of normalised
         views [N, 3, H, W] it gives the step's loss.
-
-    Raises:
-        InputError: a part does not take the value of one of its parameters.
-        PluginError: a part cannot be created, or breaks its contract.
     """
     with torch.random.fork_rng(devices=[]):
         return build_siamese(recipe, *sizes(recipe), init or {})
@@ -184,13 +170,7 @@ def train(
 
 
 def load(folder: Path | str) -> Run:
-    """The run in `folder`, complete or not. Nothing in the folder is executed or unpickled.
-
-    Raises:
-        InputError: there is no run.
-        PluginError: a part of it comes from a plugin that is not here.
-        DataError: its lock is damaged.
-    """
+    """The run in `folder`, complete or not. Nothing in the folder is executed or unpickled."""
     folder = Path(folder)
     refuse_missing(read_lock(folder))
     return Run(folder, Recipe.of_run(folder / "recipe.toml"))

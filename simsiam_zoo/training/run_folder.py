@@ -16,9 +16,8 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import tomli_w
 from filelock import FileLock, Timeout
@@ -33,37 +32,11 @@ from simsiam_zoo.training.loggers import Loggers
 MetricsRow = dict[str, Any]
 
 
-class RunState(Enum):
-    """What is in a folder, as far as training goes."""
-
-    EMPTY = "no run"
-    STARTED = "a run without a checkpoint"
-    RESUMABLE = "a run that can go on from a checkpoint"
-    COMPLETE = "a run with its result"
-    DIVERGED = "a run that diverged"
-
-
-def run_state(folder: Path) -> RunState:
-    """What is in `folder`; result.json, which is written last, takes precedence.
-
-    Raises:
-        DataError: result.json is damaged.
-    """
-    if not (folder / "recipe.toml").exists():
-        return RunState.EMPTY
-    if (result := read_result(folder)) is not None:
-        diverged = result.get("verdict") == "diverged"
-        return RunState.DIVERGED if diverged else RunState.COMPLETE
-    found = any((folder / "checkpoints").glob("step-*.pt"))
-    return RunState.RESUMABLE if found else RunState.STARTED
-
-
 class RunFolder:
     """A run's folder, held by one process at a time. Use as a context manager.
 
     Args:
-        path: the folder's.
-        recipe, lock, identity: what the run is; written on `start`.
+        path, recipe, lock, identity: where and what the run is; written on `start`.
         writes: False on all ranks but the first: they only remember.
         loggers: told all that is written here.
     """
@@ -113,7 +86,7 @@ class RunFolder:
             atomic_write_text(self.path / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:
             raise _unwritable(self.path, error) from None
-        self.loggers.start(self.path, self.recipe.to_dict(), 0)
+        self.loggers.tell("start", self.path, self.recipe.to_dict(), 0)
 
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
@@ -123,7 +96,7 @@ class RunFolder:
         self.damaged = {row["id"]: row for row in lines if row["step"] < step}
         if lines:
             self._write_anew("damaged.jsonl", self.damaged.values())
-        self.loggers.start(self.path, self.recipe.to_dict(), step)
+        self.loggers.tell("start", self.path, self.recipe.to_dict(), step)
 
     def write(self, row: MetricsRow) -> None:
         """Append one line of metrics; `row["step"]` counts the steps that were done.
@@ -136,7 +109,7 @@ class RunFolder:
             return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-        self.loggers.log(row)
+        self.loggers.tell("log", row)
 
     def list_damaged(self, step: int, damage: Damage) -> None:
         """List an image that was found damaged in the batch after `step` steps, once."""
@@ -150,7 +123,7 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
-        self.loggers.finish(result)
+        self.loggers.tell("finish", result)
         atomic_write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _write_anew(self, name: str, rows: Iterable[MetricsRow]) -> None:
@@ -172,8 +145,8 @@ class RunFolder:
         self._held = held
 
 
-def look_into(out: Path, resume: bool) -> RunState:
-    """The state of the folder that a run is to go to; EMPTY: it begins there.
+def look_into(out: Path, resume: bool) -> Literal["new", "begun", "complete"]:
+    """What a run that is to go to the folder finds there; "new": nothing, or nothing of use.
 
     Processes that torchrun started anew go on with what they began, if it came to a checkpoint.
 
@@ -182,30 +155,26 @@ def look_into(out: Path, resume: bool) -> RunState:
         DivergedError: the run to go on with diverged.
         DataError: its result.json is damaged.
     """
-    state = run_state(out)
-    again = distributed.restarts() > 0 and state is not RunState.EMPTY
-    if not resume:
-        if not again:
-            refuse_occupied(out)
-        if not again or state is RunState.STARTED:
-            return RunState.EMPTY
-    if state is RunState.EMPTY:
+    begun = (out / "recipe.toml").exists()
+    if not resume and not (begun and distributed.restarts() > 0):
+        refuse_occupied(out)
+        return "new"
+    if not begun:
         raise InputError(f"there is no run in {out}", "Say the folder of a run.")
-    if state is RunState.DIVERGED:
-        result = read_result(out) or {}
+    result = read_result(out)  # it is written last
+    if result is None:
+        saved = any((out / "checkpoints").glob("step-*.pt"))
+        return "begun" if resume or saved else "new"
+    if result.get("verdict") == "diverged":
         raise DivergedError(
             f"the run in {out} diverged: {result.get('reason', 'its result says so')}",
             "Train anew, say with a smaller --lr, into another --out.",
         )
-    return state
+    return "complete"
 
 
 def refuse_occupied(folder: Path) -> None:
-    """Stop where a new run would land on top of something.
-
-    Raises:
-        InputError: a run is in the folder, or something else, or it is no folder.
-    """
+    """Stop where a new run would land on top of a run, or of anything else."""
     if not folder.exists():
         return
     if (folder / "recipe.toml").exists():
@@ -253,12 +222,9 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 @contextmanager
 def disk_trouble(folder: Path) -> Iterator[None]:
-    """What a full or failing disk does in the middle of a run, said as a user's error.
+    """What a full or failing disk does in the middle of a run, as an InputError.
 
     A file is named where the system names one: it may be another than the run's.
-
-    Raises:
-        InputError: a file cannot be written or read any more.
     """
     try:
         yield

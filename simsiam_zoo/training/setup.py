@@ -71,10 +71,6 @@ class Setup:
 def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     """Open the data and the device, build the network and its optimiser.
 
-    Args:
-        recipe: of the run.
-        init: weights in place of random ones, by their parts.
-
     Raises:
         InputError: the data is missing, or does not go with the recipe; the weights do not fit.
         PluginError: a component cannot be used.
@@ -134,11 +130,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
 
 
 def make_plan(recipe: Recipe, dataset: Dataset) -> SampleOrder:
-    """Which samples make which step; of a stream, how many steps there are.
-
-    Raises:
-        InputError: the data does not go with the recipe.
-    """
+    """Which samples make which step; of a stream, how many steps there are."""
     training, data = recipe.training, recipe.data
     if not data.stream:
         if data.steps_per_epoch:

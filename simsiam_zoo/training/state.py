@@ -31,13 +31,7 @@ class NotFiniteError(Exception):
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a run is.
-
-    Args:
-        step: steps done.
-        elapsed: seconds of training.
-        row: what the coming row of metrics has so far (`Meter.state`).
-    """
+    """Where a run is: steps and seconds of training; what the coming row of metrics has so far."""
 
     step: int = 0
     elapsed: float = 0.0
@@ -158,11 +152,7 @@ def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
 
 
 def fill_rows(mine: dict[str, Tensor], tables: dict[str, Tensor]) -> None:
-    """Fill this rank's rows of what is kept for each sample (`gather_samples`) from all ranks'.
-
-    Raises:
-        DataError: the tables are not those of as many samples.
-    """
+    """Fill this rank's rows of what is kept for each sample from all ranks' (`gather_samples`)."""
     for name, rows in mine.items():
         found = tables.get(name, rows[:0])[distributed.rank() :: distributed.world_size()]
         if found.shape != rows.shape:
@@ -175,9 +165,7 @@ def check_same(
 ) -> None:
     """Refuse to go on with a run that would compute something else; warn of smaller changes.
 
-    Raises:
-        InputError: the identity differs, and the first difference is named; or BN would see
-            another number of images at once, and that was not allowed.
+    BN that would see another number of images at once is refused unless that was allowed.
     """
     if before.get("identity") != setup.identity:
         where = next(iter(identity_differences(before, setup.lock)), "its lock was changed")

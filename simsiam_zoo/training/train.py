@@ -23,7 +23,6 @@ from simsiam_zoo.training.loop import run_steps
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.run_folder import (
     RunFolder,
-    RunState,
     disk_trouble,
     look_into,
     read_result,
@@ -51,14 +50,8 @@ def train(
     """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
 
     Arguments and errors are those of `simsiam_zoo.train` (`training/run.py`); besides, memory that
-    does not suffice is an InputError.
-
-    Args:
-        init: weights for a new run to start from; the recipe names them (`named_in`).
-        progress: ranks but the first show nothing.
-
-    Returns:
-        What `result.json` holds.
+    does not suffice is an InputError. The recipe names the weights of `init` (`named_in`). The
+    first rank alone shows progress. Returns what `result.json` holds.
     """
     # Leave the caller's random generators unchanged.
     devices = range(torch.cuda.device_count())
@@ -68,11 +61,11 @@ def train(
         progress = (progress or open_progress()) if main else Progress()
         out = Path(distributed.from_main(lambda: str(out)))
         state = distributed.from_main(lambda: look_into(out, resume))
-        if state is RunState.COMPLETE:
+        if state == "complete":
             progress.say(f"{out} is complete already")
             return distributed.from_main(lambda: read_result(out)) or {}
         before = None  # the lock of a run that goes on
-        if state is not RunState.EMPTY:
+        if state == "begun":
             before = distributed.from_main(lambda: read_lock(out))
             recipe = keep_threads(recipe, before)
         # A missing package ends the run here.
@@ -107,12 +100,8 @@ def check_setup(
 ) -> None:
     """Refuse a run that differs among ranks, from what it was, or from what it has to be.
 
-    Args:
-        setup: the run.
-        before: its lock, where it goes on.
-        locked: the lock that it has to be as.
-        allow_bn_change: as for `train`.
-        progress: is told what there is to know before the first step.
+    `before` is its lock, where it goes on, `locked` the one that it has to be as; `progress` is
+    told what there is to know before the first step.
     """
     refuse_differing(setup)
     for line in setup_notes(setup):
@@ -143,15 +132,7 @@ def start_folder(
 def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | None) -> States:
     """The weights that the run starts from in place of random ones, or those that it started from.
 
-    Args:
-        recipe: of the run.
-        init: of a new run.
-        folder: of a run that goes on.
-
-    Raises:
-        InputError: the recipe of a new run names other weights than it is given: it would start
-            elsewhere.
-        DataError: what the folder keeps is damaged.
+    A new run has `init`, and a recipe that names it; one that goes on has them in its folder.
     """
     if folder is not None:
         return load_init(folder) if recipe.training.init else {}
@@ -166,11 +147,7 @@ def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | N
 
 
 def refuse_differing(setup: Setup) -> None:
-    """Stop where the ranks would not train one run: other shards on another machine, say.
-
-    Raises:
-        InputError: the identities differ.
-    """
+    """Stop where the ranks would not train one run: other shards on another machine, say."""
     of_ranks = distributed.collect((setup.identity, setup.lock["data"]["digest"]))
     for rank, (identity, digest) in enumerate(of_ranks):
         if identity != of_ranks[0][0]:

@@ -40,12 +40,7 @@ States = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights to start from.
-
-    Attributes:
-        source: as the user wrote it.
-        states: of the parts that start from it; the others are random.
-    """
+    """Weights to start from: `source` as the user wrote it, `states` of the parts that have it."""
 
     source: str
     states: States
@@ -60,11 +55,7 @@ class InitialWeights:
         return digest.hexdigest()
 
     def named_in(self, recipe: Recipe) -> Recipe:
-        """The recipe of a run that starts from these weights.
-
-        Raises:
-            InputError: it names others, as a recipe does that was recorded of a run.
-        """
+        """The recipe of a run that starts from these weights; InputError: it names others."""
         if recipe.training.init not in ("", self.digest[:16]):
             raise InputError(
                 f"the recipe starts from the weights {recipe.training.init} (training.init), and"
@@ -123,11 +114,7 @@ def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
 
 
 def load_initial_weights(siamese: Siamese, states: States) -> None:
-    """Load the weights into the parts that they are of.
-
-    Raises:
-        InputError: they do not fit.
-    """
+    """Load the weights into the parts that they are of; InputError: they do not fit."""
     for part, state in states.items():
         try:
             siamese.get_submodule(part).load_state_dict(dict(state))
@@ -140,21 +127,13 @@ def load_initial_weights(siamese: Siamese, states: States) -> None:
 
 
 def save_init(folder: Path, states: States) -> None:
-    """Write the weights into the run's folder.
-
-    Raises:
-        OSError: the disk is full, say.
-    """
+    """Write the weights into the run's folder."""
     with atomic_write(folder / INIT_FILE) as file:
         file.write(save({name: value.contiguous() for name, value in _flat(states).items()}))
 
 
 def load_init(folder: Path) -> States:
-    """The weights that the run in `folder` started from; none where they were random.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """The weights that the run in `folder` started from; none where they were random."""
     path = folder / INIT_FILE
     if not path.is_file():
         return {}
@@ -173,12 +152,7 @@ def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _states_of(path: Path, run: Path) -> States:
-    """What a run's file holds; of its folder, the last checkpoint, or the backbone if that is all.
-
-    Raises:
-        InputError: there are no weights.
-        DataError: the file is damaged.
-    """
+    """What a run's file holds; of its folder, the last checkpoint, or the backbone alone."""
     if path.is_dir():
         whole_network, alone = run / "checkpoints", run / BACKBONE
         path = alone if alone.is_file() and not whole_network.is_dir() else whole_network

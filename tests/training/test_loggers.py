@@ -118,10 +118,10 @@ def test_a_logger_that_fails_is_told_of_once_and_the_others_go_on(tmp_path: Path
         said.append,
     )
     failing: Failing = loggers._loggers[0][1]
-    loggers.start(tmp_path, {}, 0)
+    loggers.tell("start", tmp_path, {}, 0)
     for step in range(1, 9):
-        loggers.log({"step": step, "epoch": 0, "loss": 1.0})
-    loggers.finish({})
+        loggers.tell("log", {"step": step, "epoch": 0, "loss": 1.0})
+    loggers.tell("finish", {})
     assert failing.calls == ["start", "log", "log", "log"]
     assert len(said) == 1
     assert "logger test-zoo/failing failed" in said[0]
