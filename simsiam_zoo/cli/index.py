@@ -37,6 +37,7 @@ def index(
       simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
     """
     from simsiam_zoo.data.indexing import Scanned, index_folder
+    from simsiam_zoo.data.scan import describe_findings
     from simsiam_zoo.data.sources import all_shards
     from simsiam_zoo.errors import InputError
     from simsiam_zoo.runtime.machine import available_cores
@@ -56,7 +57,7 @@ def index(
                 progress.advance(before + done)
 
             found += index_folder(group, target, checksums, jobs or available_cores(), dealt_with)
-    for line in _warnings(found):
+    for line in describe_findings(one.findings for one in found):
         print_line(f"warning: {line}", err=True)
     report = _report(paths, found)
     if as_json:
@@ -86,17 +87,3 @@ def _report(paths: list[Path], found: list[Any]) -> dict[str, Any]:
     ]
     totals = {key: sum(s[key] for s in shards) for key in ("samples", "bytes", "labelled")}
     return {**totals, "shards": shards}
-
-
-def _warnings(found: list[Any]) -> list[str]:
-    """What is odd, a line for each kind."""
-    from simsiam_zoo.data.scan import describe_findings
-
-    lines = describe_findings(one.findings for one in found)
-    if wrong := [one for one in found if one.said is not None]:
-        first = wrong[0]
-        lines.append(
-            f"_info.json is wrong about {len(wrong):,} shards: {first.info.name} holds"
-            f" {first.info.samples:,} images, not {first.said:,}"
-        )
-    return lines

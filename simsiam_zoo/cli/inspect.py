@@ -139,7 +139,9 @@ def _print(report: dict[str, Any]) -> None:
         if split["width"]:
             formats = ", ".join(f"{form} {count:,}" for form, count in split["formats"].items())
             facts.append((name, "formats", formats))
-            facts += [(name, side, _spread(split[side])) for side in ("width", "height")]
+            for side in ("width", "height"):
+                low, median, high = (split[side][key] for key in ("min", "median", "max"))
+                facts.append((name, side, f"{low} to {high}, median {median}"))
     for line in columns(facts, wrap=2) if facts else ():
         print_line(line)
     _print_classes(report["classes"], splits)
@@ -148,15 +150,7 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_problems(splits: dict[str, Any]) -> None:
     for name, split in splits.items():
-        order = split["class_order"]
-        if order and order["ordered"]:
-            print_line(
-                f"\n  warning: {name} is ordered by class: a shard holds"
-                f" {order['classes_per_shard']} classes where {order['if_shuffled']} were to be"
-                " expected.\n  No shuffling in a window repairs that; pack the data again."
-            )
-    for name, split in splits.items():
-        for note in split["notes"] + [split["digest_note"]] * bool(split["digest_note"]):
+        for note in split["notes"]:
             print_line(f"  note: {name}: {note}")
     if damaged := [entry for split in splits.values() for entry in split["damaged"]]:
         print_line()
@@ -184,9 +178,3 @@ def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
 def _print_more(count: int) -> None:
     if count > _ROWS:
         print_line(f"  and {count - _ROWS:,} more: --json lists all")
-
-
-def _spread(spread: dict[str, int]) -> str:
-    if spread["min"] == spread["max"]:
-        return f"{spread['min']}"
-    return f"{spread['min']} to {spread['max']}, median {spread['median']}"

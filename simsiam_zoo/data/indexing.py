@@ -15,7 +15,6 @@ from simsiam_zoo.data.manifest import (
     ShardInfo,
     SplitInfo,
     index_path,
-    read_info,
     read_manifest,
     read_packed,
     split_word,
@@ -30,31 +29,18 @@ from simsiam_zoo.runtime.folders import atomic_write
 
 @dataclass(frozen=True)
 class Scanned:
-    """What was found in one shard.
+    """What was found in one shard."""
 
-    Attributes:
-        info: its count, size and, if it was read whole, its checksum.
-        labelled: samples with a label.
-        names: of classes that labels name.
-        findings: what is odd in it.
-        said: its samples by an `_info.json`, where that says otherwise.
-    """
-
-    info: ShardInfo
+    info: ShardInfo  # with a checksum if it was read whole
     labelled: int
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of classes that labels name
     findings: Findings
-    said: int | None = None
 
 
 class Scan:
-    """The shards of one folder, to be scanned one by one and their indexes written.
+    """The shards of one folder, to be scanned one by one and their indexes written to `out`.
 
-    Args:
-        paths: the shards.
-        out: where the indexes go.
-        checksums: read the shards whole.
-        known: what is stated of shards by name; one that differs is refused, its index left alone.
+    One that differs from what is `known` of it by name is refused, its index left alone.
     """
 
     def __init__(
@@ -62,7 +48,6 @@ class Scan:
     ) -> None:
         self.paths, self.out, self.checksums = tuple(paths), out, checksums
         self._known = known
-        self._said = read_info(paths[0].parent)
 
     def run(self, number: int) -> Scanned | ZooError:
         """Scan a shard and write its index; an error is given as a value, for the others go on."""
@@ -88,9 +73,7 @@ class Scan:
             with atomic_write(at) as file:
                 index.save(file)
         labelled = int((index.labels != UNLABELLED).sum())
-        said = self._said.get(path.name)
-        wrong = None if said is None or said.samples == len(index) else said.samples
-        return Scanned(info, labelled, index.names, index.findings, wrong)
+        return Scanned(info, labelled, index.names, index.findings)
 
 
 def index_folder(
@@ -106,8 +89,7 @@ def index_folder(
         paths: shards in one folder.
         out: where to write; None for beside the shards.
         checksums: read the shards whole, and store a checksum of each and of each image.
-        jobs: processes.
-        progress: told how many shards were scanned.
+        jobs, progress: processes; told how many shards were scanned.
 
     Raises:
         InputError: it cannot be written there.

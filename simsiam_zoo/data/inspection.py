@@ -79,8 +79,7 @@ def inspect_shards(
     Args:
         shards: what to look into.
         most: how many images, evenly spaced; None for all, and for the shards' own checksums.
-        jobs: processes.
-        progress: told how many were looked at.
+        jobs, progress: processes; told how many images were looked at.
 
     Returns:
         What was found, as JSON holds it. `damaged` lists samples and shards with what is wrong.
@@ -102,6 +101,7 @@ def inspect_shards(
     labels = shards.labels()
     known, counts = np.unique(labels[labels >= 0], return_counts=True)
     order = class_order(np.split(labels, shards.offsets[1:-1]))
+    notes = (order and order.problem, shards.digest_note)
     return {
         "shards": len(shards.shards),
         "samples": len(shards),
@@ -120,9 +120,8 @@ def inspect_shards(
         "width": _spread([check.width for check in good]),
         "height": _spread([check.height for check in good]),
         "damaged": [{"sample": n, "problem": p} for n, p in damaged + sorted(changed)],
-        "notes": describe_findings(shards.findings()),
+        "notes": [*describe_findings(shards.findings()), *filter(None, notes)],
         "digest": shards.digest,
-        "digest_note": shards.digest_note,
     }
 
 
@@ -190,6 +189,17 @@ class ClassOrder(NamedTuple):
         """Whether shards hold less than half of the classes that they should."""
         return self.found < self.expected / 2
 
+    @property
+    def problem(self) -> str | None:
+        """What to say of shards that are ordered; None of others."""
+        if not self.ordered:
+            return None
+        return (
+            f"the shards are ordered by class: one holds {self.found:.1f} classes where"
+            f" {self.expected:.1f} were to be expected. Batches will not be random, whatever the"
+            " window; pack the data again: simsiam-zoo pack shuffles it"
+        )
+
 
 def class_order(labels: Sequence[NDArray[np.int64]]) -> ClassOrder | None:
     """Of the labels of several shards; None where there is nothing to be ordered."""
@@ -222,13 +232,7 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
         except DataError:  # it is elsewhere, or damaged: whoever reads it will tell
             continue
     order = class_order(labels)
-    if order is None or not order.ordered:
-        return None
-    return (
-        f"warning: the shards are ordered by class: one holds {order.found:.1f} classes where"
-        f" {order.expected:.1f} were to be expected. Batches will not be random, whatever the"
-        " window; pack the data again: simsiam-zoo pack shuffles it"
-    )
+    return f"warning: {order.problem}" if order and order.ordered else None
 
 
 _CELL, _GAP = 96, 4  # smaller views are enlarged to about this side, pixel by pixel
@@ -243,19 +247,10 @@ def contact_sheet(
     rows: int = 8,
     epochs: int = 4,
 ) -> Image.Image:
-    """Draw images, a row each: as evaluation sees it, and its two views in each of some epochs.
+    """Draw evenly spaced images: as evaluation sees them, and the pairs of views of some epochs.
 
-    Args:
-        shards: images are taken from them, evenly spaced.
-        augmentation: draws the views.
-        size: side of a view in pixels.
-        crop: of the center view, as evaluation takes it.
-        seed: of the run; the views are those that it would draw in its first epochs.
-        rows: images.
-        epochs: each gives a pair of views.
-
-    Raises:
-        DataError: one of the images is damaged.
+    A row is an image. Views are those that a run of `seed` draws, of `size` pixels a side; `crop`
+    is that of the center view. Raises DataError where an image is damaged.
     """
     from simsiam_zoo.data.batches import Draws
     from simsiam_zoo.data.image import center, render_view

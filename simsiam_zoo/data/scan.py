@@ -83,11 +83,8 @@ def sample_of(
 ) -> FoundSample[_T] | None:
     """The sample that the members of one key make: of the first image, `jpg` before `seg.jpg`.
 
-    Args:
-        key: up to the first dot.
-        parts: (what follows the key's dot, member), each once.
-        head: the first bytes of a member.
-        pass_over: told the names of images that are no sample's.
+    `parts` are what follows the key's dot, with the member; `head` gives a member's first bytes;
+    `pass_over` is told the names of images that are no sample's.
     """
     images = []
     for ending, member in parts:
@@ -235,13 +232,8 @@ def _label(descriptor: int, sample: FoundSample[Member], findings: Findings) -> 
 def read_label(content: bytes, in_json: bool = False) -> int | str | None:
     """The label in a `cls`, or in `label` of a `json`: a number, or the name of a class.
 
-    Numbers may be written as 3, 3.0, "3" or [3], names with quotation marks or without.
-
-    Returns:
-        None where no label is told: nothing is there, or a negative number.
-
-    Raises:
-        ValueError: something is there that is no label.
+    Numbers may be written as 3, 3.0, "3" or [3], names with quotation marks or without. None where
+    nothing is there, or a negative number; raises ValueError for what is no label.
     """
     utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:

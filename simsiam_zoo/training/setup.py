@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.data.loader import in_flight
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
@@ -80,8 +78,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     runtime = open_runtime(training.device, training.precision, training.threads)
     dataset: Dataset = recipe.part("dataset").create(stream=data.stream)
     plan = make_plan(recipe, dataset)
-    workers = default_workers(runtime.device.type) if data.workers == "auto" else data.workers
-    limit_cache(dataset, plan, int(data.cache_gb * 1e9), in_flight(workers))
+    limit_cache(dataset, plan, int(data.cache_gb * 1e9))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
     micro_batch(recipe)
     for protocol in recipe.protocols():

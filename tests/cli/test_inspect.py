@@ -31,8 +31,8 @@ def test_inspect_tells_what_is_there_and_draws_views(zoo_here, shards, tmp_path)
     done = zoo_here("inspect", "shards", "--check", "--grid", "grid.png", "--preset", "cifar10")
     assert done.returncode == 0, done.stderr
     assert "4 classes" in done.stdout
-    assert "train is ordered by class: a shard holds 1.0 classes" in done.stdout
-    assert "test is ordered" not in done.stdout
+    assert "train: the shards are ordered by class: one holds 1.0 classes" in done.stdout
+    assert "test: the shards are ordered" not in done.stdout
     assert Image.open(tmp_path / "grid.png").width > 800
     told = json.loads(zoo_here("inspect", "shards", "--json").stdout)
     assert told["splits"]["train"]["labels"] == {"0": 4, "1": 4, "2": 4, "3": 4}

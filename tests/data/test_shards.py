@@ -326,7 +326,7 @@ def test_folders_tars_globs_braces_and_the_home_folder_are_found(packed, tmp_pat
         ("-", "never run"),
         (
             "https://user:secret@host/a.tar?token=secret",
-            "https://host/a.tar: user names and passwords",
+            "https://...: user names and passwords",
         ),
         ("file:///etc/passwd", "the scheme 'file' is refused"),
         ("{tmp}/nowhere", "no data at"),

@@ -1,9 +1,7 @@
 """Data sets as they lie on disk before they are packed: MNIST's kin, CIFAR, STL-10, and others.
 
-Each `find_...` is given a folder and gives an `Original`, or None where the folder is laid out
-otherwise. All of it is untrusted input: nothing in it is executed, and sizes are checked before
-memory is spent. CIFAR's Python version is pickled; torchvision unpickles it after it has compared
-each file with the MD5 that is published for it.
+Each `find_...` gives an `Original`, or None where its folder is laid out otherwise. All of it is
+untrusted input: nothing in it is executed, and sizes are checked before memory is spent.
 """
 
 from __future__ import annotations
@@ -23,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED, printable
-from simsiam_zoo.data.packing.huggingface import find_saved
-from simsiam_zoo.data.packing.trees import find_tree
+from simsiam_zoo.data.packing.images import find_saved, find_tree
 from simsiam_zoo.data.packing.writer import Original, OriginalSplit, png
 from simsiam_zoo.errors import DataError, InputError
 
@@ -53,7 +50,7 @@ def open_original(source: Path, labels: bool = True) -> Original:
     """The data set in the folder `source`.
 
     Args:
-        source: as it was downloaded and unpacked; where torchvision keeps it (its `root`) will do.
+        source: as it was downloaded and unpacked, or where torchvision keeps it (its `root`).
         labels: False takes all images as unlabelled, and in a tree whatever the folders are called.
 
     Raises:
@@ -88,13 +85,8 @@ def open_original(source: Path, labels: bool = True) -> Original:
 class PixelSplit(OriginalSplit):
     """Images stored as raw pixels of one size: each is written as a PNG, losslessly.
 
-    Args:
-        load: reads the arrays; called again in each worker process.
-        where: what errors call them.
-        classes: one more than the highest label that may be there.
-
-    Raises:
-        DataError: labels are too few, too many or too high.
+    `load` reads the arrays, in each worker process anew. Raises DataError where labels are too few,
+    too many, or not below `classes`.
     """
 
     def __init__(self, load: Callable[[], Arrays], where: Path, classes: int = 256) -> None:
@@ -140,9 +132,7 @@ def _class_names(path: Path, count: int) -> tuple[str, ...] | None:
 def find_idx(source: Path) -> Original | None:
     """MNIST and its kin (http://yann.lecun.com/exdb/mnist/), in `source` or below, as torchvision.
 
-    Raises:
-        InputError: there are several data sets below it.
-        DataError: a file is damaged.
+    Raises InputError for several data sets, DataError for damaged files.
     """
     places = _below(source, ("raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"))
     folders = [folder for folder in places if _idx_file(folder, "train-images")]
@@ -205,9 +195,8 @@ _CIFAR = (  # name, classes, training files, test file, class names
 def find_cifar(source: Path) -> Original | None:
     """CIFAR in `source` or in the folder that its archive unpacks to; the binary version first.
 
-    Raises:
-        InputError: both CIFARs are there.
-        DataError: a file is damaged, or not the one that its authors publish.
+    The Python version is pickled: torchvision reads it after it has compared each file with the
+    MD5 that is published for it. Raises InputError for two CIFARs, DataError for damaged files.
     """
     found = [one for layout in _CIFAR if (one := _find_cifar(source, *layout)) is not None]
     if len(found) > 1:
@@ -273,10 +262,7 @@ def _torchvision_cifar(root: Path, classes: int, train: bool) -> Any:
 def find_stl10(source: Path) -> Original | None:
     """STL-10 in `source` or its `stl10_binary` (https://cs.stanford.edu/~acoates/stl10/).
 
-    Its unlabelled images become shards of their own, `unlabeled-*.tar`.
-
-    Raises:
-        DataError: a file is damaged.
+    Its unlabelled images become shards of their own. Raises DataError for damaged files.
     """
     for folder in _below(source, ("stl10_binary",)):
         if (folder / "train_X.bin").is_file() and (folder / "train_y.bin").is_file():

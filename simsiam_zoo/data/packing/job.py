@@ -12,7 +12,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,34 +52,21 @@ _ORDER = 0x5041434B  # what a key is drawn for: "PACK"
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How to pack. All of it is recorded in the manifest.
+    """How to pack. All of it is recorded in the manifest."""
 
-    Attributes:
-        seed: of the order of the images across shards.
-        shard_samples: images per shard, damaged ones included.
-        resize_short: larger images are shrunk to this short side in pixels; None keeps all bytes.
-        limit: pack only that many images of each split, the first in the shuffled order.
-    """
-
-    seed: int = 0
-    shard_samples: int = 1000
-    resize_short: int | None = None
-    limit: int | None = None
+    seed: int = 0  # of the order of the images across shards
+    shard_samples: int = 1000  # damaged ones included
+    resize_short: int | None = None  # in pixels; None keeps all bytes
+    limit: int | None = None  # images of each split, the first in the shuffled order
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What packing left behind.
-
-    Attributes:
-        splits: as in the manifest.
-        damaged: images that were not packed.
-        already: all of it was there before.
-    """
+    """What packing left behind."""
 
     splits: Mapping[str, SplitInfo]
-    damaged: int
-    already: bool = False
+    damaged: int  # images that were not packed
+    already: bool = False  # all of it was there before
 
 
 class Chunk(NamedTuple):
@@ -117,6 +104,7 @@ class PackTask:
         for name, split in self.original.splits.items():
             listing.update("\0".join([name, *map(split.name, range(len(split)))]).encode())
             listing.update(split.labels.tobytes() + split.sizes.tobytes())
+        listing.update(repr(self.original.classes).encode())
         options = {key: value for key, value in asdict(self.options).items() if value is not None}
         if "resize_short" in options:
             options["jpeg_quality"] = JPEG_QUALITY
@@ -177,15 +165,11 @@ def pack_original(
     """Pack a data set into a new folder, or go on where an earlier call was interrupted.
 
     Args:
-        original: what to pack.
+        original, options: what to pack, and how.
         folder: new or empty, or one that the same call began or finished before.
-        options: how.
         jobs: processes; they do not change a byte.
         progress: told the images that were dealt with so far; if it answers True, packing stops
-            after the shards at hand.
-
-    Returns:
-        What was packed, or None where `progress` stopped it.
+            after the shards at hand, and None is returned.
 
     Raises:
         InputError: the folder holds something else, is being packed into, or cannot be written.
@@ -196,7 +180,7 @@ def pack_original(
     try:
         if not (folder / PACKING).is_dir():
             if (folder / MANIFEST).is_file():
-                return _packed_before(folder, description, original.classes)
+                return _packed_before(folder, description)
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise InputError(f"{folder} is no empty folder", "Name a new one.")
             (folder / PACKING).mkdir(parents=True, exist_ok=True)
@@ -210,9 +194,7 @@ def pack_original(
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _packed_before(
-    folder: Path, description: Mapping[str, Any], classes: tuple[str, ...] | None
-) -> Packed:
+def _packed_before(folder: Path, description: Mapping[str, Any]) -> Packed:
     """What was packed into the folder before. Raises InputError where it is something else."""
     packed = dict(read_packed(folder) or {})
     damaged = packed.pop("damaged", {})
@@ -222,15 +204,6 @@ def _packed_before(
             f"{folder} holds shards already{_difference(packed, description)}",
             "Name another folder, or delete this one.",
         )
-    for split in splits.values():
-        for shard in split.shards:
-            if (folder / shard.name).stat().st_size != shard.bytes:
-                raise InputError(
-                    f"{folder / shard.name} changed since it was packed", "Delete the folder."
-                )
-    if any(split.classes != classes for split in splits.values()):  # they got other names
-        splits = {name: replace(split, classes=classes) for name, split in splits.items()}
-        write_manifest(folder, splits, {**description, "damaged": damaged})
     return Packed(splits, sum(damaged.values()), already=True)
 
 

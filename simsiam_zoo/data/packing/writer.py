@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsiam_zoo.data.decode import Pixels, decode_any
+from simsiam_zoo.data.decode import decode_any
 from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, write_manifest
 from simsiam_zoo.data.scan import image_format, scan
@@ -28,14 +28,10 @@ class OriginalSplit(abc.ABC):
     """The images of one split, 0 to n - 1, in an order that their names and contents decide.
 
     A split is sent to worker processes: what it opens, it opens when it is first read there.
-
-    Attributes:
-        labels: [n], -1 where there is none.
-        sizes: [n] bytes of each image where they are known without reading it, else empty.
     """
 
-    labels: NDArray[np.int64]
-    sizes: NDArray[np.int64] = np.empty(0, np.int64)
+    labels: NDArray[np.int64]  # [n], -1 where there is none
+    sizes: NDArray[np.int64] = np.empty(0, np.int64)  # [n] in bytes, where known without reading
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,18 +51,11 @@ class OriginalSplit(abc.ABC):
 
 @dataclass(frozen=True)
 class Original:
-    """A data set to be packed.
+    """A data set to be packed. Its notes tell what was taken and what was not."""
 
-    Attributes:
-        kind: what it is ("cifar-10", "image folder", ...).
-        splits: "train", "val" and others, as the shards will be called.
-        classes: names of the labels 0, 1, ..., where known.
-        notes: what a person should know of what was taken and what was not.
-    """
-
-    kind: str
-    splits: Mapping[str, OriginalSplit]
-    classes: tuple[str, ...] | None = None
+    kind: str  # "cifar-10", "image folder", ...
+    splits: Mapping[str, OriginalSplit]  # "train", "val" and others, as the shards will be called
+    classes: tuple[str, ...] | None = None  # names of the labels 0, 1, ..., where known
     notes: tuple[str, ...] = ()
 
 
@@ -78,36 +67,25 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def stored_form(data: bytes, resize_short: int | None = None) -> tuple[str, bytes]:
-    """Decode an image to check it, and give what is to be stored.
+    """Decode an image to check it, and give what is to be stored: jpg, png or webp, and the bytes.
 
-    Args:
-        data: a JPEG, PNG or WebP.
-        resize_short: an image whose short side is longer is shrunk to it (bicubic, antialiased):
-            a PNG stays one, others become JPEG. Any other image keeps its bytes.
-
-    Returns:
-        ("jpg" | "png" | "webp", the bytes): what the bytes are, whatever the file was called.
-
-    Raises:
-        DataError: it is damaged, too large, or of another format.
+    With `resize_short` an image whose short side is longer is shrunk to it (bicubic, antialiased):
+    a PNG stays one, others become JPEG. Any other image keeps its bytes. Raises DataError where it
+    is damaged, too large, or of another format.
     """
-    pixels = decode_any(data)
-    form = image_format(data)
-    if resize_short is None or min(pixels.shape[:2]) <= resize_short:
+    pixels, form = decode_any(data), image_format(data)
+    height, width = pixels.shape[:2]
+    if resize_short is None or min(height, width) <= resize_short:
         return form, data
+    scale = resize_short / min(height, width)
+    size = max(resize_short, round(width * scale)), max(resize_short, round(height * scale))
+    small = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     file = io.BytesIO()
     if form == "png":
-        _shrink(pixels, resize_short).save(file, "PNG")
+        small.save(file, "PNG")
         return form, file.getvalue()
-    _shrink(pixels, resize_short).save(file, "JPEG", quality=JPEG_QUALITY)
+    small.save(file, "JPEG", quality=JPEG_QUALITY)
     return "jpg", file.getvalue()
-
-
-def _shrink(pixels: Pixels, short: int) -> Image.Image:
-    height, width = pixels.shape[:2]
-    scale = short / min(height, width)
-    size = max(short, round(width * scale)), max(short, round(height * scale))
-    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote.cache import ShardCache
@@ -33,10 +33,7 @@ something else meanwhile. Without it they and the pins could wait for each other
 class Following:
     """An order of batches which, while it is gone through, fetches what comes next.
 
-    Args:
-        order: the sampler: what is handed to the workers, batch by batch.
-        shards: what is read.
-        needs: number of the batch in the order → the shards to have, the first needed first.
+    `needs` tells which shards to have for a batch, by its number; the first needed first.
     """
 
     def __init__(self, order: Any, shards: ShardSet, needs: Callable[[int], list[int]]) -> None:
@@ -61,11 +58,8 @@ def follow_plan(
 ) -> Any:  # fmt: skip
     """`order` of training, with the current and the next windows' shards fetched and pinned.
 
-    Args:
-        order: one item for each step from `start` (over all epochs) to the end of `epochs`.
-        shards: what is read; on disk, `order` itself is returned.
-        plan, rank, world: what is read when.
-        in_flight: steps that may be handed out and not be done.
+    It has an item for each step from `start` (over all epochs) on; `in_flight` of them may be
+    handed out and not be done. Of shards on disk it is returned as it is.
     """
     if shards.cache is None:
         return order
@@ -92,53 +86,29 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
     return Following(order, shards, needs)
 
 
-def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int, in_flight: int = 1) -> None:
-    """Bound the cache of a data set's remote shards; do nothing where all are on disk.
-
-    Args:
-        dataset: what will be read.
-        plan: in which order.
-        limit: bytes of shards on disk.
-        in_flight: steps that may be handed out and not be done.
+def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int) -> None:
+    """Bound the cache of a data set's remote shards in bytes; nothing to do if all are on disk.
 
     Raises:
-        InputError: the bound is too small for the current and the next windows.
+        InputError: the bound is too small for the current and the next windows of `plan`.
     """
     sets = [s for s in (dataset.train, dataset.test) if s is not None and s.cache is not None]
     for shards in sets:
         shards.cache = ShardCache(limit)
-    if sets and limit < (least := _least(dataset, plan, in_flight)):
+    if not sets:
+        return
+    fetched = [] if dataset.train.cache is None else sorted(dataset.train.bytes.tolist())
+    largest = max(int(shards.bytes.max()) for shards in sets)
+    # What suffices for any order of the shards: room for the largest ones.
+    least = sum(fetched[-2 * plan.lanes * plan.window :]) + FREE_SHARDS * largest
+    if limit < least:
         raise InputError(
             f"data.cache_gb = {limit / 1e9:g} is too small: the current and the next windows of"
             f" {plan.window} shards in {plan.lanes} lanes, and two shards beside, need"
             f" {least / 1e9:.6g} at most",
-            f"Set data.cache_gb to {_up(least):g} or more, or read with a smaller data.window.",
+            f"Set data.cache_gb to {math.ceil(least / 1e6) / 1e3:g} or more, or read with a"
+            " smaller data.window.",
         )
-
-
-def _least(dataset: Dataset, plan: SampleOrder, in_flight: int) -> int:
-    """Bytes that suffice for any order of the shards: those of the largest ones."""
-    train = _sizes(dataset.train)
-    counts = np.sort(plan.counts[plan.counts > 0])
-    smallest_window = max(1, int(counts[: plan.window].sum()))
-    span = max(1, in_flight) * (plan.batch // plan.lanes)  # positions of a lane
-    windows = 2 + max(0, span - 2) // smallest_window
-    kept = min(len(train), plan.lanes * plan.window * windows)
-    largest = np.concatenate([train[:1], _sizes(dataset.test)[:1]]).max()
-    return int(train[:kept].sum() + FREE_SHARDS * largest)
-
-
-def _sizes(shards: ShardSet | None) -> NDArray[np.int64]:
-    """Bytes of the shards that are fetched, the largest first."""
-    if shards is None or shards.cache is None:
-        return np.empty(0, np.int64)
-    return np.sort(shards.bytes)[::-1]
-
-
-def _up(size: int) -> float:
-    """In GB, rounded up to three digits after the point or, where it is small, to nine."""
-    unit = 10**6 if size > 10**8 else 1
-    return -(-size // unit) * unit / 1e9
 
 
 class _Ahead:

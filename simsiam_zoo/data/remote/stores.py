@@ -32,11 +32,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\Z")
 
 
 class Unavailable(Exception):
-    """Not to be had this time; worth another try.
+    """Not to be had this time; worth another try, after the seconds that the server asks for.
 
-    Args:
-        reason: in words, without any URL.
-        wait: seconds that the server asks to wait, or NaN.
+    Its reason holds no URL.
     """
 
     def __init__(self, reason: str, wait: float = math.nan) -> None:
@@ -54,22 +52,13 @@ class StartOver(Unavailable):
 
 @dataclass
 class Answer:
-    """What a store answers: bytes of a file from `start` on.
-
-    Attributes:
-        start: where `blocks` begin.
-        total: size of the whole file, None where it is not told.
-        etag: names this version of the file byte by byte, None where nothing does.
-        version: tells it from other versions: an ETag of any kind, or when it was changed.
-        blocks: the bytes; may raise Unavailable.
-        close: lets the connection go.
-    """
+    """What a store answers: bytes of a file from `start` on."""
 
     start: int
-    total: int | None
-    etag: str | None
-    version: str
-    blocks: Iterator[bytes]
+    total: int | None  # size of the whole file, where it is told
+    etag: str | None  # names this version of the file byte by byte, where something does
+    version: str  # tells it from other versions: an ETag of any kind, or when it was changed
+    blocks: Iterator[bytes]  # may raise Unavailable
     close: Callable[[], None]
 
 

@@ -74,8 +74,7 @@ def download(url: str, part: Path, size: int, sha256: str | None, version: str =
     Args:
         url: allowed by `urls.check_url`.
         part: an existing file.
-        size: the file's size in bytes.
-        sha256: of the whole file, where it is known.
+        size, sha256: of the whole file, the latter where it is known.
         version: else what the server called its version when the run began.
 
     Raises:

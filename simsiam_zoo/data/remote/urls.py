@@ -91,13 +91,7 @@ def refuse_secrets(source: str) -> None:
     Raises:
         InputError: naming the URL without them.
     """
-    if not is_url(source):
-        return
-    scheme, _, rest = source.strip().partition(":")
-    if scheme.lower() == "hf":  # hf://datasets/user/name@revision/...
-        rest = rest.lstrip("/").partition("/")[0] + rest.partition("?")[1]
-    found = "user names and passwords" if "@" in rest else "queries and fragments"
-    if "@" in rest or "?" in source or "#" in source:
+    if is_url(source) and (found := _secrets(source)):
         raise InputError(
             f"{redacted(source)}: {found} in URLs are refused; they would be written into the"
             " run's recipe",
@@ -105,22 +99,20 @@ def refuse_secrets(source: str) -> None:
         )
 
 
-def redacted(url: str) -> str:
-    """A URL as it may be printed: without user info, query and fragment, and on one line.
+def _secrets(url: str) -> str:
+    """What in a URL may be a secret, in words; an empty text for nothing."""
+    scheme, _, rest = url.strip().partition(":")
+    # hf://datasets/user/name@revision/... names no user.
+    named = rest.lstrip("/").partition("/")[0] if scheme.lower() == "hf" else rest
+    if "@" in named:
+        return "user names and passwords"
+    return "queries and fragments" if "?" in rest or "#" in rest else ""
 
-    Where it cannot be told what is what, next to nothing is left of it.
-    """
-    scheme, colon, rest = url.strip().partition(":")
-    plain = re.split(r"[?#]", rest, maxsplit=1)[0]
-    if "@" in rest[len(plain) :]:
-        rest = "//..."
-    elif scheme.lower() == "hf":
-        rest = re.sub(r"^//[^/]*@", "//", plain)
-    else:
-        rest = re.sub(r"^/*.*@", "//", plain, flags=re.DOTALL)
-    text = f"{scheme}{colon}{rest}"
-    if len(text) > 200:
-        text = f"{text[:200]}..."
+
+def redacted(url: str) -> str:
+    """A URL as it may be printed: on one line, and only its scheme where it may hold a secret."""
+    text = f"{url.strip().partition(':')[0]}://..." if _secrets(url) else url.strip()
+    text = f"{text[:200]}..." if len(text) > 200 else text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
