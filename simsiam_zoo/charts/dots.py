@@ -5,26 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from markupsafe import Markup
-
 from simsiam_zoo.charts.lines import find_ticks
 
-MARKS = {
-    "learned": Markup('<circle r="5.5"/>'),
-    "collapsed": Markup('<path d="M-5-5L5 5M5-5L-5 5"/>'),
-    "diverged": Markup('<path d="M0-6.5L6 4.5H-6z"/>'),
-    "no-gain": Markup('<circle r="4.8"/>'),
-    "worse": Markup('<path d="M-6.5-4.5H6.5L0 6.5z"/>'),
-    "undetermined": Markup('<path d="M0-6L6 0L0 6L-6 0z"/>'),
-    "mixed": Markup('<path d="M-5-5H5V5H-5z"/>'),
-}
-"""Verdict → the shape of its mark about (0, 0); any other looks like `undetermined`."""
-
-BASELINE_MARKS = (
-    Markup('<path d="M-4.5-4H4.5L0 4.5z"/>'),
-    Markup('<path d="M0-7V7"/>'),
-    Markup('<path d="M-3.5-3.5H3.5V3.5H-3.5z"/>'),
-)
+MARKED = ("learned", "collapsed", "diverged", "no-gain", "worse", "undetermined", "mixed")
+"""The verdicts that `template/marks.svg` has a shape for."""
 
 _BARS = {
     "seeds": "± 1 standard deviation over seeds; small marks: seeds",
@@ -33,8 +17,8 @@ _BARS = {
 
 
 def known_mark(verdict: str | None) -> str:
-    """The verdict if it has a mark in `MARKS`, else `undetermined`."""
-    return verdict if verdict in MARKS else "undetermined"
+    """The verdict if it has a mark, else `undetermined`."""
+    return verdict if verdict in MARKED else "undetermined"
 
 
 @dataclass(frozen=True)

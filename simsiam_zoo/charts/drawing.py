@@ -19,28 +19,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simsiam_zoo.charts.dots import BASELINE_MARKS, MARKS, DotPlot, known_mark
+from simsiam_zoo.charts.dots import DotPlot, known_mark
 from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
-
-PALETTE: dict[str, tuple[str, str]] = {
-    "paper": ("#ffffff", "#14181d"),
-    "raised": ("#f6f7f9", "#1d232a"),
-    "ink": ("#1b2026", "#e8ebef"),
-    "soft": ("#59636f", "#a3adb8"),
-    "line": ("#d9dee4", "#343c46"),
-    "accent": ("#0b5cad", "#7db8f5"),
-    "good": ("#0f7a3d", "#62cf8c"),
-    "bad": ("#b3261e", "#ff8a80"),
-    "wild": ("#7a2d8f", "#d79be8"),
-    "amber": ("#8a6100", "#e0b64a"),
-    "c0": ("#3d6fa8", "#6f9fd8"),
-    "c1": ("#e0566a", "#f27c8d"),
-    "c2": ("#1f8a3c", "#4cb868"),
-    "c3": ("#b08b00", "#ddc24a"),
-    "c4": ("#2a9fce", "#74d0f2"),
-    "c5": ("#a0307a", "#d870b4"),
-}
-"""Name → colour on a light and on a dark page."""
 
 _PACKAGE = "simsiam_zoo.charts"
 _ROW = 24  # px of a legend's or a dot plot's row
@@ -63,12 +43,12 @@ def inline_chart(chart: Chart, clip: str) -> Markup:
 
 def page_css() -> str:
     """The style of charts and marks inside a page, and the palette as CSS variables."""
-    light, dark = ("".join(f"--{n}: {c[i]}; " for n, c in PALETTE.items()) for i in (0, 1))
-    return (
-        f":root {{ color-scheme: light dark; {light}}}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
-        f"{read_asset(_PACKAGE, 'chart.css')}"
-    )
+    return read_asset(_PACKAGE, "palette.css") + read_asset(_PACKAGE, "chart.css")
+
+
+def page_marks() -> Markup:
+    """The marks of verdicts (`m-learned`) and baselines (`b-0`), for `use` elements of a page."""
+    return Markup(read_asset(_PACKAGE, "marks.svg"))
 
 
 def line_sheet(title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = ()) -> str:
@@ -189,13 +169,16 @@ def _text_width(text: str, size: float) -> float:
 def _file(template: str, width: float, height: float, **values: Any) -> str:
     """The whole file of an SVG, of so many px, in colours for a light and a dark page."""
     css = read_asset(_PACKAGE, "chart.css") + read_asset(_PACKAGE, "file.css")
-    light, dark = (
-        re.sub(r"var\(--(\w+)\)", lambda found, i=i: PALETTE[found[1]][i], css)  # type: ignore[misc]
-        for i in (0, 1)
-    )
-    style = Markup(f"{light}@media (prefers-color-scheme: dark) {{ {dark} }}")
+    light, dark = read_asset(_PACKAGE, "palette.css").split("@media")
+    style = f"{_colored(css, light)}@media (prefers-color-scheme: dark) {{ {_colored(css, dark)} }}"
     drawn = _own().get_template(template)
-    return drawn.render(style=style, width=width, height=height, **values) + "\n"
+    return drawn.render(style=Markup(style), width=width, height=height, **values) + "\n"
+
+
+def _colored(css: str, palette: str) -> str:
+    """The CSS with the palette's colours in place of its variables."""
+    colors = dict(re.findall(r"--(\w+): (#\w+);", palette))
+    return re.sub(r"var\(--(\w+)\)", lambda found: colors[found[1]], css)
 
 
 def environment(package: str, autoescape: bool = True) -> Environment:
@@ -220,7 +203,7 @@ def _own() -> Environment:
     found = environment(_PACKAGE)
     box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
     found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
-    found.globals |= {"MARKS": MARKS, "BASELINE_MARKS": BASELINE_MARKS, "known_mark": known_mark}
+    found.globals |= {"known_mark": known_mark, "defined_marks": page_marks()}
     found.filters["shorten"] = _shorten
     return found
 

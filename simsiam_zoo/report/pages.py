@@ -14,8 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simsiam_zoo.charts.dots import BASELINE_MARKS, MARKS
-from simsiam_zoo.charts.drawing import environment, page_css, read_asset
+from simsiam_zoo.charts.drawing import environment, page_css, page_marks, read_asset
 
 PACKAGE = "simsiam_zoo.report"
 _read = partial(read_asset, PACKAGE)
@@ -36,9 +35,7 @@ def render_offline(name: str, **values: Any) -> str:
         " base-uri 'none'; form-action 'none'"
     )
     template = environment(PACKAGE).get_template(f"{name}.html")
-    marks = {f"m-{name}": shape for name, shape in MARKS.items()}
-    marks |= {f"b-{number}": shape for number, shape in enumerate(BASELINE_MARKS)}
-    own = {"css": Markup(css), "js": Markup(js), "marks": marks, "policy": policy}
+    own = {"css": Markup(css), "js": Markup(js), "marks": page_marks(), "policy": policy}
     return template.render(**own, **values)
 
 
