@@ -121,8 +121,7 @@ def benchmark_features(images: int, threads: int) -> None:
 
     from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
     from simsiam_zoo.data.sources import open_shards
-    from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
-    from simsiam_zoo.evaluation.networks import FrozenNetwork
+    from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, FrozenPass, Transform
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.runtime.device import open_runtime
 

@@ -62,8 +62,8 @@ def embed(
     features.check_feature_path(path)
     found = load(run)
     dataset = features.open_run_data(found, data)
-    wanted = {"train": dataset.train, "test": dataset.test}
-    sets = {n: s for n, s in wanted.items() if s is not None and split in ("all", n)}
+    both = {"train": dataset.train, "test": dataset.test}
+    sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")
     with open_progress(quiet) as progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -84,7 +83,9 @@ def evaluate(
             report = measure(subject, batch=batch_size, progress=progress)
         if not main:
             return
-        path = _path(out, subject.run, new_report_path)
+        path = Path(out) if out is not None else None
+        if path is None and subject.run is not None:
+            path = new_report_path(subject.run)
         if path is not None:
             write_report(report, path)
             if (drawn := evaluation_sheet(report)) is not None:
@@ -93,10 +94,3 @@ def evaluate(
         click.echo(json.dumps(report, indent=1))
     else:
         print_report(report, path)
-
-
-def _path(out: str | None, run: Path | None, new_path: Any) -> Path | None:
-    """Where the report goes; None: nowhere, it is only shown."""
-    if out is not None:
-        return Path(out)
-    return None if run is None else new_path(run)

@@ -11,7 +11,7 @@ from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.cli.text import print_heading, print_line
 
 
-@click.command(name="export", short_help="The backbone for timm, torchvision, the Hub, ...")
+@click.command(name="export", short_help="The backbone for timm, torchvision, ...")
 @click.argument("run", metavar="RUN")
 @click.option(
     "--to",
@@ -28,26 +28,21 @@ def export(run: str, to: str, out: str | None, as_json: bool) -> None:
 
     What was written is loaded again as its users will, and compared with the run's own backbone on
     random images; if its features differ, nothing is left behind. The Python that loads it is
-    printed. `simsiam-zoo list formats` shows the formats; the package simsiam-zoo-export adds onnx
-    and pt2.
+    printed. `simsiam-zoo list formats` shows the formats; the package simsiam-zoo-export adds onnx,
+    pt2 and hub.
 
     \b
     Examples:
       simsiam-zoo export runs/mnist-5k-seed0 --to timm
-      simsiam-zoo export runs/mnist-5k-seed0 --to hub:license=cc-by-4.0
+      simsiam-zoo export runs/mnist-5k-seed0 --to torchvision --out resnet.pth
     """
     from simsiam_zoo.exchange.export import export_backbone
     from simsiam_zoo.training.run import load
 
     done = export_backbone(load(run), to, out)
     if as_json:
-        report = {
-            "path": str(done.path),
-            "to": to,
-            "max_abs_difference": done.difference,
-            "max_abs_feature": done.largest,
-            "python": done.code,
-        }
+        report = {"path": str(done.path), "to": to, "max_abs_difference": done.difference}
+        report |= {"max_abs_feature": done.largest, "python": done.code}
         click.echo(json.dumps(report, indent=2))
         return
     print_heading(str(done.path))

@@ -57,12 +57,10 @@ def import_(
         ("backbone", str(run.recipe.backbone.name)),
         ("weights", ", ".join(found["parts"])),
     ]
-    if found["prefix"]:
-        rows.append(("found below", found["prefix"]))
-    if found["left_out"]:
-        rows.append(("left out", ", ".join(found["left_out"])))
-    if rest := [part for part in ("projector", "predictor") if part not in found["parts"]]:
-        rows.append(("random", f"{' and '.join(rest)}, of which the file has none"))
+    rest = [part for part in ("projector", "predictor") if part not in found["parts"]]
+    rows += [("found below", found["prefix"])] if found["prefix"] else []
+    rows += [("left out", ", ".join(found["left_out"]))] if found["left_out"] else []
+    rows += [("random", f"{' and '.join(rest)}, of which the file has none")] if rest else []
     for line in columns(rows, wrap=1):
         print_line(line)
     print_line(

@@ -53,9 +53,11 @@ def look(
       simsiam-zoo look runs/digits-seed0
       simsiam-zoo look runs/digits-seed0 --out digits.html --open
     """
-    from simsiam_zoo.report.collect import choose_method
+    from simsiam_zoo.report.collect import choose_method, collect_run_page
+    from simsiam_zoo.report.features import open_network, open_run_data
     from simsiam_zoo.report.run_page import render_run
     from simsiam_zoo.runtime.folders import save_text
+    from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.run import load
 
     found = load(run)
@@ -65,7 +67,10 @@ def look(
     choose_method(method)  # a missing package is told before the work, not after it
     sight, notes = None, []
     try:
-        sight = _see(found, data, device, images, method, quiet)
+        with open_progress(quiet) as progress:
+            network = open_network(found, "backbone", device, progress)
+            dataset = open_run_data(found, data)
+            sight = collect_run_page(network, dataset, most=images, method=method)
     except ZooError as error:
         if data is not None or device is not None:
             raise
@@ -78,15 +83,3 @@ def look(
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
-
-
-def _see(
-    run: Any, data: str | None, device: str | None, images: int, method: Any, quiet: bool
-) -> Any:
-    from simsiam_zoo.report.collect import collect_run_page
-    from simsiam_zoo.report.features import open_network, open_run_data
-    from simsiam_zoo.runtime.progress import open_progress
-
-    with open_progress(quiet) as progress:
-        network = open_network(run, "backbone", device, progress)
-        return collect_run_page(network, open_run_data(run, data), most=images, method=method)

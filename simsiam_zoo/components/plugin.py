@@ -280,10 +280,6 @@ def _run_tools() -> Iterator[Component]:
         ("safetensors", "SafetensorsFormat", "Weights, and what rebuilds the backbone"),
     ):
         yield _own("format", name, f"exchange.export:{target}", summary)
-    params = (Param("license", str, None, "Of the weights, as the Hub spells it: cc-by-4.0"),)
-    summary = "A folder for the Hugging Face Hub, with a model card"
-    site = "https://huggingface.co/docs/hub/model-cards"
-    yield _own("format", "hub", "exchange.hub:HubFormat", summary, params, reference=site)
 
 
 def _files() -> Iterator[Component]:

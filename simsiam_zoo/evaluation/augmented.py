@@ -114,10 +114,7 @@ def part_of(batch: int, lanes: int, world: int) -> int:
     """The size of the equal parts that a batch is loaded in, nearest to `AT_ONCE` for each rank.
 
     Parts of one batch follow each other in every lane: together they are what the batch would be.
-
-    Args:
-        batch: of all ranks; a multiple of `lanes`.
-        lanes, world: a part is a multiple of both, where the batch is.
+    A part is a multiple of the lanes and of the ranks, where the batch of all ranks is.
     """
     unit = math.lcm(lanes, world)
     sizes = [size for size in range(unit, batch + 1, unit) if batch % size == 0]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.features import Features, FeatureSplits, number_classes
 from simsiam_zoo.evaluation.frozen_pass import BATCH
-from simsiam_zoo.evaluation.networks import refuse_changed, state_digest
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
     Score,
@@ -31,7 +31,7 @@ from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import full_fp32, memory_trouble
-from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.folders import save_text
 from simsiam_zoo.runtime.progress import Progress
 
 REPORT_FORMAT = 1
@@ -40,12 +40,9 @@ _SOFTWARE = ("simsiam-zoo", "torch", "timm", "scikit-learn")
 
 @dataclass(frozen=True)
 class Job:
-    """One protocol on one network.
+    """One protocol on one network, by its name in the splits.
 
-    Args:
-        network: its name in the splits.
-        name: the protocol's, with its parameters; also that of a folder of its own.
-        protocol: measures.
+    `name` is the protocol's, with its parameters; also that of a folder of its own.
     """
 
     network: str
@@ -122,7 +119,7 @@ def evaluate(
         progress: told how far it is.
 
     Returns:
-        The report, plain values; what is in it is in docs/evaluation.md.
+        The report, plain values.
 
     Raises:
         InputError: the data cannot be measured on, the device cannot do what is asked, or memory
@@ -135,34 +132,36 @@ def evaluate(
     dataset: Dataset = recipe.part("dataset").create(stream=False)
     test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
-    before = state_digest(target.backbone)
     ((train, train_entry),) = frozen.features(dataset.train, "training images", whole=False)
     ((test, test_entry),) = frozen.features(test_images, "test images", whole=True)
     refuse_infinite(train, test)
     passed, data = time.monotonic() - began, recipe.data
     seed = recipe.training.seed
     augmented = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
-    splits = FeatureSplits(
-        train,
-        test,
-        0,
-        augmented,
-        folder=train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}",
-        device=frozen.runtime.device,
-    )
+    state = train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}"
+    splits = FeatureSplits(train, test, 0, augmented, state, frozen.runtime.device)
     splits, labels = number_classes(splits, dataset.classes)
+    names = dataset.classes or labels
     scores: list[Score] = []
     for found in measure(jobs, {target.name: splits}):
         if isinstance(found, Refused):
             raise InputError(found.reason, found.hint)
         scores += found
-    refuse_changed(frozen.networks[0], before)
     return {
         "format": REPORT_FORMAT,
         "source": target.source,
         "network": target.name,
-        "weights": before,
-        "data": _about_data(recipe.dataset.name, dataset, splits, dataset.classes or labels),
+        "weights": train_entry.facts["weights"],
+        "data": {
+            "name": recipe.dataset.name,
+            "train": dataset.train.digest,
+            "test": test_images.digest,
+            "train_images": len(splits.train.labels),
+            "test_images": len(splits.test.labels),
+            "width": splits.train.x.shape[1],
+            "classes": splits.classes,
+            "class_names": None if names is None else [str(each) for each in names],
+        },
         "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
@@ -174,33 +173,16 @@ def evaluate(
     }
 
 
-def _about_data(
-    name: str, dataset: Dataset, splits: FeatureSplits, names: Sequence[object] | None
-) -> dict[str, Any]:
-    """What the report says of the data that was measured on."""
-    assert dataset.test is not None  # `check_data` has refused it
-    return {
-        "name": name,
-        "train": dataset.train.digest,
-        "test": dataset.test.digest,
-        "train_images": len(splits.train.labels),
-        "test_images": len(splits.test.labels),
-        "width": splits.train.x.shape[1],
-        "classes": splits.classes,
-        "class_names": None if names is None else [str(each) for each in names],
-    }
-
-
 def why_unmeasurable(dataset: Dataset) -> str | None:
     """Why nothing can be measured on the data, in words; None where it can."""
     if dataset.test is None:
         return "there are no test images"
-    labels = {"training": dataset.train.labels(), "test": dataset.test.labels()}
-    for name, split in labels.items():
-        if missing := int((split < 0).sum()):
-            return f"{missing:,} of the {len(split):,} {name} images have no label"
-    if (labels["training"] == labels["training"][0]).all():
-        return "the training images are all of one class"
+    for name, shards in (("training", dataset.train), ("test", dataset.test)):
+        labels = shards.labels()
+        if missing := int((labels < 0).sum()):
+            return f"{missing:,} of the {len(labels):,} {name} images have no label"
+        if name == "training" and (labels == labels[0]).all():
+            return "the training images are all of one class"
     return None
 
 
@@ -211,40 +193,32 @@ def check_data(dataset: Dataset) -> ShardSet:
         InputError: nothing can be measured, or the classes of the test images are not those of the
             training images.
     """
-    if (reason := why_unmeasurable(dataset)) is not None:
+    train, test = dataset.train, dataset.test
+    if (reason := why_unmeasurable(dataset)) is not None or test is None:
         raise InputError(f"{reason}, so nothing can be measured", "Give other data with --data.")
-    assert dataset.test is not None
-    train_names, test_names = dataset.train.classes, dataset.test.classes
-    if train_names and test_names and train_names != test_names:
+    if train.classes and test.classes and train.classes != test.classes:
         raise InputError(
-            f"the training images have {len(train_names)} classes and the test images"
-            f" {len(test_names)}, and they are not the same",
+            f"the training images have {len(train.classes)} classes and the test images"
+            f" {len(test.classes)}, and they are not the same",
             "Pack both splits with one list of classes.",
         )
-    highest = {
-        name: int(split.labels().max())
-        for name, split in (("training", dataset.train), ("test", dataset.test))
-    }
-    if highest["test"] > highest["training"]:
+    trained, asked = int(train.labels().max()), int(test.labels().max())
+    if asked > trained:
         raise InputError(
-            f"the test images have labels up to {highest['test']}, the training images up to"
-            f" {highest['training']}: what is there to be learned is not what is asked",
+            f"the test images have labels up to {asked}, the training images up to {trained}:"
+            " what is there to be learned is not what is asked",
             "Give training and test images of the same classes.",
         )
-    if dataset.classes and highest["training"] >= len(dataset.classes):
+    if dataset.classes and trained >= len(dataset.classes):
         raise InputError(
-            f"an image has label {highest['training']}, of {len(dataset.classes)} classes",
+            f"an image has label {trained}, of {len(dataset.classes)} classes",
             "Labels count from 0; pack the data again.",
         )
-    return dataset.test
+    return test
 
 
 def refuse_infinite(*splits: Features) -> None:
-    """Stop where a feature is not finite, before it makes figures.
-
-    Raises:
-        InputError: one is not.
-    """
+    """Stop where a feature is not finite, before it makes figures: InputError."""
     for split in splits:
         for rows in torch.split(split.x, 4096):
             if not bool(rows.isfinite().all()):
@@ -255,23 +229,12 @@ def refuse_infinite(*splits: Features) -> None:
 
 
 def as_dict(score: Score, labels: Tensor, classes: int) -> dict[str, Any]:
-    """A score with all that was counted, as a report has it.
-
-    Args:
-        score: of some protocol.
-        labels: of the test images, [N].
-        classes: how many there are.
-    """
-    matrix = None
-    if score.predicted is not None:
-        matrix = confusion_matrix(score.predicted, labels, classes)
-    return {
-        **as_row(score),
-        "per_class": []
-        if matrix is None
-        else [None if x is None else round(x, 6) for x in class_accuracies(matrix)],
-        "confusion": None if matrix is None else matrix.tolist(),
-    }
+    """A score with all that was counted, as a report has it; labels [N] of the test images."""
+    if score.predicted is None:
+        return {**as_row(score), "per_class": [], "confusion": None}
+    matrix = confusion_matrix(score.predicted, labels, classes)
+    shares = [None if x is None else round(x, 6) for x in class_accuracies(matrix)]
+    return {**as_row(score), "per_class": shares, "confusion": matrix.tolist()}
 
 
 def as_row(score: Score) -> dict[str, Any]:
@@ -295,12 +258,7 @@ def new_report_path(run: Path) -> Path:
 
 
 def check_out(path: Path) -> None:
-    """Refuse a report's path that cannot be one, before any work is done.
-
-    Raises:
-        InputError: it does not end in `.json` (the picture goes beside it), or its folder is
-            missing.
-    """
+    """Refuse a report's path that cannot be one, before any work is done: InputError."""
     if path.suffix != ".json":
         raise InputError(f"--out {path}: a report is written as .json")
     if not path.parent.is_dir():
@@ -309,8 +267,6 @@ def check_out(path: Path) -> None:
 
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Write the report. Raises InputError where it cannot be written."""
-    try:
+    with suppress(OSError):  # else the file cannot be written either
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(path, json.dumps(report, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+    save_text(path, json.dumps(report, indent=1) + "\n")

@@ -60,17 +60,13 @@ class FeatureSplits:
 def number_classes(
     splits: FeatureSplits, names: Sequence[str] | None
 ) -> tuple[FeatureSplits, list[int] | None]:
-    """The splits with labels that count from 0 without a gap, so that no table has empty rows.
+    """The splits with labels that count from 0 without a gap, and with their number of classes.
 
-    Labels that are numbers of a catalogue, 0 to 90,000 say, would need tables of that size.
-
-    Args:
-        splits: `classes` is not looked at.
-        names: of the classes, where they are told: then labels are the places of names, and stay.
+    Labels that are numbers of a catalogue, 0 to 90,000 say, would need tables of that size. Where
+    names are told, labels are their places, and stay.
 
     Returns:
-        The splits with their number of classes; the label that each class had, or None where
-        labels stay as they are.
+        The splits, and the label that each class had; None where labels stay as they are.
     """
     labels = torch.cat([splits.train.labels, splits.test.labels])
     known = torch.from_numpy(np.unique(labels.numpy()))  # ascending

@@ -7,7 +7,8 @@ features whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from simsiam_zoo.data.loader import EvalLoader, normalize_pixels
 from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.networks import FrozenNetwork, frozen, refuse_changed, state_digest
 from simsiam_zoo.evaluation.store import CachedFeatures, Ids, Rows, fill
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
@@ -34,6 +35,9 @@ BATCH = 256
 
 FEW = 2048
 """Images of a process up to which starting loader workers takes longer than they save."""
+
+RAW_SIDE = 32
+"""Raw pixels are compared at this side at most: nobody's baseline should need 150,000 channels."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,97 @@ class Transform:
     def describe(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
         return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class FrozenNetwork:
+    """A network that is looked at and not changed.
+
+    Args:
+        name: the component, with its parameters: what the weights are weights of.
+        module: [N, 3, S, S] → [N, D], on the runtime's device.
+    """
+
+    name: str
+    module: nn.Module
+
+
+class RawPixels(nn.Module):
+    """The pixels themselves [N, 3, H, W] as features [N, 3 P], `RAW_SIDE` wide at most."""
+
+    def forward(self, view: Tensor) -> Tensor:
+        """No weights, so its digest is that of nothing."""
+        if view.shape[-1] > RAW_SIDE:
+            view = F.adaptive_avg_pool2d(view.float(), RAW_SIDE)
+        return view.flatten(1)
+
+
+@torch.no_grad()
+def frozen(network: nn.Module, runtime: Runtime, view: Tensor) -> Tensor:
+    """What `network` gives of a view, in eval mode, without gradient, under the run's autocast.
+
+    The mode that each module was in comes back after every call, so that a network can be looked
+    at in the middle of its training.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with runtime.autocast():
+            output: Tensor = network(view)
+        return output
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def first_ranks_buffers(*networks: nn.Module) -> Iterator[None]:
+    """Inside, every rank's buffers are the first rank's, whose network is the one that is saved.
+
+    BN statistics that are not synchronised differ from rank to rank.
+    """
+    if not distributed.is_distributed():
+        yield
+        return
+    buffers = [buffer for network in networks for buffer in network.buffers()]
+    own = [buffer.clone() for buffer in buffers]
+    stated = distributed.from_main(lambda: [buffer.cpu() for buffer in buffers])
+    set_buffers(stated, buffers)
+    try:
+        yield
+    finally:
+        set_buffers(own, buffers)
+
+
+@torch.no_grad()
+def set_buffers(values: Iterable[Tensor], buffers: Iterable[Tensor]) -> None:
+    """Copy values into buffers, whatever device they are on."""
+    for value, buffer in zip(values, buffers, strict=True):
+        buffer.copy_(value)
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256 (hex) of all parameters and buffers, BN statistics among them: names, types, bytes.
+
+    Buffers that no `state_dict` holds count as well.
+    """
+    digest = hashlib.sha256()
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    for name, value in sorted(tensors, key=lambda pair: pair[0]):
+        plain = value.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refuse_changed(network: FrozenNetwork, before: str) -> None:
+    """Stop where a network has not the `state_digest` that it had before: PluginError."""
+    if state_digest(network.module) != before:
+        raise PluginError(
+            f"{network.name} changed while its features were taken, in eval mode and without"
+            " gradient",
+            "A module of it writes to a buffer in every forward pass; its figures mean nothing.",
+        )
 
 
 @dataclass(frozen=True)
@@ -163,12 +258,12 @@ class FrozenPass:
 
     def encode(self, network: FrozenNetwork, view: Tensor) -> Tensor:
         """Features [N, D] float32 on the CPU."""
-        return frozen(network.module, self.runtime)(view).float().cpu()
+        return frozen(network.module, self.runtime, view).float().cpu()
 
     def _width(self, network: FrozenNetwork) -> int:
         side = self.transform.image_size
         empty = torch.zeros(1, 3, side, side, dtype=self.runtime.dtype, device=self.runtime.device)
-        shape = frozen(network.module, self.runtime)(empty).shape
+        shape = frozen(network.module, self.runtime, empty).shape
         if len(shape) != 2:
             raise PluginError(
                 f"{network.name} gives features {tuple(shape)} of an image, not [1, D]"

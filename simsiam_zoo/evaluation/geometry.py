@@ -16,13 +16,7 @@ def spread(z: Tensor) -> Tensor:
     """Std of z/|z| over the batch, averaged over channels, times sqrt(d).
 
     1 for directions scattered evenly over the sphere, 0 for a constant output (arXiv:2011.10566,
-    section 4.1). A partial collapse can hide from it: see `effective_rank`.
-
-    Args:
-        z: embeddings [N, d].
-
-    Returns:
-        A scalar tensor on z's device; nothing waits for the device here.
+    section 4.1). A partial collapse can hide from it: see `effective_rank`. z is [N, d].
     """
     scaled: Tensor = directions(z).std(dim=0).mean() * z.shape[1] ** 0.5
     return scaled
@@ -31,13 +25,8 @@ def spread(z: Tensor) -> Tensor:
 def alignment(u: Tensor, v: Tensor) -> Tensor:
     """Mean squared distance of two views' directions (arXiv:2005.10242, section 4.1; alpha 2).
 
-    0 where the views of each image agree; 2 for independent directions, 4 for opposite ones.
-
-    Args:
-        u, v: embeddings [N, d] of two views of the same images.
-
-    Returns:
-        A scalar tensor on their device.
+    0 where the views of each image agree; 2 for independent directions, 4 for opposite ones. u and
+    v are embeddings [N, d] of two views of the same images.
     """
     distance: Tensor = (directions(u) - directions(v)).square().sum(dim=1).mean()
     return distance
@@ -46,13 +35,8 @@ def alignment(u: Tensor, v: Tensor) -> Tensor:
 def uniformity(z: Tensor) -> Tensor:
     """Log of the mean of exp(-2 |u - u'|^2) over pairs of directions (ibid., section 4.1; t 2).
 
-    0 where all directions are one; -4 + O(1/d) where they are scattered evenly over the sphere.
-
-    Args:
-        z: embeddings [N, d] of one view, N >= 2; each pair of rows counts once.
-
-    Returns:
-        A scalar tensor on z's device.
+    0 where all directions are one; -4 + O(1/d) where they are scattered evenly over the sphere. In
+    z [N, d], N >= 2, each pair of rows counts once.
     """
     potential: Tensor = torch.pdist(directions(z)).square().mul(-2).exp().mean().log()
     return potential
@@ -68,10 +52,8 @@ def effective_rank(z: Tensor) -> float:
 
     From 1 (all embeddings on one line) to min(N, d). Not centred, as in the paper. The paper adds
     1e-7 to each share of the singular values, so that log 0 is defined; here a share of 0 counts 0,
-    which is its limit. For d = 2,048 the two differ by less than 0.3 %.
-
-    Args:
-        z: embeddings [N, d]; the rank is 0 where all are zero, NaN where one is not finite.
+    which is its limit. For d = 2,048 the two differ by less than 0.3 %. 0 where all of z [N, d] is
+    zero, NaN where something is not finite.
     """
     if not bool(torch.isfinite(z).all()):
         return math.nan

@@ -49,12 +49,6 @@ class KnnProtocol:
         return scores
 
 
-def knn_predict(bank: Tensor, bank_labels: Tensor, queries: Tensor, k: int, t: float) -> Tensor:
-    """Classes [Q] of queries [Q, D] by a labelled bank [N, D]."""
-    similarity, ids = nearest(bank, queries, min(k, len(bank)))
-    return vote(similarity, bank_labels[ids], t)[:, 0]
-
-
 @full_fp32()  # TF32 would make ties of neighbours that differ, and another order of others
 def nearest(
     bank: Tensor, queries: Tensor, k: int, device: torch.device | str = "cpu"
@@ -64,10 +58,8 @@ def nearest(
     Of rows that are equally similar those with the lower id are taken. A row that is not finite has
     no direction, and a similarity of 0 to all.
 
-    Memory: the queries and their neighbours, and one chunk of the bank, which is read once.
-
     Args:
-        bank: [N, D]; it may be mapped into memory.
+        bank: [N, D]; it may be mapped into memory, and is read once, in parts.
         queries: [Q, D].
         k: at most N.
         device: where it is computed.

@@ -205,8 +205,7 @@ def train_together(
         rows: [n] int64, what to train on.
         classes: C.
         grid: G pairs; wd is per image, as the loss is a mean.
-        epochs: passes over the rows.
-        batch: rows for each step.
+        epochs, batch: passes over the rows, and rows for each step.
         seed: of the orders.
         device: where it is computed.
     """

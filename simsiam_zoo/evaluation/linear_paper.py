@@ -32,14 +32,12 @@ _CHUNK = 4096
 class LinearPaperProtocol:
     """A linear classifier on augmented views, 90 epochs of LARS; the centre views are the test.
 
-    Views: RandomResizedCrop and flip (`evaluation.augmented`). Batch 4096 (at most the training
-    set), lr = base x batch / 256, cosine, momentum 0.9, no weight decay, trust coefficient 0.001
-    for weights and bias, nothing clipped. Features as they are, not standardised; weights drawn
-    from N(0, 0.01^2), bias 0. The paper's text says base lr 0.02, its released code 0.1; both are
-    in the figure's name, after the one that was used.
-
-    LARS is `runtime.optim.Lars` with the lr outside of the momentum (w ← w - lr v), as in the
-    released code, which has apex's LARC around torch's SGD. (Version 1 had it inside.)
+    Views: RandomResizedCrop and flip (`evaluation.augmented`). lr = base x batch / 256, cosine,
+    momentum 0.9, no weight decay, trust coefficient 0.001 for weights and bias, nothing clipped.
+    Features as they are, not standardised; weights drawn from N(0, 0.01^2), bias 0. The lr is
+    outside of the momentum (w ← w - lr v), as in the released code, which has apex's LARC around
+    torch's SGD. The paper's text says base lr 0.02, its released code 0.1; both are in the figure's
+    name, after the one that was used.
 
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
     of every batch, and gradients are averaged. With a `splits.folder`, which has to be of these

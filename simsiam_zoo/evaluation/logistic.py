@@ -57,10 +57,7 @@ class LogisticProtocol:
 
 
 class LowShotProtocol:
-    """Logistic regression on 1% and on 10% of the labels, which a fixed seed chooses.
-
-    Of each class the share is taken, rounded, and one image at least. The classifier is
-    `LogisticProtocol`.
+    """Logistic regression on 1% and on 10% of each class's labels, which a fixed seed chooses.
 
     Args:
         seed: chooses the images.

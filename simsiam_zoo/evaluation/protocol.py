@@ -69,11 +69,7 @@ def is_collective(protocol: EvaluationProtocol) -> bool:
 
 
 def check_labels(train: Features, test: Features, classes: int) -> None:
-    """Refuse what no classifier can be measured on.
-
-    Raises:
-        InputError: no images, no labels, one class only, or a label that is no class.
-    """
+    """Refuse no images, no labels, one class only, or a label that is no class: InputError."""
     for name, split in (("training", train), ("test", test)):
         if not len(split.labels):
             raise InputError(f"there are no {name} images, so nothing can be measured")
@@ -133,10 +129,7 @@ def best_classes(logits: Tensor) -> Tensor:
 def of_each_class(labels: Tensor, key: int, quota: Callable[[int], int]) -> Tensor:
     """Ids [n] int64, ascending, of `quota(count)` of the `count` images of each class.
 
-    Which of them are taken a hash of their ids decides, with the key.
-
-    Args:
-        labels: [N], none negative.
+    Which of them are taken a hash of their ids decides, with the key. Labels [N].
     """
     chosen = [np.empty(0, np.int64)]
     for label in np.unique(labels.numpy()):
@@ -160,14 +153,10 @@ def class_accuracies(confusion: Tensor) -> list[float | None]:
 
 
 def bootstrap_interval(correct: Tensor) -> tuple[float, float]:
-    """95% percentile bootstrap interval of an accuracy, over the choice of test images.
+    """95% percentile bootstrap interval of an accuracy, over the choice of the [N] test images.
 
-    A resample of N images that are right or wrong, drawn with replacement, has as many right ones
-    as a binomial draw of N with the share that was right: that is drawn, `RESAMPLES` times, always
-    with the same seed.
-
-    Args:
-        correct: [N] bool.
+    A resample of N images that are right or wrong has as many right ones as a binomial draw of N
+    with the share that was right: that is drawn, `RESAMPLES` times, always with the same seed.
     """
     n, right = len(correct), int(correct.sum())
     shares = np.random.default_rng(_SEED).binomial(n, right / n, RESAMPLES) / n

@@ -96,7 +96,6 @@ def fill(entries: Sequence[CachedFeatures], ids: Ids, widths: Sequence[int], row
     Raises:
         InputError: the folder cannot be written, or is another one for another rank, or there is
             no image at all.
-        PeerError: another rank failed.
     """
     parts = distributed.from_main(lambda: [_begin(entry) for entry in entries])
     try:

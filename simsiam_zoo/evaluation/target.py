@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass, Transform
-from simsiam_zoo.evaluation.networks import FrozenNetwork
+from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenNetwork, FrozenPass, Transform
 from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing

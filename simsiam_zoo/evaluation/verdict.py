@@ -26,41 +26,29 @@ MEASURED_ON = "mnist-5k (d = 512), digits (d = 128, 512, 2048), Fashion-MNIST (d
 POINT_SPREAD = 0.1
 """std x sqrt(d) below which all embeddings point the same way. Healthy runs measured: 0.8 to 1."""
 
-LOW_RANK_SHARE = 0.02
-"""Effective rank, as a share of the most it could be, below which few directions are left.
+LOW_RANK_SHARE, LOW_RANK_OF_UNTRAINED, LOW_RANK = 0.02, 0.04, 3.0
+"""Effective rank below which few directions are left: as a share of the most it could be, as a
+share of the untrained network's, and however narrow the embedding is. The bound is the highest.
 
-On the `mnist-5k` preset (d = 512): with the paper's method above 0.08, with the stop-gradient or
-the predictor removed below 0.006.
+On the `mnist-5k` preset (d = 512) the first share is above 0.08 with the paper's method, and below
+0.006 with the stop-gradient or the predictor removed. The second one says more where the embedding
+is narrow: at d = 128 a collapse leaves 3 directions. `docs/verdicts.md` has what was measured.
 """
-
-LOW_RANK_OF_UNTRAINED = 0.04
-"""The same as a share of the untrained network's effective rank. It says more than the share of the
-most it could be where the embedding is narrow: at d = 128 a collapse leaves 3 of 128 directions.
-
-`docs/verdicts.md` has what was measured at d = 128, 512 and 2,048.
-"""
-
-LOW_RANK = 3.0
-"""Effective rank below which few directions are left however narrow the embedding is."""
 
 CLEAR_GAIN = 0.05
 """kNN gain over the untrained network, by the low end of its interval, that a low rank does not
 outweigh unless it is below half of the bound, or `LOW_RANK`: few directions may hold what classes
-need.
-
-Measured: Fashion-MNIST, a small network, rank 10.1 of 512 and a gain of 7 to 9 points; collapsed
-runs of that rank gain nothing.
+need. Measured: Fashion-MNIST, a small network, rank 10.1 of 512 and a gain of 7 to 9 points;
+collapsed runs of that rank gain nothing.
 """
 
-LOSS_DONE = 0.5
+LOSS_DONE, LOSS_NEAR = 0.5, 0.1
 """Share of the way from the first loss to the minimum after which the loss counts as gone down; or
-it is near the minimum, by `LOSS_NEAR` of the minimum's size.
+it is near the minimum, by a share of the minimum's size.
 
 It tells a collapse, whose loss falls, from a network that cannot solve its task and stays where it
 began (the paper's fixed random predictor).
 """
-
-LOSS_NEAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -146,10 +134,7 @@ def paired_gain(correct: Tensor, baseline: Tensor) -> tuple[float, float, float]
     """95% interval (low, mean, high) of the gain in accuracy, paired by test image.
 
     The normal interval of the mean of d in {-1, 0, 1}; it covers the choice of test images, not
-    that of the seed.
-
-    Args:
-        correct, baseline: [N] bool of the same test images, N >= 2.
+    that of the seed. `correct` and `baseline` are [N] bool of the same test images, N >= 2.
     """
     d = correct.double() - baseline.double()
     mean = float(d.mean())

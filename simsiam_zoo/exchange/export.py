@@ -9,16 +9,15 @@ from __future__ import annotations
 import copy
 import os
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import Resolved, catalog
@@ -26,7 +25,7 @@ from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write, made_folder, sync_folder
-from simsiam_zoo.training.export import backbone_metadata, plain_state, write_backbone
+from simsiam_zoo.training.export import plain_state, write_backbone
 from simsiam_zoo.training.run import Run
 
 TOLERANCE = 1e-4
@@ -69,6 +68,42 @@ class ExportSource:
                 "Export it with --to safetensors.",
             )
         return made
+
+    def timm_code(self, weights: str) -> str:
+        """Python that loads the file `weights` into timm's model, and states the run's images."""
+        made = self.made_by_timm()
+        kwargs = "".join(f", {key}={value!r}" for key, value in made.kwargs.items())
+        if made.changes:
+            body = [made.code, f"timm.models.load_checkpoint(model, {weights!r})"]
+        else:
+            create = (
+                f"timm.create_model({made.name!r}, num_classes=0{kwargs}, checkpoint_path=file)"
+            )
+            body = ["import timm", f"file = {weights!r}", f"model = {create}"]
+        stated = ", ".join(f"{key}={value!r}" for key, value in self.timm_images().items())
+        body.append(f"model.pretrained_cfg.update({stated})")
+        return "\n".join([*body, "model.eval()", "features = model(images)"])
+
+    def timm_images(self) -> dict[str, Any]:
+        """The images that a run was trained on, by the keys of timm's `pretrained_cfg`.
+
+        timm's transforms (`timm.data.resolve_model_data_config`) then do what evaluation here does.
+        """
+        data = self.recipe.data
+        return {
+            "input_size": (3, data.image_size, data.image_size),
+            "test_input_size": None,
+            "mean": tuple(data.mean),
+            "std": tuple(data.std),
+            "crop_pct": self.recipe.evaluation.crop,
+            "test_crop_pct": None,
+            "crop_mode": "center",
+            "interpolation": "bilinear",
+        }
+
+    def write_weights(self, path: Path) -> None:
+        """Write the weights, and what rebuilds the backbone: safetensors."""
+        write_backbone(self.backbone, self.recipe, self.identity, path)
 
     def images(self, count: int) -> Tensor:
         """Random images [count, 3, H, W] of the run's size, the same at each call."""
@@ -126,13 +161,11 @@ def export_backbone(run: Run, to: str, out: Path | str | None = None) -> Exporte
 
     Args:
         run: the run; an unfinished one gives the backbone of its last checkpoint.
-        to: the format's spec: `timm`, `torchvision`, `safetensors`, `hub:license=cc-by-4.0`, or one
-            of a plugin.
+        to: the format's spec: `timm`, `torchvision`, `safetensors`, or one of a plugin.
         out: where; nothing may be there. By default in the run's folder, in `exports/`.
 
     Raises:
-        InputError: there is no such format, there is something at `out`, it cannot be written, or
-            the other library has no such architecture.
+        InputError: there is no such format or architecture, or `out` is taken or not writable.
         PluginError: a package is missing, the format cannot write the backbone, or what was
             written gives other features; then nothing is left behind.
         DataError: the run's weights are damaged or not finite.
@@ -156,10 +189,7 @@ def create_format(chosen: Resolved) -> ExportFormat:
 
 
 def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path) -> Exported:
-    """Write to `out`, a file or folder, load that again and compare; on an error leave nothing.
-
-    `name` is the format's, for messages. Raises the errors of `export_backbone`.
-    """
+    """Write to `out`, load that again and compare; raises the errors of `export_backbone`."""
     with written_whole(out) as there:
         form.write(source, there)
         difference, largest = _compare(source, form.code(source, there), name)
@@ -168,18 +198,11 @@ def write_checked(form: ExportFormat, name: str, source: ExportSource, out: Path
 
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
-    """A place to write a file or folder to: at the end it is at `out`, on an error nowhere.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """A place to write a file or folder to: at the end it is at `out`, on an error nowhere."""
     try:
         # In a folder of its own, so that whatever is written there goes with it.
-        with (
-            made_folder(out.parent),
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=".new-") as beside,
-        ):
-            there = Path(beside) / out.absolute().name
+        with made_folder(out.parent), TemporaryDirectory(dir=out.parent, prefix=".new-") as folder:
+            there = Path(folder) / out.absolute().name
             yield there
             os.replace(there, out)
             sync_folder(out.parent)
@@ -239,45 +262,7 @@ class TimmFormat(ExportFormat):
 
     def code(self, source: ExportSource, path: Path) -> str:
         """It also states the run's images, in place of those that timm's weights were made of."""
-        return timm_code(source, str(path))
-
-
-def timm_code(source: ExportSource, weights: str) -> str:
-    """Python that loads the file `weights` into timm's model."""
-    made = source.made_by_timm()
-    kwargs = "".join(f", {key}={value!r}" for key, value in made.kwargs.items())
-    if made.changes:
-        body = [made.code, f"timm.models.load_checkpoint(model, {weights!r})"]
-    else:
-        create = f"timm.create_model({made.name!r}, num_classes=0{kwargs}, checkpoint_path=file)"
-        body = ["import timm", f"file = {weights!r}", f"model = {create}"]
-    stated = ", ".join(f"{key}={value!r}" for key, value in timm_images(source.recipe).items())
-    return "\n".join(
-        [
-            *body,
-            f"model.pretrained_cfg.update({stated})",
-            "model.eval()",
-            "features = model(images)",
-        ]
-    )
-
-
-def timm_images(recipe: Recipe) -> dict[str, Any]:
-    """The images that a run was trained on, by the keys of timm's `pretrained_cfg`.
-
-    timm's transforms (`timm.data.resolve_model_data_config`) then do what evaluation here does.
-    """
-    data = recipe.data
-    return {
-        "input_size": (3, data.image_size, data.image_size),
-        "test_input_size": None,
-        "mean": tuple(data.mean),
-        "std": tuple(data.std),
-        "crop_pct": recipe.evaluation.crop,
-        "test_crop_pct": None,
-        "crop_mode": "center",
-        "interpolation": "bilinear",
-    }
+        return source.timm_code(str(path))
 
 
 class TorchvisionFormat(ExportFormat):
@@ -309,20 +294,10 @@ class TorchvisionFormat(ExportFormat):
             imports, reader = [], "torch.load(file, weights_only=True)"
         else:
             imports, reader = ["from safetensors.torch import load_file"], "load_file(file)"
-        return "\n".join(
-            [
-                "import torch",
-                "import torchvision",
-                *imports,
-                f"file = {str(path)!r}",
-                f"model = torchvision.models.get_model({made.name!r})",
-                *changes,
-                f"model.{head} = torch.nn.Identity()",
-                f"model.load_state_dict({reader})",
-                "model.eval()",
-                "features = model(images)",
-            ]
-        )
+        lines = ["import torch", "import torchvision", *imports, f"file = {str(path)!r}"]
+        lines += [f"model = torchvision.models.get_model({made.name!r})", *changes]
+        lines += [f"model.{head} = torch.nn.Identity()", f"model.load_state_dict({reader})"]
+        return "\n".join([*lines, "model.eval()", "features = model(images)"])
 
 
 def torchvision_names() -> list[str]:
@@ -341,7 +316,7 @@ class SafetensorsFormat(ExportFormat):
 
     def write(self, source: ExportSource, path: Path) -> None:
         """See `training.export`."""
-        write_backbone(source.backbone, source.recipe, source.identity, path)
+        source.write_weights(path)
 
     def code(self, source: ExportSource, path: Path) -> str:
         """See the base class."""
@@ -350,10 +325,7 @@ class SafetensorsFormat(ExportFormat):
 
 
 def _write_state(source: ExportSource, path: Path) -> None:
-    state = plain_state(source.backbone)
+    if path.suffix not in PICKLED:
+        return source.write_weights(path)
     with atomic_write(path) as file:
-        if path.suffix in PICKLED:
-            torch.save(state, file)
-        else:
-            metadata = backbone_metadata(source.backbone, source.recipe, source.identity)
-            file.write(save(state, metadata))
+        torch.save(plain_state(source.backbone), file)

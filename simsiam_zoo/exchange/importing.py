@@ -61,9 +61,8 @@ def import_checkpoint(
             the file holds are as it says.
 
     Returns:
-        The run. Its lock's table `imported` has the file's name and sha256, the architecture, the
-        parts that were read, the prefix of the backbone's keys, and the first words of those that
-        were left out.
+        The run. Its lock's table `imported` says what was read; `prefix` is what stood before the
+        backbone's keys, `left_out` the first words of the keys beside it.
 
     Raises:
         InputError: `out` is taken or cannot be written, the file has no layout that is known, or
@@ -116,11 +115,7 @@ def _recipe(
     file: Path | str | None,
     settings: Mapping[str, object],
 ) -> Recipe:
-    """The recipe with the parts that the file holds.
-
-    Raises:
-        InputError: the architecture is not known, or the user and the file contradict each other.
-    """
+    """The recipe with the parts that the file holds; InputError where the user contradicts it."""
     name = backbone or weights.arch
     if name is None:
         raise InputError(

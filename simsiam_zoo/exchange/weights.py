@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PosixPath
@@ -65,9 +66,6 @@ def load_backbone(path: Path | str) -> nn.Module:
     The file's metadata name a component of the catalogue, its parameters and the image size; that
     component makes the module. Nothing in the file is executed.
 
-    Args:
-        path: the file.
-
     Returns:
         The backbone, [N, 3, H, W] → features [N, in_dim], on the CPU and in eval mode. Its
         attribute `zoo_data` holds `image_size`, `mean` and `std` of the images it was trained on.
@@ -99,12 +97,7 @@ def load_backbone(path: Path | str) -> nn.Module:
 def _stated_backbone(
     path: Path, metadata: Mapping[str, str]
 ) -> tuple[Resolved, dict[str, Any]] | None:
-    """The component that a file's metadata name, and the images; None where they are not ours.
-
-    Raises:
-        DataError: they are damaged.
-        PluginError: the backbone's component is not installed here.
-    """
+    """The component that a file's metadata name, and the images; None where they are not ours."""
     if (name := metadata.get("simsiam_zoo.backbone")) is None:
         return None
     try:
@@ -190,22 +183,14 @@ def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, 
     The prefix is the one behind which most of the model's keys are found; of two networks that
     have as many, the one that was trained rather than its slow copy, then the file's first.
 
-    Args:
-        weights: what the file has.
-        model: the backbone's own state dict.
-
     Returns:
         The weights behind the prefix, by the keys after it; the prefix; the first words of the
         keys that are not behind it.
     """
-    hits: dict[str, int] = {}
+    hits: Counter[str] = Counter()
     for key in weights:
-        words = key.split(".")
-        for i in range(len(words)):
-            if ".".join(words[i:]) in model:
-                prefix = "".join(f"{word}." for word in words[:i])
-                hits[prefix] = hits.get(prefix, 0) + 1
-                break
+        starts = [0, *(place + 1 for place, letter in enumerate(key) if letter == ".")]
+        hits.update([key[:start] for start in starts if key[start:] in model][:1])
     best = max(hits, key=lambda p: (hits[p], _COPIES.search(p) is None), default="")
     behind = below(best, weights)
     others = dict.fromkeys(key.partition(".")[0] for key in weights if not key.startswith(best))
@@ -215,13 +200,7 @@ def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, 
 def fit_weights(weights: StateDict, model: StateDict, part: str, path: Path) -> StateDict:
     """The weights as a part's `load_state_dict` takes them; a backbone's without a classifier.
 
-    Args:
-        weights: what the file has of the part.
-        model: the part's own state dict.
-        part, path: for messages.
-
-    Raises:
-        InputError: keys are missing or unknown, or shapes differ; the first ones are named.
+    Raises InputError: keys are missing or unknown, or shapes differ; the first ones are named.
     """
     # Older checkpoints have no counts of batches.
     counts = {key: value for key, value in model.items() if key.endswith("num_batches_tracked")}

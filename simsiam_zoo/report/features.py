@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass
-from simsiam_zoo.evaluation.networks import state_digest
+from simsiam_zoo.evaluation.frozen_pass import FrozenPass, state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec

@@ -16,8 +16,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.drawing import line_sheet
 from simsiam_zoo.charts.lines import run_charts
 from simsiam_zoo.evaluation.evaluate import as_row
-from simsiam_zoo.evaluation.frozen_pass import FEW
-from simsiam_zoo.evaluation.networks import set_buffers
+from simsiam_zoo.evaluation.frozen_pass import FEW, set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
 from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
 from simsiam_zoo.runtime import distributed

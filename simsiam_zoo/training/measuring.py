@@ -27,10 +27,15 @@ from simsiam_zoo.evaluation.evaluate import (
     why_unmeasurable,
 )
 from simsiam_zoo.evaluation.features import FeatureSplits, grey_once, number_classes
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
+from simsiam_zoo.evaluation.frozen_pass import (
+    FrozenNetwork,
+    FrozenPass,
+    RawPixels,
+    Transform,
+    first_ranks_buffers,
+)
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.networks import FrozenNetwork, RawPixels, first_ranks_buffers
 from simsiam_zoo.evaluation.protocol import Score, is_collective
 from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import component_text

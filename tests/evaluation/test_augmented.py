@@ -19,8 +19,7 @@ from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.evaluation import augmented
 from simsiam_zoo.evaluation.augmented import AugmentedViews, crop_and_flip, part_of
 from simsiam_zoo.evaluation.features import Features
-from simsiam_zoo.evaluation.frozen_pass import FrozenPass, Transform
-from simsiam_zoo.evaluation.networks import FrozenNetwork
+from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, FrozenPass, Transform
 from simsiam_zoo.runtime.device import Runtime
 
 IMAGES, SIDE, BATCH = 26, 6, 12

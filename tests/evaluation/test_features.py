@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.evaluation.features import Features, FeatureSplits, grey_once, number_classes
-from simsiam_zoo.evaluation.networks import RawPixels, frozen
+from simsiam_zoo.evaluation.frozen_pass import RawPixels, frozen
 from simsiam_zoo.runtime.device import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -39,12 +39,11 @@ def test_a_frozen_look_leaves_a_network_as_it_was(training):
     generator = torch.get_rng_state()
     view = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
-    encode = frozen(net, FP32)
-    first, second = encode(view), encode(view)
+    first, second = frozen(net, FP32, view), frozen(net, FP32, view)
 
     assert torch.equal(first, second)  # no dropout
     assert not first.requires_grad
-    one_by_one = torch.cat([encode(image[None]) for image in view])
+    one_by_one = torch.cat([frozen(net, FP32, image[None]) for image in view])
     torch.testing.assert_close(one_by_one, first)  # no batch statistics
     modes_after, state_after = snapshot(net)
     assert modes_after == modes
@@ -57,15 +56,15 @@ def test_the_modes_come_back_after_an_error_too():
     net[1].eval()
     modes, _ = snapshot(net)
     with pytest.raises(RuntimeError):
-        frozen(net, FP32)(torch.zeros(2, 5, 8, 8))
+        frozen(net, FP32, torch.zeros(2, 5, 8, 8))
     assert snapshot(net)[0] == modes
 
 
 def test_it_runs_under_the_runs_autocast():
     view = torch.randn(2, 3, 8, 8)
     first = nn.Sequential(nn.Conv2d(3, 4, 3))
-    assert frozen(first, FP32)(view).dtype == torch.float32
-    assert frozen(first, BF16)(view).dtype == torch.bfloat16
+    assert frozen(first, FP32, view).dtype == torch.float32
+    assert frozen(first, BF16, view).dtype == torch.bfloat16
 
 
 def test_raw_pixels_are_averaged_down_to_32_and_grey_ones_counted_once():

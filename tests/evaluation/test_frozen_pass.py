@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.networks import FrozenNetwork, refuse_changed, state_digest
+from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, refuse_changed, state_digest
 from simsiam_zoo.evaluation.store import CachedFeatures, fill
 
 

@@ -9,11 +9,19 @@ from sklearn.neighbors import KNeighborsClassifier
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation import knn
 from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.knn import KnnProtocol, knn_predict, nearest, vote
+from simsiam_zoo.evaluation.knn import KnnProtocol, nearest, vote
 from simsiam_zoo.evaluation.protocol import Score
 
 CLASSES = 5
 GOLDEN = [(3, 87), (3, 88)]
+
+
+def knn_predict(
+    bank: torch.Tensor, bank_labels: torch.Tensor, queries: torch.Tensor, k: int, t: float
+) -> torch.Tensor:
+    """Classes [Q] of queries [Q, D] by a labelled bank [N, D]."""
+    similarity, ids = nearest(bank, queries, min(k, len(bank)))
+    return vote(similarity, bank_labels[ids], t)[:, 0]
 
 
 @pytest.fixture(scope="module")

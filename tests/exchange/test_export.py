@@ -12,7 +12,6 @@ import pytest
 import timm
 import torch
 import torchvision
-import yaml
 from click.testing import CliRunner
 from made_weights import images
 from safetensors import safe_open
@@ -163,73 +162,6 @@ def test_the_metadata_say_which_keys_of_timms_model_are_left_out(run_of: RunOf) 
     assert json.loads(metadata["simsiam_zoo.timm"])["name"] == "vgg11_bn"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "test_vit"])
-def test_timm_loads_the_hub_folder_by_its_own_config(run_of: RunOf, name, tmp_path) -> None:
-    run = run_of(name)
-    folder = export_backbone(run, "hub:license=cc-by-4.0", tmp_path / "hub").path
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    assert near(features(model), run)
-    data = timm.data.resolve_model_data_config(model)
-    assert [*data["input_size"]] == [3, 32, 32]
-    assert (*data["mean"],) == run.recipe.data.mean
-    assert data["crop_pct"] == run.recipe.evaluation.crop
-
-
-def test_a_changed_module_goes_to_the_hub_with_the_python_that_makes_it(
-    run_of: RunOf, tmp_path, monkeypatch
-) -> None:
-    run = run_of("resnet18_cifar")
-    folder = export_backbone(run, "hub", tmp_path / "hub").path
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "README.md"}
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(folder)
-    names: dict[str, Any] = {"images": images(32)}
-    with torch.no_grad():
-        exec(code, names)
-    assert near(names["features"], run)
-
-
-def test_a_card_has_the_recipe_the_figures_with_their_protocols_and_the_licence(
-    run_of: RunOf, tmp_path
-) -> None:
-    plain = run_of("resnet18")
-    run = Run(plain.folder, plain.recipe)
-    figure = {"protocol": "knn (k=20, t=0.1)", "protocol_version": 1, "test_images": 1000}
-    run.__dict__["result"] = {
-        "verdict": "learned",
-        "reason": "kNN gained",
-        "figures": [
-            {"network": "trained network", "top1": 0.912, **figure},
-            {"network": "raw pixels", "top1": 0.5, **figure},
-        ],
-    }
-    text = (
-        export_backbone(run, "hub:license=cc-by-4.0", tmp_path / "hub").path / "README.md"
-    ).read_text()
-    _, front, body = text.split("---\n", 2)
-    card = yaml.safe_load(front)
-    assert card["license"] == "cc-by-4.0"
-    assert card["library_name"] == "timm"
-    (result,) = card["model-index"][0]["results"]
-    assert result["dataset"]["name"] == run.recipe.dataset.name
-    assert result["metrics"] == [
-        {"type": "accuracy", "value": 0.912, "name": "top-1, knn (k=20, t=0.1), version 1"}
-    ]
-    assert "| raw pixels | knn (k=20, t=0.1), version 1 | 1,000 | 50.0 % |" in body
-    assert "Verdict: learned (kNN gained)" in body
-    assert run.recipe.to_toml().strip() in body
-
-
-def test_a_card_of_a_run_that_was_not_evaluated_claims_nothing(run_of: RunOf, tmp_path) -> None:
-    text = (
-        export_backbone(run_of("resnet18"), "hub", tmp_path / "hub").path / "README.md"
-    ).read_text()
-    assert "model-index" not in text
-    assert "Licence: none was stated" in text
-    assert "None: the run was not evaluated." in text
-    assert "Imported from `weights.safetensors`" in text
-
-
 def test_other_features_are_refused_and_nothing_is_left(
     run_of: RunOf, tmp_path, monkeypatch
 ) -> None:
@@ -278,7 +210,7 @@ def test_a_backbone_of_no_library_goes_only_where_it_needs_none(run_of: RunOf, t
     run.__dict__["backbone"] = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ).eval()
-    for to in ("timm", "torchvision", "hub"):
+    for to in ("timm", "torchvision"):
         with pytest.raises(InputError, match="none of timm's"):
             export_backbone(run, to, tmp_path / "out")
     assert [*tmp_path.iterdir()] == []

@@ -1,13 +1,13 @@
-"""Export formats of simsiam-zoo: ONNX graphs and programs of torch.export. No torch here."""
+"""Export formats: ONNX graphs, programs of torch.export, folders for the Hub. No torch here."""
 
 from collections.abc import Iterator
 
-from simsiam_zoo.plugin import Component, hookimpl
+from simsiam_zoo.plugin import Component, Param, hookimpl
 
 
 @hookimpl
 def zoo_components() -> Iterator[Component]:
-    """The two formats."""
+    """The three formats."""
     yield Component(
         "format",
         "onnx",
@@ -21,4 +21,12 @@ def zoo_components() -> Iterator[Component]:
         target="simsiam_zoo_export.traced:Pt2Format",
         summary="The computation as a program of torch.export",
         reference="https://docs.pytorch.org/docs/stable/export.html",
+    )
+    yield Component(
+        "format",
+        "hub",
+        target="simsiam_zoo_export.hub:HubFormat",
+        summary="A folder for the Hugging Face Hub, with a model card",
+        reference="https://huggingface.co/docs/hub/model-cards",
+        params=(Param("license", str, None, "Of the weights, as the Hub spells it: cc-by-4.0"),),
     )
