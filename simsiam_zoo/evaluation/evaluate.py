@@ -111,15 +111,12 @@ def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Refu
 def evaluate(
     target: EvalTarget, *, batch: int = BATCH, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Take features once, and every score of them. Under torchrun every rank calls it.
+    """Take features once, and every score of them: a report. Under torchrun every rank calls it.
 
     Args:
         target: the network; its recipe says on which data, by which protocols, and where.
         batch: images at once, of each process.
         progress: told how far it is.
-
-    Returns:
-        The report, plain values.
 
     Raises:
         InputError: the data cannot be measured on, the device cannot do what is asked, or memory

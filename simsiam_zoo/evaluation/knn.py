@@ -84,8 +84,8 @@ def nearest(
             ids = torch.cat((found[place][1], number * rows + new), dim=1)
             columns = _largest(similarity, min(k, similarity.shape[1]))
             found[place] = similarity.gather(1, columns), ids.gather(1, columns)
-    ordered = [_in_order(*pair) for pair in found]
-    return torch.cat([s for s, _ in ordered]).cpu(), torch.cat([i for _, i in ordered]).cpu()
+    similarity, order = torch.cat([s for s, _ in found]).sort(dim=1, descending=True, stable=True)
+    return similarity.cpu(), torch.cat([ids for _, ids in found]).gather(1, order).cpu()
 
 
 def vote(similarity: Tensor, labels: Tensor, t: float) -> Tensor:
@@ -135,9 +135,3 @@ def _largest(values: Tensor, k: int) -> Tensor:
         chosen = above | (equal & (equal.cumsum(dim=1) <= room))
         columns[tied] = chosen.nonzero()[:, 1].view(-1, k)
     return columns
-
-
-def _in_order(similarity: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The most similar first; of equals the one to the left."""
-    similarity, order = similarity.sort(dim=1, descending=True, stable=True)
-    return similarity, ids.gather(1, order)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.features import Augmented, FeatureSplits
 from simsiam_zoo.evaluation.protocol import Score, best_classes, check_labels, make_score
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.checkpoint import load_last, newest_checkpoint, save_checkpoint
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Lars, Schedule, all_finite
 
 PAPER_LR, CODE_LR = 0.02, 0.1
@@ -98,10 +97,13 @@ class _Training:
         width = splits.train.x.shape[1]
         generator = torch.Generator().manual_seed(_SEED)
         weight = torch.randn(splits.classes, width, generator=generator) * _INIT_STD
-        self.weight = nn.Parameter(weight.to(splits.device))
-        self.bias = nn.Parameter(torch.zeros(splits.classes, device=splits.device))
+        # By way of "meta", since the caller's generator must not be drawn from.
+        head = nn.Linear(width, splits.classes, device="meta")
+        self.head = head.to_empty(device=splits.device)
+        self.head.load_state_dict({"weight": weight, "bias": torch.zeros(splits.classes)})
         peak = protocol.lr * batch / REFERENCE_BATCH
-        group = {"params": [self.weight, self.bias], "peak_lr": peak, "schedule": "cosine"}
+        parameters = [*self.head.parameters()]
+        group = {"params": parameters, "peak_lr": peak, "schedule": "cosine"}
         self.lars = Lars([group], momentum=MOMENTUM, trust_coefficient=TRUST, lr_in_momentum=False)
         self.loss = float("nan")
         self.folder = splits.folder and splits.folder / f"version-{protocol.version}"
@@ -121,7 +123,7 @@ class _Training:
                 total += self._step(features.x, features.labels)
             assert taken == self.steps, f"epoch {epoch} had {taken} batches, not {self.steps}"
             self.loss = float(distributed.mean(total) / self.steps)
-            if not all_finite([self.weight, self.bias]):
+            if not all_finite(self.head.parameters()):
                 raise InputError(
                     f"linear-paper diverged in epoch {epoch + 1} of {self.epochs}",
                     f"The base lr may be too high: linear-paper:lr={PAPER_LR}",
@@ -132,32 +134,26 @@ class _Training:
 
     def _step(self, x: Tensor, labels: Tensor) -> Tensor:
         """One step on this rank's share of a batch; the share's loss, on the CPU."""
-        x, labels = x.to(self.weight), labels.to(self.splits.device)
-        loss = F.cross_entropy(F.linear(x, self.weight, self.bias), labels)
-        for parameter, gradient in zip(
-            (self.weight, self.bias),
-            torch.autograd.grad(loss, (self.weight, self.bias)),
-            strict=True,
-        ):
-            parameter.grad = distributed.mean(gradient)
+        loss = F.cross_entropy(self.head(x.to(self.head.weight)), labels.to(self.splits.device))
+        self.lars.zero_grad()
+        torch.autograd.backward(loss)
+        for parameter in self.head.parameters():
+            assert parameter.grad is not None
+            parameter.grad = distributed.mean(parameter.grad)
         self.lars.step()
         return loss.detach().double().cpu()
 
     @torch.no_grad()
     def ranked(self, x: Tensor) -> Tensor:
         """The best classes of features [N, D], the best first."""
-        parts = torch.split(x, _CHUNK)
-        return torch.cat(
-            [best_classes(F.linear(part.to(self.weight), self.weight, self.bias)) for part in parts]
-        )
+        parts = (part.to(self.head.weight) for part in torch.split(x, _CHUNK))
+        return torch.cat([best_classes(self.head(part)) for part in parts])
 
     def _save(self, epochs_done: int) -> None:
-        folder = self.folder
-        if folder is None:
+        if (folder := self.folder) is None:
             return
         state = {
-            "weight": self.weight.detach().cpu(),
-            "bias": self.bias.detach().cpu(),
+            "head": self.head.state_dict(),
             "optimizer": self.lars.state_dict(),
             "epochs": epochs_done,
             "loss": self.loss,
@@ -166,17 +162,11 @@ class _Training:
 
     def _load(self) -> int:
         """Take the last checkpoint's state, on every rank; the number of epochs that it has."""
-        state = distributed.from_main(self._read)
-        if state is None:
+        folder = self.folder
+        if folder is None or distributed.from_main(lambda: newest_checkpoint(folder)) is None:
             return 0
-        with torch.no_grad():
-            self.weight.copy_(state["weight"])
-            self.bias.copy_(state["bias"])
+        state = distributed.from_main(lambda: load_last(folder)[0])
+        self.head.load_state_dict(state["head"])
         self.lars.load_state_dict(state["optimizer"])
         self.loss = float(state["loss"])
         return int(state["epochs"])
-
-    def _read(self) -> dict[str, Any] | None:
-        if self.folder is None or not list(self.folder.glob("step-*.pt")):
-            return None
-        return load_last(self.folder)[0]

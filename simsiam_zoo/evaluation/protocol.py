@@ -146,9 +146,7 @@ def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def class_accuracies(confusion: Tensor) -> list[float | None]:
     """Share of each class's images that were classified right; None where there is no image."""
-    counts = confusion.sum(dim=1)
-    right = confusion.diagonal()
-    pairs = zip(right.tolist(), counts.tolist(), strict=True)
+    pairs = zip(confusion.diagonal().tolist(), confusion.sum(dim=1).tolist(), strict=True)
     return [hits / count if count else None for hits, count in pairs]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,12 +85,7 @@ def import_checkpoint(
     siamese = build(recipe, states)  # anew, since a part may copy others' weights
     trained = of_parts(siamese, ("backbone", "projector", "predictor"))
     recipe = InitialWeights(str(checkpoint), trained).named_in(recipe)
-    threads, training = torch.get_num_threads(), recipe.training
-    try:
-        runtime = open_runtime(training.device, training.precision, training.threads)
-    finally:
-        torch.set_num_threads(threads)
-    lock = make_lock(recipe, UNKNOWN, runtime.describe())
+    lock = make_lock(recipe, UNKNOWN, _machine(recipe))
     lock["imported"] = {
         "source": checkpoint.name,
         "sha256": file_digest(checkpoint),
@@ -105,6 +101,15 @@ def import_checkpoint(
         save_checkpoint(folder.checkpoints, 0, plain)
         write_backbone(siamese.backbone, recipe, name, there / "backbone.safetensors")
     return Run(out, recipe)
+
+
+def _machine(recipe: Recipe) -> dict[str, Any]:
+    """What the runtime chooses here; the caller's number of threads is left as it was."""
+    threads, training = torch.get_num_threads(), recipe.training
+    try:
+        return open_runtime(training.device, training.precision, training.threads).describe()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _recipe(

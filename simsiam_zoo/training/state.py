@@ -167,6 +167,11 @@ def check_same(
 
     BN that would see another number of images at once is refused unless that was allowed.
     """
+    if "imported" in before:
+        raise InputError(
+            "an imported run has no step to go on from",
+            "Start from its weights: simsiam-zoo train --recipe RUN/recipe.toml --init RUN",
+        )
     if before.get("identity") != setup.identity:
         where = next(iter(identity_differences(before, setup.lock)), "its lock was changed")
         raise InputError(

@@ -72,7 +72,7 @@ def by_hand(lr: float, batch: int, epochs: int) -> Tensor:
 
 def trained(folder: Path) -> Tensor:
     state, _, _ = load_last(folder / "version-2")
-    return torch.cat([state["weight"], state["bias"][:, None]], dim=1)
+    return torch.cat([state["head"]["weight"], state["head"]["bias"][:, None]], dim=1)
 
 
 @pytest.mark.parametrize("lr", [0.02, 30.0])

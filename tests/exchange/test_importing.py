@@ -173,7 +173,7 @@ def test_a_run_starts_from_imported_weights(released, tmp_path) -> None:
     with pytest.raises(InputError, match="starts from the weights"):
         zoo.train(imported.recipe, tmp_path / "anew", quiet=True)
     assert not (tmp_path / "anew").exists()
-    with pytest.raises(InputError, match="another identity"):
+    with pytest.raises(InputError, match="an imported run has no step"):
         zoo.train(imported.recipe, imported.folder, resume=True, quiet=True)
 
 
