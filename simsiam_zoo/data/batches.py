@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simsiam_zoo.data.decode import Pixels, decode_any, to_rgb
+from simsiam_zoo.data.device_views import COLUMNS, crop_of, write_view
 from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.shards import Sample, ShardSet
+from simsiam_zoo.data.resident import Resident
+from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import DataError
 
 
@@ -53,11 +55,13 @@ class LoadedBatch:
     """One rank's share of a step: N samples, V views of each.
 
     Attributes:
-        pixels: uint8 [V, N, 3, S, S], channels last in memory.
+        pixels: uint8 [V, N, 3, S, S], channels last in memory; S is 0 where the device makes the
+            views of images that it holds.
         ids: dense sample ids, int64 [N]; of what is in the row, after replacements.
         labels: int64 [N], -1 where there is none.
         epoch, step: whose batch it is.
         damaged: the images that were replaced, or left out of an evaluation.
+        drawn: what the device has to do yet, [V, N, COLUMNS]; None where the views are done.
     """
 
     pixels: Tensor
@@ -66,6 +70,7 @@ class LoadedBatch:
     epoch: int = 0
     step: int = 0
     damaged: tuple[Damage, ...] = ()
+    drawn: NDArray[np.float32] | None = None
 
     @property
     def views(self) -> list[Tensor]:
@@ -75,7 +80,7 @@ class LoadedBatch:
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
         pixels, ids, labels = (t.pin_memory() for t in (self.pixels, self.ids, self.labels))
-        return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged)
+        return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged, self.drawn)
 
 
 class Draws:
@@ -103,7 +108,10 @@ Room = Callable[..., Tensor]
 
 
 class TrainBatches:
-    """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`."""
+    """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`.
+
+    With `split` the device finishes the views, and with `resident` images it makes them.
+    """
 
     def __init__(
         self,
@@ -115,8 +123,11 @@ class TrainBatches:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        split: bool = False,
+        resident: Resident | None = None,
     ) -> None:
         self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
+        self._split, self._resident = split, resident
         self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
         self._apply = getattr(augmentation, "apply", None)
 
@@ -127,29 +138,39 @@ class TrainBatches:
             DataError: a shard is damaged, or every image of a lane's part of the batch.
         """
         epoch, step, ids = item
-        draws, canvas = Draws(self.seed), room(self.views, len(ids), self.size, self.size, 3)
+        side = 0 if self._resident else self.size
+        draws, canvas = Draws(self.seed), room(self.views, len(ids), side, side, 3)
         out: Pixels = canvas.numpy()
-        shown, labels, found = ids.copy(), np.empty(len(ids), np.int64), _Found(self.shards)
+        later = self._split or self._resident is not None
+        drawn = np.empty((self.views, len(ids), COLUMNS), np.float32) if later else None
+        shown, labels = ids.copy(), np.empty(len(ids), np.int64)
+        found = _Found(self.shards, self._resident)
         for row, id in enumerate(ids.tolist()):
             read = found.read(id, row)
             if read is None:
                 shown[row], read = self._replacement(found, epoch, step, row)
-            sample, image = read
-            labels[row] = sample.label
+            labels[row], image = read
             for v in range(self.views):
                 extent = image.shape[0], image.shape[1]
                 # Drawn for the id that was planned: a replacement, whose image may be in the
                 # batch already, is not seen twice in the same view.
                 view = self.augmentation.sample(draws.at(epoch, id, v), v, extent)
-                if self._apply is None:
-                    _place(render_view(image, view, self.size, out[v, row]), out[v, row])
-                else:
-                    _place(self._apply(to_rgb(image), view, self.size), out[v, row])
-        return loaded(canvas, shown, labels, epoch, step, found.replaced)
+                if drawn is not None:
+                    write_view(view, drawn[v, row])
+                    view = crop_of(view)
+                if side:
+                    self._draw(image, view, out[v, row])
+        return loaded(canvas, shown, labels, epoch, step, found.replaced, drawn)
+
+    def _draw(self, image: Pixels, view: ViewParams, slot: Pixels) -> None:
+        if self._apply is None:
+            _place(render_view(image, view, self.size, slot), slot)
+        else:
+            _place(self._apply(to_rgb(image), view, self.size), slot)
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
-    ) -> tuple[int, tuple[Sample, Pixels]]:
+    ) -> tuple[int, tuple[int, Pixels]]:
         """The next good image after that row's in its lane's part of the global batch."""
         parts = self.plan.ids(epoch, step).reshape(self.plan.lanes, -1)
         lane, at = divmod(self.rank * self.plan.share(self.world) + row, parts.shape[1])
@@ -188,7 +209,7 @@ class EvalBatches:
             read = found.read(id)
             if read is not None:
                 _place(center(read[1], self.size, self.crop), out[0, len(kept)])
-                kept.append((id, read[0].label))
+                kept.append((id, read[0]))
         damaged = tuple(found.damaged.values())
         if damaged and not (self.skip_damaged and kept):
             first = f"{damaged[0].name}: {damaged[0].reason}"
@@ -201,8 +222,8 @@ class EvalBatches:
 class _Found:
     """What was found damaged while one batch was made."""
 
-    def __init__(self, shards: ShardSet) -> None:
-        self._shards = shards
+    def __init__(self, shards: ShardSet, resident: Resident | None = None) -> None:
+        self._shards, self._resident = shards, resident
         self.damaged: dict[int, Damage] = {}  # by id
         self._rows: list[Damage] = []
 
@@ -211,16 +232,20 @@ class _Found:
         """The damaged images that were to fill a row, in the order of rows."""
         return tuple(self._rows)
 
-    def read(self, id: int, row: int = -1) -> tuple[Sample, Pixels] | None:
-        """The sample and its pixels, or None where its image is damaged; tried once.
+    def read(self, id: int, row: int = -1) -> tuple[int, Pixels] | None:
+        """A sample's label and pixels, or None where its image is damaged; tried once.
+
+        Of a resident image the pixels have a shape and nothing else.
 
         Raises:
             DataError: the shard is.
         """
         if id not in self.damaged:
             try:
+                if self._resident is not None:
+                    return self._resident.look(id)
                 sample = self._shards.read(id)
-                return sample, decode_any(sample.image)
+                return sample.label, decode_any(sample.image)
             except ImageError as error:
                 self.damaged[id] = Damage(id, self._shards.name(id), printable(error.what.encode()))
         if row >= 0:
@@ -242,7 +267,9 @@ def loaded(
     epoch: int = 0,
     step: int = 0,
     damaged: tuple[Damage, ...] = (),
+    drawn: NDArray[np.float32] | None = None,
 ) -> LoadedBatch:
     """The batch of a canvas, uint8 [V, N, S, S, 3], that was drawn on."""
     ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
-    return LoadedBatch(canvas.permute(0, 1, 4, 2, 3), ids_, labels_, epoch, step, damaged)
+    pixels = canvas.permute(0, 1, 4, 2, 3)
+    return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged, drawn)

@@ -9,7 +9,7 @@ Which views get which operation is known on the host: nothing here waits for the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,37 +28,39 @@ MAX_OPERATIONS = 8
 _OPERATIONS = ("brightness", "offset", "contrast", "saturation", "hue")
 _BOX, _FLIP, _ROTATION, _SHEAR, _GRAY, _BLUR, _SOLARIZE, _BICUBIC = slice(0, 4), *range(4, 11)
 _CODES, _AMOUNTS = slice(11, 11 + MAX_OPERATIONS), slice(11 + MAX_OPERATIONS, None)
-_COLUMNS = 11 + 2 * MAX_OPERATIONS
+COLUMNS = 11 + 2 * MAX_OPERATIONS
 _NONE = -1.0
 
-Table = NDArray[np.float64]
-"""Drawn parameters of M views, [M, columns]; see `table_of`."""
+Table = NDArray[np.float32]
+"""Drawn parameters of M views, [M, COLUMNS], as `write_view` writes them."""
 
 _LUMA = (9798 / 32768, 19235 / 32768, 3735 / 32768)  # as OpenCV has it, exact in float32
 
 
-def table_of(views: Sequence[ViewParams]) -> Table:
-    """The parameters of views as numbers, to be sent to another process or to the device.
+def write_view(view: ViewParams, row: Table) -> None:
+    """Write a view's parameters as numbers to one row [COLUMNS], to be sent to the device.
 
     Raises:
-        InputError: a view has more colour operations than the table has room for.
+        InputError: the view has more colour operations than the row has room for.
     """
-    table = np.full((len(views), _COLUMNS), _NONE)
-    for row, view in zip(table, views, strict=True):
-        if len(view.jitter) > MAX_OPERATIONS:
-            raise InputError(
-                f"a view has {len(view.jitter)} colour operations, and the device does at most"
-                f" {MAX_OPERATIONS}",
-                "Set data.views = 'worker'.",
-            )
-        row[_BOX] = view.box
-        row[_FLIP], row[_ROTATION], row[_SHEAR] = view.flip, view.rotation, view.shear
-        row[_GRAY], row[_BLUR], row[_BICUBIC] = view.gray, view.blur, view.bicubic
-        row[_SOLARIZE] = _NONE if view.solarize is None else view.solarize
-        for at, (operation, amount) in enumerate(view.jitter):
-            row[_CODES.start + at] = _OPERATIONS.index(operation)
-            row[_AMOUNTS.start + at] = amount
-    return table
+    if len(view.jitter) > MAX_OPERATIONS:
+        raise InputError(
+            f"a view has {len(view.jitter)} colour operations, and the device does at most"
+            f" {MAX_OPERATIONS}",
+            "Set data.views = 'worker'.",
+        )
+    solarize = _NONE if view.solarize is None else view.solarize
+    amounts = (view.rotation, view.shear, view.gray, view.blur, solarize, view.bicubic)
+    row[:] = _NONE
+    row[: _CODES.start] = (*view.box, view.flip, *amounts)
+    for at, (operation, amount) in enumerate(view.jitter):
+        row[_CODES.start + at] = _OPERATIONS.index(operation)
+        row[_AMOUNTS.start + at] = amount
+
+
+def crop_of(view: ViewParams) -> ViewParams:
+    """The part of a view that comes before `finish_views`."""
+    return ViewParams(view.box, rotation=view.rotation, shear=view.shear, bicubic=view.bicubic)
 
 
 @torch.no_grad()
@@ -80,8 +82,8 @@ def finish_views(pixels: Tensor, table: Table) -> Tensor:
         for code, operation in enumerate(_OPERATIONS):
             work.change(codes == code, _JITTER[operation], amounts)
     work.change(table[:, _GRAY] > 0, lambda x, _: _luma(x).expand_as(x))
-    for reach, chosen in _by_reach(table[:, _BLUR]):
-        work.change(chosen, _blur, kernels_of(table[chosen, _BLUR], reach), of_chosen=True)
+    for chosen in _by_reach(table[:, _BLUR]):
+        work.change(chosen, _blur, _kernels(table[chosen, _BLUR]), of_chosen=True)
     levels = table[:, _SOLARIZE]
     work.change(levels != _NONE, lambda x, level: torch.where(x >= level, 255 - x, x), levels)
     return work.pixels.to(torch.uint8)
@@ -125,8 +127,8 @@ class _Work:
     def change(
         self,
         chosen: NDArray[np.bool_],
-        operation: object,
-        amounts: NDArray[np.float64] | None = None,
+        operation: Callable[[Tensor, Any], Tensor],
+        amounts: NDArray[np.floating[Any]] | None = None,
         of_chosen: bool = False,
     ) -> None:
         """Put `operation(views, amounts)` in place of the chosen views, if there are any."""
@@ -139,7 +141,6 @@ class _Work:
             given = _to_device(picked.astype(np.float32), device)
             if given.dim() == 1:
                 given = given.view(-1, 1, 1, 1)
-        assert callable(operation)
         if chosen.all():
             self.pixels = operation(self.pixels, given)
             return
@@ -249,20 +250,22 @@ def _affine_crops(images: Tensor, sizes: NDArray[np.int64], table: Table, size: 
     return _levels(F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False))
 
 
-def _geometry(row: NDArray[np.float64]) -> ViewParams:
+def _geometry(row: Table) -> ViewParams:
     left, top, right, bottom = (int(edge) for edge in row[_BOX])
-    return ViewParams((left, top, right, bottom), rotation=row[_ROTATION], shear=row[_SHEAR])
+    return ViewParams(
+        (left, top, right, bottom), rotation=float(row[_ROTATION]), shear=float(row[_SHEAR])
+    )
 
 
-def _by_reach(sigmas: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+def _by_reach(sigmas: Table) -> Iterator[NDArray[np.bool_]]:
     """The views that are blurred, by how far their kernels reach."""
     reaches = np.ceil(3 * np.maximum(sigmas, 0)).astype(int)
     for reach in np.unique(reaches[reaches > 0]).tolist():
-        yield reach, reaches == reach
+        yield reaches == reach
 
 
-def kernels_of(sigmas: NDArray[np.float64], reach: int) -> NDArray[np.float64]:
-    """The blurs' kernels, [M, 2 reach + 1]."""
+def _kernels(sigmas: Table) -> NDArray[np.float64]:
+    """The blurs' kernels, [M, taps]; the sigmas have one reach."""
     return np.stack([gaussian(sigma).ravel() for sigma in sigmas.tolist()])
 
 

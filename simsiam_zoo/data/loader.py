@@ -9,7 +9,9 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +26,7 @@ from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, Tra
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.processes import forkserver, start_worker, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
+from simsiam_zoo.data.resident import Resident
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.slots import (
     BATCHES_HELD,
@@ -50,6 +53,8 @@ class TrainLoader:
         workers: processes beside this one; 0 makes each batch here, when it is asked for.
         rank, world: which slice of each global batch.
         pin_memory: give batches in page-locked memory (for CUDA).
+        split: leave to the device what follows a view's crop.
+        resident: images that the device makes the views of: no worker is used.
 
     Raises:
         InputError: the plan's batch cannot be shared by `world` ranks.
@@ -69,13 +74,16 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
         pin_memory: bool = False,
+        split: bool = False,
+        resident: Resident | None = None,
     ) -> None:
         plan.share(world)
         self.plan, self.epochs, self.rank, self.world = plan, epochs, rank, world
         self._batches = TrainBatches(
-            shards, plan, augmentation, image_size, views, seed, rank, world
+            shards, plan, augmentation, image_size, views, seed, rank, world, split, resident
         )
-        self._workers, self._pin_memory = workers, pin_memory
+        self._resident, self._pin_memory = resident is not None, pin_memory
+        self._workers = 0 if self._resident else workers
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
         """Every batch from `step` of `epoch` on, through all later epochs: one pass of the workers.
@@ -90,6 +98,8 @@ class TrainLoader:
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
+        if self._resident:
+            return _made_ahead(self._batches, self._order(todo))
         order = follow_plan(
             self._order(todo),
             self._batches.shards,
@@ -159,6 +169,28 @@ class EvalLoader:
 def in_flight(workers: int) -> int:
     """Batches that may be asked for and not be done yet."""
     return max(1, workers * PREFETCH)
+
+
+def _made_ahead(
+    batches: TrainBatches, order: Iterable[tuple[int, int, NDArray[np.int64]]]
+) -> Iterator[LoadedBatch]:
+    """The batches of `order`; a thread draws the parameters of a few while the device is busy."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        waiting: deque[Future[LoadedBatch]] = deque()
+        try:
+            for item in order:
+                waiting.append(thread.submit(batches.make, item, _room))
+                if len(waiting) > PREFETCH:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _room(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.uint8)
 
 
 def normalize_pixels(

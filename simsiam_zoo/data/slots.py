@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from simsiam_zoo.data.batches import Damage, EvalBatches, LoadedBatch, TrainBatches, loaded
+from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, TrainBatches, loaded
 from simsiam_zoo.errors import InputError, ZooError
 
 PREFETCH = 4
@@ -167,17 +167,16 @@ class Sent:
         # Arrays throughout: each tensor would cost a descriptor and a connection.
         batch, canvas = self._batch, self._batch.pixels.permute(0, 1, 3, 4, 2)
         slot = None if self._slot is None else (self._pool, self._slot, tuple(canvas.shape))
-        about = batch.ids.numpy(), batch.labels.numpy(), batch.epoch, batch.step, batch.damaged
-        return _received, (slot or canvas.numpy(), *about)
+        about = batch.epoch, batch.step, batch.damaged, batch.drawn
+        return _received, (slot or canvas.numpy(), batch.ids.numpy(), batch.labels.numpy(), *about)
 
 
 def _received(
-    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], ids: Any, labels: Any, epoch: int,
-    step: int, damaged: tuple[Damage, ...],
-) -> LoadedBatch:  # fmt: skip
+    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], *about: Any
+) -> LoadedBatch:
     if isinstance(where, tuple):
         pool, slot, shape = where
         canvas = _POOLS[pool].received(slot, shape)
     else:
         canvas = torch.from_numpy(where)
-    return loaded(canvas, ids, labels, epoch, step, damaged)
+    return loaded(canvas, *about)

@@ -41,6 +41,9 @@ _PACKAGES = (
     "scikit-learn",
     "webdataset",
 )
+_CHOSEN = (("training", "precision"), ("data", "views"))
+"""Keys of the recipe whose `auto` is decided when a run starts, and decides what is computed."""
+
 _NAMED = 3  # differences that a message names; the first ones tell enough
 
 
@@ -66,8 +69,9 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         machine: what the runtime chose (device, precision, threads).
     """
     keys = recipe.identity_dict()
-    if "precision" in machine:  # what `auto` means here decides what is computed
-        keys["training"]["precision"] = machine["precision"]
+    for section, key in _CHOSEN:
+        if key in machine:
+            keys[section][key] = machine[key]
     parts = {kind: recipe.part(kind) for kind in COMPONENTS}
     protocols = recipe.protocols()
     packages = {name: installed_version(name) for name in _PACKAGES}
@@ -106,16 +110,20 @@ def identity(lock: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def keep_threads(recipe: Recipe, lock: dict[str, Any]) -> Recipe:
-    """The recipe with as many CPU threads as the run of `lock` began with, if it states none.
+def keep_choices(recipe: Recipe, lock: dict[str, Any]) -> Recipe:
+    """The recipe with what the run of `lock` chose at its start where it stated nothing.
 
-    Other threads add in another order; so a resume takes those that `0` meant at the start.
+    Other threads add in another order, and views of the device have other last bits.
     """
     threads = lock.get("machine", {}).get("threads")
-    if recipe.training.threads or not isinstance(threads, int) or threads < 1:
-        return recipe
-    training = recipe.training.model_copy(update={"threads": threads})
-    return recipe.model_copy(update={"training": training})
+    if not recipe.training.threads and isinstance(threads, int) and threads > 0:
+        training = recipe.training.model_copy(update={"threads": threads})
+        recipe = recipe.model_copy(update={"training": training})
+    views = lock.get("recipe", {}).get("data", {}).get("views")
+    if recipe.data.views == "auto" and views in ("worker", "split", "device"):
+        data = recipe.data.model_copy(update={"views": views})
+        recipe = recipe.model_copy(update={"data": data})
+    return recipe
 
 
 def read_lock(folder: Path) -> dict[str, Any]:
@@ -239,8 +247,12 @@ def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
     Raises:
         InputError: as `refuse_other_run` does.
     """
-    precision = lock["recipe"].get("training", {}).get("precision")
-    chosen = {"precision": precision} if recipe.training.precision == "auto" else {}
+    stated = recipe.model_dump()
+    chosen = {
+        key: lock["recipe"].get(section, {}).get(key)
+        for section, key in _CHOSEN
+        if stated[section][key] == "auto"
+    }
     refuse_other_run(lock, make_lock(recipe, str(lock["data"].get("digest")), chosen))
 
 

@@ -71,6 +71,12 @@ class Data(Section):
     std: Triple = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
+    views: Literal["auto", "worker", "split", "device"] = Field(
+        "auto", description="Who makes views: a loader's worker, the device, or both in turn"
+    )
+    resident: Annotated[float, Field(ge=0)] | Literal["auto"] = operational(
+        "auto", "GB of images that may rest on the device; auto: a quarter of its memory"
+    )
     workers: Count = operational("auto", "Loader processes; 0: none")
     stream: bool = key(False, "Read uncounted shards, with weaker guarantees")
     steps_per_epoch: int = key(0, "Length of an epoch of a stream", ge=0)

@@ -23,8 +23,8 @@ COMPUTES: Mapping[str, str] = {
     "evaluation": "*",
     "model": "*",
     "components": "augmentations datasets",
-    "data": "batches decode device_views image index indexing loader manifest order scan shards"
-    " slots sources stated stream tar",
+    "data": "batches decode device_views image index indexing loader manifest order resident"
+    " scan shards slots sources stated stream tar",
     "runtime": "convolutions device distributed optim",
     "training": "batches conclude loop measuring meter network optimizer run setup state"
     " train weights",

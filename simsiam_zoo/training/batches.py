@@ -8,8 +8,10 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from simsiam_zoo.data.batches import LoadedBatch
+from simsiam_zoo.data.device_views import crop_views, finish_views
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
 from simsiam_zoo.data.order import derive_key
 from simsiam_zoo.data.processes import default_workers
@@ -38,6 +40,8 @@ def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
         rank=distributed.rank(),
         world=distributed.world_size(),
         pin_memory=device == "cuda",
+        split=setup.views == "split",
+        resident=setup.resident,
     )
 
 
@@ -49,11 +53,26 @@ def step_seed(setup: Setup, step: int) -> int:
 def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
     """A loaded batch as the model takes it: normalised, channels last, on the run's device."""
     data, device, dtype = setup.recipe.data, setup.runtime.device, setup.runtime.dtype
+    views = _views_on_device(setup, loaded)
     return Batch(
-        views=[normalize_pixels(view, data.mean, data.std, device, dtype) for view in loaded.views],
+        views=[normalize_pixels(view, data.mean, data.std, device, dtype) for view in views],
         ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
         labels=loaded.labels,
     )
+
+
+def _views_on_device(setup: Setup, loaded: LoadedBatch) -> list[Tensor]:
+    """The views, uint8 [N, 3, S, S], after what is left to the device."""
+    if loaded.drawn is None:
+        return loaded.views
+    if setup.resident is None:
+        crops = [view.to(setup.runtime.device, non_blocking=True) for view in loaded.views]
+    else:
+        images, sizes = setup.resident.images(loaded.ids.numpy())
+        size = setup.recipe.data.image_size
+        crops = [crop_views(images, sizes, table, size) for table in loaded.drawn]
+    finished = map(finish_views, crops, loaded.drawn)
+    return [view.expand(-1, 3, -1, -1) for view in finished]
 
 
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:

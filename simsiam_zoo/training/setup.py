@@ -11,6 +11,7 @@ from torch import nn
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote.ahead import limit_cache
+from simsiam_zoo.data.resident import SHARE, Resident, expected_bytes, memory_of
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
@@ -32,6 +33,9 @@ from simsiam_zoo.training.network import (
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.weights import States
 
+_LARGER_PACKED = 4
+"""Shards that are larger than the room for their images by this factor are not looked into."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -42,6 +46,8 @@ class Setup:
         siamese: the network itself.
         model: what a step calls: a batch to (loss, StepOutput).
         bn_batch: images that a BN's statistics are taken over; 0 where the network has none.
+        views: who makes them: `worker`, `split` or `device`.
+        resident: the images that rest on the device, where it makes all of the views.
     """
 
     recipe: Recipe
@@ -57,6 +63,8 @@ class Setup:
     scaler: torch.amp.GradScaler
     lock: dict[str, Any]
     identity: str
+    views: str = "worker"
+    resident: Resident | None = None
     init: States = field(default_factory=dict, repr=False, compare=False)
     """The weights that the run starts from, by their parts; those of the others are random."""
 
@@ -96,7 +104,9 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         recompute_activations(recipe, siamese)
     if training.compile:
         compile_in_place(siamese.compilable_parts(), runtime.device)
+    views = choose_views(recipe, runtime.device, dataset)
     machine = {
+        "views": views,
         "compile": training.compile,
         "activation_checkpointing": training.activation_checkpointing,
         "world_size": distributed.world_size(),
@@ -122,7 +132,44 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         scaler=runtime.scaler(),
         lock=lock,
         identity=identity(lock),
+        views=views,
+        resident=Resident(dataset.train, runtime.device) if views == "device" else None,
         init=init,
+    )
+
+
+def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
+    """Who makes views: what the recipe says, or what `auto` means here.
+
+    On a CPU the worker. On CUDA the device, if the images fit in its memory beside the network;
+    else worker and device in turn. The worker too where an augmentation applies views itself.
+
+    Raises:
+        InputError: what the recipe says cannot be done with this data or augmentation.
+    """
+    wanted, stream = recipe.data.views, recipe.data.stream
+    applies = hasattr(recipe.part("augmentation").create(), "apply")
+    if wanted == "worker" or (wanted == "auto" and (device.type != "cuda" or applies or stream)):
+        return "worker"
+    if applies or stream:
+        why = "a stream is read by workers" if stream else "its augmentation applies views itself"
+        raise InputError(f"data.views = {wanted!r}: {why}", "Say data.views = 'worker'.")
+    remote = dataset.train.cache is not None
+    if wanted == "split" or (wanted == "auto" and remote):  # sizes would have to be fetched first
+        return "split"
+    room = recipe.data.resident
+    allowed = SHARE * memory_of(device) if room == "auto" else 1e9 * room
+    needed = int(dataset.train.bytes.sum())
+    if needed <= _LARGER_PACKED * allowed:
+        needed = expected_bytes(dataset.train)
+    if needed <= allowed:
+        return "device"
+    if wanted == "auto":
+        return "split"
+    raise InputError(
+        f"data.views = 'device': the images take about {needed / 1e9:.3g} GB, and"
+        f" {allowed / 1e9:.3g} GB of {device} are theirs",
+        "Raise data.resident, or say data.views = 'split'.",
     )
 
 

@@ -12,7 +12,7 @@ from simsiam_zoo.data.stream import STREAM_NOTE
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.siamese import Loss
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import keep_threads, read_lock, refuse_other_run
+from simsiam_zoo.recipe.lock import keep_choices, read_lock, refuse_other_run
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import COMPILED, memory_trouble
 from simsiam_zoo.runtime.progress import Progress, open_progress
@@ -67,7 +67,7 @@ def train(
         before = None  # the lock of a run that goes on
         if state == "begun":
             before = distributed.from_main(lambda: read_lock(out))
-            recipe = keep_threads(recipe, before)
+            recipe = keep_choices(recipe, before)
         # A missing package ends the run here.
         specs = recipe.loggers() if main else []
         loggers = distributed.together(lambda: Loggers(specs, progress.say))
@@ -186,6 +186,9 @@ def headline(setup: Setup, step: int) -> str:
         f"{setup.steps:,} steps of {training.batch_size}",
         f"{runtime.device}, {runtime.precision}",
     ]
+    if setup.views != "worker":
+        there = "views made" if setup.resident else "views finished"
+        words.append(f"{there} on the device")
     if world > 1:
         words.append(f"{world} processes")
     if training.accumulate > 1:

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms import v2
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation, SimSiamAugmentation
-from simsiam_zoo.data.device_views import crop_views, finish_views, table_of
+from simsiam_zoo.data.device_views import COLUMNS, crop_views, finish_views, write_view
 from simsiam_zoo.data.image import ViewParams, render_view
 from simsiam_zoo.errors import InputError
 
@@ -23,6 +23,13 @@ def photo(height: int, width: int, channels: int = 3, seed: int = 0):
     image[height // 3 : height // 2, width // 4 :] = rng.integers(0, 256, channels)
     image += rng.normal(0, 25, image.shape)
     return image.clip(0, 255).astype(np.uint8)
+
+
+def table_of(views):
+    table = np.empty((len(views), COLUMNS), np.float32)
+    for view, row in zip(views, table, strict=True):
+        write_view(view, row)
+    return table
 
 
 def on_device(images, views, size):

@@ -29,6 +29,8 @@ ALTERNATIVES: dict[str, Any] = {
     "data.window": 3,
     "data.lanes": 2,
     "data.workers": 3,
+    "data.views": "split",
+    "data.resident": 3.0,
     "data.max_damaged": 0.5,
     "data.stream": True,
     "data.steps_per_epoch": 7,
@@ -82,6 +84,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 # Where and how, not what: device, workers, checkpointing, logging.
 OPERATIONAL = {
     "data.workers",
+    "data.resident",
     "data.max_damaged",
     "data.cache_gb",
     "training.device",
