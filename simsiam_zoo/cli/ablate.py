@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.progress import duration
@@ -21,16 +20,15 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Run a study: arms, seeds, verdicts, a report.")
-@click.argument("study", required=False, shell_complete=complete_component("study"))
+@click.argument("study", required=False, shell_complete=options.complete_component("study"))
 @click.option("--list", "listed", is_flag=True, help="The studies that come by name.")
 @options.preset("The base's preset (default: the study's own, or mnist-5k).")
 @click.option("--seeds", metavar="N,N,...", help="In place of the study's.")
-@click.option(
+@options.spec(
     "--metric",
     "metrics",
-    metavar="SPEC",
+    kind="protocol",
     multiple=True,
-    shell_complete=complete_component("protocol"),
     help="Protocols in place of the study's; may be repeated.",
 )
 @options.assignments
@@ -38,13 +36,8 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once (default: cores).")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of a run (1).")
 @click.option("--gpus", type=click.FloatRange(0), default=0.0, metavar="X", help="GPUs of a run.")
-@click.option(
-    "--launcher",
-    default="local",
-    show_default=True,
-    metavar="SPEC",
-    shell_complete=complete_component("launcher"),
-    help="What starts the runs.",
+@options.spec(
+    "--launcher", kind="launcher", default="local", show_default=True, help="What starts the runs."
 )
 @options.plugin_files
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")

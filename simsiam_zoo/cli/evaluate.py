@@ -8,18 +8,16 @@ from pathlib import Path
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.options import complete_component
 
 
 @click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
 @click.argument("source", metavar="RUN|CHECKPOINT|timm:NAME")
 @options.data(options.OTHER_DATA_HELP)
-@click.option(
+@options.spec(
     "--protocol",
     "protocols",
-    metavar="SPEC",
+    kind="protocol",
     multiple=True,
-    shell_complete=complete_component("protocol"),
     help="What to measure by (default: the recipe's); may be repeated.",
 )
 @options.preset("Transform and data for a source that is no run.")

@@ -7,18 +7,13 @@ import json
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.cli.text import print_heading, print_line
 
 
 @click.command(name="export", short_help="The backbone for timm, torchvision, ...")
 @click.argument("run", metavar="RUN")
-@click.option(
-    "--to",
-    metavar="FORMAT",
-    required=True,
-    shell_complete=complete_component("format"),
-    help="What it is to be loaded by.",
+@options.spec(
+    "--to", kind="format", metavar="FORMAT", required=True, help="What it is to be loaded by."
 )
 @click.option("--out", metavar="PATH", help="Write there (default: in the run, exports/).")
 @options.plugin_files

@@ -14,7 +14,7 @@ from simsiam_zoo.cli.text import columns, print_heading, print_line
 @click.command(name="import", short_help="A run from weights trained elsewhere.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", metavar="FOLDER", required=True, help="The run's folder, new or empty.")
-@options.part("backbone", "Which one it is, where the file does not say.")
+@options.spec("--backbone", kind="backbone", help="Which one it is, where the file does not say.")
 @options.preset("The rest of the recipe (default: imagenet).")
 @options.recipe_file
 @options.data(options.DATA_HELP)

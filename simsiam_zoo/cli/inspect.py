@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.cli.options import complete_component
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
 from simsiam_zoo.errors import DataError, InputError
 
@@ -20,12 +20,7 @@ _ROWS = 20  # of classes and of damaged samples; --json has all
 @click.argument("shards")
 @click.option("--check", is_flag=True, help="Decode every image, not only a sample of 512.")
 @click.option("--grid", metavar="OUT.png", help="Draw images and their views as training does.")
-@click.option(
-    "--preset",
-    metavar="NAME",
-    shell_complete=complete_component("preset"),
-    help="The recipe whose views are drawn (default: mnist-5k).",
-)
+@options.preset("The recipe whose views are drawn (default: mnist-5k).")
 @click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")

@@ -79,23 +79,21 @@ def _names(kind: str, with_members: bool) -> Sequence[str]:
     return [*dict.fromkeys(names)]
 
 
+def spec(*flags: str, kind: str, **more: Any) -> Option:
+    """An option whose value is a component's SPEC."""
+    return click.option(
+        *flags, **{"metavar": "SPEC", "shell_complete": complete_component(kind), **more}
+    )
+
+
 def data(text: str) -> Option:
     """`--data`: what `settings_of` makes a dataset of."""
-    completer = complete_component("dataset")
-    return click.option("--data", metavar="NAME|PATH|URL", shell_complete=completer, help=text)
-
-
-def part(kind: str, text: str) -> Option:
-    """`--KIND SPEC`, for a part of the recipe."""
-    return click.option(
-        f"--{kind}", metavar="SPEC", shell_complete=complete_component(kind), help=text
-    )
+    return spec("--data", kind="dataset", metavar="NAME|PATH|URL", help=text)
 
 
 def preset(text: str) -> Option:
     """`--preset`, of which each command makes something else."""
-    completer = complete_component("preset")
-    return click.option("--preset", metavar="NAME", shell_complete=completer, help=text)
+    return spec("--preset", kind="preset", metavar="NAME", help=text)
 
 
 def as_json(what: str) -> Option:
@@ -151,9 +149,7 @@ def settings_of(
         data: of `--data`.
         given: other values by their dotted paths; what is empty or false was not given.
 
-    Raises:
-        InputError: an assignment is none, two things set the same path, or `data` is a recipe's
-            file, or a folder's name where a path is needed.
+    Raises InputError where one says nothing, or two set the same path.
     """
     from simsiam_zoo.recipe.layers import Text, dataset_spec
 
@@ -173,11 +169,7 @@ def settings_of(
 
 
 def _refuse_mistaken(data: str, dataset: object) -> None:
-    """Stop at two mistakes about `--data`, each with a way out that only the command line knows.
-
-    Raises:
-        InputError: it is a recipe's file, or no dataset's name, and there is such a file or folder.
-    """
+    """Stop at a recipe's file, and at a folder's name without `./`: the way out is another flag."""
     path = Path(data)
     if path.suffix == ".toml" and path.is_file():
         raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")

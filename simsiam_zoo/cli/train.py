@@ -11,7 +11,6 @@ import click
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.options import complete_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 
@@ -44,7 +43,7 @@ _VALUES = {
 
 def _part_options(command: Any) -> Any:
     for kind, text in reversed(_PART_HELP.items()):
-        command = options.part(kind, text)(command)
+        command = options.spec(f"--{kind}", kind=kind, help=text)(command)
     return command
 
 
@@ -62,12 +61,11 @@ def _part_options(command: Any) -> Any:
 @options.device
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile.")
 @options.assignments
-@click.option(
+@options.spec(
     "--log",
     "loggers",
-    metavar="SPEC",
+    kind="logger",
     multiple=True,
-    shell_complete=complete_component("logger"),
     help="Write the metrics there as well: tensorboard, csv; may be repeated.",
 )
 @click.option("--stop-on-collapse", is_flag=True, help="End a run whose collapse is plain.")

@@ -21,25 +21,21 @@ BASE = "base"
 
 
 class StudyArm(BaseModel):
-    """One arm of a study, as `study.json` has it but for the last three attributes.
+    """One arm of a study, as `study.json` has it but for recipes, identity and data.
 
     Attributes:
-        name: lower case letters, digits, `.`, `_` and `-`; different for each arm.
-        label: what people call it.
+        name: different for each arm; the label is what people call it.
         key: names its folder; it changes with all that decides what its runs compute.
-        is_base: whether nothing is substituted.
         part: the path that it substitutes, where it is one.
-        substitution: dotted path → value, as the study has them.
+        substitution: dotted path → value, as the study has them; empty for the base.
         differences: (key, base, arm) wherever the recipes differ.
         expect: the verdicts that would be as expected; empty: nothing is expected.
         paper: the paper's top-1 in per cent.
         same_as: the arm that computes the very same, and is run in its place.
         not_run: why it is not, or cannot be.
-        warnings: what to know before reading its figures.
         steps: an epoch, and in all; None where the data is not at hand.
         recipes: by seed.
         identity: of its run with seed 0: recipe, parts, code and data.
-        dataset: its data, where that is at hand.
     """
 
     name: str
@@ -90,12 +86,7 @@ def make_arms(study: Study) -> list[StudyArm]:
 
 
 def arm_identity(recipe: Recipe, digest: str) -> str:
-    """Of what decides the figures of an arm's runs, whichever seed: the run's with seed 0.
-
-    Args:
-        recipe: with any seed.
-        digest: of the data.
-    """
+    """The identity of an arm's run with seed 0, on data of this digest."""
     training = recipe.training.model_copy(update={"seed": 0})
     return identity(make_lock(recipe.model_copy(update={"training": training}), digest, {}))
 

@@ -19,8 +19,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent(argv: Sequence[str]) -> list[str]:
     """`argv` as a child of this process that gets SIGTERM when this process dies, even by SIGKILL.
 
-    Linux only; elsewhere `argv` as it is. What the kernel watches is the thread that starts the
-    child: it should live as long as the process.
+    Linux only; elsewhere `argv` as it is. The kernel watches the thread that starts the child: it
+    should live as long as the process.
     """
     if sys.platform != "linux":
         return list(argv)

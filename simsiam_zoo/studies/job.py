@@ -52,17 +52,13 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
 
     A run that diverged is complete: that is its result.
     """
-    status = job_status(folder)
-    if status is None or status.get("error") is not None:
-        return False
+    code = (job_status(folder) or {}).get("exit_code")
     try:
-        if read_run_result(folder) is None:
+        if code not in (0, DivergedError.exit_code) or read_run_result(folder) is None:
             return False
     except DataError:
         return False
-    if status.get("exit_code") == DivergedError.exit_code:
-        return True
-    return status.get("exit_code") == 0 and not _unmeasured(folder, metrics)
+    return code != 0 or not _unmeasured(folder, metrics)
 
 
 def job_status(folder: Path) -> dict[str, Any] | None:
@@ -121,11 +117,7 @@ class _Measured(BaseModel):
 
 
 def read_run_result(folder: Path) -> RunResult | None:
-    """What a job's run ended with; None where it has not.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """What a job's run ended with; None where it has not. Raises DataError: it is damaged."""
     path = folder / "run" / "result.json"
     try:
         return RunResult.model_validate_json(path.read_bytes())
@@ -187,9 +179,6 @@ def refuse_other_arm(folder: Path) -> None:
 
     Seeds of one arm, of which some are of one code and some of another, have no mean. What was
     planned is in the name of the arm's folder.
-
-    Raises:
-        InputError: they are not.
     """
     recipe = Recipe.of_run(folder / "recipe.toml")
     planned = folder.resolve().parent.name

@@ -32,10 +32,9 @@ class Resources:
     """What a command asks of the launcher.
 
     Args:
-        cpus: cores; also the number of threads of its numerical libraries, so that figures do not
-            depend on where it runs.
-        gpus: GPUs of its own. A fraction shares one, where the launcher can do that; 0 asks for
-            none, and what the command sees is then the launcher's default.
+        cpus: cores, and threads of its numerical libraries.
+        gpus: GPUs of its own. A fraction shares one, where the launcher can do that; with 0 the
+            command sees what the launcher's own default is.
     """
 
     cpus: int = 1
@@ -47,36 +46,22 @@ class Launcher(Protocol):
     """The contract of a component of the kind `launcher`.
 
     The factory takes the component's parameters and may raise PluginError, which ends the study
-    before it begins. Commands are lists of text: nothing of the study is pickled. A launcher may
-    have `close()`, which lets go of what it opened (a connection); it is called once, when no job
-    is left.
+    before it begins. A launcher may have `close()`, which lets go of what it opened (a connection);
+    it is called once, when no job is left. `poll` and `cancel` raise LaunchError for a job that it
+    has not started.
     """
 
     def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
-        """Start a command, or queue it.
+        """Start a command, or queue it; the job's id, unlike that of any other job.
 
         It runs in the working directory of the caller and with its environment (and
-        `thread_variables`), and appends what it prints to `folder/log.txt`.
-
-        Args:
-            argv: the program and its arguments; no shell reads them.
-            folder: the job's folder; it exists.
-            resources: what the command needs.
-
-        Returns:
-            The job's id, unlike that of any other job.
-
-        Raises:
-            LaunchError: it cannot be started, now or later.
+        `thread_variables`), and appends what it prints to `folder/log.txt`; the folder exists. No
+        shell reads `argv`. Raises LaunchError where it cannot be started, now or later.
         """
         ...
 
     def poll(self, job: str) -> int | None:
-        """The exit code (-N: killed by signal N), or None while the job waits or runs.
-
-        Raises:
-            LaunchError: this launcher has not started such a job.
-        """
+        """The exit code (-N: killed by signal N), or None while the job waits or runs."""
         ...
 
     def cancel(self, job: str) -> None:
@@ -84,9 +69,6 @@ class Launcher(Protocol):
 
         A job that waits is taken from the queue. To ask again, or when it has ended, does nothing:
         a second SIGTERM would keep a run from saving.
-
-        Raises:
-            LaunchError: this launcher has not started such a job.
         """
         ...
 

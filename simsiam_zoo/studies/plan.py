@@ -56,12 +56,9 @@ class StudyJob:
 
 
 class StudyPlan(BaseModel):
-    """What a study comes to on this preset, with the data that is at hand: `study.json`.
+    """What a study (by name) comes to on this preset, with the data that is at hand: `study.json`.
 
-    Attributes:
-        study: its name.
-        command: what was asked for, on a command line.
-        arms: the base first.
+    `command` is the command line that asked for it; of the arms the base is first.
     """
 
     format: Literal[1] = 1
@@ -133,11 +130,7 @@ def _size(arm: StudyArm) -> None:
 
 
 def refuse_other_folder(folder: Path) -> None:
-    """Stop where a study would land in a folder that holds something else; nothing is written.
-
-    Raises:
-        InputError: it does, or it is no folder.
-    """
+    """Stop where a study would land in a folder that holds something else; nothing is written."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is no folder", _OTHER_OUT)
     other = folder.is_dir() and not (folder / PLAN).exists()
@@ -146,11 +139,7 @@ def refuse_other_folder(folder: Path) -> None:
 
 
 def write_plan(plan: StudyPlan, folder: Path) -> None:
-    """Write the plan into the study's folder.
-
-    Raises:
-        InputError: the folder cannot be written, or holds something else.
-    """
+    """Write the plan into its folder. Raises InputError: it cannot be written, or is another's."""
     refuse_other_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

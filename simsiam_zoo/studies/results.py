@@ -241,17 +241,11 @@ def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
-    """Mean of arm - base over the seeds that both have, with its 95 % t-interval.
+    """Mean of arm - base (value by seed) over the seeds of both, with its 95 % t-interval.
 
     Paired by seed: the same seed draws the same initialisation where the networks agree, the same
     order and the same views, so that much of the spread is common to both. The interval covers the
-    choice of the seed, not that of the test images.
-
-    Args:
-        arm, base: value by seed.
-
-    Returns:
-        `mean`, `low`, `high`, `n`; no bounds from one seed, None from none.
+    choice of the seed, not that of the test images. No bounds from one seed, None from none.
     """
     seeds = sorted(arm.keys() & base.keys())
     spread = mean_std([arm[seed] - base[seed] for seed in seeds])

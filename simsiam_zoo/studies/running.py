@@ -32,7 +32,9 @@ def run_study(
     progress: StudyProgress,
     changed: Callable[[], object] = lambda: None,
 ) -> list[tuple[StudyJob, int]]:
-    """Run what is not complete, `jobs` at a time; a job's failure is a result and stops no other.
+    """Run what is not complete, `jobs` at a time; every job with its exit code.
+
+    A job's failure is a result and stops no other.
 
     Args:
         plan: what to run.
@@ -42,9 +44,6 @@ def run_study(
         resources: of each.
         progress: is shown how they are.
         changed: called after a job has ended.
-
-    Returns:
-        Every job with its exit code.
 
     Raises:
         InputError: the folder cannot be written, holds something else or another process runs a

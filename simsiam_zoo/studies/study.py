@@ -1,24 +1,9 @@
 """The study file: what to substitute in which base, read and checked before anything runs.
 
-    title = "What makes SimSiam work?"
-    base = { preset = "imagenet" }        # a recipe; or a recipe's file
-    seeds = [0, 1, 2]
-    metrics = ["linear-paper", "knn"]     # protocols; by default the preset's own
-
-    [[ablation]]
-    part = "gradient"
-    action = "remove"                     # substitutes `none`
-    expect = "collapsed"
-    paper = 0.1
-
-    [[ablation]]
-    part = "training.batch_size"
-    action = "replace"
-    with = [128, 256, 512]
-
-An ablation states one of three things: a `part` (any path of the recipe) that is removed or
-replaced, one arm for each value of `with`; keys to `set` together, one arm; or a `grid` of values
-by key, crossed. What it says `on` a preset takes the place of what it says in general.
+docs/studies.md has an example. An ablation states one of three things: a `part` (any path of the
+recipe) that is removed or replaced, one arm for each value of `with`; keys to `set` together, one
+arm; or a `grid` of values by key, crossed. What it says `on` a preset takes the place of what it
+says in general.
 """
 
 from __future__ import annotations
@@ -168,14 +153,11 @@ class Study(_Strict):
 
 
 def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
-    """A study by its name or its file, on its own preset or another.
+    """What to call a study, and the study, on its own preset or on another.
 
     Args:
         name: of a study component, or a path of a TOML file.
         preset: takes the place of the base's preset.
-
-    Returns:
-        What to call it, and the study.
 
     Raises:
         InputError: there is none of that name, it is no TOML, or not a study.
@@ -194,16 +176,13 @@ def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
 
 
 def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path = Path()) -> Study:
-    """A study from plain values.
+    """A study from plain values. Raises InputError where a key or a value is wrong.
 
     Args:
         tree: as its file has it.
         where: names it in errors.
         preset: takes the place of the base's.
         folder: against which a base that is a file is found.
-
-    Raises:
-        InputError: a key or a value is wrong.
     """
     tree = dict(tree)
     base = tree.get("base", {})
