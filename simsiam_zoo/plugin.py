@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Resources,
         thread_variables,
     )
-    from simsiam_zoo.training.loggers import Logger
+    from simsiam_zoo.training.run_folder import Logger
 
 __all__ = [
     "LOG",
@@ -101,7 +101,7 @@ _HOMES = {
     "runtime.folders": ("atomic_write_text", "cache_dir"),
     "studies.die_with_parent": ("die_with_parent",),
     "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),
-    "training.loggers": ("Logger",),
+    "training.run_folder": ("Logger",),
 }
 """Where the names live that need torch, or time; a test compares them with the imports above."""
 

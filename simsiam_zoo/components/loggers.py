@@ -1,6 +1,6 @@
 """Loggers: the rows of metrics once more, in the form that another tool reads.
 
-The contract is `simsiam_zoo.training.loggers.Logger`.
+The contract is `simsiam_zoo.training.run_folder.Logger`.
 """
 
 from __future__ import annotations

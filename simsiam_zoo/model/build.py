@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ def build(
         InputError: a part does not take the value of one of its parameters.
         PluginError: a part cannot be created, or breaks the contract; the text names it.
     """
-    x = _two_images(image_size)
+    # neither constant nor alike, in the range of normalised images
+    x = torch.linspace(-2, 2, 6 * image_size**2).reshape(2, 3, image_size, image_size)
 
     backbone = _create(parts["backbone"], image_size=image_size)
     size_hint = f"It may not take {image_size} px: another size or another backbone is the way out."
@@ -71,13 +73,10 @@ def build(
     if fill is not None:
         fill(siamese)
     for kind in PARTS:
-        _set_up(parts[kind], siamese)
+        if isinstance(module := siamese.get_submodule(kind), Part):
+            with _blaming(parts[kind], "failed in setup"):
+                module.setup(siamese)
     return siamese
-
-
-def _two_images(size: int) -> Tensor:
-    """[2, 3, size, size], neither constant nor alike, in the range of normalised images."""
-    return torch.linspace(-2, 2, 2 * 3 * size * size).reshape(2, 3, size, size)
 
 
 def _create(part: Resolved, **host: int | None) -> nn.Module:
@@ -110,14 +109,13 @@ def _dry_run(
     """
     given = " and ".join(_shape(x) for x in inputs)
     module.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), distributed.apart():
-            output = module(*inputs)
-    except ZooError:
-        raise
-    except Exception as error:  # plugin code may raise anything
-        what = f"failed on {given} ({describe_error(error, part.entry.component.target)})"
-        raise _broken(part, what, hint) from error
+    with (
+        _blaming(part, f"failed on {given}", hint),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        distributed.apart(),
+    ):
+        output = module(*inputs)
     if not isinstance(output, Tensor):
         raise _broken(part, f"gave a {type(output).__name__} for {given}, not a tensor")
     if expected is not None and output.shape != expected:
@@ -134,17 +132,16 @@ def _out_dim(part: Resolved, projector: nn.Module) -> int:
     return out_dim
 
 
-def _set_up(part: Resolved, siamese: Siamese) -> None:
-    module = siamese.get_submodule(part.kind)
-    if not isinstance(module, Part):
-        return
+@contextmanager
+def _blaming(part: Resolved, what: str, hint: str | None = None) -> Iterator[None]:
+    """Whatever a part's code raises inside, as an error that names the part."""
     try:
-        module.setup(siamese)
+        yield
     except ZooError:
         raise
-    except Exception as error:  # plugin code may raise anything
+    except Exception as error:
         cause = describe_error(error, part.entry.component.target)
-        raise _broken(part, f"failed in setup ({cause})") from error
+        raise _broken(part, f"{what} ({cause})", hint) from error
 
 
 def _broken(part: Resolved, what: str, hint: str | None = None) -> PluginError:

@@ -26,8 +26,7 @@ COMPUTES: Mapping[str, str] = {
     "data": "batches decode device_views image index indexing loader manifest order resident"
     " scan shards slots sources stated stream tar",
     "runtime": "convolutions device distributed optim",
-    "training": "batches conclude loop measuring meter network optimizer run setup state"
-    " train weights",
+    "training": "batches conclude loop measuring meter optimizer run setup state train weights",
 }
 """Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
 
@@ -38,7 +37,7 @@ SHOWS: Mapping[str, str] = {
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint folders machine progress signals",
-    "training": "__init__ control export loggers run_folder",
+    "training": "__init__ control export run_folder",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.
 

@@ -62,11 +62,8 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads of torch; 0: `default_threads`, the cores shared with the other
-            processes of the run on this machine.
-
-    Raises:
-        InputError: there is no such device, or it cannot do that arithmetic.
+        threads: CPU threads of torch; 0: one for each core that this process may use, which it
+            shares with the other processes of the run on this machine.
     """
     chosen = _device(device)
     threads = threads or default_threads(_local("WORLD_SIZE", 1))
@@ -230,14 +227,9 @@ _SHORTAGES = (
 
 @contextmanager
 def memory_trouble(doing: str, way_out: str) -> Iterator[None]:
-    """What a device or machine that is too small does in the middle of the work. Also a decorator.
+    """What a device or machine that is too small does in the middle of the work, as an InputError.
 
-    Args:
-        doing: what needs the memory, after "not enough memory for".
-        way_out: what takes less.
-
-    Raises:
-        InputError: an allocation failed.
+    `doing` stands after "not enough memory for"; `way_out` is what takes less. Also a decorator.
     """
     try:
         yield

@@ -79,11 +79,8 @@ def joined() -> Iterator[None]:
     """Meet the run's other processes, if torchrun has started any; part at the end.
 
     Where the caller has a process group of its own, that one is used. It may be NCCL's alone, which
-    takes nothing that lies on the CPU: the side group is made all the same.
-
-    Raises:
-        InputError: the others cannot be met.
-        PeerError: another process failed, or is gone.
+    takes nothing that lies on the CPU: the side group is made all the same. InputError: the others
+    cannot be met. PeerError: another process failed, or is gone.
     """
     global _side
     outer, met = _side, not is_distributed()

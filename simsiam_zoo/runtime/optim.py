@@ -20,13 +20,8 @@ whatever the optimiser."""
 class Schedule:
     """The lr's course: linear warm-up, then each group's own curve.
 
-    The warm-up takes equal steps. Its first is 1 / (warmup + 1) of the peak: an lr of 0 would waste
-    that step. The step after it has the peak.
-
-    Args:
-        steps: length of the run in steps.
-        warmup: length of the warm-up in steps.
-        final: where the cosine ends, after the last step, as a share of the peak.
+    The warm-up takes equal steps, the first of 1 / (warmup + 1) of the peak: an lr of 0 would waste
+    it. `final` is where the cosine ends, after the last step, as a share of the peak.
     """
 
     steps: int
@@ -96,11 +91,7 @@ class Lars(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step for every tensor that has a gradient. Waits for no device.
-
-        Args:
-            closure: computes the loss anew; its value is returned.
-        """
+        """One step for every tensor that has a gradient. Waits for no device."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -25,9 +25,8 @@ from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
 from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
-from simsiam_zoo.training.network import build_siamese
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
-from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.setup import Setup, build_siamese
 
 RESULT_FORMAT = 1
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from simsiam_zoo.errors import DivergedError, PluginError
@@ -33,7 +32,7 @@ from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.optimizer import clip_gradients, scaled_step
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup
-from simsiam_zoo.training.state import Checkpointer, NotFiniteError, TrainState
+from simsiam_zoo.training.state import Checkpointer, TrainState
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,10 @@ def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenSt
     losses, outputs = [], []
     pieces = micro_batches(setup, batch)
     for piece in pieces:
-        with _exchanging(setup.model, piece is pieces[-1]):
+        exchange: AbstractContextManager[None] = nullcontext()
+        if isinstance(setup.model, DistributedDataParallel) and piece is not pieces[-1]:
+            exchange = setup.model.no_sync()
+        with exchange:
             with setup.runtime.autocast():
                 loss, output = setup.model(piece)
             scaler.scale(loss / len(pieces)).backward()
@@ -81,13 +83,6 @@ def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenSt
     if scaled_step(scaler, optimizer, ask=bool(siamese.parts_after_step())):
         siamese.after_step(output, step, setup.steps)
     return TakenStep(torch.stack(losses).mean(), output, norm if want_norm else None)
-
-
-def _exchanging(model: nn.Module, yes: bool) -> AbstractContextManager[None]:
-    """Whether the ranks exchange gradients in the backward pass of what passes `model` inside."""
-    if yes or not isinstance(model, DistributedDataParallel):
-        return nullcontext()
-    return model.no_sync()
 
 
 def run_steps(
@@ -109,12 +104,16 @@ def run_steps(
     meter = Meter(setup, state.row)
     checkpointer = Checkpointer(setup, folder, progress, meter)
     watch = CollapseWatch(setup, evaluation)
-    # It may have been interrupted while it concluded.
-    collapsed = watch.stops(folder.rows)
-    done = bool(collapsed) or step == setup.steps
-    if done:
-        return state.elapsed
-    log = Log(setup, folder, progress, meter, step)
+    if watch.stops(folder.rows) or step == setup.steps:
+        return state.elapsed  # it was interrupted while it concluded
+    collapsed = None
+    progress.begin("training", setup.steps, step, setup.recipe.training.epochs)
+    latest = Latest()
+
+    def log(row: MetricsRow) -> None:
+        folder.write(row)
+        progress.advance(row["step"], latest.update(row))
+
     setup.siamese.train()
     loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
     batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
@@ -128,17 +127,18 @@ def run_steps(
 
         # Only from here on does the device get waited for, and only now and then.
         if meter.is_due(step):
-            log.figures(step)
+            log(_figures(setup, folder, meter, step))
         if evaluation.due(step) or watch.due(step):
             with meter.paused():
-                log.row(step, evaluation.online())
+                log({"step": step, "epoch": step // setup.plan.steps, **evaluation.online()})
                 if watch.due(step):
                     collapsed = watch.stops(folder.rows)
         done = bool(collapsed) or final
         ends = done or wishes.stop or wishes.damaged
         if ends or wishes.save or checkpointer.due(step):
-            with meter.paused(), _diverging(setup, folder, step):
-                checkpointer.save(step, time.monotonic() - begun_at, done, again=not ends)
+            with meter.paused():
+                if not checkpointer.save(step, time.monotonic() - begun_at, done, again=not ends):
+                    stop_diverged(setup, folder, step)
         if wishes.damaged:
             raise control.too_damaged()
         if ends:
@@ -149,41 +149,14 @@ def run_steps(
     return time.monotonic() - begun_at
 
 
-@contextmanager
-def _diverging(setup: Setup, folder: RunFolder, step: int) -> Iterator[None]:
-    """A checkpoint with weights that are not finite ends the run as diverged."""
-    try:
-        yield
-    except NotFiniteError:
+def _figures(setup: Setup, folder: RunFolder, meter: Meter, step: int) -> MetricsRow:
+    """The row of the steps since the last one; a loss that is not finite ends the run."""
+    row = meter.row(step)
+    if folder.damaged:
+        row["damaged"] = len(folder.damaged)
+    if not math.isfinite(row["loss"]):
         stop_diverged(setup, folder, step)
-
-
-class Log:
-    """Writes the rows of metrics, and shows them."""
-
-    def __init__(
-        self, setup: Setup, folder: RunFolder, progress: Progress, meter: Meter, step: int
-    ) -> None:
-        self._setup, self._folder, self._progress = setup, folder, progress
-        self._meter, self._latest = meter, Latest()
-        progress.begin("training", setup.steps, step, setup.recipe.training.epochs)
-
-    def figures(self, step: int) -> None:
-        """The row of the steps since the last one; a loss that is not finite ends the run."""
-        row = self._meter.row(step)
-        if self._folder.damaged:
-            row["damaged"] = len(self._folder.damaged)
-        if not math.isfinite(row["loss"]):
-            stop_diverged(self._setup, self._folder, step)
-        self._write(row)
-
-    def row(self, step: int, figures: MetricsRow) -> None:
-        """A row of what was measured after `step` steps."""
-        self._write({"step": step, "epoch": step // self._setup.plan.steps, **figures})
-
-    def _write(self, row: MetricsRow) -> None:
-        self._folder.write(row)
-        self._progress.advance(row["step"], self._latest.update(row))
+    return row
 
 
 def refuse_unused(setup: Setup) -> None:

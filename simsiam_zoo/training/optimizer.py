@@ -23,15 +23,8 @@ def make_optimizer(
 ) -> Optimizer:
     """The optimiser, with one or two parameter groups for each part that has anything to train.
 
-    Args:
-        optim: its settings, and those that a part has to itself.
-        parts: the network's parts by name. A parameter that two of them share is trained with the
-            first one's settings.
-        batch_size: the global batch, by which the base lr is scaled.
-        device: where the parameters are.
-
-    Raises:
-        InputError: there is nothing to train.
+    A parameter that two parts share is trained with the first one's settings. The base lr is scaled
+    by the global `batch_size`.
     """
     peak = optim.lr * batch_size / REFERENCE_BATCH
     groups: list[dict[str, Any]] = []
@@ -86,11 +79,7 @@ def _param_groups(
 
 
 def clip_gradients(optimizer: Optimizer, limit: float) -> Tensor:
-    """Scale all gradients down to a norm of `limit` together, where it is more; 0: leave them.
-
-    Returns:
-        The norm before, a scalar; nothing is waited for.
-    """
+    """Scale all gradients down to a norm of `limit` together; 0: leave them. The norm before."""
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     if limit:
@@ -110,13 +99,8 @@ def scaled_step(scaler: torch.amp.GradScaler, optimizer: Optimizer, ask: bool = 
     """Step on scaled gradients and adapt the scale. Returns whether the step was taken.
 
     Under fp16 a step whose gradients overflowed is left out and the scale is halved. Only then is
-    there anything to ask, and the answer is on the device: asking waits for it. A scaler that is
-    not enabled (fp32, bf16) always takes the step, and nothing waits.
-
-    Args:
-        scaler: what the loss was scaled with before the backward pass.
-        optimizer: of the step.
-        ask: False where nobody needs to know: nothing waits then, and the answer is True.
+    there anything to ask, and the answer is on the device: asking waits for it. With `ask` False,
+    or a scaler that is not enabled (fp32, bf16), nothing waits, and the answer is True.
     """
     before = scaler.get_scale() if ask and scaler.is_enabled() else 0.0
     scaler.step(optimizer)

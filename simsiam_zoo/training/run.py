@@ -19,8 +19,8 @@ from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_into, load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
-from simsiam_zoo.training.network import build_siamese
 from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
+from simsiam_zoo.training.setup import build_siamese
 from simsiam_zoo.training.train import train as train_in
 from simsiam_zoo.training.weights import InitialWeights, States, read_initial_weights
 
@@ -91,13 +91,8 @@ class Run:
 def build(recipe: Recipe, init: States | None = None) -> Siamese:
     """The model at its initialisation, on the CPU in float32: the weights that a run starts from.
 
-    The same recipe gives the same weights, and torch's generator is left as it was. The data is
-    only looked at for its size, which some policies ask for; where it is not at hand, they are told
-    that it is unknown.
-
-    Args:
-        recipe: which parts, and the seed.
-        init: weights in place of random ones, by their parts.
+    The same recipe gives the same weights, and torch's generator is left as it was. Policies are
+    told the data's size where it is at hand. `init` has weights in place of random ones, by parts.
 
     Returns:
         The model, in training mode and channels last. Called with a `siamese.Batch` of normalised

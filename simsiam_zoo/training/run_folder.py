@@ -14,22 +14,83 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import tomli_w
 from filelock import FileLock, Timeout
 
+from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.batches import Damage
-from simsiam_zoo.errors import DataError, DivergedError, InputError
+from simsiam_zoo.errors import DataError, DivergedError, InputError, PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.training.loggers import Loggers
 
 MetricsRow = dict[str, Any]
+
+
+class Logger(Protocol):
+    """The contract of a component of the kind `logger`.
+
+    The factory takes the component's parameters and may raise PluginError, which ends the run
+    before it begins: the place to look for a missing package. What the methods raise is told once
+    and costs the run this logger, no more.
+    """
+
+    def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
+        """The run begins, or goes on.
+
+        Args:
+            folder: the run's folder.
+            recipe: every key, as plain nested values.
+            step: steps that were done before. Rows of later steps that an interrupted run has
+                logged come again, and should be dropped.
+        """
+        ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        """A row of metrics.jsonl: `step`, `epoch` and figures, all of them finite numbers."""
+        ...
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """The run is complete; `result` is what result.json holds."""
+        ...
+
+
+class Loggers:
+    """Several loggers as one; one that fails is left out from then on, and `say` is told."""
+
+    def __init__(self, chosen: Sequence[Resolved] = (), say: Callable[[str], None] = print) -> None:
+        self._say = say
+        self._loggers = [(each.id, _create(each)) for each in chosen]
+
+    def tell(self, method: Literal["start", "log", "finish"], *arguments: Any) -> None:
+        """Call that method of each."""
+        for named in list(self._loggers):
+            name, logger = named
+            try:
+                getattr(logger, method)(*arguments)
+            except (Exception, SystemExit) as error:  # plugin code may raise anything
+                self._loggers.remove(named)
+                self._say(
+                    f"warning: logger {name} failed and gets no more rows"
+                    f" ({type(error).__name__}: {error}); the run goes on"
+                )
+
+
+def _create(chosen: Resolved) -> Any:
+    logger = chosen.create()
+    missing = [
+        name for name in ("start", "log", "finish") if not callable(getattr(logger, name, None))
+    ]
+    if missing:
+        raise PluginError(
+            f"logger {chosen.id} cannot be used: it has no {' and no '.join(missing)}"
+        )
+    return logger
 
 
 class RunFolder:
@@ -149,11 +210,7 @@ def look_into(out: Path, resume: bool) -> Literal["new", "begun", "complete"]:
     """What a run that is to go to the folder finds there; "new": nothing, or nothing of use.
 
     Processes that torchrun started anew go on with what they began, if it came to a checkpoint.
-
-    Raises:
-        InputError: the folder is taken, or there is no run to go on with.
-        DivergedError: the run to go on with diverged.
-        DataError: its result.json is damaged.
+    Refused are a folder that is taken, the lack of a run to go on with, and one that diverged.
     """
     begun = (out / "recipe.toml").exists()
     if not resume and not (begun and distributed.restarts() > 0):

@@ -1,12 +1,15 @@
-"""Everything that a run decides before its first step."""
+"""Everything that a run decides before its first step: data, device, network, optimiser."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm  # torch's misses timm's own BN
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.order import SampleOrder
@@ -15,23 +18,17 @@ from simsiam_zoo.data.resident import SHARE, Resident, expected_bytes, memory_of
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.model.siamese import Siamese
+from simsiam_zoo.model.build import build
+from simsiam_zoo.model.siamese import Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.recipe.sizes import data_digest
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
 from simsiam_zoo.runtime.optim import Schedule
-from simsiam_zoo.training.network import (
-    build_siamese,
-    distributed_model,
-    micro_batch,
-    recompute_activations,
-    synchronise_bn,
-    trustworthy,
-)
 from simsiam_zoo.training.optimizer import make_optimizer
-from simsiam_zoo.training.weights import States
+from simsiam_zoo.training.weights import States, load_initial_weights
 
 _LARGER_PACKED = 4
 """Shards that are larger than the room for their images by this factor are not looked into."""
@@ -190,3 +187,154 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> SampleOrder:
         )
     dataset.train.seed = training.seed
     return StreamPlan(data.steps_per_epoch, training.batch_size)
+
+
+def build_siamese(
+    recipe: Recipe,
+    samples: int | None,
+    steps_per_epoch: int | None,
+    init: States,
+    runtime: Runtime | None = None,
+) -> Siamese:
+    """The network as a run begins with it, channels last.
+
+    It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
+
+    Args:
+        recipe: which parts, and the seed.
+        samples, steps_per_epoch: for the policies that ask; None where unknown.
+        init: weights in place of random ones, by their parts.
+        runtime: the device to bring it to; None: it stays on the CPU in float32.
+    """
+    torch.manual_seed(recipe.training.seed)
+    epochs = recipe.training.epochs
+    siamese = build(
+        {kind: recipe.part(kind) for kind in PARTS},
+        image_size=recipe.data.image_size,
+        dataset_size=samples,
+        steps_per_epoch=steps_per_epoch,
+        steps=None if steps_per_epoch is None else epochs * steps_per_epoch,
+        fill=lambda built: load_initial_weights(built, init),
+    ).to(memory_format=torch.channels_last)
+    if runtime is None:
+        return siamese
+    if runtime.device.type == "cpu":
+        as_products(siamese)
+    return siamese.to(runtime.device, runtime.dtype)
+
+
+def micro_batch(recipe: Recipe) -> int:
+    """Images of a micro-batch on one process; InputError: the batch cannot be divided so."""
+    training, world = recipe.training, distributed.world_size()
+    size, rest = divmod(training.batch_size, world * training.accumulate)
+    if rest:
+        raise InputError(
+            f"training.batch_size = {training.batch_size} cannot be divided into"
+            f" training.accumulate = {training.accumulate} micro-batches"
+            f"{f' on each of {world} processes' if world > 1 else ''}",
+            "Use a batch size that is a multiple of them.",
+        )
+    return size
+
+
+def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[Siamese, int]:
+    """The network with BN synchronised over the ranks where that exists, and its BN batch.
+
+    Raises:
+        InputError: a rank's share is too small for BN on its own.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in siamese.modules()):
+        return siamese, 0
+    training, world, size = recipe.training, distributed.world_size(), micro_batch(recipe)
+    if world > 1 and runtime.device.type == "cuda" and training.sync_bn:
+        synchronised: Siamese = convert_sync_batchnorm(siamese)  # type: ignore[no-untyped-call]
+        return synchronised, size * world
+    if size < 2:
+        of = f"{training.accumulate} micro-batches" if training.accumulate > 1 else ""
+        of += f"{' on each of ' if of else ''}{world} processes" if world > 1 or not of else ""
+        raise InputError(
+            f"training.batch_size = {training.batch_size} leaves {size} image for each of {of},"
+            " and BN needs two",
+            "Use a larger batch, or fewer processes.",
+        )
+    return siamese, size
+
+
+def recompute_activations(recipe: Recipe, siamese: Siamese) -> None:
+    """Have the backbone's activations computed anew in the backward pass in place of being kept.
+
+    The values are those that there would be without: random generators are set back for it by
+    torch, and BN layers leave their running statistics alone, which the first pass has updated.
+
+    Raises:
+        InputError: the backbone cannot do it.
+    """
+    enable = getattr(siamese.backbone, "set_grad_checkpointing", None)  # timm's name for it
+    try:
+        if enable is None:
+            raise AssertionError
+        enable(True)
+    except (AssertionError, NotImplementedError):  # so timm's models say that they cannot
+        raise InputError(
+            f"backbone {recipe.backbone.name} cannot recompute its activations"
+            " (training.activation_checkpointing)",
+            "Leave the key out, or take a backbone that can, as timm's ResNets and ViTs.",
+        ) from None
+    for module in siamese.backbone.modules():
+        if isinstance(module, _BatchNorm):
+            own = _OwnStatistics()
+            module.register_forward_pre_hook(own.put_aside)
+            # torch leaves a recomputation as soon as it has what it needs, within a layer too
+            module.register_forward_hook(own.put_back, always_call=True)
+
+
+class _OwnStatistics:
+    """Lets a BN layer update copies of its running statistics while a backward pass is on."""
+
+    def __init__(self) -> None:
+        self._aside: dict[str, torch.Tensor | None] = {}
+
+    def put_aside(self, module: nn.Module, inputs: object) -> None:
+        if torch._C._current_graph_task_id() == -1:  # no backward pass is on
+            return
+        self._aside = dict(module._buffers)
+        module._buffers.update({n: b if b is None else b.clone() for n, b in self._aside.items()})
+
+    def put_back(self, module: nn.Module, inputs: object, output: object) -> None:
+        module._buffers.update(self._aside)
+        self._aside = {}
+
+
+def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:
+    """What a step calls: `Siamese.step`, within DDP where there are several processes.
+
+    Buffers stay each rank's own, as a rank's statistics are; the first rank's are saved.
+    """
+    if not distributed.is_distributed():
+        return TrainStep(siamese)
+    with warnings.catch_warnings():
+        # Its successor sends buffers around at the start, those that are a rank's own among them.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            TrainStep(siamese),
+            device_ids=[runtime.device] if runtime.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+
+
+def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
+    """The runtime; fp32 where bf16 would give wrong gradients; InputError if it was asked for."""
+    if (runtime.device.type, runtime.precision) != ("cpu", "bf16"):
+        return runtime
+    found = untrustworthy_convolutions(siamese.backbone, recipe.data.image_size)
+    if not found:
+        return runtime
+    if recipe.training.precision == "auto":
+        return replace(runtime, precision="fp32")
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    raise InputError(
+        f"in bf16 the CPU computes wrong gradients for {recipe.backbone.name}'s convolution"
+        f" {found[0]}{more}: the padding is wider than the image that is left",
+        "Use --precision fp32 or auto, or a larger data.image_size.",
+    )

@@ -25,10 +25,6 @@ RETRY_SECONDS = 60.0
 """From a save that failed to the next attempt."""
 
 
-class NotFiniteError(Exception):
-    """Weights that are not finite are never saved."""
-
-
 @dataclass(frozen=True)
 class TrainState:
     """Where a run is: steps and seconds of training; what the coming row of metrics has so far."""
@@ -67,8 +63,8 @@ class Checkpointer:
         if self._block > 1 and step % self._block == 0:
             self._at_start = step, copy.deepcopy(self._state(step, elapsed))
 
-    def save(self, step: int, elapsed: float, done: bool, again: bool) -> None:
-        """Write a checkpoint.
+    def save(self, step: int, elapsed: float, done: bool, again: bool) -> bool:
+        """Write a checkpoint; False: the weights are not finite, and such are never saved.
 
         Args:
             step, elapsed: steps and seconds of training that are done.
@@ -76,12 +72,11 @@ class Checkpointer:
             again: a save that fails is tried again later; else it is an error.
 
         Raises:
-            NotFiniteError: the weights are not.
             OSError: the disk is full, say, and there is no later chance.
         """
         finite = all_finite(list(self._setup.siamese.state_dict().values()))
         if not all(distributed.collect(finite)):
-            raise NotFiniteError
+            return False
         whole = done or step % self._block == 0
         state = self._state(step, elapsed) if whole or not self._at_start else self._at_start[1]
         wait = self._interval()
@@ -97,6 +92,7 @@ class Checkpointer:
             )
             wait = min(wait, RETRY_SECONDS)
         self._wanted_at = time.monotonic() + wait
+        return True
 
     def _written(self, state: dict[str, Any]) -> OSError | None:
         """Write the file, on the first rank; None, or what the disk said to it."""

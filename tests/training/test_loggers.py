@@ -17,8 +17,7 @@ from simsiam_zoo.components.loggers import CsvLogger
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.loggers import Loggers
-from simsiam_zoo.training.run_folder import read_metrics
+from simsiam_zoo.training.run_folder import Loggers, read_metrics
 from simsiam_zoo.training.train import train
 
 Run = Callable[..., tuple[Path, dict[str, Any]]]
