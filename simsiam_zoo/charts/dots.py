@@ -28,7 +28,7 @@ class Dot:
     Args:
         text: the value, or why there is none.
         mark: verdict that gives the mark its shape and colour.
-        bar: ends of the error bar; `bar_of`: `seeds`, or `images` where there is one seed.
+        bar: ends of the error bar of the `seeds`, or of the `images` where there is one seed.
         seeds: (share, verdict) of each, where there are several.
         baselines: share by network that was not trained.
     """

@@ -52,11 +52,10 @@ def page_marks() -> Markup:
 
 
 def line_sheet(title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = ()) -> str:
-    """Charts, one at least, beside each other as one SVG file.
+    """Charts, one at least, four in a row, as one SVG file.
 
     Args:
         title: above them; may be empty.
-        charts: four in a row.
         keys: (style, label) of lines that all charts share, shown below them; where there are
             none, a chart of several lines has its own.
     """

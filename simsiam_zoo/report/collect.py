@@ -88,11 +88,10 @@ class RunPage:
     """What a run's network made of its images, as the page shows it.
 
     Attributes:
-        split: `test`, or `training` where there are no test images.
+        split: of the queries: `test`, or `training` where there are no test images.
         bank, queries: how many images were used, and of how many.
         classes: names; None where any of the images has no label.
-        sampled, wrong: queries taken evenly, and misclassified ones, with their neighbours.
-        confusion: None without labels or test images.
+        sampled, wrong: queries taken evenly, and misclassified ones.
     """
 
     split: str
@@ -109,12 +108,9 @@ class RunPage:
 def collect_run_page(
     network: FrozenPass, dataset: Dataset, *, most: int, method: Method = "auto"
 ) -> RunPage:
-    """Compare test images with training images. Without test images, compare training images.
+    """Compare test images with training images, or without test images those with each other.
 
-    Args:
-        network, dataset: the run's, opened by `open_network` and `open_run_data`.
-        most: images of each split that are used, evenly spaced.
-        method: of the map.
+    At most `most` images of each split are used, evenly spaced.
 
     Raises:
         DataError: a shard cannot be read. Damaged images are left out.
@@ -239,11 +235,7 @@ def _map(queries: Embedding, method: Method, crop: float) -> FeatureMap:
 
 
 def choose_method(method: Method) -> Method:
-    """`auto`: UMAP where it is installed, else t-SNE.
-
-    Raises:
-        PluginError: UMAP is asked for by name and is not installed.
-    """
+    """`auto`: UMAP where it is installed, else t-SNE; PluginError where it is missing but named."""
     installed = find_spec("umap") is not None
     if method == "umap" and not installed:
         raise PluginError(

@@ -157,7 +157,8 @@ def write_features(
         classes: names of the labels 0, 1, ...; empty where they are not known.
         metadata: what was done; it can be written as JSON.
 
-    Raises InputError where it cannot be written.
+    Raises:
+        InputError: it cannot be written.
     """
     rows = [
         (name, *_location(each.shards, id)) for name, each in splits for id in each.ids.tolist()

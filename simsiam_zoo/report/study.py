@@ -10,7 +10,7 @@ import math
 from functools import cached_property
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from simsiam_zoo.charts.drawing import clean
 from simsiam_zoo.report.text import compact, line
@@ -20,11 +20,7 @@ DONE, RUNNING, FAILED = "done", "running", "failed"
 _LONGEST = 4000  # characters of an error: its end says what happened
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class SeedMean(_Part):
+class SeedMean(BaseModel, frozen=True):
     """A mean over seeds; with `std` of several seeds, or `low` and `high` of a difference."""
 
     mean: float
@@ -34,7 +30,7 @@ class SeedMean(_Part):
     n: int = 0
 
 
-class Measured(_Part):
+class Measured(BaseModel, frozen=True):
     """One protocol's top-1 of a run, as a share, with its interval from the test images alone."""
 
     top1: float | None
@@ -43,7 +39,7 @@ class Measured(_Part):
     version: int
 
 
-class ArmRun(_Part):
+class ArmRun(BaseModel, frozen=True):
     """One arm with one seed. `baselines`: share by network that was not trained, and protocol."""
 
     seed: int = 0
@@ -63,7 +59,7 @@ class ArmRun(_Part):
     identity: str | None = None
 
 
-class ReportArm(_Part):
+class ReportArm(BaseModel, frozen=True):
     """What was substituted, and what came of it.
 
     `same_as`: label of the arm that it equals, or `base`: that is run in its place, and has the
@@ -124,7 +120,7 @@ class ReportArm(_Part):
         return {network: sum(each) / len(each) for network, each in shares.items()}
 
 
-class StudyView(_Part):
+class StudyView(BaseModel, frozen=True):
     """A whole study. `protocols`: as the study asks for them."""
 
     title: str

@@ -1,6 +1,4 @@
-"""The charts of a study: curves of its runs against epochs, and a dot for each arm.
-
-Runs may still be writing their metrics."""
+"""The charts of a study: curves of its runs, which may still be written, and a dot for each arm."""
 
 from __future__ import annotations
 
@@ -73,7 +71,7 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows that have a step. Incomplete lines are skipped: a run may be writing now."""
+    """Rows that have a step; incomplete lines are skipped."""
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:

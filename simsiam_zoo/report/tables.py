@@ -23,13 +23,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table.
+    """One cell of a table: its text, small print below it, a verdict's mark before it.
 
-    Args:
-        text: the value.
-        note: small print below it.
-        sort: what rows are sorted by; None (a missing value) comes last.
-        verdict: the mark that stands before the text.
+    `sort`: what rows are sorted by; None (a missing value) comes last.
     """
 
     text: str = MISSING

@@ -13,36 +13,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from simsiam_zoo.charts.dots import known_mark
 from simsiam_zoo.charts.drawing import environment, inline_chart
-from simsiam_zoo.charts.lines import COLORS, DASHES
+from simsiam_zoo.charts.lines import COLORS, DASHES, Chart
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report import answer, tables
+from simsiam_zoo.report import answer, study_charts, tables
 from simsiam_zoo.report.pages import PACKAGE, render_offline
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
-from simsiam_zoo.report.study_charts import (
-    PLOTS,
-    Curves,
-    curve_charts,
-    dot_plot,
-    figure_2,
-    legend,
-    plot_files,
-    read_curves,
-)
 from simsiam_zoo.report.text import escape, fenced
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import duration
 from simsiam_zoo.studies.results import collect_results, write_results
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
-_OPEN = 24  # rows of recipe differences that need not be folded away
-
-_READING = (
-    "Mean ± standard deviation over seeds. From base: difference in points, paired by seed, and its"
-    " 95 % t-interval, which covers the choice of seeds, not that of test images."
-    " Paper: what the paper states of such an arm, with its own data, network and protocol."
-)
 
 
 def publish(folder: Path) -> dict[str, Any]:
@@ -67,11 +52,12 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
         results: what `collect_results` gave.
         folder: the study's; the runs' metrics are read below it.
 
-    Raises InputError where one cannot be written.
+    Raises:
+        InputError: one cannot be written.
     """
     study = read_results(results)
-    curves = read_curves(study, folder)
-    plots = plot_files(study, curves)
+    curves = study_charts.read_curves(study, folder)
+    plots = study_charts.plot_files(study, curves)
     texts = {
         "report.html": render_study(study, curves),
         "report.md": render_markdown(study, list(plots)),
@@ -80,7 +66,7 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     texts |= {f"plots/{name}": svg for name, svg in plots.items()}
     try:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
-        for name in PLOTS.keys() - plots.keys():
+        for name in study_charts.PLOTS.keys() - plots.keys():
             (folder / "plots" / name).unlink(missing_ok=True)
         for name, text in texts.items():
             atomic_write_text(folder / name, text)
@@ -92,23 +78,22 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def render_study(study: StudyView, curves: Curves) -> str:
+def render_study(study: StudyView, curves: study_charts.Curves) -> str:
     """The page of a study, with the curves of its runs."""
-    keys, pair = legend(study, curves), figure_2(study, curves)
-    panels = {"c": curve_charts(study, curves, keys), "p": curve_charts(study, curves, pair)}
-    drawn = {
-        prefix: [(chart, inline_chart(chart, f"{prefix}{n}")) for n, chart in enumerate(charts)]
-        for prefix, charts in panels.items()
-    }
+    keys, pair = study_charts.legend(study, curves), study_charts.figure_2(study, curves)
+
+    def drawn(keys: list[study_charts.LegendKey], prefix: str) -> list[tuple[Chart, Markup]]:
+        charts = study_charts.curve_charts(study, curves, keys)
+        return [(chart, inline_chart(chart, f"{prefix}{n}")) for n, chart in enumerate(charts)]
+
     return render_offline(
         "study",
         **_content(study),
-        plots=[dot_plot(study, metric) for metric in study.metrics],
-        panels=drawn["c"],
+        plots=[study_charts.dot_plot(study, metric) for metric in study.metrics],
+        panels=drawn(keys, "c"),
         keys=keys,
-        pair=drawn["p"],
+        pair=drawn(pair, "p"),
         pair_keys=pair,
-        unfolded=sum(len(arm.differences) for arm in study.arms) <= _OPEN,
         palette=COLORS * DASHES,
         known_mark=known_mark,
     )
@@ -118,7 +103,7 @@ def render_markdown(study: StudyView, plots: list[str]) -> str:
     """`report.md`: the report in GitHub-flavoured Markdown, beside the files `plots/*`."""
     engine = environment(PACKAGE, autoescape=False)
     engine.filters |= {"md": escape, "fenced": fenced}
-    shown = {name: what for name, what in PLOTS.items() if name in plots}
+    shown = {name: what for name, what in study_charts.PLOTS.items() if name in plots}
     template = engine.get_template("study.md")
     return template.render(**_content(study), plot_files=shown).rstrip("\n") + "\n"
 
@@ -135,7 +120,6 @@ def _content(study: StudyView) -> dict[str, Any]:
         "notes": answer.notes(study),
         "columns": columns,
         "table_rows": list(zip(study.arms, rows, strict=True)),
-        "reading": _READING,
         "run_columns": run_columns,
         "runs": runs,
         "differing": [arm for arm in study.arms if arm.differences],
