@@ -160,7 +160,7 @@ class TrainBatches:
                     view = crop_of(view)
                 if side:
                     self._draw(image, view, out[v, row])
-        return loaded(canvas, shown, labels, epoch, step, found.replaced, drawn)
+        return loaded(canvas, shown, labels, epoch, step, tuple(found.replaced), drawn)
 
     def _draw(self, image: Pixels, view: ViewParams, slot: Pixels) -> None:
         if self._apply is None:
@@ -225,12 +225,7 @@ class _Found:
     def __init__(self, shards: ShardSet, resident: Resident | None = None) -> None:
         self._shards, self._resident = shards, resident
         self.damaged: dict[int, Damage] = {}  # by id
-        self._rows: list[Damage] = []
-
-    @property
-    def replaced(self) -> tuple[Damage, ...]:
-        """The damaged images that were to fill a row, in the order of rows."""
-        return tuple(self._rows)
+        self.replaced: list[Damage] = []  # those that were to fill a row, in the order of rows
 
     def read(self, id: int, row: int = -1) -> tuple[int, Pixels] | None:
         """A sample's label and pixels, or None where its image is damaged; tried once.
@@ -249,7 +244,7 @@ class _Found:
             except ImageError as error:
                 self.damaged[id] = Damage(id, self._shards.name(id), printable(error.what.encode()))
         if row >= 0:
-            self._rows.append(self.damaged[id]._replace(row=row))
+            self.replaced.append(self.damaged[id]._replace(row=row))
         return None
 
 

@@ -69,7 +69,8 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
     Returns:
         [size, size, 3], or [size, size] for a grey image; `slot` itself where it was used.
     """
-    last = slot if image.ndim == 3 and not _has_colour_or_blur(view) else None
+    more = view.jitter or view.gray or view.blur or view.solarize is not None
+    last = slot if image.ndim == 3 and not more else None
     if view.rotation or view.shear:
         out = _affine_crop(image, view, size)
     else:
@@ -84,16 +85,11 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
         out = to_rgb(_luma(out))
     if view.blur:
         kernel = gaussian(view.blur)
-        out = cast(
-            Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-        )
+        edge = cv2.BORDER_REPLICATE
+        out = cast(Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=edge))
     if view.solarize is not None:
         out = np.where(out >= view.solarize, 255 - out, out)
     return out
-
-
-def _has_colour_or_blur(view: ViewParams) -> bool:
-    return bool(view.jitter or view.gray or view.blur or view.solarize is not None)
 
 
 def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
@@ -105,33 +101,17 @@ def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     Returns:
         [size, size, 3], or [size, size] for a grey image.
     """
-    height, width = image.shape[:2]
     short = max(size, round(size / crop))
+    most = min(image.shape[:2]) * max(1, MAX_RESIZED // short**2)
+    y, x = (max(0, length - most) // 2 for length in image.shape[:2])
+    image = np.ascontiguousarray(image[y : image.shape[0] - y, x : image.shape[1] - x])
+    height, width = image.shape[:2]
     # torchvision's Resize rounds the long side down
     new_height = short if height <= width else short * height // width
     new_width = short if width <= height else short * width // height
-    if new_height * new_width > MAX_RESIZED:
-        image = _middle(image, short, size)
-        height, width = image.shape[:2]
-        new_height = short if height <= width else short * height // width
-        new_width = short if width <= height else short * width // height
     out = resize(image, new_height, new_width)
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     return out[top : top + size, left : left + size]
-
-
-def _middle(image: Pixels, short: int, size: int) -> Pixels:
-    """As much of the middle of an image as the middle `size` pixels need when its short side is
-    `short`, and what the filter of the resize needs on both sides."""
-    height, width = image.shape[:2]
-    zoom = min(height, width) / short
-    needed = math.ceil(size * zoom) + 2 * (math.ceil(2 * max(1.0, zoom)) + 2)
-    box = []
-    for length in (height, width):
-        kept = min(length, max(needed, min(height, width)))
-        kept += (length - kept) % 2  # the middle stays where it is
-        box.append(slice((length - kept) // 2, (length - kept) // 2 + kept))
-    return np.ascontiguousarray(image[box[0], box[1]])
 
 
 def resize(
@@ -276,9 +256,7 @@ def _hue(image: Pixels, shift: float) -> Pixels:
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     row = np.zeros((hsv.shape[1], 3), np.uint8)
     row[:, 0] = int(shift * 255) & 255
-    flat = hsv.reshape(
-        len(hsv), -1
-    )  # whole rows: one long addition, which wraps as the circle does
+    flat = hsv.reshape(len(hsv), -1)  # one long addition, which wraps as the circle does
     np.add(flat, row.ravel(), out=flat)
     return cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from simsiam_zoo.data.index import Count
+from simsiam_zoo.data.index import Count, printable
 from simsiam_zoo.data.remote.urls import expand
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -141,21 +141,21 @@ def parse_manifest(content: bytes | None, where: str) -> dict[str, SplitInfo] | 
     return splits
 
 
-def _first(error: ValueError) -> str:
+def _first(error: Exception) -> str:
     """The first of the problems that pydantic found, and where, or what another error says."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    text = str(error)
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        text = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return printable(text.encode("utf-8", "backslashreplace"))
 
 
 def read_packed(folder: Path) -> dict[str, Any] | None:
     """How the folder's shards were made, as its manifest tells it; None where it does not."""
     document = _parse(_read(folder / MANIFEST), str(folder / MANIFEST))
     packed = document.get("packed")
-    return (
-        packed if document.get("format") == MANIFEST_FORMAT and isinstance(packed, dict) else None
-    )
+    ours = document.get("format") == MANIFEST_FORMAT and isinstance(packed, dict)
+    return packed if ours else None
 
 
 class StatedShard(NamedTuple):
@@ -213,8 +213,8 @@ def _parse_info(content: bytes | None, where: str) -> dict[str, StatedShard]:
             name = str(entry["url"]).rpartition("/")[2]
             shards.append(StatedShard(*check((name, entry["nsamples"]))))
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
-        problem = _first(error) if isinstance(error, ValueError) else str(error)
-        raise DataError(f"{where} is damaged: {problem}", "Delete it, or write it anew.") from None
+        problem = f"{where} is damaged: {_first(error)}"
+        raise DataError(problem, "Delete it, or write it anew.") from None
     return {shard.name: shard for shard in shards}
 
 

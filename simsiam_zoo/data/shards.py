@@ -110,8 +110,9 @@ class ShardSet:
         """What a run should say where `digest` does not stand for every byte; else None."""
         if not (count := sum(shard.sha256 is None for shard in self.shards)):
             return None
-        local = self.cache is None
-        how = "the time of their last change" if local else "what their server calls their version"
+        how = "the time of their last change"
+        if self.cache is not None:
+            how = "what their server calls their version"
         return (
             f"{count:,} of the {len(self.shards):,} shards have no checksum and are known by their"
             f" size and {how} only: `simsiam-zoo index --checksums` takes them"
@@ -119,9 +120,13 @@ class ShardSet:
 
     def labels(self) -> NDArray[np.int64]:
         """All labels by dense id [n]; -1 where there is none."""
+
+        def labels_of(number: int) -> NDArray[np.int64]:
+            return self._index(number).resolved_labels(self.classes)
+
         with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
-            parts = list(pool.map(self._labels, range(len(self.shards))))
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+            parts = pool.map(labels_of, range(len(self.shards)))
+            return np.concatenate([np.empty(0, np.int64), *parts])
 
     def findings(self) -> list[Findings]:
         """What the scans of the shards met beside samples, where they met anything."""
@@ -198,9 +203,6 @@ class ShardSet:
     def _close(self, shard: int) -> None:
         if (opened := self._open.pop(shard, None)) is not None:
             os.close(opened.descriptor)
-
-    def _labels(self, number: int) -> NDArray[np.int64]:
-        return self._index(number).resolved_labels(self.classes)
 
     def _index(self, number: int) -> ShardIndex:
         shard = self.shards[number]
