@@ -51,7 +51,13 @@ def list_plugins(as_json: bool) -> None:
     if as_json:
         print_line(json.dumps(facts, indent=2))
         return
-    rows = [(f["distribution"], f["version"], f["api"], _ms(f), f["status"]) for f in facts]
+    rows = []
+    for each in facts:
+        took = "not loaded" if each["load_ms"] is None else f"{each['load_ms']:.0f} ms"
+        slow = ", slow" if each["slow"] else ""
+        rows.append(
+            (each["distribution"], each["version"], each["api"], took + slow, each["status"])
+        )
     for head, each in zip(columns(rows, wrap=4), facts, strict=True):
         print_heading(head[2:])
         details = [
@@ -83,12 +89,6 @@ def plugin_facts(plugin: Plugin) -> dict[str, Any]:
         "slow": loaded and 1e3 * plugin.seconds > _SLOW_MS,
         "supplies": {kind: names for kind, names in supplies.items() if names},
     }
-
-
-def _ms(facts: dict[str, Any]) -> str:
-    if facts["load_ms"] is None:
-        return "not loaded"
-    return f"{facts['load_ms']:.0f} ms{', slow' if facts['slow'] else ''}"
 
 
 @click.command(name="new")

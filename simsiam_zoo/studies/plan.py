@@ -44,6 +44,9 @@ class StudyJob:
     seed: int
     folder: Path
 
+    def __str__(self) -> str:
+        return f"{self.arm.label}, seed {self.seed}"
+
     @property
     def recipe(self) -> Recipe:
         """What it trains."""
@@ -139,8 +142,7 @@ def refuse_other_folder(folder: Path) -> None:
 
 
 def write_plan(plan: StudyPlan, folder: Path) -> None:
-    """Write the plan into its folder. Raises InputError: it cannot be written, or is another's."""
-    refuse_other_folder(folder)
+    """Write the plan into its folder. Raises InputError where that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / PLAN, plan.model_dump_json(indent=1) + "\n")

@@ -75,12 +75,12 @@ class StudyProgress:
             self._told = len(state.ended)
             self.say(f"{total} runs, {self._told} of them complete already")
         for job, code in state.ended[self._told :]:
-            self.say(f"{job_name(job)}: {job_outcome(job, code)}")
+            self.say(f"{job}: {job_outcome(job, code)}")
         self._told = len(state.ended)
         now = time.monotonic()
         if now - self._last >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
             self._last = now
-            lines = [f"{job_name(job)}: {run_status(job)}" for job in state.started.values()]
+            lines = [f"{job}: {run_status(job)}" for job in state.started.values()]
             if self._live is None:
                 for line in lines:
                     self.say(line)
@@ -122,11 +122,6 @@ def job_outcome(job: StudyJob, code: int) -> str:
     with suppress(OSError, ValueError, KeyError):
         return str(json.loads((job.run / "result.json").read_text("utf-8"))["verdict"])
     return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
-
-
-def job_name(job: StudyJob) -> str:
-    """Of a job, on a line."""
-    return f"{job.arm.label}, seed {job.seed}"
 
 
 def _plain(text: str) -> Text:

@@ -100,16 +100,12 @@ def _run(study: Path, key: str, seed: int) -> ResultRow:
         "state": state,
         "error": why,
         "exit_code": status.get("exit_code") if status else None,
-        "verdict": result.verdict if result else None,
-        "reason": result.reason if result else None,
+        **{key: getattr(result, key, None) for key in ("verdict", "reason", "steps", "identity")},
         "metrics": metrics,
         "baselines": baselines,
-        "std_sqrt_d": evidence.std_sqrt_d if evidence else None,
-        "effective_rank": evidence.effective_rank if evidence else None,
-        "loss": evidence.last_loss if evidence else None,
-        "steps": result.steps if result else None,
+        **{key: getattr(evidence, key, None) for key in ("std_sqrt_d", "effective_rank")},
+        "loss": getattr(evidence, "last_loss", None),
         "seconds": round(sum(result.seconds.values()), 1) if result and result.seconds else None,
-        "identity": result.identity if result else None,
     }
 
 
