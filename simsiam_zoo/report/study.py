@@ -181,7 +181,7 @@ def _cleaned(value: Any, key: str = "") -> Any:
         if isinstance(mean := value.get("mean"), float) and not math.isfinite(mean):
             return None
         return {line(name): _cleaned(each, name) for name, each in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_cleaned(each, key) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
