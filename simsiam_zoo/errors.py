@@ -14,12 +14,7 @@ from typing import Self
 
 
 class ZooError(Exception):
-    """Base of all errors with a message meant for people.
-
-    Args:
-        what: one sentence, what is wrong and where.
-        hint: the way out, if there is one to name.
-    """
+    """Base of all errors with a message meant for people: what is wrong where, and the way out."""
 
     exit_code = 1
 
@@ -67,12 +62,7 @@ class StoppedError(ZooError):
 
 
 class PeerError(ZooError):
-    """Another process of the run failed, or cannot be reached any more.
-
-    Args:
-        what, hint: as for every error.
-        exit_code: of that process, where it is known.
-    """
+    """Another process of the run failed, with `exit_code` where that is known, or is gone."""
 
     def __init__(self, what: str, hint: str | None = None, exit_code: int = 1) -> None:
         super().__init__(what, hint)
@@ -93,12 +83,8 @@ def did_you_mean(wrong: str, valid: Iterable[str], otherwise: str | None = None)
 def describe_error(error: BaseException, target: str = "") -> str:
     """What plugin code raised, on one line of at most 300 characters, with the place where known.
 
-    `NameError: name 'nm' is not defined (leaky_zoo/impl.py:12)`
-
-    Args:
-        error: what was raised.
-        target: `"module:attribute"` or a module of the plugin. The place is the innermost line of
-            its top-level package, since below it stands other people's code.
+    `NameError: name 'nm' is not defined (leaky_zoo/impl.py:12)`: the place is the innermost line of
+    the top-level package of `target`, `"module:attribute"` or a module of the plugin.
     """
     package = target.partition(":")[0].partition(".")[0]
     places = []

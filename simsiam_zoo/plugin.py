@@ -38,53 +38,14 @@ if TYPE_CHECKING:
     )
     from simsiam_zoo.training.run_folder import Logger
 
-__all__ = [
-    "LOG",
-    "Augmentation",
-    "Batch",
-    "Component",
-    "DataError",
-    "Dataset",
-    "EvaluationProtocol",
-    "ExportFormat",
-    "ExportSource",
-    "Family",
-    "FeatureSplits",
-    "Features",
-    "GradientPolicy",
-    "InputError",
-    "LaunchError",
-    "Launcher",
-    "Logger",
-    "Loss",
-    "PackedSample",
-    "Param",
-    "Part",
-    "PluginError",
-    "Resources",
-    "Score",
-    "Siamese",
-    "SimSiamAugmentation",
-    "StepOutput",
-    "ViewParams",
-    "atomic_write_text",
-    "cache_dir",
-    "check_labels",
-    "create_component",
-    "die_with_parent",
-    "gather",
-    "hookimpl",
-    "make_score",
-    "mean",
-    "open_shards",
-    "pack_dataset",
-    "random_resized_box",
-    "rank",
-    "render_view",
-    "thread_variables",
-    "total",
-    "world_size",
-]
+__all__ = ["LOG", "Augmentation", "Batch", "Component", "DataError", "Dataset"]
+__all__ += ["EvaluationProtocol", "ExportFormat", "ExportSource", "Family", "FeatureSplits"]
+__all__ += ["Features", "GradientPolicy", "InputError", "LaunchError", "Launcher", "Logger", "Loss"]
+__all__ += ["PackedSample", "Param", "Part", "PluginError", "Resources", "Score", "Siamese"]
+__all__ += ["SimSiamAugmentation", "StepOutput", "ViewParams", "atomic_write_text", "cache_dir"]
+__all__ += ["check_labels", "create_component", "die_with_parent", "gather", "hookimpl"]
+__all__ += ["make_score", "mean", "open_shards", "pack_dataset", "random_resized_box", "rank"]
+__all__ += ["render_view", "thread_variables", "total", "world_size"]
 
 _HOMES = {
     "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),

@@ -60,11 +60,7 @@ class Catalog:
         return tuple(entry for entry in self.entries(kind) if entry.is_family)
 
     def members(self, family: CatalogEntry) -> tuple[str, ...]:
-        """The names in a family, sorted.
-
-        Raises:
-            PluginError: the plugin that supplies it failed to give them.
-        """
+        """The names in a family, sorted. Raises PluginError where its plugin fails to say."""
         names, cause = self._ask_members(family)
         if cause is not None:
             raise PluginError(
@@ -74,11 +70,7 @@ class Catalog:
         return names
 
     def pretrained(self, family: CatalogEntry) -> tuple[str, ...]:
-        """The members of a family that have pretrained weights; none where it cannot say.
-
-        Raises:
-            PluginError: the plugin that supplies it failed to give them.
-        """
+        """The members of a family that have pretrained weights. Raises as `members` does."""
         ask = family.component.pretrained if isinstance(family.component, Family) else None
         if ask is None:
             return ()
@@ -112,8 +104,7 @@ class Catalog:
             params: typed parameters from elsewhere (TOML); a key that `spec` gives too is refused.
 
         Raises:
-            InputError: an unknown or ambiguous name, an unknown key, a value that is out of
-                bounds; the message has the nearest valid spelling.
+            InputError: an unknown or ambiguous name or key, a value out of bounds.
             PluginError: `spec` names a distribution that is installed but cannot be used.
         """
         check_kind(kind)
@@ -253,12 +244,8 @@ class Catalog:
 def catalog() -> Catalog:
     """The catalogue of what is installed, made once per process and selection of plugins.
 
-    Each broken plugin costs one line on stderr.
-
-    Raises:
-        PluginError: simsiam-zoo itself is not installed, so that not even its own components are
-            known.
-        InputError: a local file in use has the name of an installed distribution.
+    Each broken plugin costs one line on stderr. Raises PluginError where simsiam-zoo itself is not
+    installed, and InputError where a local file has the name of an installed distribution.
     """
     return _catalog(selection(), local_files())
 
@@ -293,15 +280,9 @@ def _catalog(selected: frozenset[str] | None, files: tuple[LocalFile, ...]) -> C
 def create_component(kind: str, spec: str, **arguments: object) -> Any:
     """A component as a run would have it: parameters checked, the defaults filled in.
 
-    `create_component("projector", "mlp:layers=2", in_dim=512, out_dim=256)`
-
-    Args:
-        kind: one of `KINDS`.
-        spec: what a user would write.
-        arguments: parameters, and what the host supplies to a factory of this kind.
-
-    Raises:
-        InputError, PluginError: as `Catalog.resolve` and `Resolved.create` do.
+    `create_component("projector", "mlp:layers=2", in_dim=512, out_dim=256)`: the kind, what a user
+    would write, then parameters and what the host supplies to a factory of this kind. Raises as
+    `Catalog.resolve` and `Resolved.create` do.
     """
     supplied = HOST_SUPPLIED.get(kind, frozenset())
     params = {key: value for key, value in arguments.items() if key not in supplied}

@@ -55,19 +55,15 @@ def zoo_components() -> Iterable[Component | Family]:  # type: ignore[empty-body
 
 @dataclass(frozen=True)
 class Component:
-    """One named thing that a plugin supplies.
+    """One named thing that a plugin supplies. A ValueError says what breaks the contract.
 
     Args:
-        kind: one of `KINDS`.
-        name: lower case; unique within its kind and distribution.
-        target: `"module:attribute"`, imported on build; for a preset or a study
+        kind, name: one of `KINDS`; lower case, unique within its kind and distribution.
+        target: `"module:attribute"`, imported on build; of presets and studies
             `"package:file.toml"`.
         summary: one line.
         params: what it takes.
         reference: where it comes from (a paper, a URL).
-
-    Raises:
-        ValueError: the descriptor breaks the contract.
     """
 
     kind: str
@@ -86,16 +82,12 @@ class Family:
     """A whole library of components behind one prefix: `timm:convnext_tiny`.
 
     Args:
-        kind: one of `KINDS`.
-        prefix: what stands before the colon.
+        kind, prefix: one of `KINDS`; what stands before the colon.
         names: gives the valid names; must not import torch. Called at most once.
         target: `"module:attribute"`, called with `name=` besides the params.
         summary, params, reference: as of a `Component`.
         pretrained: gives those of the names for which the library has pretrained weights, and may
             import it. None where it has none, or it is not known.
-
-    Raises:
-        ValueError: the descriptor breaks the contract.
     """
 
     kind: str
@@ -123,13 +115,10 @@ class Plugin:
     """One entry point, and what came of it.
 
     Args:
-        name: the entry point's name.
-        module: what it points to.
-        distribution: who supplies it, normalized (PEP 503).
-        version: of the distribution.
+        name, module: of the entry point.
+        distribution, version: who supplies it, normalized (PEP 503).
         api: the plugin API that it is written for, as its entry-point group says.
-        status: only an `ok` plugin has components.
-        cause: one line, why it is not ok.
+        status, cause: only an `ok` plugin has components; one line, why it is not ok.
         components: what it supplies.
         seconds: how long importing it and calling its hook took.
     """
@@ -155,8 +144,7 @@ class CatalogEntry:
     """A component, a family or one of a family's members, and who supplies it.
 
     Args:
-        component: what the plugin yielded.
-        plugin: the plugin that yielded it.
+        component, plugin: what was yielded, and by which plugin.
         member: the name within the family.
         call: how a user writes it: `mlp`, `other-zoo/mlp`; a family ends in `:*`.
         status: `ok`: its bare name is its own. `shadowed`: the bare name is a built-in's.
@@ -238,14 +226,11 @@ class Resolved:
         return self.entry.full
 
     def create(self, **host: object) -> Any:
-        """Import the target and call it.
-
-        It gets its params, `name=` if it is a family, and those of the keywords `host` that it
-        declares.
+        """Import the target and call it with its params, `name=` if it is a family's, and those of
+        the keywords `host` that it declares.
 
         Raises:
-            PluginError: it cannot be imported or called as its descriptor says, or it failed; the
-                text has the file and the line.
+            PluginError: it cannot be imported or called as its descriptor says, or it failed.
             ZooError: whatever it raises of that tree itself.
         """
         target = self.entry.component.target
@@ -274,11 +259,7 @@ class Resolved:
 
 
 def load_target(target: str, what: str) -> Any:
-    """Import `module:attribute`.
-
-    Raises:
-        PluginError: the import failed, whatever it raised, or the attribute is not there.
-    """
+    """Import `module:attribute`. Raises PluginError, whatever the import raised."""
     module, _, attribute = target.partition(":")
     try:
         body: Any = importlib.import_module(module)

@@ -52,10 +52,8 @@ def selection() -> frozenset[str] | None:
 def discover(selected: Collection[str] | None = None) -> tuple[Plugin, ...]:
     """Every installed plugin, the built-in one first, then by distribution and entry point.
 
-    The order does not depend on when or where something was installed.
-
-    Args:
-        selected: as `selection` gives it. The built-in plugin is always loaded.
+    That order depends on no installation. `selected` is as `selection` gives it; the built-in
+    plugin is always loaded.
     """
     plugins: list[Plugin] = []
     for plugin, load in sorted(_installed(), key=_order):

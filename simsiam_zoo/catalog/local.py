@@ -27,13 +27,7 @@ LOCAL_VERSION = "local"
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file in use as a plugin.
-
-    Args:
-        path: where it was named, absolute.
-        digest: SHA-256 of its bytes, 64 hex digits.
-        plugin: what it supplies.
-    """
+    """A file in use as a plugin: where it was named, the SHA-256 of its bytes, what it supplies."""
 
     path: Path
     digest: str
@@ -79,10 +73,7 @@ def use_file(path: Path | str) -> LocalFile:
 
 
 def use_recorded(records: Iterable[Mapping[str, Any]]) -> None:
-    """Use the files that a run was made with, as they were then.
-
-    Args:
-        records: as `LocalFile.record` gives them, from the run's lock.
+    """Use the files that a run was made with, as they were then, by `records` in its lock.
 
     Raises:
         PluginError: another file of that name is in use, or the user has never named this one.

@@ -38,8 +38,7 @@ class Param:
             run's identity and may change on resume.
 
     Raises:
-        ValueError: the declaration is wrong.
-        InputError: the default breaks the bounds.
+        ValueError, InputError: the declaration is wrong; the default breaks the bounds.
     """
 
     name: str
@@ -92,11 +91,7 @@ class Param:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def check(self, value: object, where: str) -> Value:
-        """`value` if it has the type and lies in the bounds (an int widens to float), or is a word.
-
-        Raises:
-            InputError: it is neither.
-        """
+        """`value`, an int as a float where one is asked for. Raises InputError if it is not valid."""
         if not self.is_list:
             return self._check_one(value, where)
         if not isinstance(value, list | tuple) or not value:
@@ -144,12 +139,9 @@ class Param:
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
-    """Split `[distribution/][family:]name[:key=value,...]` into the name and its parameters.
+    """Split `[distribution/][family:]name[:key=value,...]` into the name and its parameters' texts.
 
-    `"mlp:hidden_dim=256"` → `("mlp", {"hidden_dim": "256"})`. The values are still text.
-
-    Raises:
-        InputError: there is no name, a parameter has no value, or a key comes twice.
+    `"mlp:hidden_dim=256"` → `("mlp", {"hidden_dim": "256"})`. Raises InputError.
     """
     usage = "Write NAME:key=value,key=value."
     head, equals, _ = spec.partition("=")
@@ -180,12 +172,8 @@ def complete_params(
     Args:
         what: the component in words, for messages: `predictor mlp`.
         params: what it takes.
-        texts: values from a command line, to be parsed.
-        values: typed values, to be checked.
-
-    Raises:
-        InputError: an unknown key (with the nearest one), a wrong type, a value out of bounds, or
-            a key that both `texts` and `values` give.
+        texts, values: what is given, as typed on a command line, or of a type. A key that is
+            unknown or in both is an InputError, as is a value that is not valid.
     """
     known = {param.name: param for param in params}
     for key in (*texts, *values):

@@ -115,11 +115,9 @@ class DigitsAugmentation:
 def random_resized_box(
     generator: Generator, size: tuple[int, int], min_scale: float
 ) -> tuple[int, int, int, int]:
-    """A box as torchvision's RandomResizedCrop draws it: area share U(min_scale, 1), aspect ratio
-    log-uniform in 3/4 to 4/3, whole pixels; after ten misses the largest centered box.
-
-    Returns:
-        (left, top, right, bottom)
+    """(left, top, right, bottom) as torchvision's RandomResizedCrop draws it: area share
+    U(min_scale, 1), aspect ratio log-uniform in 3/4 to 4/3, whole pixels; after ten misses the
+    largest centered box.
     """
     height, width = size
     area = height * width

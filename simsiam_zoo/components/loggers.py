@@ -19,11 +19,8 @@ _COUNTERS = ("step", "epoch")
 class TensorBoardLogger:
     """Each figure as a scalar over steps, the recipe and the verdict as text.
 
-    Args:
-        path: folder of the event files, relative to the run's.
-
-    Raises:
-        PluginError: tensorboard is not installed.
+    `path` is the folder of the event files, relative to the run's. Raises PluginError where
+    tensorboard is not installed.
     """
 
     def __init__(self, *, path: str) -> None:
@@ -63,11 +60,7 @@ class TensorBoardLogger:
 
 
 class CsvLogger:
-    """A table with a line for each row; a figure that a row does not have is empty.
-
-    Args:
-        path: the file, relative to the run's folder.
-    """
+    """A table at `path` with a line for each row; a figure that a row does not have is empty."""
 
     def __init__(self, *, path: str) -> None:
         self._path = path

@@ -63,10 +63,7 @@ class _Shape(BaseModel):
 def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
     """What a run is made of, as plain values for `lock.toml`.
 
-    Args:
-        recipe: the run's recipe.
-        data_digest: of the training and the test shards.
-        machine: what the runtime chose (device, precision, threads).
+    `machine` is what the runtime chose (device, precision, threads).
     """
     keys = recipe.identity_dict()
     for section, key in _CHOSEN:
@@ -130,8 +127,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
     """The lock of the run in `folder`, its `identity` among it.
 
     Raises:
-        InputError: there is no run.
-        DataError: its files are damaged.
+        InputError, DataError: there is no run; its files are damaged.
     """
     if not (folder / "recipe.toml").is_file():
         hint = "A run's folder holds a recipe.toml."
@@ -161,9 +157,6 @@ def refuse_missing(lock: dict[str, Any]) -> None:
     """Stop where a part of a recorded run comes from a plugin that is not here.
 
     Local files that were plugins of the run are used again, as they were.
-
-    Args:
-        lock: what `lock.toml` holds.
 
     Raises:
         PluginError: the plugin is not installed, or cannot be used; the way to get it is named.
@@ -242,11 +235,7 @@ def smaller_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str
 
 
 def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
-    """Stop where a recipe is not that of a lock; what `auto` means and the data are yet unknown.
-
-    Raises:
-        InputError: as `refuse_other_run` does.
-    """
+    """`refuse_other_run` while what `auto` means and the data are not known yet."""
     stated = recipe.model_dump()
     chosen = {
         key: lock["recipe"].get(section, {}).get(key)
@@ -260,8 +249,7 @@ def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """Stop where a run is not that of the lock to which it is held; the machine may be another.
 
     Args:
-        lock: what the run must be.
-        here: its own lock.
+        lock, here: what the run must be, and its own lock.
 
     Returns:
         A line on the machine, where it is another.

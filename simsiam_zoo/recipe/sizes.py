@@ -11,11 +11,7 @@ from simsiam_zoo.recipe.recipe import Recipe
 
 
 def data_at_hand(recipe: Recipe) -> Dataset | None:
-    """The recipe's data; None where it is not at hand.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """The recipe's data; None where it is not at hand. Raises DataError where it is damaged."""
     try:
         dataset: Dataset = recipe.part("dataset").create(stream=recipe.data.stream)
     except InputError:
@@ -33,12 +29,8 @@ def data_digest(dataset: Dataset) -> str:
 def sizes(recipe: Recipe, dataset: Dataset | None = None) -> tuple[int | None, int | None]:
     """(training images, steps an epoch); None for what is not known without the data.
 
-    Args:
-        recipe: the recipe.
-        dataset: its data, where that is open already.
-
-    Raises:
-        InputError: the data is at hand, and the recipe's batch does not go with it.
+    `dataset` is the data, where it is open already. Raises InputError where the recipe's batch does
+    not go with it.
     """
     data, training = recipe.data, recipe.training
     if data.stream:

@@ -87,11 +87,7 @@ def _source(distribution: str, modules: frozenset[str]) -> str | None:
 
 
 def computes(module: str) -> bool:
-    """Whether an edit of that module of this package may change a figure; unknown ones may.
-
-    Args:
-        module: its dotted name without `simsiam_zoo.`; a package's own is `PACKAGE.__init__`.
-    """
+    """Whether an edit of a module, `data.image` or `data.__init__`, may change a figure."""
     room, *below = module.split(".")
     shown = SHOWS.get(room, "").split()
     return not {"*", *below[:1]}.intersection(shown)

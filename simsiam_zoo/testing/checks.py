@@ -29,10 +29,9 @@ _MODULES = ("plugin_checks", "part_checks", "data_checks", "run_checks")  # in t
 
 @dataclass(frozen=True)
 class ComponentUnderTest:
-    """One component, as a run would have it: with all its parameters.
+    """One component as a run would have it, or a plugin itself, of the kind `PLUGIN`.
 
     Args:
-        kind: one of `KINDS`, or `PLUGIN`.
         label: kind and name, for people.
         plugin: who supplies it.
         chosen: the component; None where the plugin itself is under test.
@@ -83,12 +82,8 @@ class ComponentUnderTest:
 def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[ComponentUnderTest]:
     """The plugins of a distribution, then each component, in the catalogue's order.
 
-    Args:
-        distribution: its name, in any spelling.
-        specs: `KIND:SPEC`: how a component is to be checked, where its defaults do not do.
-
-    Raises:
-        InputError: it has no plugin here, or a spec means nothing.
+    `specs` say how a component is to be checked where its defaults do not do: `KIND:SPEC`. Raises
+    InputError where the distribution has no plugin here, or a spec means nothing.
     """
     known, name = catalog(), canonical_name(distribution)
     plugins = [plugin for plugin in known.plugins if plugin.distribution == name]
@@ -139,10 +134,8 @@ class ConformanceCheck:
     """One question to the components of some kinds.
 
     Args:
-        name: a word or two.
-        kinds: whom it is asked.
-        asks: what the contract asks, one sentence.
-        way_out: how to meet it: "The way out: ...".
+        name, kinds: a word or two; whom it is asked.
+        asks, way_out: what the contract asks, and how to meet it: "The way out: ...".
         run: raises Broken (or anything) where the component does not do it.
         slow: it takes seconds, and `--zoo-fast` leaves it out.
         basic: others rest on it; a component that fails it is not asked the rest.
@@ -157,13 +150,8 @@ class ConformanceCheck:
     basic: bool = False
 
     def on(self, tested: ComponentUnderTest) -> None:
-        """Ask a component.
-
-        Raises:
-            Broken: it does not do what is asked; the text says what came, what the contract asks
-                and how to meet it.
-            Inapplicable: it cannot be asked.
-        """
+        """Ask a component. Raises Inapplicable, or Broken with what came, what the contract asks
+        and how to meet it."""
         try:
             self.run(tested)
         except Inapplicable:

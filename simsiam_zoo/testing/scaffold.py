@@ -27,14 +27,10 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
     Args:
         name: of the distribution; the module and the component are named after it.
         kind: of the component.
-        folder: the package's; `name` in the working directory by default. It is new or empty.
+        folder: the package's, new or empty; `name` in the working directory by default.
 
     Returns:
-        The files, relative to the folder.
-
-    Raises:
-        InputError: the name cannot be one, the component's is taken, the folder is not empty or
-            cannot be written.
+        The files, relative to the folder. Raises InputError.
     """
     check_kind(kind)
     module, component = names_of(name, kind)
@@ -53,11 +49,7 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
 
 
 def names_of(name: str, kind: str) -> tuple[str, str]:
-    """The module and the component of a distribution: `leaky-zoo` → `leaky_zoo`, `leaky`.
-
-    Raises:
-        InputError: the name is no distribution's, gives no module, or means something already.
-    """
+    """`leaky-zoo` → its module `leaky_zoo`, its component `leaky`. Raises InputError."""
     if not _NAME.match(name):
         raise InputError(
             f"{name!r} cannot name a distribution",
