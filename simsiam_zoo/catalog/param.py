@@ -91,7 +91,7 @@ class Param:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     def check(self, value: object, where: str) -> Value:
-        """`value`, an int as a float where one is asked for. Raises InputError if it is not valid."""
+        """`value`, where need be an int as a float. Raises InputError if it is not valid."""
         if not self.is_list:
             return self._check_one(value, where)
         if not isinstance(value, list | tuple) or not value:

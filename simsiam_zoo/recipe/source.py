@@ -1,8 +1,8 @@
 """Which source decides what a run computes, and a digest of it.
 
 A wheel's version stands for its source. An editable install can change under one version, so its
-files are hashed: of this package those that `COMPUTES` names, of a plugin all its packages. Nothing
-is imported for it. Other packages that a plugin imports are known by their versions alone.
+files are hashed: of this package those that `COMPUTES` names, of a plugin the packages that its
+entry points and targets name, and not what else it imports. Nothing is imported for it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -47,7 +46,6 @@ and what a shard holds is in the data's digest.
 
 _PACKAGE = __name__.partition(".")[0]
 _SUFFIXES = frozenset({".py", ".so", ".pyd", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h"})
-_IMPORTED = re.compile(rb"^[ \t]*(?:from[ \t]+([\w.]+)|import[ \t]+([\w., \t]+))", re.MULTILINE)
 
 
 def code_of(components: Iterable[Resolved]) -> dict[str, str]:
@@ -101,25 +99,20 @@ def host_digest(package: Path) -> str:
 
 
 def plugin_digest(distribution: str, modules: Iterable[str]) -> str:
-    """The digest of all top-level packages and modules of a plugin.
-
-    They are those of its entry points and of `modules`, and those beside them that they import.
-    """
+    """The digest of a plugin's top-level packages: those of its entry points and of `modules`."""
     points = importlib.metadata.distribution(distribution).entry_points
-    wanted = sorted({*modules, *(point.module.partition(".")[0] for point in points)} - {_PACKAGE})
-    homes = {home for name in wanted for home in _homes(name)}
-    # Beside installed packages, what is imported is another distribution's.
-    alone = not any(True for home in homes for _ in home.glob("*.dist-info"))
+    names = {*modules, *(point.module.partition(".")[0] for point in points)} - {_PACKAGE}
     files: dict[str, Path] = {}
-    seen = {_PACKAGE}
-    while wanted:
-        if (name := wanted.pop()) in seen:
-            continue
-        seen.add(name)
-        own = {label: file for home in homes for label, file in _files(name, home)}
-        files |= own
-        if alone:
-            wanted += [top for file in own.values() for top in _imported(file)]
+    for name in names:
+        try:
+            spec = importlib.util.find_spec(name)
+        except ValueError:  # a module without a spec has that name
+            spec = None
+        places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+        for place in (Path(each) for each in places if each):
+            for file in (place, *place.rglob("*")):
+                if file.suffix in _SUFFIXES and file.is_file():
+                    files[file.relative_to(place.parent).as_posix()] = file
     return _digest(files)
 
 
@@ -142,35 +135,6 @@ def is_editable(distribution: str) -> bool:
         return True  # what cannot be read may hold anything
     editable = isinstance(origin, dict) and origin.get("dir_info", {}).get("editable")
     return bool(editable) or metadata.read_text("RECORD") is None
-
-
-def _homes(name: str) -> list[Path]:
-    """The folders that hold the source of a top-level module or package."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ValueError:  # a module without a spec has that name
-        spec = None
-    if spec is None:
-        return []
-    places = spec.submodule_search_locations or [spec.origin or ""]
-    return [Path(place).parent for place in places if Path(place).is_absolute()]
-
-
-def _files(name: str, home: Path) -> Iterator[tuple[str, Path]]:
-    """The source of a top-level module or package in `home`, with names to hash it by."""
-    for file in (*home.glob(f"{name}.*"), *(home / name).rglob("*")):
-        if file.suffix in _SUFFIXES and file.is_file():
-            yield file.relative_to(home).as_posix(), file
-
-
-def _imported(file: Path) -> Iterator[str]:
-    """The top-level names that a file imports, if it is Python's."""
-    if file.suffix != ".py":
-        return
-    for of, names in _IMPORTED.findall(file.read_bytes()):
-        for name in (of or names).decode("utf-8", "replace").split(","):
-            if top := name.strip().partition(" ")[0].partition(".")[0]:
-                yield top
 
 
 def _digest(named: Mapping[str, Path]) -> str:

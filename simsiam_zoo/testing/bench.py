@@ -3,66 +3,52 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.model.gradients import StopGradient
-from simsiam_zoo.model.losses import CosineLoss
-from simsiam_zoo.model.siamese import Batch, Part, Siamese
+from simsiam_zoo.catalog import catalog
+from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.siamese import Batch, StepOutput
 from simsiam_zoo.testing.checks import ComponentUnderTest, expect
 
-SIDE = 32
-"""Pixels of the images' sides: the least that most backbones take."""
-
-IMAGES = 8
-"""The `dataset_size` that the policy is given; each batch has the first of these images."""
+SMALL = {
+    "backbone": "test_resnet",
+    "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
+    "predictor": "mlp:hidden_dim=8",
+    "gradient": "stop-gradient",
+    "loss": "cosine",
+}
+"""The parts around the one that is tested."""
 
 STEPS = 4
-IN_DIM, DIM = 12, 8
 
 
 class ConformanceBench:
-    """A network with the part in it, set up, in training mode; its weights depend on the seed.
+    """A network with the part in it, in training mode, for images of `size` pixels.
 
-    The other parts are as small and plain as they can be, of the width that the part has.
+    Its weights depend on the seed.
     """
 
-    def __init__(self, tested: ComponentUnderTest, seed: int = 0) -> None:
+    def __init__(self, tested: ComponentUnderTest, seed: int = 0, size: int = 32) -> None:
         torch.manual_seed(seed)
-        kind, create = tested.kind, tested.create
-        backbone = create(image_size=SIDE) if kind == "backbone" else _small_backbone()
-        in_dim = feature_width(backbone) if kind == "backbone" else IN_DIM
-        projector = create(in_dim=in_dim) if kind == "projector" else nn.Linear(in_dim, DIM)
-        dim: int = projector.out_dim if kind == "projector" else DIM  # type: ignore[assignment]
-        predictor = create(dim=dim) if kind == "predictor" else nn.Linear(dim, dim)
-        gradient = (
-            create(dim=dim, dataset_size=IMAGES, steps_per_epoch=STEPS // 2, steps=STEPS)
-            if kind == "gradient"
-            else StopGradient(sides="both", pairs=1)
-        )
-        loss = create(dim=dim) if kind == "loss" else CosineLoss()
-        self.siamese = Siamese(
-            backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
-        ).train()
-        for name in PARTS:
-            module = self.siamese.get_submodule(name)
-            if isinstance(module, Part):
-                module.setup(self.siamese)
-        self.part = self.siamese.get_submodule(kind)
+        parts = {kind: catalog().resolve(kind, spec) for kind, spec in SMALL.items()}
+        parts[tested.kind] = tested.resolved
+        self.siamese = build(Parts(**parts), size, 8, STEPS // 2, STEPS)
+        self.part = self.siamese.get_submodule(tested.kind)
+        self._size = size
 
     def batch(self, seed: int = 0, n: int = 3) -> Batch:
-        """Views [n, 3, SIDE, SIDE], as many as the policy compares, like normalised images."""
+        """Views [n, 3, size, size], as many as the policy compares, like normalised images."""
         generator = torch.Generator().manual_seed(seed)
-        images = torch.randn(n, 3, SIDE, SIDE, generator=generator)
-        noise = torch.randn(self.siamese.gradient.views, n, 3, SIDE, SIDE, generator=generator)
+        shape = (n, 3, self._size, self._size)
+        images = torch.randn(shape, generator=generator)
+        noise = torch.randn(self.siamese.gradient.views, *shape, generator=generator)
         return Batch([images + 0.5 * each for each in noise], torch.arange(n))
 
     def step(self, batch: Batch, number: int = 0, autocast: bool = False) -> Tensor:
         """One step as the loop takes it, with a little SGD. Gradients are left where they are."""
         self.siamese.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            self.prepare_block(batch)
-            loss, output = self.siamese.step(batch)
+            loss, output = self.compare(batch)
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for parameter in self.siamese.parameters():
@@ -76,11 +62,12 @@ class ConformanceBench:
         torch.manual_seed(number)
         return self.step(self.batch(number), number)
 
-    def prepare_block(self, batch: Batch) -> None:
-        """Show a policy that has blocks the batch that follows."""
+    def compare(self, batch: Batch) -> tuple[Tensor, StepOutput]:
+        """The loss of a batch, which a policy that has blocks is shown first."""
         if self.siamese.gradient.blocks:
             with torch.no_grad():
                 self.siamese.gradient.prepare_block(self.siamese, iter([batch]))
+        return self.siamese.step(batch)
 
     def state(self) -> dict[str, Tensor]:
         """All that a checkpoint keeps: the state dict, and what is kept for each sample."""
@@ -93,33 +80,6 @@ class ConformanceBench:
         for name, rows in self.siamese.gradient.per_sample_state().items():
             rows.copy_(state.pop(f"per sample: {name}"))
         self.siamese.load_state_dict(state)
-
-
-def _small_backbone() -> nn.Module:
-    """[N, 3, H, W] → [N, IN_DIM]."""
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 5, stride=4, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, IN_DIM),
-    )
-
-
-def feature_width(backbone: nn.Module, size: int = SIDE) -> int:
-    """The width of a backbone's features; its mode and the random generator stay as they are."""
-    training = backbone.training
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        y = backbone.eval()(torch.rand(2, 3, size, size))
-    backbone.train(training)
-    expect(isinstance(y, Tensor) and y.ndim == 2, "gives no features [N, D]")
-    return int(y.shape[1])
-
-
-def shape(x: object) -> str:
-    """A tensor's shape as people write it."""
-    return str(list(x.shape)) if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
 def expect_equal(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.model.siamese import GradientPolicy, Part, StepOutput
+from simsiam_zoo.model.siamese import Part, StepOutput
 from simsiam_zoo.runtime.device import compile_in_place
-from simsiam_zoo.testing.bench import ConformanceBench, expect_equal, feature_width, shape
+from simsiam_zoo.testing.bench import ConformanceBench, expect_equal
 from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, Inapplicable, check, expect
 
 _COMPILED = ("backbone", "projector", "predictor")
@@ -29,62 +29,45 @@ def shapes(tested: ComponentUnderTest) -> None:
     The way out: give exactly these shapes for every N from 2 up and every width that the host
     gives, and change no input in place: no ReLU(inplace=True) in the first layer, no +=.
     """
-    for n in (2, 5):
-        shapes = _pairs(tested, n) if tested.kind == "gradient" else _tensors(tested, n)
-        for given, expected, found in shapes:
-            right = isinstance(found, Tensor) and found.shape == torch.Size(expected)
-            expect(right, f"gave {shape(found)} for {given}, not {list(expected)}")
-            expect(found.isfinite().all(), f"gave values that are not finite for {given}")
+    for size in (32, 48):
+        bench = ConformanceBench(tested, size=size)
+        _watch(bench, tested.kind)
+        for n in (2, 5):
+            batch = bench.batch(n=n)
+            for training in (True, False):
+                bench.siamese.train(training)
+                bench.compare(batch)
 
 
-def _tensors(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """Of a part by itself: what it was given, the shape that should come, and what came."""
-    for size in (32, 48) if tested.kind == "backbone" else (8, 24):
-        torch.manual_seed(size)
-        x, expected = torch.randn(n, size), (n, size)
-        if tested.kind == "backbone":
-            module, x = tested.create(image_size=size), torch.randn(n, 3, size, size)
-            expected = (n, feature_width(module, size))
-        elif tested.kind == "projector":
-            module = tested.create(in_dim=size)
-            width = getattr(module, "out_dim", None)
-            expect(type(width) is int, f"has out_dim {width!r}; a projector states its width")
-            expected = (n, int(module.out_dim))
-        else:
-            module = tested.create(dim=size)
-        expect(isinstance(module, nn.Module), "is no torch.nn.Module")
-        inputs = [x, torch.randn(n, size)] if tested.kind == "loss" else [x]
-        given = " and ".join(shape(each) for each in inputs)
-        for training in (True, False):
-            before = [each.clone() for each in inputs]
-            with torch.no_grad():
-                found = module.train(training)(*inputs)
-            _expect_unchanged(inputs, before)
-            yield given, () if tested.kind == "loss" else expected, found
+def _watch(bench: ConformanceBench, kind: str) -> None:
+    """Raise Broken where the part changes what it is given, or gives what it should not."""
+    siamese, before = bench.siamese, list[Tensor]()
 
+    def given_in(args: tuple[Any, ...]) -> list[Tensor]:
+        return args[1].views if kind == "gradient" else list(args)
 
-def _pairs(tested: ComponentUnderTest, n: int) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
-    """The same of all that a policy gives."""
-    bench = ConformanceBench(tested)
-    policy, batch = bench.siamese.gradient, bench.batch(n=n)
-    expect(isinstance(policy, GradientPolicy), "is no simsiam_zoo.plugin.GradientPolicy")
-    before = [view.clone() for view in batch.views]
-    bench.prepare_block(batch)
-    output = policy(bench.siamese, batch)
-    _expect_unchanged(batch.views, before)
-    stated = isinstance(output, StepOutput)
-    pairs, z = (output.pairs, output.embeddings) if stated else (output, ())
-    listed = pairs and (stated or isinstance(output, list))
-    expect(listed, "gave no list of pairs (prediction, target)")
-    views = len(batch.views)
-    expect(len(z) <= views, f"states {len(z)} embeddings of {views} views")
-    for side in (*chain.from_iterable(pairs), *z):
-        yield f"{views} views of {n} images", (n, bench.siamese.dim), side
+    def remember(part: nn.Module, args: tuple[Any, ...]) -> None:
+        before[:] = [x.clone() for x in given_in(args)]
 
+    def compare(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        given = given_in(args)
+        for x, was in zip(given, before, strict=True):
+            expect(torch.equal(x, was), f"changed its input {list(x.shape)} in place")
+        n, found = len(given[0]), [output]
+        expected = {"backbone": [n, siamese.in_dim], "loss": []}.get(kind, [n, siamese.dim])
+        if kind == "gradient":
+            output = StepOutput(output) if isinstance(output, list) else output
+            expect(isinstance(output, StepOutput), "gave no list of pairs (prediction, target)")
+            expect(len(output.embeddings) <= len(given), "states more embeddings than views")
+            found = [*chain.from_iterable(output.pairs), *output.embeddings]
+        for y in found:
+            right = isinstance(y, Tensor) and list(y.shape) == expected
+            for_what = f"for {list(given[0].shape)}"
+            expect(right, f"gave {list(getattr(y, 'shape', []))} {for_what}, not {expected}")
+            expect(y.isfinite().all(), f"gave values that are not finite {for_what}")
 
-def _expect_unchanged(inputs: list[Tensor], before: list[Tensor]) -> None:
-    for x, was in zip(inputs, before, strict=True):
-        expect(torch.equal(x, was), f"changed its input {shape(x)} in place")
+    bench.part.register_forward_pre_hook(remember)
+    bench.part.register_forward_hook(compare)
 
 
 @check(*PARTS, basic=True)

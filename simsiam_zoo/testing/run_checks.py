@@ -26,17 +26,14 @@ from simsiam_zoo.exchange.export import ExportSource, create_format, write_check
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
+from simsiam_zoo.testing.bench import SMALL
 from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, check, expect
 from simsiam_zoo.training.run import Run, build, train
 
 STEPS, BATCH = 5, 16
 _SIZE = {"backbone": 32}
 _SMALL: dict[str, object] = {
-    "backbone": "test_resnet",
-    "projector": "mlp:layers=2,hidden_dim=32,out_dim=32",
-    "predictor": "mlp:hidden_dim=8",
-    "gradient": "stop-gradient",
-    "loss": "cosine",
+    **SMALL,
     "data.workers": 0,
     "training.epochs": 1,
     "training.batch_size": BATCH,
