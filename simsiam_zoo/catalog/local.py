@@ -38,10 +38,6 @@ class LocalFile:
         """The file with the same bytes in the user's cache."""
         return _copy(self.digest, self.path)
 
-    def record(self) -> dict[str, str]:
-        """What a lock has of it, from which `use_recorded` finds it again."""
-        return {"file": str(self.path), "digest": self.digest}
-
 
 _FILES: dict[str, LocalFile] = {}  # by distribution
 
@@ -73,7 +69,7 @@ def use_file(path: Path | str) -> LocalFile:
 
 
 def use_recorded(records: Iterable[Mapping[str, Any]]) -> None:
-    """Use the files that a run was made with, as they were then, by `records` in its lock.
+    """Use the files that a run was made with, as they were then, by the `plugins` in its lock.
 
     Raises:
         PluginError: another file of that name is in use, or the user has never named this one.

@@ -83,7 +83,7 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         "machine": {"platform": platform.platform(), **machine},
     }
     if files := local_files():  # where they are; what they are is in the code
-        lock["plugins"] = [file.record() for file in files]
+        lock["plugins"] = [{"file": str(each.path), "digest": each.digest} for each in files]
     return lock
 
 
@@ -132,9 +132,7 @@ def read_lock(folder: Path) -> dict[str, Any]:
     if not (folder / "recipe.toml").is_file():
         hint = "A run's folder holds a recipe.toml."
         if (folder / "study.json").is_file():
-            runs = sorted(str(path.parent) for path in folder.glob("**/run/recipe.toml"))
-            hint = f"It is a study's: simsiam-zoo report {folder}"
-            hint += f". One of its runs: {runs[0]}" if runs else ""
+            hint = f"It is a study's, and has its runs below it: simsiam-zoo report {folder}"
         raise InputError(f"there is no run in {folder}", hint)
     try:
         return tomllib.loads((folder / "lock.toml").read_text("utf-8"))
@@ -169,14 +167,13 @@ def refuse_missing(lock: dict[str, Any]) -> None:
         distribution, version = part.get("distribution"), part.get("version")
         if distribution in usable:
             continue
-        here = [plugin for plugin in plugins if plugin.distribution == distribution]
-        why = f"{here[0].supplier} is {here[0].status}: {here[0].cause}" if here else None
-        raise PluginError(
-            f"the run's {kind} is {part.get('id')}, and {why or f'{distribution} is not here'}",
-            None
-            if here and here[0].status == "disabled"  # the cause says where to enable it
-            else f"python -m pip install {distribution}=={version}",
-        )
+        why = f"{distribution} is not here"
+        hint: str | None = f"python -m pip install {distribution}=={version}"
+        for plugin in plugins:
+            if plugin.distribution == distribution:
+                why = f"{plugin.supplier} is {plugin.status}: {plugin.cause}"
+                hint = None if plugin.status == "disabled" else hint
+        raise PluginError(f"the run's {kind} is {part.get('id')}, and {why}", hint)
 
 
 def _recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

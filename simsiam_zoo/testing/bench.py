@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.model.build import Parts, build
+from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Batch, StepOutput
 from simsiam_zoo.testing.checks import ComponentUnderTest, expect
 
@@ -32,7 +32,7 @@ class ConformanceBench:
         torch.manual_seed(seed)
         parts = {kind: catalog().resolve(kind, spec) for kind, spec in SMALL.items()}
         parts[tested.kind] = tested.resolved
-        self.siamese = build(Parts(**parts), size, 8, STEPS // 2, STEPS)
+        self.siamese = build(parts, size, 8, STEPS // 2, STEPS)
         self.part = self.siamese.get_submodule(tested.kind)
         self._size = size
 

@@ -70,24 +70,20 @@ def scores(tested: ComponentUnderTest) -> None:
         for again in range(2):
             torch.manual_seed(again)
             splits = _easy_splits(Path(folder) / str(again))
-            found.append(tested.create_or_skip()(splits))
-        for scores in found:
+            scores = tested.create_or_skip()(splits)
             expect(isinstance(scores, list) and scores, "gave no list of scores")
             for score in scores:
-                _check_score(score, splits)
-        first, second = ([(score.protocol, score.top1) for score in scores] for scores in found)
-        expect(first == second, f"gave {first}, and then {second} of the same features")
+                _check_score(score, len(splits.test.labels))
+            found.append([(score.protocol, score.top1) for score in scores])
+    expect(found[0] == found[1], f"gave {found[0]}, and then {found[1]} of the same features")
 
 
-def _check_score(score: object, splits: FeatureSplits) -> None:
+def _check_score(score: Any, tests: int) -> None:
     expect(isinstance(score, Score), f"gave a {type(score).__name__}, not a Score")
-    assert isinstance(score, Score)
     expect(score.protocol.strip(), "gave a score without the protocol's name")
     correct = torch.as_tensor(score.correct)
-    tests = len(splits.test.labels)
-    expect(
-        correct.shape == (tests,), f"says of {len(correct)} images if they are right, not {tests}"
-    )
+    right = correct.shape == (tests,)
+    expect(right, f"says of {len(correct)} images if they are right, not {tests}")
     share = float(correct.float().mean())
     expect(abs(score.top1 - share) < 1e-6, f"says top1 {score.top1}, and {share} are right")
     expect(score.top1 > 1.2 / _CLASSES, f"is no better than chance where it is easy: {score.top1}")
@@ -97,20 +93,15 @@ def _easy_splits(folder: Path) -> FeatureSplits:
     """Three classes, far apart."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(990) % _CLASSES
     means = 2 * torch.randn(_CLASSES, 6, generator=generator)
-
-    def draw(n: int) -> Features:
-        labels = torch.arange(n) % _CLASSES
-        x = means[labels] + torch.randn(n, 6, generator=generator)
-        return Features(x, labels, torch.arange(n))
-
-    train, test = draw(900), draw(90)  # of 1 % of the labels, 3 in each class
+    x = means[labels] + torch.randn(990, 6, generator=generator)
+    train, test = (Features(x[i], labels[i], i) for i in torch.split(torch.arange(990), [900, 90]))
 
     def augmented(epoch: int, batch: int) -> Iterator[Features]:
-        order = torch.randperm(len(train.x), generator=torch.Generator().manual_seed(epoch))
-        for rows in torch.split(order, batch):
-            if len(rows) == batch:
-                yield Features(train.x[rows], train.labels[rows])
+        order = torch.randperm(900, generator=torch.Generator().manual_seed(epoch))
+        for rows in torch.split(order[: 900 // batch * batch], batch):
+            yield Features(train.x[rows], train.labels[rows])
 
     return FeatureSplits(train, test, _CLASSES, augmented, folder)
 
@@ -197,16 +188,6 @@ def written(tested: ComponentUnderTest) -> None:
         expect(out.exists(), f"wrote no {form.file}")
 
 
-class _KeptLines(Progress):
-    """Keeps the lines that a run would print."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @check(*PARTS, "augmentation", "dataset", "logger", "protocol", slow=True)
 def run(tested: ComponentUnderTest) -> None:
     """A run with the component in it trains: five steps on digits, all figures finite.
@@ -214,7 +195,9 @@ def run(tested: ComponentUnderTest) -> None:
     The way out: try it with simsiam-zoo train --preset digits, and --debug for the traceback.
     """
     settings = {**_SMALL, "data.image_size": _SIZE.get(tested.kind, 16), **_with(tested)}
-    progress = _KeptLines()
+    lines: list[str] = []
+    progress = Progress()
+    progress.say = lines.append  # type: ignore[assignment, method-assign]
     with tempfile.TemporaryDirectory() as folder:
         recipe = Recipe.make("digits", None, settings)
         run = train(recipe, Path(folder) / "run", progress=progress)
@@ -223,7 +206,7 @@ def run(tested: ComponentUnderTest) -> None:
     expect(len(losses) == STEPS, f"the run logged {len(losses)} steps, not {STEPS}")
     expect(all(map(math.isfinite, losses)), f"the losses are {losses}")
     if tested.kind == "logger":
-        failed = [line for line in progress.lines if tested.resolved.id in line]
+        failed = [line for line in lines if tested.resolved.id in line]
         expect(not failed, " ".join(failed))
     if tested.kind == "protocol":
         expect(figures, "no figure came of it")

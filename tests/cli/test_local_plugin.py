@@ -65,6 +65,10 @@ def part(tmp_path) -> Path:
     return path
 
 
+def recorded(file: local.LocalFile) -> dict[str, str]:
+    return {"file": str(file.path), "digest": file.digest}
+
+
 def lock_of(recipe) -> dict:
     return make_lock(recipe, "digest", {"precision": "fp32"})
 
@@ -133,7 +137,7 @@ def test_what_is_in_the_file_is_in_the_identity_and_where_it_lies_is_not(
 
 
 def test_a_runs_record_alone_gets_no_file_executed(part, forget, tmp_path):
-    record = use_file(part).record()
+    record = recorded(use_file(part))
     forget()
     shutil.rmtree(tmp_path / "cache")  # as for a user who got the run from somebody
     with pytest.raises(PluginError, match=f"say --plugin {part}"):
@@ -144,7 +148,7 @@ def test_a_runs_record_alone_gets_no_file_executed(part, forget, tmp_path):
 
 
 def test_a_file_given_in_place_of_the_recorded_one_must_be_the_same(part, forget, tmp_path):
-    record = use_file(part).record()
+    record = recorded(use_file(part))
     forget()
     other = tmp_path / "elsewhere" / "zoo_part.py"
     other.parent.mkdir()
@@ -244,7 +248,7 @@ def test_a_lock_without_local_files_has_no_word_of_them(digit_shards):
 
 
 def test_a_recorded_path_cannot_be_read_or_is_no_path(part, forget):
-    record = use_file(part).record()
+    record = recorded(use_file(part))
     forget()
     for path in ("/proc/self/mem", "a\0b", ""):
         with pytest.raises(PluginError):
@@ -254,7 +258,7 @@ def test_a_recorded_path_cannot_be_read_or_is_no_path(part, forget):
 def test_other_readers_of_a_run_find_the_file_too(part, forget, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.toml").write_text("")
-    record = use_file(part).record()
+    record = recorded(use_file(part))
     lines = "".join(f'{key} = "{value}"\n' for key, value in record.items())
     (tmp_path / "run" / "lock.toml").write_text(f"[[plugins]]\n{lines}")
     forget()

@@ -64,7 +64,7 @@ def test_a_study_where_a_run_belongs_is_told_with_its_report_and_a_run(tmp_path:
     (tmp_path / "study.json").write_text("{}")
     with pytest.raises(InputError, match="there is no run in") as error:
         read_lock(tmp_path)
-    assert f"simsiam-zoo report {tmp_path}. One of its runs: {run}" in str(error.value.hint)
+    assert f"simsiam-zoo report {tmp_path}" in str(error.value.hint)
 
 
 HOMELESS = """
