@@ -84,7 +84,11 @@ class Catalog:
 
     def member_call(self, family: CatalogEntry, member: str) -> str:
         """The shortest spelling that means this member of a family and nothing else."""
-        return self._shortest(replace(family, member=member))
+        entry = replace(family, member=member)
+        if _is_alone(entry, self._named(entry.kind, member)):
+            return member
+        alone = _is_alone(entry, self._families(entry.kind, entry.name))
+        return f"{entry.name}:{member}" if alone else entry.full
 
     def names(self, kind: str) -> tuple[str, ...]:
         """Every name of one kind as a user may write it: components, then families' members."""
@@ -122,7 +126,9 @@ class Catalog:
             entry = self._only(kind, written, self._named(kind, name, distribution))
         what = f"{kind} {written}"
         given = complete_params(what, entry.component.params, texts, params or {})
-        return Resolved(self._shortest(entry), self._placed(entry), given)
+        entry = self._placed(entry)
+        call = entry.call if entry.member is None else self.member_call(entry, entry.member)
+        return Resolved(call, entry, given)
 
     def family(self, kind: str, name: str, written: str | None = None) -> CatalogEntry:
         """The family `[distribution/]prefix`. Its errors are those of `resolve`, on `written`."""
@@ -175,14 +181,6 @@ class Catalog:
                 f"{kind} {written!r} is ambiguous: {suppliers} supply it", f"Write {ways}."
             )
         return matches[0]
-
-    def _shortest(self, entry: CatalogEntry) -> str:
-        """The shortest spelling that means `entry` and nothing else."""
-        bare = entry.name if entry.member is None else entry.member
-        if _is_alone(entry, self._named(entry.kind, bare)):
-            return bare
-        alone = _is_alone(entry, self._families(entry.kind, entry.name))
-        return f"{entry.name}:{entry.member}" if entry.member and alone else entry.full
 
     def _placed(self, entry: CatalogEntry) -> CatalogEntry:
         """`entry` with how its component or family is called, and why not by its bare name."""
