@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_line
 from simsiam_zoo.errors import DataError, InputError
 
 _SAMPLED = 512  # images of each split that are looked at without --check
@@ -137,8 +137,8 @@ def _print(report: dict[str, Any]) -> None:
             for side in ("width", "height"):
                 low, median, high = (split[side][key] for key in ("min", "median", "max"))
                 facts.append((name, side, f"{low} to {high}, median {median}"))
-    for line in columns(facts, wrap=2) if facts else ():
-        print_line(line)
+    if facts:
+        print_columns(facts, wrap=2)
     _print_classes(report["classes"], splits)
     _print_problems(splits)
 
@@ -150,8 +150,7 @@ def _print_problems(splits: dict[str, Any]) -> None:
     if damaged := [entry for split in splits.values() for entry in split["damaged"]]:
         print_line()
         print_heading("Damaged")
-        for line in columns([(e["sample"], e["problem"]) for e in damaged[:_ROWS]], wrap=1):
-            print_line(line)
+        print_columns([(e["sample"], e["problem"]) for e in damaged[:_ROWS]], wrap=1)
         _print_more(len(damaged))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_line
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.runtime.folders import expand_user
 
@@ -152,14 +152,11 @@ def _print(report: dict[str, Any], classes: tuple[str, ...]) -> None:
     rows = [
         (
             name,
-            f"{split['samples']:,} images",
-            f"{split['shards']:,} shards",
-            f"{split['bytes'] / 1e6:,.1f} MB",
+            *(f"{n:,}" for n in (split["samples"], split["shards"], round(split["bytes"] / 1e6))),
         )
         for name, split in report["splits"].items()
     ]
-    for line in columns(rows, wrap=0):
-        print_line(line)
+    print_columns(rows, right=True)
     if classes:
         more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
         print_line(f"  {len(classes):,} classes: {', '.join(classes[:_CLASSES_SHOWN])}{more}")

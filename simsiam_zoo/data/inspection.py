@@ -16,7 +16,7 @@ from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.scan import describe_findings, image_format
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.data.stated import check_sha256
+from simsiam_zoo.data.stated import Shard, check_sha256
 from simsiam_zoo.errors import DataError
 
 if TYPE_CHECKING:  # processes that look at images need no torch
@@ -36,32 +36,26 @@ class ImageCheck(NamedTuple):
     problem: str | None
 
 
-class ImageChecks:
-    """Images to be checked, some at a time; and where `whole` says so, whole shards."""
+class ImageChecks(NamedTuple):
+    """Shards, and what to check of them: ids of images, some at a time, and whole files."""
 
-    def __init__(self, shards: ShardSet, ids: Sequence[int], whole: bool) -> None:
-        self._shards = shards
-        self._parts = [ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)]
-        stated = whole and shards.cache is None
-        self._whole = [i for i, s in enumerate(shards.shards) if stated and s.sha256]
-
-    def __len__(self) -> int:
-        return len(self._parts) + len(self._whole)
+    shards: ShardSet
+    parts: list[list[int] | Shard]
 
     def run(self, number: int) -> list[ImageCheck] | tuple[str, str] | None:
         """Check one part of the images; or one shard, and tell what is wrong with it."""
-        if number < len(self._parts):
-            return [self._check(id) for id in self._parts[number]]
-        shard = self._shards.shards[self._whole[number - len(self._parts)]]
+        part = self.parts[number]
+        if isinstance(part, list):
+            return [self._check(id) for id in part]
         try:
-            check_sha256(Path(shard.location), shard.sha256 or "")
+            check_sha256(Path(part.location), part.sha256 or "")
         except DataError as error:
-            return shard.location, error.what
+            return part.location, error.what
         return None
 
     def _check(self, id: int) -> ImageCheck:
         try:
-            image = bytes(self._shards.read(id).image)
+            image = bytes(self.shards.read(id).image)
             height, width = decode_any(image).shape[:2]
             return ImageCheck(id, image_format(image), height, width, None)
         except DataError as error:
@@ -87,8 +81,12 @@ def inspect_shards(
     ids = _evenly(len(shards), len(shards) if most is None else most)
     checks: list[ImageCheck] = []
     changed: list[tuple[str, str]] = []
-    tasks = ImageChecks(shards, ids, whole=most is None)
-    for _, part in run_tasks(tasks.run, len(tasks), jobs):
+    parts: list[list[int] | Shard] = [
+        ids[at : at + _AT_ONCE] for at in range(0, len(ids), _AT_ONCE)
+    ]
+    if most is None and shards.cache is None:
+        parts += [shard for shard in shards.shards if shard.sha256]
+    for _, part in run_tasks(ImageChecks(shards, parts).run, len(parts), jobs):
         if isinstance(part, list):
             checks += part
             progress(len(checks))

@@ -92,7 +92,7 @@ class ShardSet:
     def paths(self) -> tuple[Path, ...]:
         """Of each shard; where a remote one is once it was fetched."""
         if self.cache is not None:
-            return tuple(self.cache.path(shard.remote) for shard in self.shards)
+            return tuple(self.cache.path(shard) for shard in self.shards)
         return tuple(Path(shard.location) for shard in self.shards)
 
     @property
@@ -163,7 +163,7 @@ class ShardSet:
         self._fetched_again.add(shard)
         # The copy in the cache may be damaged, where the shard itself is not.
         self._close(shard)
-        self.cache.discard(self.shards[shard].remote)
+        self.cache.discard(self.shards[shard])
         return self._read(id, shard, i)
 
     def _read(self, id: int, shard: int, i: int) -> Sample:
@@ -206,9 +206,9 @@ class ShardSet:
 
     def _index(self, number: int) -> ShardIndex:
         shard = self.shards[number]
-        path = shard.index if self.cache is None else self.cache.index(shard.remote)
+        path = shard.index if self.cache is None else self.cache.index(shard)
         if self.cache is not None and not path.is_file():
-            os.close(self.cache.open(shard.remote))
+            os.close(self.cache.open(shard))
         index = load_index(path, shard.bytes)
         if len(index) != shard.samples:
             raise DataError(f"{shard.where} holds {len(index)} samples, not {shard.samples}")
@@ -219,7 +219,7 @@ class ShardSet:
 
     def _descriptor(self, shard: Shard) -> int:
         if self.cache is not None:
-            return self.cache.open(shard.remote)
+            return self.cache.open(shard)
         try:
             return os.open(shard.location, os.O_RDONLY)
         except OSError as error:

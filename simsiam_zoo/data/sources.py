@@ -6,11 +6,10 @@ import glob
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
 from simsiam_zoo.data.manifest import PACKING, by_purpose, read_manifest, stated_shards
-from simsiam_zoo.data.remote.listing import open_remote
+from simsiam_zoo.data.remote.listing import note_unread, open_remote
 from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
@@ -21,30 +20,8 @@ from simsiam_zoo.runtime.folders import expand_user
 _AT_ONCE = 256  # shards that are looked at together
 
 
-class Located(NamedTuple):
-    """Paths of shards by what they are for, as strings: of 100,000 objects would take much memory.
-
-    `left` are those of a folder that are for neither.
-    """
-
-    train: list[str]
-    test: list[str]
-    left: list[str]
-
-    def notes(self) -> list[str]:
-        """What a person should know of shards that are not read."""
-        if not self.left:
-            return []
-        first = self.left[0]
-        return [
-            f"{len(self.left):,} shards of {os.path.dirname(first)} are for neither training nor"
-            f" testing and are not read; the first is {os.path.basename(first)}. To read them, name"
-            " them by a pattern"
-        ]
-
-
-def locate_shards(source: str) -> Located:
-    """The shards that `source` names, each list sorted by name.
+def locate_shards(source: str) -> tuple[list[str], list[str], list[str]]:
+    """Paths of shards for training and for testing, sorted; and a note of those for neither.
 
     A folder: its shards by their split, as its manifest or `_info.json` states it, or else by a
     word in their names (`train-*.tar`, `set-validation-*.tar`); val is taken before validation and
@@ -56,27 +33,28 @@ def locate_shards(source: str) -> Located:
             or a command.
     """
     path = _local(source)
+    notes: list[str] = []
+    train, test = [str(path)], list[str]()
     if os.path.isdir(path):
         tars = _tars(path)
         stated = {one.name: one.split for one in stated_shards(path).values() if one.split}
-        located = Located(
-            *([os.path.join(path, t) for t in p] for p in by_purpose(tars, str, stated))
-        )
-        if not located.train:
+        *purposes, left = by_purpose(tars, str, stated)
+        train, test = ([os.path.join(path, name) for name in names] for names in purposes)
+        notes = note_unread(left, str(path))
+        if not train:
             raise InputError(f"{path} holds no shards to train on, only {tars[0]} and its like")
-    else:
-        found = [str(path)] if os.path.isfile(path) else _matching(source, path)
-        located = Located(found, [], [])
-    for folder in {os.path.dirname(shard) for shard in located.train + located.test}:
+    elif not os.path.isfile(path):
+        train = _matching(source, path)
+    for folder in {os.path.dirname(shard) for shard in train + test}:
         _refuse_unfinished(Path(folder))
-    return located
+    return train, test, notes
 
 
 def all_shards(source: str) -> list[Path]:
     """Every shard that `source` names, whatever it is for. Raises as `locate_shards` does."""
     path = _local(source)
     if not os.path.isdir(path):
-        return [Path(shard) for shard in locate_shards(source).train]
+        return [Path(shard) for shard in locate_shards(source)[0]]
     _refuse_unfinished(path)
     return [path / name for name in _tars(path)]
 
@@ -197,12 +175,12 @@ def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
         train, test, notes = open_remote(source)
         met.said += notes
         return train, test
-    located = locate_shards(source)
-    met.said += located.notes()
+    for_training, for_test, notes = locate_shards(source)
+    met.said += notes
     if os.path.isdir(folder := expand_user(source)):
         _refuse_missing(folder)
-    train = _shard_set(located.train, source, met)
-    return train, _shard_set(located.test, source, met) if located.test else None
+    train = _shard_set(for_training, source, met)
+    return train, _shard_set(for_test, source, met) if for_test else None
 
 
 def _refuse_missing(folder: Path) -> None:

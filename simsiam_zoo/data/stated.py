@@ -10,7 +10,6 @@ from pathlib import Path
 
 from simsiam_zoo.data.index import ShardIndex, load_index
 from simsiam_zoo.data.manifest import MANIFEST, TIMM_INFO, StatedShard, index_path
-from simsiam_zoo.data.remote.cache import RemoteShard
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError
@@ -54,11 +53,6 @@ class Shard:
         """Where the index of one on disk lies."""
         beside = index_path(Path(self.location))
         return cache_dir() / "indexes" / self.cached if self.cached else beside
-
-    @property
-    def remote(self) -> RemoteShard:
-        """It, as the cache takes those that lie elsewhere."""
-        return RemoteShard(self.location, self.bytes, self.samples, self.sha256, self.version)
 
 
 def digest_of(shards: Iterable[Shard], remote: bool) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simsiam_zoo.data.remote.cache import RemoteShard, ShardCache
+from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import Shard
 
 
 def contents(shards: ShardSet) -> list[tuple[str, bytes, int]]:
@@ -20,7 +21,7 @@ def fetch(url: str, path: Path, checksum: bool = True) -> bytes:
     train = open_shards(str(path.parent)).train
     place = [shard.name for shard in train.shards].index(path.name)
     info = train.shards[place]
-    shard = RemoteShard(url, info.bytes, info.samples, info.sha256 if checksum else None)
+    shard = Shard(url, info.samples, info.bytes, info.sha256 if checksum else None)
     descriptor = ShardCache().open(shard)
     try:
         return os.pread(descriptor, info.bytes + 1, 0)

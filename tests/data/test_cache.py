@@ -156,7 +156,7 @@ def test_a_killed_download_goes_on(server: Server, packed: Path, cache: Path) ->
 
 
 def test_what_a_dead_process_left_is_room(server: Server, packed: Path, cache: Path) -> None:
-    shards = [s.remote for s in open_shards(server.url).train.shards]
+    shards = open_shards(server.url).train.shards
     limit = shards[0].bytes + 10
     left = ShardCache(limit).path(shards[1]).with_suffix(".part")
     left.parent.mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_pinned_shards_stay_and_say_so_when_there_is_no_room(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caching, "ROOM_SECONDS", 0.3)
-    shards = [s.remote for s in open_shards(server.url).train.shards]
+    shards = open_shards(server.url).train.shards
     cache = ShardCache(shards[0].bytes + shards[1].bytes)
     held = [cache.hold(shard) for shard in shards[:2]]
     with pytest.raises(DataError, match="full of shards in use"):

@@ -82,7 +82,7 @@ class PackNote:
     """One finished shard."""
 
     shard: ShardInfo
-    damaged: tuple[tuple[str, str], ...]  # (name in the source, what is wrong)
+    damaged: list[dict[str, str]]  # split, name in the source, reason
 
 
 class PackTask:
@@ -122,19 +122,18 @@ class PackTask:
         path, file = self.folder / chunk.name, self.folder / PACKING / f"{chunk.name}.json"
         note = _finished(path, file)
         if note is None:
-            damaged: list[tuple[str, str]] = []
-            shard = write_shard(path, self._samples(chunk, damaged))
-            note = PackNote(shard, tuple(damaged))
+            damaged: list[dict[str, str]] = []
+            note = PackNote(write_shard(path, self._samples(chunk, damaged)), damaged)
             atomic_write_text(file, json.dumps(asdict(note)) + "\n")
         return note
 
-    def _samples(self, chunk: Chunk, damaged: list[tuple[str, str]]) -> Iterator[PackedSample]:
+    def _samples(self, chunk: Chunk, damaged: list[dict[str, str]]) -> Iterator[PackedSample]:
         split = self.original.splits[chunk.split]
         for i in chunk.images.tolist():
             try:
                 form, image = stored_form(split.read(i), self.options.resize_short)
             except DataError as error:
-                damaged.append((split.name(i), error.what))
+                damaged.append({"split": chunk.split, "name": split.name(i), "reason": error.what})
             except OSError as error:
                 raise DataError(
                     f"{split.name(i)} cannot be read: {error.strerror}",
@@ -152,7 +151,7 @@ def _finished(path: Path, file: Path) -> PackNote | None:
         whole = index_path(path).is_file() and sha256(path) == shard.sha256
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None
-    return PackNote(shard, tuple((n, r) for n, r in content["damaged"])) if whole else None
+    return PackNote(shard, content["damaged"]) if whole else None
 
 
 def pack_original(
@@ -241,37 +240,31 @@ def _make_shards(
 
 def _finish(task: PackTask, description: Mapping[str, Any], notes: list[PackNote]) -> Packed:
     """The list of damaged images, then the manifest, which makes the folder a data set."""
-    folder, splits = task.folder, {}
-    lost = {
-        split: [
-            {"split": split, "name": name, "reason": reason}
-            for chunk, note in zip(task.chunks, notes, strict=True)
-            if chunk.split == split
-            for name, reason in note.damaged
-        ]
-        for split in task.original.splits
-    }
-    for name, original in task.original.splits.items():
-        pairs = zip(task.chunks, notes, strict=True)
-        shards = tuple(note.shard for chunk, note in pairs if chunk.split == name)
-        splits[name] = SplitInfo(shards, task.original.classes)
-        if len(original) and not splits[name].samples:
+    folder = task.folder
+    damaged = [one for note in notes for one in note.damaged]
+    shards: dict[str, list[ShardInfo]] = {name: [] for name in task.original.splits}
+    for chunk, note in zip(task.chunks, notes, strict=True):
+        shards[chunk.split].append(note.shard)
+    splits = {name: SplitInfo(tuple(its), task.original.classes) for name, its in shards.items()}
+    for name, split in splits.items():
+        if len(task.original.splits[name]) and not split.samples:
             for chunk in task.chunks:  # nothing is left that could pass for a data set
                 (folder / chunk.name).unlink(missing_ok=True)
                 index_path(folder / chunk.name).unlink(missing_ok=True)
             shutil.rmtree(folder / PACKING)
+            its = [one for one in damaged if one["split"] == name]
             raise DataError(
-                f"none of the {len(lost[name]):,} images of {name} can be decoded; the first:"
-                f" {json.dumps(lost[name][0])}"
+                f"none of the {len(its):,} images of {name} can be decoded; the first:"
+                f" {json.dumps(its[0])}"
             )
-    lines = [json.dumps(one) + "\n" for ones in lost.values() for one in ones]
-    if lines:
-        atomic_write_text(folder / DAMAGED, "".join(lines))
-    damaged = {name: len(ones) for name, ones in lost.items()}
-    write_manifest(folder, splits, {**description, "damaged": damaged})
+    if damaged:
+        lines = "".join(json.dumps(one) + "\n" for one in damaged)
+        atomic_write_text(folder / DAMAGED, lines)
+    counts = {name: sum(one["split"] == name for one in damaged) for name in splits}
+    write_manifest(folder, splits, {**description, "damaged": counts})
     # At once, and then at leisure: killed in between, a half of it would mean an unfinished folder.
     shutil.rmtree((folder / PACKING).rename(folder / ".packed"))
-    return Packed(splits, len(lines))
+    return Packed(splits, len(damaged))
 
 
 def _difference(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

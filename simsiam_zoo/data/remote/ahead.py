@@ -172,6 +172,6 @@ class _Ahead:
     def _pinned(self, place: int) -> int | None:
         cache = self._shards.cache
         try:
-            return cache.hold(self._shards.shards[place].remote) if cache is not None else None
+            return cache.hold(self._shards.shards[place]) if cache is not None else None
         except (ZooError, OSError):  # whoever needs the shard will try again, and say so
             return None

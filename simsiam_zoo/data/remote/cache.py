@@ -18,14 +18,13 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from simsiam_zoo.data.remote.transfer import download
-from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.stated import Shard
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import atomic_write, cache_dir
 
@@ -34,31 +33,6 @@ ROOM_SECONDS = 120.0
 """How long to wait for room that other runs hold."""
 
 _NAME = re.compile(r"[0-9a-f]{32}-(\d{1,19})\.(tar|part)\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteShard:
-    """A shard that lies elsewhere, and what is known of it from its manifest.
-
-    `sha256` is None where nobody states it; `version` is then what its server calls its version.
-    """
-
-    url: str
-    bytes: int
-    samples: int
-    sha256: str | None
-    version: str = ""
-
-    @property
-    def name(self) -> str:
-        """Its file's name, without where it lies."""
-        return self.url.rpartition("/")[2]
-
-    @property
-    def key(self) -> str:
-        """What its files in the cache are called: shards of equal names elsewhere do not clash."""
-        identity = f"{self.url}\0{self.sha256 or self.version or '-'}"
-        return f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}-{self.bytes}"
 
 
 class ShardCache:
@@ -73,15 +47,15 @@ class ShardCache:
         self._root = cache_dir()
         self._folder = self._root / "shards"
 
-    def path(self, shard: RemoteShard) -> Path:
+    def path(self, shard: Shard) -> Path:
         """Where the shard lies when it is there."""
-        return self._folder / f"{shard.key}.tar"
+        return self._folder / f"{_key(shard)}.tar"
 
-    def index(self, shard: RemoteShard) -> Path:
+    def index(self, shard: Shard) -> Path:
         """Where its index lies once it has been there."""
-        return self._root / "indexes" / f"{shard.key}.safetensors"
+        return self._root / "indexes" / f"{_key(shard)}.safetensors"
 
-    def open(self, shard: RemoteShard) -> int:
+    def open(self, shard: Shard) -> int:
         """A descriptor of the shard, fetched if it is not there; its index is there then too.
 
         Waits for another process that is fetching it.
@@ -105,7 +79,7 @@ class ShardCache:
                 os.utime(path)
             return descriptor
 
-    def hold(self, shard: RemoteShard) -> int:
+    def hold(self, shard: Shard) -> int:
         """`open`, and pin the shard for as long as the descriptor is open."""
         while True:
             descriptor = self.open(shard)
@@ -114,12 +88,12 @@ class ShardCache:
                 return descriptor
             os.close(descriptor)  # removed just before
 
-    def discard(self, shard: RemoteShard) -> None:
+    def discard(self, shard: Shard) -> None:
         """Remove the shard and its index: what is there is damaged. Readers keep what is open."""
         for path in (self.path(shard), self.index(shard)):
             path.unlink(missing_ok=True)
 
-    def _fetch(self, shard: RemoteShard) -> None:
+    def _fetch(self, shard: Shard) -> None:
         path = self.path(shard)
         part = path.with_suffix(".part")
         try:
@@ -128,7 +102,7 @@ class ShardCache:
                 if path.exists():
                     return
                 self._reserve(shard, part)
-                download(shard.url, part, shard.bytes, shard.sha256, shard.version)
+                download(shard.location, part, shard.bytes, shard.sha256, shard.version)
                 try:
                     self._make_index(shard, part)
                 except ZooError:  # kept for another try if its end is missing, never if it is wrong
@@ -141,8 +115,8 @@ class ShardCache:
                 "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk.",
             ) from None
 
-    def _make_index(self, shard: RemoteShard, file: Path) -> None:
-        shown = redacted(shard.url)
+    def _make_index(self, shard: Shard, file: Path) -> None:
+        shown = shard.where
         try:
             index = scan(file, checksums=True)  # it was just written, and is in memory still
         except ZooError as error:
@@ -157,7 +131,7 @@ class ShardCache:
         with atomic_write(path) as out:
             index.save(out)
 
-    def _reserve(self, shard: RemoteShard, part: Path) -> None:
+    def _reserve(self, shard: Shard, part: Path) -> None:
         """Make the part, once there is room for all of it."""
         until = time.monotonic() + ROOM_SECONDS
         while True:
@@ -168,7 +142,7 @@ class ShardCache:
                     return
             if time.monotonic() > until:
                 raise DataError(
-                    f"there is no room for {redacted(shard.url)}: the cache of"
+                    f"there is no room for {shard.where}: the cache of"
                     f" {self.limit / 1e9:g} GB is full of shards in use",
                     "Raise data.cache_gb; runs at one time need room for the windows of each.",
                 )
@@ -188,6 +162,12 @@ class ShardCache:
             if _remove_unused(path):
                 used -= stated
         return used + size <= self.limit
+
+
+def _key(shard: Shard) -> str:
+    """What its files in the cache are called: shards of equal names elsewhere do not clash."""
+    identity = f"{shard.location}\0{shard.sha256 or shard.version or '-'}"
+    return f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}-{shard.bytes}"
 
 
 def _remove_unused(path: Path) -> bool:

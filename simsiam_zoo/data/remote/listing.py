@@ -60,9 +60,18 @@ def open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
     named = [(f"{folder}/{escape(name)}", stated[name]) for name in sorted(stated)]
     splits = {one.name: one.split for one in stated.values() if one.split}
     train, test, left = by_purpose(named, lambda pair: pair[1].name, splits)
-    more = f"{len(left):,} shards of {redacted(folder)} are for neither training nor testing"
-    notes = [f"{more} and are not read; the first is {left[0][1].name}"] if left else []
+    notes = note_unread([one.name for _, one in left], redacted(folder))
     return _shard_set(train, url), _shard_set(test, url) if test else None, notes
+
+
+def note_unread(names: list[str], folder: str) -> list[str]:
+    """What a person should know of the shards of a folder that are not read."""
+    if not names:
+        return []
+    return [
+        f"{len(names):,} shards of {folder} are for neither training nor testing and are not read;"
+        f" the first is {names[0]}. To read them, name them by a pattern"
+    ]
 
 
 def _uncounted(shown: str) -> InputError:
