@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,7 @@ def index(
 
 def _report(paths: list[Path], found: list[Any]) -> dict[str, Any]:
     shards = [
-        {
-            "shard": str(path),
-            "samples": one.info.samples,
-            "bytes": one.info.bytes,
-            "sha256": one.info.sha256,
-            "labelled": one.labelled,
-            "scattered": one.findings.scattered,
-            "without_image": one.findings.without_image,
-            "passed_over": one.findings.passed_over,
-            "unread_labels": one.findings.unread_labels,
-        }
+        {"shard": str(path), **asdict(one.info), "labelled": one.labelled, **asdict(one.findings)}
         for path, one in zip(paths, found, strict=True)
     ]
     totals = {key: sum(s[key] for s in shards) for key in ("samples", "bytes", "labelled")}

@@ -271,7 +271,8 @@ class _Table(OriginalSplit):
         if label is not None and len(table):
             found = table.with_format("numpy", columns=[label])[label][:]
             self.labels = np.maximum(np.asarray(found).astype(np.int64), UNLABELLED)
-        if len(table) and not self._table[0][image]["bytes"]:
+        first = self._table[0][image] if len(table) else None
+        if first and not first["bytes"]:
             raise InputError(
                 f"the images of {source} are not in it, only their paths, which are not followed",
                 "Save it with the images embedded: Dataset.save_to_disk does.",

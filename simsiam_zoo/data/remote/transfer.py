@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import random
 import time
@@ -158,28 +157,21 @@ def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
     time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile:
     """A remote file read from front to back; where the connection breaks, it goes on there."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
         self._blocks = _read_on(url)
         self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
 
     def close(self) -> None:
         """Let the connection go."""
         self._blocks.close()
-        super().close()
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end. Raises DataError where they cannot be had."""
         self._ready = self._ready or memoryview(next(self._blocks, b""))
-        out = self._ready if size < 0 else self._ready[:size]
-        self._ready = self._ready[len(out) :]
+        out, self._ready = self._ready[:size], self._ready[size:]
         return bytes(out)
 
 

@@ -128,26 +128,21 @@ def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
     parts = re.split(r"\{([^{}]+)\}", pattern)
     if any("{" in text or "}" in text for text in parts[::2]):
         raise InputError(f"{shown}: the braces do not match (they cannot be nested)")
-    choices: list[range | list[str]] = []
-    widths: list[int] = []
+    choices = []
     for inside in parts[1::2]:
-        numbers = _RANGE.match(inside)
-        choices.append(
-            range(int(numbers[1]), int(numbers[2]) + 1) if numbers else inside.split(",")
-        )
-        widths.append(len(numbers[1]) if numbers else 0)
+        if numbers := _RANGE.match(inside):
+            span = range(int(numbers[1]), int(numbers[2]) + 1)[: limit + 1]
+            choices.append([f"{number:0{len(numbers[1])}d}" for number in span])
+        else:
+            choices.append(inside.split(","))
     total = math.prod(map(len, choices))
     if total > limit:
         raise InputError(f"{shown} names more than {limit:,} shards")
     if not total:
         raise InputError(f"{shown} names no shards: a range counts up")
-    spelled = [
-        [f"{one:0{width}d}" if isinstance(one, int) else one for one in ones]
-        for ones, width in zip(choices, widths, strict=True)
-    ]
     names = [
         "".join(itertools.chain(*zip(parts[::2], (*chosen, ""), strict=True)))
-        for chosen in itertools.product(*spelled)
+        for chosen in itertools.product(*choices)
     ]
     if len(set(names)) < len(names):
         raise InputError(f"{shown} names a shard twice", "Each would be read twice: spell it once.")
