@@ -27,18 +27,16 @@ MIN_SCALE, FLIP_P = 0.08, 0.5
 class AugmentedViews:
     """An `Augmented`: random resized crops, mirrored or not, through a frozen network.
 
-    The views of an epoch depend on (seed, epoch, id), and which images make a batch on the plan:
-    (counts, seed, epoch, batch, lanes, window). The number of ranks slices the batches and changes
-    nothing else, but for which image of a batch replaces a damaged one; the number of workers
-    changes nothing at all.
-
-    Consecutive epochs, asked for in order and each to its end, are one pass of the workers.
+    The views of an epoch depend on (seed, epoch, id), and which images make a batch on the order:
+    (counts, seed, epoch, batch, lanes, window). Ranks slice the batches, and choose which image of
+    a batch replaces a damaged one; workers change nothing at all. Consecutive epochs, asked for in
+    order and each to its end, are one pass of the workers.
 
     Args:
         frozen: its first network is meant.
         shards: the labelled training images; a stream, which has no ids, cannot be.
         seed: of order and views.
-        lanes, window: as for `Plan`. Where a batch is no multiple of the lanes, fewer are taken.
+        lanes, window: as for `SampleOrder`; fewer lanes where a batch is no multiple of them.
         epochs: how far the workers may look ahead; more can be asked for.
     """
 

@@ -77,14 +77,10 @@ def measure(
     each other job is done by one rank. The scores do not depend on which.
 
     Args:
-        jobs: what to measure.
         splits: by the networks' names.
 
     Returns:
         Of each job its scores, or why a protocol refused the features (InputError).
-
-    Raises:
-        PeerError: a job failed on another rank.
     """
     own = [place for place, job in enumerate(jobs) if not is_collective(job.protocol)]
     share = own[distributed.rank() :: distributed.world_size()]

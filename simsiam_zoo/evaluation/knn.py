@@ -20,9 +20,8 @@ _BANK_BYTES = 2**26  # of the bank at once: 8,192 features of width 2,048
 class KnnProtocol:
     """The k most similar training images vote for their class with weight exp(similarity / t).
 
-    A class that no neighbour votes for has no rank. Version 3: until then such classes filled up
-    the ranks, by their numbers, and of equal votes the lower class won; now the one with the more
-    similar neighbour does. Other numbers for the same classes change nothing.
+    A class that no neighbour votes for has no rank, and of equal votes the class of the more
+    similar neighbour wins: other numbers for the same classes change nothing.
 
     Args:
         k: how many vote, at most all of the training set; None gives a score for each of `KS`.

@@ -53,8 +53,7 @@ class LinearProtocol:
         lrs: base learning rates, greater than 0; the lr used is base x batch / 256.
         wds: weight decays, 0 or greater.
         epochs: passes over the training features.
-        batch: images for each step; None takes the power of two at N / 32 or next below it, from
-            64 to 4,096: 64 for 4,000 images, 1,024 for 60,000, 4,096 for ImageNet.
+        batch: images for each step; None takes `default_batch`.
     """
 
     version = 1
@@ -125,7 +124,7 @@ class LinearProtocol:
 
 
 def default_batch(n: int) -> int:
-    """The power of two at n / 32 or next below it, from 64 to 4,096."""
+    """The power of two at n / 32 or next below it, from 64 (4,000 images) to 4,096 (ImageNet)."""
     return min(max(1 << max(0, (n // 32).bit_length() - 1), 64), 4096)
 
 

@@ -35,8 +35,7 @@ class Score:
         top1: share of test images whose label was predicted, 0 to 1.
         correct: [N] bool, one for each test image in id order.
         details: anything that a reader of the score should know.
-        top5: share of test images whose label was among the best five; None where it was not asked
-            for, or where there are no more than five classes.
+        top5: share whose label was among the best five; None where five are not ranked.
         interval: 95% bootstrap interval of top-1 over the choice of test images.
         predicted: [N] int64, the classes that were predicted; None where only `correct` is known.
     """

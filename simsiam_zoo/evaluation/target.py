@@ -195,10 +195,7 @@ def published(name: str, image_size: int, backbone: nn.Module, hint: str) -> dic
         name: timm's.
         image_size: height and width in pixels, for a model that is made for one size.
         backbone: what they are for.
-        hint: the way out where they cannot be had.
-
-    Raises:
-        InputError: they cannot be had.
+        hint: the way out where they cannot be had, an InputError.
     """
     import timm
 

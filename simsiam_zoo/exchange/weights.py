@@ -167,9 +167,8 @@ def read_weights(path: Path) -> Weights:
 
 
 def _harmless() -> list[Any]:
-    """Types that training scripts save beside tensors and that execute nothing when they are read.
-
-    A Namespace is a bag of attributes, a path is its words, a numpy scalar a type and its bytes.
+    """Types that training scripts save beside tensors and that execute nothing when they are read:
+    a Namespace is a bag of attributes, a path is its words, a numpy scalar a type and its bytes.
     """
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")  # numpy 2 and 1
