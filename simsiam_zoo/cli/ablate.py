@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.studies.plan import StudyPlan
 
 
-@click.command(short_help="Run a study: arms, seeds, verdicts, a report.")
+@click.command()
 @click.argument("study", required=False, shell_complete=options.complete_component("study"))
 @click.option("--list", "listed", is_flag=True, help="The studies that come by name.")
 @options.preset("The base's preset (default: the study's own, or mnist-5k).")

@@ -47,7 +47,7 @@ def _part_options(command: Any) -> Any:
     return command
 
 
-@click.command(short_help="Train, evaluate and judge one run.")
+@click.command()
 @options.preset("The recipe to start from (default: mnist-5k).")
 @options.recipe_file
 @_part_options
