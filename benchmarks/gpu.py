@@ -44,11 +44,12 @@ class Planned(NamedTuple):
 
 
 PARTS = (
-    Planned("tests", "The tests that need a GPU", 75),
+    Planned("tests", "The tests that need a GPU", 70),
     Planned("losses", "Losses of the first steps against the CPU's", 40),
-    Planned("resume", "Runs that are killed, stopped and resumed", 90),
-    Planned("step", "What a step waits for; --compile", 50),
-    Planned("speed", "Images/s and memory", 130),
+    Planned("resume", "Runs that are killed, stopped and resumed", 80),
+    Planned("step", "What a step waits for; --compile", 45),
+    Planned("speed", "Images/s and memory", 90),
+    Planned("views", "Views made by workers and by the device", 60),
     Planned("protocols", "kNN and the linear grid at 200,000 x 2,048", 35),
     Planned("fashion", "Fashion-MNIST: base, no stop-gradient, no predictor", 240),
 )

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
-PARTS = ("tests", "losses", "resume", "step", "speed", "protocols", "fashion")
+PARTS = ("tests", "losses", "resume", "step", "speed", "views", "protocols", "fashion")
 
 
 @pytest.fixture(scope="module")

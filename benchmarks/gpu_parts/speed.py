@@ -49,7 +49,7 @@ def run(part: Part) -> None:
 
 def worker_counts(cores: int) -> list[int]:
     """From none to all cores."""
-    return sorted({0, 1, cores // 4, cores // 2, cores})
+    return sorted({0, 1, cores // 2, cores})
 
 
 @contextlib.contextmanager
@@ -71,7 +71,8 @@ class Sides:
         self.part, self.preset, self.batch, self.size = part, preset, batch, size
         self.seconds, self.blocks = part.pick(1.0, 0.05), part.pick(5, 2)
         # More epochs than any case asks for.
-        self.setup = paper_setup(part, preset, size, batch, data, training__epochs=10_000)
+        settings = {"training__epochs": 10_000, "data__views": "worker"}
+        self.setup = paper_setup(part, preset, size, batch, data, **settings)
         self.steps: dict[str, tuple[Step, int]] = {}
         self.peak: dict[str, float] = {}
         self.blocks_of: dict[str, list[Block]] = {}

@@ -20,7 +20,10 @@ SEEN = 4  # places that are named
 def run(part: Part) -> None:
     """All on ResNet-18 at 32 px, batch 512; tiny in a rehearsal."""
     for precision in ("bf16", "fp16", "fp32") if part.device.type == "cuda" else ("bf16", "fp32"):
-        part.case(f"host waits in a step, {precision}", partial(waits, part, precision))
+        part.case(f"host waits in a step, {precision}", partial(waits, part, precision, "worker"))
+    for way in ("split", "device"):
+        case = f"host waits in a step, views by {way}"
+        part.case(case, partial(waits, part, "auto", way))
     part.case("compiled", partial(compiled, part), needs=part.pick(20, 0))
 
 
@@ -30,9 +33,9 @@ def sized(part: Part, **settings: object) -> Setup:
     return paper_setup(part, "cifar10", size, batch, data__workers=2, **settings)
 
 
-def waits(part: Part, precision: str) -> Found:
+def waits(part: Part, precision: str, views: str) -> Found:
     """How often the host waits for the device in ten steps that are fed by the loader."""
-    setup = sized(part, training__precision=precision)
+    setup = sized(part, training__precision=precision, data__views=views)
     device, batches = setup.runtime.device, train_loader(setup).batches()
     warmed = part.pick(3, 1)
     with warnings.catch_warnings(record=True) as caught:
