@@ -76,9 +76,7 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 def untrustworthy_convolutions(network: nn.Module, image_size: int) -> list[str]:
     """What `network` has of them at this image size: the modules' names, with their inputs' sizes.
 
-    Args:
-        network: takes [N, 3, image_size, image_size]; it is left as it was found.
-        image_size: in pixels.
+    The network, which takes [N, 3, image_size, image_size], is left as it was found.
     """
     found: list[str] = []
     names = {module: name for name, module in network.named_modules()}
@@ -90,9 +88,8 @@ def untrustworthy_convolutions(network: nn.Module, image_size: int) -> list[str]
         if not product and _sees_too_little(module, height, width):
             found.append(f"{names[module]} on {height}x{width}")
 
-    hooks = [
-        module.register_forward_pre_hook(check) for module in names if isinstance(module, nn.Conv2d)
-    ]
+    convolutions = [module for module in names if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(check) for module in convolutions]
     training = [(module, module.training) for module in names]
     parameter = next(network.parameters(), None)
     x: Tensor = torch.zeros(1, 3, image_size, image_size)

@@ -96,8 +96,7 @@ def joined() -> Iterator[None]:
         if not _tells_of_a_lost_peer(error):
             raise
         raise PeerError(
-            "another process of the run is gone: it failed, was killed, or cannot be reached any"
-            " more",
+            "another process of the run is gone: it failed, was killed, or cannot be reached",
             "Where it failed, it has printed why.",
         ) from error
     else:

@@ -13,32 +13,25 @@ from simsiam_zoo.errors import InputError
 
 def cache_dir() -> Path:
     """The user's cache folder (or `SIMSIAM_ZOO_CACHE`), made; InputError: it cannot be."""
+    import platformdirs  # not at the top: the light commands import this module
+
     hint = "Set SIMSIAM_ZOO_CACHE to a folder that can be written."
-    override = os.environ.get("SIMSIAM_ZOO_CACHE")
-    path = expand_user(override) if override else _user_cache()
-    if path is None:
-        raise InputError("there is no home folder to keep a cache in", hint)
+    if override := os.environ.get("SIMSIAM_ZOO_CACHE"):
+        path = expand_user(override)
+    else:
+        # Containers often run with a user id that has neither HOME nor an entry in the passwd file.
+        try:
+            path = platformdirs.user_cache_path("simsiam-zoo")
+        except RuntimeError:
+            path = Path("~")  # as older versions leave it
+        if not path.is_absolute():
+            raise InputError("there is no home folder to keep a cache in", hint)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the cache folder {path} cannot be made: {error.strerror}", hint
-        ) from None
+        what = f"the cache folder {path} cannot be made: {error.strerror}"
+        raise InputError(what, hint) from None
     return path
-
-
-def _user_cache() -> Path | None:
-    """The user's cache folder, made or not; None where there is no home.
-
-    Containers often run with a user id that has neither HOME nor an entry in the passwd file.
-    """
-    import platformdirs  # not at the top: the light commands import this module
-
-    try:
-        path = platformdirs.user_cache_path("simsiam-zoo")
-    except RuntimeError:
-        return None
-    return path if path.is_absolute() else None  # older versions leave the ~ as it is
 
 
 def expand_user(path: Path | str) -> Path:
@@ -46,9 +39,8 @@ def expand_user(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(
-            f"{path}: the home folder is not known", "Name it by its whole path."
-        ) from None
+        what = f"{path}: the home folder is not known"
+        raise InputError(what, "Name it by its whole path.") from None
 
 
 def new_run_folder(name: str) -> Path:
@@ -57,13 +49,12 @@ def new_run_folder(name: str) -> Path:
     Processes that torchrun started anew go on with the newest of them.
     """
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+    folder, number = Path("runs") / name, 1
     newest = None
-    for number in range(1, 10_000):
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists():
-            return newest if again and newest else folder
-        newest = folder
-    raise InputError(f"there are ten thousand runs called {name}", "Name this one with --out.")
+    while folder.exists():
+        newest, number = folder, number + 1
+        folder = Path("runs") / f"{name}-{number}"
+    return newest if again and newest else folder
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self, TextIO, TypeVar
 
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
-_PATIENCE = 2.0  # seconds after which one wants to know how far it is
 
 _T = TypeVar("_T")
 
@@ -60,7 +59,6 @@ class _Count:
 
     def __init__(self, what: str, total: int, epochs: int | None) -> None:
         self.what, self.total, self.epochs = what, total, epochs
-        self.began = time.monotonic()
         self._first: tuple[float, int] | None = None
 
     def words(self, done: int, text: str) -> list[str]:
@@ -112,68 +110,44 @@ class PlainProgress(Progress):
 
 
 class LiveProgress(Progress):
-    """A bar with the newest figures beside it, drawn anew in its place by `rich`.
-
-    Args:
-        console: of `rich`; by default stderr.
-    """
+    """Bars with the newest figures beside them, drawn anew in their place by `rich`."""
 
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+        from rich.progress import Progress as Bars
 
-        self.console = console or Console(stderr=True)
-        self._counts: list[_Count] = []
-        self._bar: Any = None
+        self._console = console or Console(stderr=True)
+        text = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(bar_width=12), TaskProgressColumn(), text)
+        self._bars = Bars(*columns, console=self._console, transient=True)
+        self._counts: list[tuple[Any, _Count]] = []
 
     def __exit__(self, *_: object) -> None:
-        self._hide()
+        self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Print the line above the bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Print the line above the bars."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
-        """Show the bar of a training; that of anything else once it has taken seconds."""
-        self._hide()
-        self._counts.append(_Count(what, total, epochs))
-        if epochs is not None:
-            self._show(done)
+        """Show a bar, below those of what it is part of."""
+        bar = self._bars.add_task(what, total=total, completed=done)
+        self._counts.append((bar, _Count(what, total, epochs)))
+        self._bars.start()
 
     def advance(self, done: int, text: str = "") -> None:
         """Move the bar and renew the figures."""
-        count = self._counts[-1]
-        words = count.words(done, text)
-        if self._bar is None and time.monotonic() - count.began > _PATIENCE:
-            self._show(done)
-        if self._bar is not None:
-            described = "  ".join([*([] if text else [count.what]), *words])
-            self._bar.update(self._bar.task_ids[0], completed=done, description=described)
+        bar, count = self._counts[-1]
+        described = "  ".join([*([] if text else [count.what]), *count.words(done, text)])
+        self._bars.update(bar, completed=done, description=described)
 
     def end(self) -> None:
-        """Take the bar away; that of what was begun before comes back with its next step."""
-        self._hide()
+        """Take the bar away."""
         if self._counts:
-            self._counts.pop()
-
-    def _hide(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = None
-
-    def _show(self, done: int) -> None:
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-        from rich.progress import Progress as Bar
-
-        count = self._counts[-1]
-        self._bar = Bar(
-            BarColumn(bar_width=12),
-            TaskProgressColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=self.console,
-            transient=True,
-        )
-        self._bar.add_task(count.what, total=count.total, completed=done)
-        self._bar.start()
+            self._bars.remove_task(self._counts.pop()[0])
+        if not self._counts:
+            self._bars.stop()
 
 
 def open_progress(quiet: bool = False) -> Progress:

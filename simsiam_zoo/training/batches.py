@@ -112,11 +112,14 @@ def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterat
         first = next(batches, None)
         if first is None:
             return
-        fits = first.pixels.nbytes * length <= HELD_BYTES
-        held = [first, *islice(batches, length - 1)] if fits else None
-        _prepare_block(setup, step, iter(held) if held else _read_again(setup, step, length))
-        yield from held or [first]
-        if not held:
+        if first.pixels.nbytes * length <= HELD_BYTES:
+            held = [first, *islice(batches, length - 1)]
+            _prepare_block(setup, step, iter(held))
+            yield from held
+        else:
+            again = train_loader(setup).batches(*divmod(step, setup.plan.steps))
+            _prepare_block(setup, step, islice(again, length))
+            yield first
             yield from islice(batches, length - 1)
         step += length
 
@@ -128,8 +131,3 @@ def _prepare_block(setup: Setup, step: int, block: Iterator[LoadedBatch]) -> Non
     shown = (piece for loaded in block for piece in micro_batches(setup, to_device(setup, loaded)))
     with torch.no_grad(), setup.runtime.autocast():
         setup.siamese.gradient.prepare_block(setup.siamese, shown)
-
-
-def _read_again(setup: Setup, step: int, length: int) -> Iterator[LoadedBatch]:
-    """A second pass of the loader over the block."""
-    yield from islice(train_loader(setup).batches(*divmod(step, setup.plan.steps)), length)

@@ -8,24 +8,19 @@ The file's metadata are texts; what is no plain word is JSON:
     simsiam_zoo.identity   of the run
     simsiam_zoo.python     Python that makes the module, of timm alone, to be read by people
     simsiam_zoo.timm       timm's name and arguments, and how timm's module was changed
-    simsiam_zoo.left_out   keys of timm's whole model that are not here: its classifier, VGG's fc
-                           layers (`pre_logits`)
 
-The last three are there for timm's models only.
+The last two are there for timm's models only.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import timm
-import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
+from simsiam_zoo.model.backbones import timm_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write
 
@@ -38,10 +33,7 @@ def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Pat
 
 
 def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """The state dict on the CPU, contiguous; tensors that modules share are copied for each key,
-
-    since safetensors refuses shared memory, and timm reads each key.
-    """
+    """The state dict on the CPU, contiguous, without shared memory, which safetensors refuses."""
     state: dict[str, Tensor] = {}
     seen: set[int] = set()
     for key, value in backbone.state_dict().items():
@@ -68,18 +60,5 @@ def backbone_metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dic
         metadata |= {
             "simsiam_zoo.python": made.code,
             "simsiam_zoo.timm": json.dumps(of_timm),
-            "simsiam_zoo.left_out": json.dumps(_left_out(made, backbone)),
         }
     return metadata
-
-
-def _left_out(made: TimmRecipe, backbone: nn.Module) -> list[str]:
-    """The keys that timm's whole model has beyond the backbone's."""
-    kwargs: dict[str, Any] = dict(made.kwargs)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):  # without memory; a few models compute while they are built
-                whole: Any = timm.create_model(made.name, **kwargs)
-        except (RuntimeError, NotImplementedError):
-            whole = timm.create_model(made.name, **kwargs)
-    return sorted(whole.state_dict().keys() - backbone.state_dict().keys())

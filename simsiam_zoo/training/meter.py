@@ -45,8 +45,7 @@ class Meter:
         self._sums: Tensor | None = None
         self._summed: tuple[str, ...] = ()
         self._last: dict[str, Tensor] = {}
-        self._steps, self._waited = 0, 0.0
-        self._steps_before = 0
+        self._steps, self._steps_before, self._waited = 0, 0, 0.0
         if row:
             self._sums = row["sums"].to(setup.runtime.device)
             self._summed = tuple(row["names"])
@@ -98,13 +97,9 @@ class Meter:
         assert self._sums is not None
         now = time.monotonic()
         elapsed = now - self._began
-        vector = torch.cat(
-            [
-                self._sums / self._steps,
-                *(each.reshape(1).to(self._sums) for each in self._last.values()),
-                self._sums.new_full((1,), self._waited / elapsed),
-            ]
-        )
+        last = [each.reshape(1).to(self._sums) for each in self._last.values()]
+        waited = self._sums.new_full((1,), self._waited / elapsed)
+        vector = torch.cat([self._sums / self._steps, *last, waited])
         names = (*self._summed, *self._last, "data_wait")
         # the one time that the device is waited for, and that ranks meet
         figures = dict(zip(names, distributed.mean(vector).tolist(), strict=True))
@@ -118,8 +113,8 @@ class Meter:
             "memory_gb": round(memory(self._setup.runtime.device) / 1e9, 4),
             **{f"lr_{part}": lr for part, lr in learning_rates(self._setup.optimizer).items()},
         }
-        self._began = now
-        self._clear()
+        self._began, self._sums, self._last = now, None, {}
+        self._steps, self._steps_before, self._waited = 0, 0, 0.0
         return row
 
     @contextmanager
@@ -130,10 +125,6 @@ class Meter:
             yield
         finally:
             self._began += time.monotonic() - began
-
-    def _clear(self) -> None:
-        self._sums, self._last = None, {}
-        self._steps, self._steps_before, self._waited = 0, 0, 0.0
 
 
 def _pairwise(views: Sequence[Tensor]) -> dict[str, Tensor]:

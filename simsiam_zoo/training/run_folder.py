@@ -83,13 +83,10 @@ class Loggers:
 
 def _create(chosen: Resolved) -> Any:
     logger = chosen.create()
-    missing = [
-        name for name in ("start", "log", "finish") if not callable(getattr(logger, name, None))
-    ]
+    missing = [n for n in ("start", "log", "finish") if not callable(getattr(logger, n, None))]
     if missing:
-        raise PluginError(
-            f"logger {chosen.id} cannot be used: it has no {' and no '.join(missing)}"
-        )
+        what = " and no ".join(missing)
+        raise PluginError(f"logger {chosen.id} cannot be used: it has no {what}")
     return logger
 
 
@@ -111,12 +108,8 @@ class RunFolder:
         loggers: Loggers | None = None,
         writes: bool = True,
     ) -> None:
-        self.writes = writes
-        self.path = path
-        self.recipe = recipe
-        self.lock = lock
-        self.identity = identity
-        self.loggers = loggers or Loggers()
+        self.path, self.recipe, self.lock, self.identity = path, recipe, lock, identity
+        self.loggers, self.writes = loggers or Loggers(), writes
         self.rows: list[MetricsRow] = []
         self.damaged: dict[int, MetricsRow] = {}
         self._held: FileLock | None = None
@@ -166,11 +159,9 @@ class RunFolder:
         """
         row = {key: value for key, value in row.items() if math.isfinite(value)}
         self.rows.append(row)
-        if not self.writes:
-            return
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.loggers.tell("log", row)
+        if self.writes:
+            self._append("metrics.jsonl", row)
+            self.loggers.tell("log", row)
 
     def list_damaged(self, step: int, damage: Damage) -> None:
         """List an image that was found damaged in the batch after `step` steps, once."""
@@ -179,18 +170,20 @@ class RunFolder:
         row = {"step": step, "id": damage.id, "sample": damage.name, "damage": damage.reason}
         self.damaged[damage.id] = row
         if self.writes:
-            with (self.path / "damaged.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._append("damaged.jsonl", row)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write `result.json`: from then on the run is complete."""
         self.loggers.tell("finish", result)
         atomic_write_text(self.path / "result.json", json.dumps(result, indent=2) + "\n")
 
+    def _append(self, name: str, row: MetricsRow) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
     def _write_anew(self, name: str, rows: Iterable[MetricsRow]) -> None:
-        if not self.writes:
-            return
-        atomic_write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
+        if self.writes:
+            atomic_write_text(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def _hold(self) -> None:
         try:
@@ -287,16 +280,13 @@ def disk_trouble(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         go_on = f"Mend that, then go on with: simsiam-zoo train --resume {folder}"
-        named = error.filename
-        if isinstance(named, (str, bytes)) and not _is_below(Path(os.fsdecode(named)), folder):
-            raise InputError(f"{os.fsdecode(named)}: {error.strerror}", go_on) from error
-        if named is None and error.errno not in DISK_FULL:
+        if isinstance(error.filename, (str, bytes)):
+            file = Path(os.fsdecode(error.filename))
+            if not file.absolute().is_relative_to(folder.absolute()):
+                raise InputError(f"{file}: {error.strerror}", go_on) from error
+        elif error.filename is None and error.errno not in DISK_FULL:
             raise
         raise InputError(f"{folder} cannot be written any more: {error.strerror}", go_on) from error
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.absolute().is_relative_to(folder.absolute())
 
 
 def _unwritable(folder: Path, error: OSError) -> InputError:

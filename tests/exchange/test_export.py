@@ -14,7 +14,6 @@ import torch
 import torchvision
 from click.testing import CliRunner
 from made_weights import images
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -148,18 +147,6 @@ def test_a_safetensors_file_alone_rebuilds_the_backbone(run_of: RunOf, name, tmp
     assert loaded.zoo_data["image_size"] == 32
     data = timm.data.resolve_model_data_config(loaded)
     assert (data["input_size"], data["mean"]) == ((3, 32, 32), run.recipe.data.mean)
-
-
-def test_the_metadata_say_which_keys_of_timms_model_are_left_out(run_of: RunOf) -> None:
-    file = run_of("vgg11_bn").folder / "backbone.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata = opened.metadata()
-        keys = {*opened.keys()}
-    with torch.device("meta"):
-        whole = timm.create_model("vgg11_bn").state_dict().keys()
-    assert {*json.loads(metadata["simsiam_zoo.left_out"])} == {*whole} - keys
-    assert "pre_logits.fc1.weight" in metadata["simsiam_zoo.left_out"]
-    assert json.loads(metadata["simsiam_zoo.timm"])["name"] == "vgg11_bn"
 
 
 def test_other_features_are_refused_and_nothing_is_left(

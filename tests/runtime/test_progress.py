@@ -70,13 +70,13 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock: list[float]) -> None:
     console = Console(file=stream, force_terminal=True, width=60, color_system=None)
     with LiveProgress(console) as shown:
         assert list(shown.follow("abc", 3, "[images]")) == ["a", "b", "c"]
-        assert stream.getvalue() == ""  # it took no time
         shown.begin("training", 10, epochs=1)
         shown.advance(5, "loss -0.5")
         shown.say("a line that [stays]")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     assert "a line that [stays]" in text
-    assert "training" in text
+    assert "[images]" in text
+    assert "loss -0.5" in text
 
 
 def test_nothing_is_shown_where_quiet_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
