@@ -28,8 +28,7 @@ _GAP, _HEAD = 10, 40  # px between charts; for a chart's title and note
 _CELL = 380  # px of a confusion matrix's side
 _NAMED, _COUNTED = 40, 15  # classes whose names, and whose counts, find room in it
 
-_TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""Characters that turn the direction of the text after them too."""
+_NO_TEXT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 Placed = tuple[float, float, Any, str]
 """(x, y) px of an item of a legend, the item, its label."""
@@ -213,8 +212,4 @@ def clean(text: str) -> str:
     Line ends stay; each other such character is shown as U+FFFD. It is not escaped for anything.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    return "".join("\ufffd" if _is_no_text(sign) else sign for sign in text)
-
-
-def _is_no_text(sign: str) -> bool:
-    return (unicodedata.category(sign) in ("Cc", "Cs") and sign != "\n") or sign in _TURNING
+    return _NO_TEXT.sub("\ufffd", text)

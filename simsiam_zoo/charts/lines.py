@@ -102,6 +102,10 @@ class Chart:
         """Whether lines of single seeds are drawn fainter, since there are many."""
         return len(self.lines) > _MANY
 
+    def path(self, line: Series) -> str:
+        """`x,y` of each point, in pixels."""
+        return " ".join(f"{x:g},{y:g}" for x, y in self.pixels(line))
+
     def pixels(self, line: Series) -> list[Point]:
         """Where the points of a line are."""
         return [(self.x.at(x), self.y.at(y)) for x, y in line.points]
