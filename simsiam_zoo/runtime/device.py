@@ -186,9 +186,6 @@ def compile_in_place(
 
     Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
     A module that holds no parameters gains nothing and is left as it is.
-
-    Raises:
-        InputError: the tool that compiles for `device` is not installed.
     """
     if backend == DEFAULT_BACKEND:
         _refuse_without_compiler(device)

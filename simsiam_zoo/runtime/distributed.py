@@ -126,11 +126,7 @@ def _tells_of_a_lost_peer(error: RuntimeError) -> bool:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Do `work` on every rank; where it fails on one, it fails on all.
-
-    Raises:
-        PeerError: it failed on another rank; the text and the exit code are that one's.
-    """
+    """Do `work` on every rank; where it fails on one, it fails on all, with its text and code."""
     if not is_distributed():
         return work()
     value: T | None = None

@@ -93,13 +93,7 @@ def run_steps(
     state: TrainState,
     control: Control,
 ) -> float:
-    """The training loop, from where the run is to its end. Returns all the seconds of training.
-
-    Raises:
-        DivergedError: the loss or the weights are not finite.
-        DataError: too many images are damaged.
-        StoppedError: a stop was requested.
-    """
+    """The training loop, from where the run is to its end. Returns all the seconds of training."""
     step, begun_at = state.step, time.monotonic() - state.elapsed
     meter = Meter(setup, state.row)
     checkpointer = Checkpointer(setup, folder, progress, meter)

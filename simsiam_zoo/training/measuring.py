@@ -72,12 +72,7 @@ class FinalScores:
 
 
 class RunEvaluation:
-    """The measuring of one run; features lie in its `folder` while they are needed.
-
-    Raises:
-        InputError: a protocol of `evaluation.online` trains for many epochs.
-        PluginError: a protocol cannot be used.
-    """
+    """The measuring of one run; features lie in its `folder` while they are needed."""
 
     def __init__(self, setup: Setup, folder: Path, progress: Progress | None = None) -> None:
         self._setup, self._store = setup, folder / "features"

@@ -64,10 +64,7 @@ class Run:
     def model(self) -> Siamese:
         """The five parts with the weights of the last whole checkpoint, on the CPU, in eval mode.
 
-        Raises:
-            InputError: there is no checkpoint.
-            DataError: no checkpoint is whole, or one does not fit the recipe's parts.
-            PluginError: a part cannot be built here.
+        InputError: there is no checkpoint. DataError: none is whole, or it does not fit.
         """
         state, path, _ = load_last(self.folder / "checkpoints")
         siamese = build(self.recipe)

@@ -76,16 +76,9 @@ class InitialWeights:
 
 
 def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
-    """The weights of `source` for a run of `recipe`.
+    """The weights of a run, of a checkpoint in one or `timm:pretrained`, for a run of `recipe`.
 
-    Args:
-        source: a run's folder, a checkpoint in one, or `timm:pretrained`.
-        recipe: of the run that starts from them.
-
-    Raises:
-        InputError: there is no such source, it has another backbone, or its weights cannot be had.
-        PluginError: a part of it comes from a plugin that is not here.
-        DataError: a file of it is damaged.
+    InputError: there is no such source, or it has another backbone or no weights to be had.
     """
     if source == PRETRAINED:
         return InitialWeights(source, {"backbone": _pretrained(recipe)})
