@@ -4,7 +4,7 @@
 #     benchmarks/gpu_wheels.sh [FOLDER]          # gpu-kit, which git ignores
 #
 # Into FOLDER/wheels go wheels for CPython 3.12 on Linux, x86-64 (VERSION=3.11 chooses another): what
-# simsiam-zoo needs beside torch, torchvision, timm, OpenCV, scikit-learn, pandas and
+# simsiam-zoo needs beside torch, torchvision, timm, OpenCV, scikit-learn, pandas, torchmetrics and
 # their needs, and simsiam-zoo itself, for its entry points. FASHION (Debian's dataset-fashion-mnist, if
 # it is installed) goes into FOLDER/fashion. At the end the wheels are installed into an empty
 # folder as the other machine will, the sizes are added up, and its commands are printed.

@@ -35,7 +35,7 @@ from simsiam_zoo.runtime.folders import save_text
 from simsiam_zoo.runtime.progress import Progress
 
 REPORT_FORMAT = 1
-_SOFTWARE = ("simsiam-zoo", "torch", "timm", "scikit-learn")
+_SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 
 @dataclass(frozen=True)

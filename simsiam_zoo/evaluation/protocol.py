@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Protocol as Interface
@@ -139,8 +142,24 @@ def of_each_class(labels: Tensor, key: int, quota: Callable[[int], int]) -> Tens
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Counts [classes, classes] int64: row the label, column the prediction."""
-    pairs = torch.bincount(labels * classes + predicted, minlength=classes**2)
-    return pairs.view(classes, classes)
+    with _any_plot_backend():  # a second to import, so only what counts pays
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    matrix: Tensor = multiclass_confusion_matrix(predicted, labels, num_classes=classes)
+    return matrix
+
+
+@contextmanager
+def _any_plot_backend() -> Iterator[None]:
+    """torchmetrics imports matplotlib, which fails where MPLBACKEND names no backend of its own."""
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+            with suppress(KeyError, ValueError):
+                sys.modules["matplotlib"].rcParams["backend"] = backend
 
 
 def class_accuracies(confusion: Tensor) -> list[float | None]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,6 +27,17 @@ def guesses() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     labels = torch.randint(0, 7, (300,), generator=generator)
     labels[labels == 5] = 7
     return scores, scores.argsort(dim=1, descending=True), labels
+
+
+def test_a_plot_backend_that_is_not_here_stops_no_confusion_matrix():
+    code = (
+        "import os, torch; from simsiam_zoo.evaluation.protocol import confusion_matrix;"
+        "one = torch.tensor([1, 0]);"
+        "assert confusion_matrix(one, one, 2).tolist() == [[1, 0], [0, 1]];"
+        "assert os.environ['MPLBACKEND'] == 'nonsense'"
+    )
+    env = os.environ | {"MPLBACKEND": "nonsense"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 
 def test_top_5_is_scikit_learns(guesses):
