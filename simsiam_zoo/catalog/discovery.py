@@ -7,7 +7,8 @@ out (another API version, a distribution that is switched off) is never imported
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
+import functools
+import importlib
 import os
 import re
 import sys
@@ -31,7 +32,7 @@ HOST = "simsiam-zoo"
 SELECTION = "SIMSIAM_ZOO_PLUGINS"
 """The environment variable that limits plugins by distribution: `a,b` those, `-a,-b` all others."""
 
-_GROUP = re.compile(r"simsiam_zoo\.(v\d+)\Z")
+_GROUP = re.compile(r"\[simsiam_zoo\.(v\d+)\]\Z")
 
 _Import = Callable[[], object]
 
@@ -92,51 +93,67 @@ def _is_selected(distribution: str, selected: Collection[str] | None) -> bool:
 
 
 def _installed() -> Iterator[tuple[Plugin, _Import]]:
-    """Each distribution's plugins, from metadata alone."""
+    """Each distribution's plugins, from the metadata in the folders of sys.path.
+
+    Read without importlib.metadata: to import it takes as long as all the rest of the search.
+    """
     seen: set[str] = set()
-    for distribution in importlib.metadata.distributions():
+    for folder in sys.path:
         try:
-            # The text is looked at first since parsing the metadata of every installed
-            # distribution would cost more than all the rest of `simsiam-zoo list`.
-            text = distribution.read_text("entry_points.txt") or ""
-        except (OSError, UnicodeDecodeError):  # a damaged file, perhaps no plugin's
+            entries = os.listdir(folder or os.curdir)
+        except OSError:  # there is no such folder
             continue
-        if "simsiam_zoo." not in text:
-            continue
-        name, version = _name_and_version(distribution)
-        if name not in seen:  # the first on sys.path is the one that imports find
-            seen.add(name)
-            yield from _entry_points(distribution, name, version)
+        for entry in entries:
+            if not entry.endswith((".dist-info", ".egg-info")):
+                continue
+            try:
+                text = Path(folder, entry, "entry_points.txt").read_text("utf-8")
+            except (OSError, UnicodeDecodeError):  # none, or a damaged file, perhaps no plugin's
+                continue
+            if "simsiam_zoo." in text:
+                name, version = _name_and_version(Path(folder, entry))
+                if name not in seen:  # the first on sys.path is the one that imports find
+                    seen.add(name)
+                    yield from _entry_points(text, name, version)
 
 
-def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    try:
-        metadata = distribution.metadata
-        return canonical_name(metadata["Name"]), str(metadata["Version"])
-    except Exception:  # a folder without METADATA; the error differs between Pythons
-        # Its own name tells it from others: left_over-1.0.dist-info.
-        folder = Path(str(getattr(distribution, "_path", "unknown"))).stem
-        name, _, version = folder.partition("-")
-        return canonical_name(name), version or "unknown"
+def _name_and_version(folder: Path) -> tuple[str, str]:
+    """As the metadata have them; without a file of them, as in the folder's name."""
+    name, _, version = folder.stem.partition("-")
+    stated = {"Name": name, "Version": version or "unknown"}
+    for file in (folder / "METADATA", folder / "PKG-INFO"):
+        with contextlib.suppress(OSError):
+            headers = file.read_text("utf-8", errors="replace").partition("\n\n")[0]
+            stated |= re.findall(r"^(Name|Version):\s*(\S+)", headers, re.MULTILINE)
+    return canonical_name(stated["Name"]), stated["Version"]
 
 
-def _entry_points(
-    distribution: importlib.metadata.Distribution, name: str, version: str
-) -> Iterator[tuple[Plugin, _Import]]:
-    try:
-        points = list(distribution.entry_points)
-    except Exception as error:  # importlib.metadata has no error of its own for a malformed file
-        cause = f"entry_points.txt cannot be read: {describe_error(error)}"
-        yield Plugin("unknown", "unknown", name, version, API, "broken", cause), lambda: None
-        return
-    found = [(match[1], point) for point in points if (match := _GROUP.match(point.group))]
+def _entry_points(text: str, name: str, version: str) -> Iterator[tuple[Plugin, _Import]]:
+    found, group = [], None
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            group = _GROUP.match(line)
+        elif group and line and not line.startswith(("#", ";")):
+            point, equals, value = map(str.strip, line.partition("="))
+            if not (point and equals and value):
+                cause = f"entry_points.txt cannot be read: {line!r} is no entry point"
+                yield Plugin("unknown", "unknown", name, version, API, "broken", cause), object
+                return
+            found.append(Plugin(point, value.partition("[")[0].strip(), name, version, group[1]))
     # A distribution that serves several API versions is meant to be loaded for ours only.
-    for api, point in [each for each in found if each[0] == API] or found:
-        plugin = Plugin(point.name, point.value, name, version, api)
-        if api != API:
-            cause = f"written for plugin API {api}; this simsiam-zoo has {API}"
+    for plugin in [each for each in found if each.api == API] or found:
+        if plugin.api != API:
+            cause = f"written for plugin API {plugin.api}; this simsiam-zoo has {API}"
             plugin = replace(plugin, status="incompatible", cause=cause)
-        yield plugin, point.load
+        yield plugin, functools.partial(_load, plugin.module)
+
+
+def _load(reference: str) -> object:
+    """What an entry point refers to: `module`, or `module:attribute`."""
+    module, _, attribute = reference.partition(":")
+    return functools.reduce(
+        getattr, filter(None, attribute.split(".")), importlib.import_module(module)
+    )
 
 
 def _order(found: tuple[Plugin, object]) -> tuple[bool, str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import os
 import sys
@@ -75,11 +74,15 @@ def unmet_requirements(distribution: str = "simsiam-zoo") -> list[str]:
     The floors are those of the installed metadata, so `pyproject.toml` alone states them. Extras
     are not looked at. Empty where `distribution` itself is not installed.
     """
-    from packaging.requirements import Requirement  # not at the top: workers count cores alone
+    # Not at the top: every command imports this module.
+    from importlib.metadata import PackageNotFoundError, requires
+    from importlib.metadata import version as installed_version
+
+    from packaging.requirements import Requirement
 
     try:
-        stated = importlib.metadata.requires(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
+        stated = requires(distribution) or []
+    except PackageNotFoundError:
         return []
     unmet = []
     for requirement in map(Requirement, stated):
@@ -87,8 +90,8 @@ def unmet_requirements(distribution: str = "simsiam-zoo") -> list[str]:
             continue
         name, wanted = requirement.name, str(requirement.specifier)
         try:
-            found = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            found = installed_version(name)
+        except PackageNotFoundError:
             unmet.append(f"{name} is not installed, and {name}{wanted} is needed")
             continue
         if not requirement.specifier.contains(found, prereleases=True):
