@@ -57,7 +57,7 @@ def knn_alone(path: str, rows: int, queries: int, width: int, threads: int) -> N
     """What the process of its own does: prints JSON."""
     import torch
 
-    from simsiam_zoo.evaluation.features import Features, FeatureSplits
+    from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 
     torch.set_num_threads(threads)
     peak = watch_memory()
@@ -160,8 +160,8 @@ def end_alone(folder: str, images: int, width: int, threads: int) -> None:
     import torch
 
     from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.evaluation.evaluate import Refused, jobs_of, measure
-    from simsiam_zoo.evaluation.features import Features, FeatureSplits
+    from simsiam_zoo.evaluation.evaluate import jobs_of, measure
+    from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
     from simsiam_zoo.evaluation.store import CachedFeatures, fill
     from simsiam_zoo.runtime import distributed
 
@@ -200,7 +200,7 @@ def end_alone(folder: str, images: int, width: int, threads: int) -> None:
         jobs += jobs_of("trained", [linear])
         top1 = []
         for scores in measure(jobs, splits):
-            assert not isinstance(scores, Refused), scores
+            assert not isinstance(scores, Exception), scores
             top1 += [score.top1 for score in scores]
         took = time.perf_counter() - began
     found = {"seconds": took, "written": written, "waited": waited[0], "peak": peak()}

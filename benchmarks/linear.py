@@ -27,9 +27,9 @@ from pathlib import Path
 import torch
 
 from simsiam_zoo.catalog import create_component
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import Classifiers, default_batch, train_together
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import open_runtime

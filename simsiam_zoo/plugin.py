@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
     from simsiam_zoo.data.shards import Dataset
     from simsiam_zoo.data.sources import open_shards
-    from simsiam_zoo.evaluation.features import Features, FeatureSplits
-    from simsiam_zoo.evaluation.protocol import EvaluationProtocol, Score, check_labels, make_score
+    from simsiam_zoo.evaluation.protocol import (
+        EvaluationProtocol,
+        Features,
+        FeatureSplits,
+        Score,
+        check_labels,
+        make_score,
+    )
     from simsiam_zoo.exchange.export import ExportFormat, ExportSource
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
@@ -54,8 +60,14 @@ _HOMES = {
     "data.packing.writer": ("PackedSample", "pack_dataset"),
     "data.shards": ("Dataset",),
     "data.sources": ("open_shards",),
-    "evaluation.features": ("FeatureSplits", "Features"),
-    "evaluation.protocol": ("EvaluationProtocol", "Score", "check_labels", "make_score"),
+    "evaluation.protocol": (
+        "EvaluationProtocol",
+        "FeatureSplits",
+        "Features",
+        "Score",
+        "check_labels",
+        "make_score",
+    ),
     "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),
     "exchange.export": ("ExportFormat", "ExportSource"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),

@@ -10,7 +10,7 @@ import torch
 from gpu_parts.part import Found, Part
 from shared.steps import clock
 from simsiam_zoo.catalog import create_component
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 
 EPOCHS = 5
 

@@ -17,15 +17,17 @@ from torch import Tensor
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.features import Features, FeatureSplits, number_classes
 from simsiam_zoo.evaluation.frozen_pass import BATCH
+from simsiam_zoo.evaluation.linear_paper import AugmentedViews
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
+    Features,
+    FeatureSplits,
     Score,
     class_accuracies,
     confusion_matrix,
     is_collective,
+    number_classes,
 )
 from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.source import installed_version
@@ -50,14 +52,6 @@ class Job:
     protocol: EvaluationProtocol
 
 
-@dataclass(frozen=True)
-class Refused:
-    """Why a job has no scores, in words, and the way out if there is one."""
-
-    reason: str
-    hint: str | None = None
-
-
 def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
     """A job for each protocol of a recipe."""
     jobs = []
@@ -70,17 +64,11 @@ def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
 
 def measure(
     jobs: Sequence[Job], splits: Mapping[str, FeatureSplits]
-) -> list[list[Score] | Refused]:
-    """The scores of every job. Every rank calls it; ranks share the jobs.
+) -> list[list[Score] | InputError]:
+    """Of each job its scores, or why its protocol refused the features. Every rank calls it.
 
-    A protocol that works on all ranks says so (`collective`), and every rank takes part in it;
-    each other job is done by one rank. The scores do not depend on which.
-
-    Args:
-        splits: by the networks' names.
-
-    Returns:
-        Of each job its scores, or why a protocol refused the features (InputError).
+    Every rank takes part in a `collective` protocol; each other job is done by one rank, and the
+    scores do not depend on which. `splits` are by the networks' names.
     """
     own = [place for place, job in enumerate(jobs) if not is_collective(job.protocol)]
     share = own[distributed.rank() :: distributed.world_size()]
@@ -92,7 +80,7 @@ def measure(
     return [found[place] for place in range(len(jobs))]
 
 
-def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Refused:
+def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | InputError:
     given = splits[job.network]
     if given.folder is not None:
         given = dataclasses.replace(given, folder=given.folder / job.name)
@@ -100,7 +88,7 @@ def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Refu
         with full_fp32():  # a score does not depend on how a GPU rounds products
             return job.protocol(given)
     except InputError as refusal:
-        return Refused(refusal.what, refusal.hint)
+        return refusal
 
 
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")
@@ -137,8 +125,8 @@ def evaluate(
     names = dataset.classes or labels
     scores: list[Score] = []
     for found in measure(jobs, {target.name: splits}):
-        if isinstance(found, Refused):
-            raise InputError(found.reason, found.hint)
+        if isinstance(found, InputError):
+            raise found
         scores += found
     return {
         "format": REPORT_FORMAT,

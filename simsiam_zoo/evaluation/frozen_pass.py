@@ -23,7 +23,7 @@ from simsiam_zoo.data.loader import EvalLoader, normalize_pixels
 from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.protocol import Features
 from simsiam_zoo.evaluation.store import CachedFeatures, Ids, Rows, fill
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simsiam_zoo.evaluation.features import FeatureSplits
-from simsiam_zoo.evaluation.protocol import RANKS, Score, check_labels, make_score
+from simsiam_zoo.evaluation.protocol import RANKS, FeatureSplits, Score, check_labels, make_score
 from simsiam_zoo.runtime.device import full_fp32
 
 KS = (20, 200)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from simsiam_zoo.data.order import derive_key, keyed_order
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.protocol import (
+    Features,
+    FeatureSplits,
     Score,
     best_classes,
     check_labels,

@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from simsiam_zoo.data.order import derive_key
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.protocol import Score, check_labels, make_score, of_each_class
+from simsiam_zoo.evaluation.protocol import (
+    Features,
+    FeatureSplits,
+    Score,
+    check_labels,
+    make_score,
+    of_each_class,
+)
 
 SHARES = (0.01, 0.1)
 """Of the labels of each class; the paper's field reports both."""

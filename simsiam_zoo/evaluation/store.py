@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.features import Features
+from simsiam_zoo.evaluation.protocol import Features
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_folder
 

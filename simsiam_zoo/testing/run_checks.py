@@ -20,8 +20,7 @@ import torch
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.components.datasets import digit_samples
 from simsiam_zoo.data.packing.writer import pack_dataset
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
-from simsiam_zoo.evaluation.protocol import Score
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, Score
 from simsiam_zoo.exchange.export import ExportSource, create_format, write_checked
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress

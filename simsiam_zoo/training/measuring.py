@@ -18,15 +18,12 @@ from pathlib import Path
 from torch import nn
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.evaluate import (
     Job,
-    Refused,
     jobs_of,
     measure,
     why_unmeasurable,
 )
-from simsiam_zoo.evaluation.features import FeatureSplits, grey_once, number_classes
 from simsiam_zoo.evaluation.frozen_pass import (
     FrozenNetwork,
     FrozenPass,
@@ -36,7 +33,14 @@ from simsiam_zoo.evaluation.frozen_pass import (
 )
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.protocol import Score, is_collective
+from simsiam_zoo.evaluation.linear_paper import AugmentedViews
+from simsiam_zoo.evaluation.protocol import (
+    FeatureSplits,
+    Score,
+    grey_once,
+    is_collective,
+    number_classes,
+)
 from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import component_text
 from simsiam_zoo.evaluation.verdict import paired_gain
@@ -155,10 +159,10 @@ class RunEvaluation:
         scores: list[tuple[str, Score]] = []
         refused: list[dict[str, str]] = []
         for job, result in zip(jobs, found, strict=True):
-            if isinstance(result, Refused):
-                where = {"network": job.network, "protocol": job.name, "reason": result.reason}
+            if isinstance(result, InputError):
+                where = {"network": job.network, "protocol": job.name, "reason": result.what}
                 refused.append(where)
-                self._say(f"{job.network}: {job.name} is not measured: {result.reason}")
+                self._say(f"{job.network}: {job.name} is not measured: {result.what}")
             else:
                 scores += [(job.network, score) for score in result]
         gain, unmeasured = self._gain(scores, splits, before)
@@ -190,8 +194,8 @@ class RunEvaluation:
             splits, _ = number_classes(splits, setup.dataset.classes)
             results = measure(self._jobs, {TRAINED: splits})
         for job, scores in zip(self._jobs, results, strict=True):
-            if isinstance(scores, Refused):
-                self._say(f"not measured on the way: {job.name}: {scores.reason}")
+            if isinstance(scores, InputError):
+                self._say(f"not measured on the way: {job.name}: {scores.what}")
                 continue
             for score in scores:
                 counts = len(splits.test.labels), len(splits.train.labels)
@@ -239,8 +243,8 @@ class RunEvaluation:
             if network not in right
         ]
         for job, result in zip(missing, measure(missing, splits), strict=True):
-            if isinstance(result, Refused):
-                return None, result.reason
+            if isinstance(result, InputError):
+                return None, result.what
             right[job.network] = result[0].correct
         if len(right[TRAINED]) < 2:
             return None, "there is one test image only"

@@ -53,9 +53,9 @@ def _rank(
 
     from simsiam_zoo.cli import main
     from simsiam_zoo.evaluation import linear_paper
-    from simsiam_zoo.evaluation.augmented import AugmentedViews
-    from simsiam_zoo.evaluation.features import Features
     from simsiam_zoo.evaluation.frozen_pass import FrozenPass
+    from simsiam_zoo.evaluation.linear_paper import AugmentedViews
+    from simsiam_zoo.evaluation.protocol import Features
     from simsiam_zoo.runtime import distributed
 
     torch.set_num_threads(1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.evaluation.features import Features, FeatureSplits, grey_once, number_classes
 from simsiam_zoo.evaluation.frozen_pass import RawPixels, frozen
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, grey_once, number_classes
 from simsiam_zoo.runtime.device import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)

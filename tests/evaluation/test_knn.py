@@ -8,9 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation import knn
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.knn import KnnProtocol, nearest, vote
-from simsiam_zoo.evaluation.protocol import Score
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, Score
 
 CLASSES = 5
 GOLDEN = [(3, 87), (3, 88)]

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation import linear
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.linear import (
     Classifiers,
     default_batch,
@@ -27,7 +26,7 @@ from simsiam_zoo.evaluation.linear import (
     standardise,
     train_together,
 )
-from simsiam_zoo.evaluation.protocol import Score
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, Score
 from simsiam_zoo.runtime.optim import Schedule
 
 CLASSES = 4

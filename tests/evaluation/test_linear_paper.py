@@ -15,8 +15,8 @@ from torch import Tensor
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation import linear_paper
-from simsiam_zoo.evaluation.features import Augmented, Features, FeatureSplits
 from simsiam_zoo.evaluation.linear_paper import LinearPaperProtocol
+from simsiam_zoo.evaluation.protocol import Augmented, Features, FeatureSplits
 from simsiam_zoo.runtime.checkpoint import load_last
 
 CLASSES, WIDTH, TRAIN = 3, 8, 50
@@ -165,7 +165,12 @@ class TwoRanks:
         return work()
 
     def from_main(self, work):
-        return work()
+        if self.rank() == 0:
+            self.of_main = work()
+        self.barrier.wait()
+        found = self.of_main
+        self.barrier.wait()
+        return found
 
 
 def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch):

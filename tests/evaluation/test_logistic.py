@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simsiam_zoo.catalog import create_component
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 
 
 @pytest.fixture(scope="module")

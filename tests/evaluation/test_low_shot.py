@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from simsiam_zoo.catalog import create_component
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.logistic import few
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 
 
 def test_a_share_of_each_class_is_taken_one_at_least_and_more_contain_fewer():

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.features import Features, FeatureSplits
 from simsiam_zoo.evaluation.knn import KnnProtocol
 from simsiam_zoo.evaluation.logistic import LogisticProtocol
-from simsiam_zoo.evaluation.protocol import make_score
+from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, make_score
 
 
 def features(*labels: int) -> Features:
