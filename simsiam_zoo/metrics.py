@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,3 +113,12 @@ class Latest:
         if values.get(_WAIT, 0) > _LARGE_WAIT and values.get("step", 0) > 1:
             found["data wait"] = f"{100 * values[_WAIT]:.0f} %"
         return found
+
+
+def top1_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The figures of a result as rows of text: protocols across, networks down; [] without any."""
+    protocols = list(dict.fromkeys(figure["protocol"] for figure in figures))
+    networks = dict.fromkeys(figure["network"] for figure in figures)
+    found = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in figures}
+    rows = [[n, *(found.get((n, p), "") for p in protocols)] for n in networks]
+    return [["", *protocols], *rows] if rows else []

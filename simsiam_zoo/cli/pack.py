@@ -72,8 +72,7 @@ def pack(
     """
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
     from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.runtime.signals import StopRequest
+    from simsiam_zoo.runtime.progress import StopRequest, open_progress
 
     began = time.monotonic()
     original = _open(source, not no_labels, classes, quiet)

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from simsiam_zoo.metrics import top1_table
+
 _FILES = {
     "result.json": "these figures",
     "curves.svg": "loss, std, effective rank and kNN over the run",
@@ -71,13 +73,9 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     """Print the figures by network and protocol, the verdict, and what the run left behind."""
     figures = result["figures"]
     if figures:
-        protocols = list(dict.fromkeys(figure["protocol"] for figure in figures))
-        networks = list(dict.fromkeys(figure["network"] for figure in figures))
-        found = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in figures}
-        rows = [[n, *(found.get((n, p), "") for p in protocols)] for n in networks]
         print_line()
         print_heading(f"Top-1 on {figures[0]['test_images']:,} test images, features frozen")
-        print_columns([["", *protocols], *rows], wrap=0)
+        print_columns(top1_table(figures), wrap=0)
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
     print_line(f"  {result['reason']}")

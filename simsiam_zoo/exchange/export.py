@@ -25,8 +25,8 @@ from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write, made_folder, sync_folder
-from simsiam_zoo.training.export import plain_state, write_backbone
 from simsiam_zoo.training.run import Run
+from simsiam_zoo.training.weights import plain_state, write_backbone
 
 TOLERANCE = 1e-4
 """Largest difference that is let pass, as a share of the largest feature (of 1, if that is more).
@@ -315,7 +315,7 @@ class SafetensorsFormat(ExportFormat):
     file = "backbone.safetensors"
 
     def write(self, source: ExportSource, path: Path) -> None:
-        """See `training.export`."""
+        """See `training.weights`."""
         source.write_weights(path)
 
     def code(self, source: ExportSource, path: Path) -> str:

@@ -30,10 +30,9 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
-from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.run import Run, build
 from simsiam_zoo.training.run_folder import RunFolder, refuse_occupied
-from simsiam_zoo.training.weights import InitialWeights, of_parts
+from simsiam_zoo.training.weights import InitialWeights, of_parts, write_backbone
 
 PRESET = "imagenet"
 """What published weights were most often trained by."""

@@ -35,8 +35,8 @@ SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
-    "runtime": "__init__ checkpoint folders machine progress signals",
-    "training": "__init__ control export run_folder",
+    "runtime": "__init__ checkpoint folders machine progress",
+    "training": "__init__ run_folder",
 }
 """The same of those that find, fetch, check, show or write, and change no figure.
 

@@ -1,1 +1,1 @@
-"""The machine under a run: folders, device, optimiser, checkpoints, signals."""
+"""The machine under a run: folders, device, optimiser, checkpoints, progress."""

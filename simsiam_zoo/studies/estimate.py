@@ -93,4 +93,4 @@ def _step(setup: Setup, batch: Batch) -> None:
     if policy.blocks:
         with torch.no_grad(), setup.runtime.autocast():
             policy.prepare_block(setup.siamese, iter(micro_batches(setup, batch)))
-    take_step(setup, batch, 0, want_norm=False).loss.item()  # waits for the device
+    take_step(setup, batch, 0, want_norm=False)[0].item()  # waits for the device

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from simsiam_zoo.errors import InputError, StoppedError
-from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.runtime.progress import StopRequest
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, refuse_other_folder, write_plan

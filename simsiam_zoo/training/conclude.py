@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,20 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.drawing import line_sheet
 from simsiam_zoo.charts.lines import run_charts
+from simsiam_zoo.errors import DivergedError
 from simsiam_zoo.evaluation.evaluate import as_row
 from simsiam_zoo.evaluation.frozen_pass import FEW, set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
 from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
 from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime.checkpoint import newest_checkpoint
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
-from simsiam_zoo.training.export import write_backbone
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup, build_siamese
+from simsiam_zoo.training.weights import write_backbone
 
 RESULT_FORMAT = 1
 
@@ -242,8 +244,8 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def conclude_diverged(setup: Setup, folder: RunFolder, step: int) -> None:
-    """Write the result of a run whose loss or weights stopped being finite."""
+def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
+    """Write the result of a run whose loss or weights are not finite; DivergedError."""
     verdict, reason = judge(Evidence(finite=False))
     result: dict[str, Any] = {
         "format": RESULT_FORMAT,
@@ -254,7 +256,13 @@ def conclude_diverged(setup: Setup, folder: RunFolder, step: int) -> None:
         "seed": setup.recipe.training.seed,
         "steps": step,
     }
-    finish(setup, folder, result)
+    if folder.writes:
+        finish(setup, folder, result)
+    last = newest_checkpoint(folder.checkpoints)
+    raise DivergedError(
+        f"the run diverged: its loss or weights were not finite by step {step}",
+        "Try a smaller --lr." if last is None else f"The last good checkpoint is {last}.",
+    )
 
 
 def finish(setup: Setup, folder: RunFolder, result: dict[str, Any]) -> None:

@@ -1,23 +1,23 @@
-"""The training loop: a step, and what is done around it."""
+"""The training loop: a step, what is done around it, and what may stop it before its end."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from simsiam_zoo.errors import DivergedError, PluginError
+from simsiam_zoo.data.batches import Damage
+from simsiam_zoo.errors import DataError, PluginError, StoppedError
 from simsiam_zoo.metrics import Latest
 from simsiam_zoo.model.siamese import Batch, StepOutput
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.checkpoint import newest_checkpoint
-from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.runtime.progress import Progress, StopRequest
 from simsiam_zoo.training.batches import (
     in_blocks,
     micro_batches,
@@ -25,8 +25,7 @@ from simsiam_zoo.training.batches import (
     to_device,
     train_loader,
 )
-from simsiam_zoo.training.conclude import CollapseWatch, conclude_diverged
-from simsiam_zoo.training.control import Control
+from simsiam_zoo.training.conclude import CollapseWatch, stop_diverged
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.optimizer import clip_gradients, scaled_step
@@ -34,27 +33,21 @@ from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup
 from simsiam_zoo.training.state import Checkpointer, TrainState
 
-
-@dataclass(frozen=True)
-class TakenStep:
-    """What a step of the optimiser leaves behind for the figures; nothing was waited for.
-
-    Args:
-        loss: the mean over the micro-batches, a scalar.
-        output: of the gradient policy, of all of this rank's images.
-        gradient_norm: before it was clipped, a scalar; None where it is not wanted.
-    """
-
-    loss: Tensor
-    output: StepOutput
-    gradient_norm: Tensor | None
+LEAST_DAMAGED = 16
+"""Damaged images that end no run, however small its data, unless `data.max_damaged` is 0."""
 
 
-def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenStep:
+def take_step(
+    setup: Setup, batch: Batch, step: int, want_norm: bool
+) -> tuple[Tensor, StepOutput, Tensor | None]:
     """Step number `step` (from 0) of the optimiser, on this rank's share of a batch, on the device.
 
     The share passes the network in `training.accumulate` micro-batches, whose mean loss is
     minimised; the ranks exchange gradients once, with the last one.
+
+    Returns:
+        The loss, the gradient policy's output for all of the share, and the gradient's norm before
+        it was clipped, if it is wanted: nothing was waited for.
     """
     siamese, optimizer, scaler = setup.siamese, setup.optimizer, setup.scaler
     # Re-seeded each step: dropout does not depend on where a run was interrupted.
@@ -82,7 +75,75 @@ def take_step(setup: Setup, batch: Batch, step: int, want_norm: bool) -> TakenSt
     output = StepOutput.joined(outputs)
     if scaled_step(scaler, optimizer, ask=bool(siamese.parts_after_step())):
         siamese.after_step(output, step, setup.steps)
-    return TakenStep(torch.stack(losses).mean(), output, norm if want_norm else None)
+    return torch.stack(losses).mean(), output, norm if want_norm else None
+
+
+class Control(StopRequest):
+    """Says after each step whether a run goes on; a context manager around its steps and end."""
+
+    def __init__(self, setup: Setup, folder: RunFolder, progress: Progress) -> None:
+        super().__init__()
+        self._setup, self._folder, self._progress = setup, folder, progress
+        self._go_on = f"Go on with: simsiam-zoo train --resume {folder.path}"
+
+    def after_step(
+        self, step: int, damaged: tuple[Damage, ...], overdue: bool
+    ) -> tuple[bool, bool, bool]:
+        """What the ranks agree on after step number `step`; waits for no device.
+
+        `damaged` are images of its batch. A checkpoint is `overdue` by the first rank's clock.
+
+        Returns:
+            Whether a stop was requested, a checkpoint has to be saved, and more images are damaged
+            than the recipe puts up with.
+        """
+        new = [each for each in damaged if each.id not in self._folder.damaged]
+        overdue = overdue and distributed.rank() == 0
+        stop, save, more = map(bool, distributed.agree(self.requested, overdue, len(new)))
+        return stop, save, more and self._list_damaged(step, new)
+
+    def _list_damaged(self, step: int, new: list[Damage]) -> bool:
+        """List what any rank found; whether it is more than the recipe puts up with."""
+        for damage in itertools.chain(*distributed.collect(new)):
+            if not self._folder.damaged:
+                self._progress.say(
+                    f"warning: {damage.name}: {damage.reason}; replaced by the next good image of"
+                    " its batch, as any other will be (listed in"
+                    f" {self._folder.path / 'damaged.jsonl'})"
+                )
+            self._folder.list_damaged(step, damage)
+        share, found = self._setup.recipe.data.max_damaged, len(self._folder.damaged)
+        return found > (max(LEAST_DAMAGED, share * self._setup.plan.samples) if share else 0)
+
+    def too_damaged(self) -> DataError:
+        """The error of a run that met too many damaged images."""
+        folder, listed = self._folder.path, list(self._folder.damaged.values())
+        first = "".join(f"\n    {row['sample']}: {row['damage']}" for row in listed[:3])
+        return DataError(
+            f"{len(listed)} of {self._setup.plan.samples} training images are damaged so far, more"
+            f" than data.max_damaged = {self._setup.recipe.data.max_damaged} puts up with. The"
+            f" first:{first}",
+            f"Restore the shards ({folder / 'damaged.jsonl'} lists all), or raise"
+            f" data.max_damaged; --resume {folder} goes on.",
+        )
+
+    def stopped(self, step: int, saved: int | None) -> StoppedError:
+        """The error of a run that stopped on request; `saved`: the step of a checkpoint of here."""
+        where = "which is saved" if saved is None else f"saved at step {saved}"
+        return StoppedError(f"stopped at step {step} of {self._setup.steps}; {where}", self._go_on)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """While the trained run is measured, by all ranks: a request ends it, as StoppedError."""
+        try:
+            with self.interrupting():
+                yield
+        except KeyboardInterrupt:
+            if not self.requested:
+                raise
+            raise StoppedError(
+                "stopped while the run was evaluated; its training is saved", self._go_on
+            ) from None
 
 
 def run_steps(
@@ -113,27 +174,27 @@ def run_steps(
     batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
     for loaded in batches:
         checkpointer.note(step, time.monotonic() - begun_at)
-        taken = take_step(setup, to_device(setup, loaded), step, want_norm=meter.is_due(step + 1))
-        meter.add(taken.loss, taken.output.embeddings, taken.gradient_norm)
-        final = step + 1 == setup.steps
-        wishes = control.after_step(step, loaded.damaged, checkpointer.overdue())
+        batch, row_follows = to_device(setup, loaded), meter.is_due(step + 1)
+        loss, output, norm = take_step(setup, batch, step, want_norm=row_follows)
+        meter.add(loss, output.embeddings, norm)
+        stop, save, damaged = control.after_step(step, loaded.damaged, checkpointer.overdue())
         step += 1
 
         # Only from here on does the device get waited for, and only now and then.
-        if meter.is_due(step):
+        if row_follows:
             log(_figures(setup, folder, meter, step))
         if evaluation.due(step) or watch.due(step):
             with meter.paused():
                 log({"step": step, "epoch": step // setup.plan.steps, **evaluation.online()})
                 if watch.due(step):
                     collapsed = watch.stops(folder.rows)
-        done = bool(collapsed) or final
-        ends = done or wishes.stop or wishes.damaged
-        if ends or wishes.save or checkpointer.due(step):
+        done = bool(collapsed) or step == setup.steps
+        ends = done or stop or damaged
+        if ends or save or checkpointer.due(step):
             with meter.paused():
                 if not checkpointer.save(step, time.monotonic() - begun_at, done, again=not ends):
                     stop_diverged(setup, folder, step)
-        if wishes.damaged:
+        if damaged:
             raise control.too_damaged()
         if ends:
             break
@@ -167,14 +228,3 @@ def refuse_unused(setup: Setup) -> None:
             " training on several processes does not allow",
             "Train on one process, or freeze them (requires_grad_(False)).",
         )
-
-
-def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
-    """Write the verdict and raise DivergedError."""
-    if folder.writes:
-        conclude_diverged(setup, folder, step)
-    last = newest_checkpoint(folder.checkpoints)
-    raise DivergedError(
-        f"the run diverged: its loss or weights were not finite by step {step}",
-        "Try a smaller --lr." if last is None else f"The last good checkpoint is {last}.",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import read_backbone
+from simsiam_zoo.metrics import top1_table
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -83,6 +85,14 @@ class Run:
     def __repr__(self) -> str:
         words = [f"{f['network']} {f['protocol']} {f['top1']:.3f}" for f in self.figures]
         return f"Run({str(self.folder)!r}: {'; '.join([self.verdict or 'not complete', *words])})"
+
+    def _repr_html_(self) -> str:
+        """The verdict and the figures, as a notebook shows them."""
+        reason = "" if self.result is None else f": {self.result['reason']}"
+        cells = (map(html.escape, row) for row in top1_table(self.figures))
+        rows = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells)
+        heading = html.escape(f"{self.verdict or 'not complete'}{reason}")
+        return f"<p><b>{html.escape(str(self.folder))}</b><br>{heading}</p><table>{rows}</table>"
 
 
 def build(recipe: Recipe, init: States | None = None) -> Siamese:

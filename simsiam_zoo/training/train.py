@@ -17,8 +17,7 @@ from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import COMPILED, memory_trouble
 from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.conclude import conclude
-from simsiam_zoo.training.control import Control
-from simsiam_zoo.training.loop import run_steps
+from simsiam_zoo.training.loop import Control, run_steps
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.run_folder import (
     Loggers,

@@ -1,17 +1,26 @@
-"""The weights that a run starts from in place of random ones: another run's, or published ones.
+"""The weights that a run starts from in place of random ones, and those that it leaves behind.
 
-    RUN               a run's folder, or one checkpoint of it: backbone, projector and predictor, as
-                      far as the new run has the same ones
-    timm:pretrained   the weights that timm has for the recipe's backbone
+A run starts from another run's weights, as far as both have the same backbone, projector and
+predictor, or from those that timm has for its backbone (`timm:pretrained`). They are kept in its
+folder, `init.safetensors`: the verdict compares with them, also when the run was interrupted and
+their source is gone. The recipe's `training.init` is their digest, and the lock's table `init` says
+where they are from.
 
-They are kept in the run's folder, `init.safetensors`: the verdict compares with them, also when
-the run was interrupted and their source is gone. The recipe's `training.init` is their digest, and
-the lock's table `init` says where they are from.
+The trained backbone is in `backbone.safetensors`, as timm loads it. The file's metadata are texts
+that it takes to rebuild it; what is no plain word is JSON:
+
+    simsiam_zoo.backbone   the component's id
+    simsiam_zoo.params     its parameters
+    simsiam_zoo.data       image_size, mean and std of the images that it was trained on
+    simsiam_zoo.identity   of the run
+    simsiam_zoo.python     of timm's models: Python that makes it, of timm alone, to be read
+    simsiam_zoo.timm       of timm's models: name, arguments, and how timm's module was changed
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +29,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
+from simsiam_zoo.model.backbones import timm_recipe
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -192,3 +202,38 @@ def of_parts(siamese: Siamese, parts: Iterable[str]) -> States:
         part: {key: v.detach().cpu() for key, v in siamese.get_submodule(part).state_dict().items()}
         for part in parts
     }
+
+
+def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Path) -> None:
+    """Write a backbone's weights with the metadata that rebuild it (see the module)."""
+    metadata = _metadata(backbone, recipe, identity)
+    with atomic_write(path) as file:
+        file.write(save(plain_state(backbone), metadata))
+
+
+def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
+    """The state dict on the CPU, contiguous, without shared memory, which safetensors refuses."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in backbone.state_dict().items():
+        plain = value.detach().cpu().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        state[key] = plain.clone() if memory in seen else plain
+        seen.add(memory)
+    return state
+
+
+def _metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dict[str, str]:
+    part, data = recipe.part("backbone"), recipe.data
+    images = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
+    metadata = {
+        "format": "pt",
+        "simsiam_zoo.backbone": part.id,
+        "simsiam_zoo.params": json.dumps(dict(part.params)),
+        "simsiam_zoo.data": json.dumps(images),
+        "simsiam_zoo.identity": identity,
+    }
+    if (made := timm_recipe(backbone)) is not None:
+        of_timm = {"name": made.name, "kwargs": made.kwargs, "changes": made.changes}
+        metadata |= {"simsiam_zoo.python": made.code, "simsiam_zoo.timm": json.dumps(of_timm)}
+    return metadata

@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.runtime.progress import StopRequest
 
 SCRIPT = """
 import time
-from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.runtime.progress import StopRequest
 
 def wait(stop):
     deadline = time.monotonic() + 60

@@ -13,8 +13,7 @@ from simsiam_zoo.errors import DataError, StoppedError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last
-from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.runtime.signals import StopRequest
+from simsiam_zoo.runtime.progress import Progress, StopRequest
 from simsiam_zoo.training import batches
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.state import fill_rows

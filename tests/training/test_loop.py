@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.model.losses import CosineLoss
+from simsiam_zoo.model.siamese import StepOutput
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import in_blocks, to_device, train_loader
-from simsiam_zoo.training.loop import TakenStep, take_step
+from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import Setup, prepare
 from simsiam_zoo.training.train import setup_notes, train
@@ -32,7 +33,7 @@ def first_batch(setup: Setup) -> Any:
     return to_device(setup, next(iter(train_loader(setup, workers=0).batches())))
 
 
-def steps_of(setup: Setup, count: int) -> list[TakenStep]:
+def steps_of(setup: Setup, count: int) -> list[tuple[Tensor, StepOutput, Tensor | None]]:
     """The first steps of a run, as the loop takes them."""
     setup.siamese.train()
     batches = in_blocks(setup, iter(train_loader(setup, workers=0).batches()), 0)
@@ -57,11 +58,11 @@ def test_without_batch_statistics_micro_batches_are_the_whole_batch(
     for count in (2, 4):
         assert far_apart(states[1], states[count]) < 1e-9
         for whole, in_pieces in zip(taken[1], taken[count], strict=True):
-            torch.testing.assert_close(in_pieces.loss, whole.loss, rtol=1e-9, atol=0)
-            assert in_pieces.gradient_norm is not None
-            norms = in_pieces.gradient_norm, whole.gradient_norm
-            torch.testing.assert_close(*norms, rtol=1e-9, atol=0)
-            for z, same_z in zip(in_pieces.output.embeddings, whole.output.embeddings, strict=True):
+            (loss, output, norm), (whole_loss, whole_output, whole_norm) = in_pieces, whole
+            torch.testing.assert_close(loss, whole_loss, rtol=1e-9, atol=0)
+            assert norm is not None
+            torch.testing.assert_close(norm, whole_norm, rtol=1e-9, atol=0)
+            for z, same_z in zip(output.embeddings, whole_output.embeddings, strict=True):
                 torch.testing.assert_close(z, same_z, rtol=1e-9, atol=1e-12)
 
 
@@ -108,9 +109,9 @@ def test_bn_sees_a_micro_batch_and_the_run_and_its_lock_say_so(tiny: Tiny, tmp_p
     norm = next(m for m in setup.siamese.modules() if isinstance(m, nn.BatchNorm2d))
     norm.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     setup.siamese.train()
-    taken = take_step(setup, batch, 0, want_norm=False)
+    _, output, _ = take_step(setup, batch, 0, want_norm=False)
     assert seen == [4] * 8  # two views of each micro-batch
-    assert [len(z) for z in taken.output.embeddings] == [16, 16]
+    assert [len(z) for z in output.embeddings] == [16, 16]
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tiny: Tiny) -> None:
@@ -144,9 +145,9 @@ def test_gradients_are_clipped_to_a_norm_and_the_norm_before_is_told(
     grads: list[Tensor] = []
     norms = []
     for setup in (free, clipped):
-        taken = take_step(setup.siamese.train() and setup, batch, 0, want_norm=True)
-        assert taken.gradient_norm is not None
-        norms.append(taken.gradient_norm.item())
+        *_, norm = take_step(setup.siamese.train() and setup, batch, 0, want_norm=True)
+        assert norm is not None
+        norms.append(norm.item())
         trained = [p.grad for p in setup.siamese.parameters() if p.grad is not None]
         grads.append(torch.cat([grad.flatten() for grad in trained]))
     assert norms[0] == pytest.approx(grads[0].norm().item(), rel=1e-9)

@@ -130,6 +130,7 @@ def test_a_run_that_is_not_complete_can_be_looked_at_and_gone_on_with(trained: z
     run = zoo.load(trained.folder)
     assert (run.result, run.verdict, run.figures) == (None, None, [])
     assert "not complete" in repr(run)
+    assert "not complete" in run._repr_html_()
     theirs = run.model.backbone.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in run.backbone.state_dict().items())
     again = zoo.train(run.recipe, run.folder, resume=True, quiet=True)
@@ -151,6 +152,15 @@ def test_a_run_prints_its_verdict_and_every_figure(trained: zoo.Run) -> None:
     assert repr(trained).startswith(f"Run('{trained.folder}': {trained.verdict}; ")
     for figure in trained.figures:
         assert f"{figure['protocol']} {figure['top1']:.3f}" in repr(trained)
+        assert f"<td>{100 * figure['top1']:.1f} %</td>" in trained._repr_html_()
+
+
+def test_a_notebook_shows_a_table_and_escapes_what_files_say(trained: zoo.Run) -> None:
+    assert f"{trained.verdict}: {trained.result['reason']}" in trained._repr_html_()
+    odd = zoo.Run(Path("<script>"), trained.recipe)
+    odd.__dict__["result"] = {**trained.result, "reason": "a < b"}
+    assert "<script>" not in odd._repr_html_()
+    assert "a &lt; b" in odd._repr_html_()
 
 
 def test_a_name_in_the_place_of_a_recipe_is_refused_with_the_right_way() -> None:
