@@ -1,36 +1,30 @@
-"""Shards that nobody has counted: drawn at random, again and again, without an index.
+"""Shards that nobody has counted: drawn at random, again and again, by webdataset's pipeline.
 
-Each is read from front to back, by the same readers as where shards are indexed: `tar.members`, and
-`scan.sample_of` for what makes a sample. (webdataset's pipeline is not used: its URL openers run
-shells, its decoders unpickle, and its tarfile takes other sizes than the header's.)
+The pipeline draws the shards, groups members by their keys and shuffles the samples. Its openers,
+which run shells, and its decoders, which unpickle, have no part in it: shards are opened by
+`_open`, their members come from `tar.members` as where they are indexed, and what makes a sample of
+a key's members is `scan.sample_of`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
+import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, printable
-from simsiam_zoo.data.order import SampleOrder, derive_key, keyed_hash
+from simsiam_zoo.data.order import SampleOrder, derive_key
 from simsiam_zoo.data.remote.transfer import RemoteFile
 from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
-from simsiam_zoo.data.scan import (
-    FoundSample,
-    describe_findings,
-    is_image,
-    is_litter,
-    key_of,
-    sample_of,
-)
+from simsiam_zoo.data.scan import describe_findings, is_image, is_litter, key_of, sample_of
 from simsiam_zoo.data.shards import Sample, ShardSet
 from simsiam_zoo.data.sources import locate_shards
 from simsiam_zoo.data.tar import TAR_BLOCK, members
@@ -38,9 +32,17 @@ from simsiam_zoo.errors import DataError, InputError
 
 MAX_MEMBER_BYTES = 1 << 26
 """Largest member that is taken into memory: 64 MiB."""
-
+SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27
+"""Images that wait to be drawn from, and most bytes of them."""
 _HELD = 256
-"""Members of one key that are held until its samples are told apart; more begin a new one."""
+"""Members of one key that are held until its sample is made; more begin a new one."""
+
+STREAM_NOTE = (
+    "reading as a stream: an epoch is data.steps_per_epoch steps, in which an image may come twice"
+    " or never; the order depends on workers and ranks; a run that is resumed sees other images"
+    " than one that was not; nothing is evaluated"
+)
+"""What is said once, before the first step."""
 
 
 class StreamedSample(NamedTuple):
@@ -61,10 +63,120 @@ def read_stream(source: str, findings: Findings | None = None) -> Iterator[Strea
         DataError: it cannot be had or is damaged.
         InputError: it is compressed.
     """
-    shown, findings = shown_source(source), findings or Findings()
-    with closing(_open(source)) as raw:
-        for sample in _samples(_Forward(raw), shown, findings):
-            yield StreamedSample(f"{shown}: {printable(sample.key)}", sample.image)
+    return _Reading(findings or Findings()).pipeline([[{"url": source}]])
+
+
+def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample]:
+    """Samples without end: shards drawn with replacement, images shuffled in a bounded buffer.
+
+    Raises:
+        DataError: a shard cannot be had, is damaged, or none holds an image.
+    """
+    from webdataset import ResampledShards
+
+    drawn = ResampledShards([*sources], worker_seed=lambda: seed, deterministic=True)
+    most_in_vain = 8 + 2 * len(sources)
+    return _Reading(Findings(), most_in_vain).pipeline(drawn, partial(_shuffled, seed=seed))
+
+
+class _Reading:
+    """The stages between the names of shards and their images, and what was met there.
+
+    No more than `most_in_vain` shards without an image may come one after the other; None is for
+    one shard, of which nothing is printed.
+    """
+
+    def __init__(self, findings: Findings, most_in_vain: int | None = None) -> None:
+        self._findings, self._most_in_vain = findings, most_in_vain
+        self._found, self._in_vain, self._told = False, 0, False
+
+    def pipeline(self, shards: Any, *more: Any) -> Iterator[StreamedSample]:
+        from webdataset import DataPipeline
+        from webdataset.tariterators import group_by_keys
+
+        grouped = partial(
+            group_by_keys, keys=lambda name: key_of(name) or (None, None), handler=_refuse
+        )
+        return iter(DataPipeline(shards, self._members, grouped, self._samples, *more))
+
+    def _members(self, shards: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+        """The members of each shard, as `group_by_keys` takes them; an empty one after each."""
+        for shard in shards:
+            self._found, where = False, shown_source(shard["url"])
+            with closing(_open(shard["url"])) as raw:
+                yield from self._members_of(_Forward(raw), where)
+            yield {}
+            if self._most_in_vain is not None:
+                self._look_back(where, self._most_in_vain)
+
+    def _members_of(self, read_at: _Forward, where: str) -> Iterator[dict[str, Any]]:
+        key, held = b"", 0
+        for name, header, size, _ in members(read_at, where):
+            if is_litter(name):
+                continue
+            problem = f"{where}: the member at offset {header} is refused: "
+            if size > MAX_MEMBER_BYTES:
+                raise DataError(f"{problem}{size} bytes are too many for one member of a stream")
+            content = read_at(size, header + TAR_BLOCK)
+            if len(content) < size:
+                raise DataError(f"{problem}its content is cut off")
+            if (pair := key_of(name)) is None:
+                if is_image(name.lower(), partial(bytes, content)):
+                    self._findings.pass_over(printable(name))
+                continue
+            held = held if pair[0] == key else 0
+            if held > MAX_MEMBER_BYTES:  # more of one key than should be held begins a new sample
+                held = 0
+                yield {}
+            key, held = pair[0], held + max(size, MAX_MEMBER_BYTES >> 8)
+            yield {"fname": name, "data": content, "url": where, "__url__": where}
+
+    def _look_back(self, where: str, most_in_vain: int) -> None:
+        """Say once what was passed over, and end a search for images that finds none."""
+        if not self._told and (lines := describe_findings([self._findings])):
+            self._told = True
+            text = "".join(f"warning: {where}: {line}\n" for line in lines)
+            print(text, end="", file=sys.stderr)
+        self._in_vain = 0 if self._found else self._in_vain + 1
+        if self._in_vain > most_in_vain:
+            raise DataError(f"no shard holds images; the last one was {where}")
+
+    def _samples(self, groups: Iterable[dict[Any, Any]]) -> Iterator[StreamedSample]:
+        """What `group_by_keys` gives → the samples that have an image."""
+        for parts in groups:
+            key, where = parts.pop("__key__"), parts.pop("__url__")
+            sample = sample_of(key, [*parts.items()], bytes, self._findings.pass_over)
+            if sample is None:
+                self._findings.without_image += 1
+                continue
+            self._found = True
+            yield StreamedSample(f"{where}: {printable(key)}", sample.image)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """What `group_by_keys` raises at a name that a sample has already, as an error of ours."""
+    what, *_, where = error.args
+    raise DataError(f"{where} is damaged: {ascii(str(what)[:200])[1:-1]}") from None
+
+
+def _shuffled(samples: Iterable[StreamedSample], seed: int) -> Iterator[StreamedSample]:
+    """webdataset's shuffle of endless samples; a buffer of too many bytes is emptied first."""
+    from webdataset.filters import shuffle
+
+    held, rng = 0, random.Random(seed)
+
+    def until_full() -> Iterator[StreamedSample]:
+        nonlocal held
+        for sample in samples:
+            held += len(sample.image)
+            yield sample
+            if held > SHUFFLED_BYTES:
+                return
+
+    while True:
+        for sample in shuffle(SHUFFLED, rng=rng)(until_full()):
+            held -= len(sample.image)
+            yield sample
 
 
 class _Forward:
@@ -87,41 +199,6 @@ class _Forward:
         return block
 
 
-def _samples(read_at: _Forward, where: str, findings: Findings) -> Iterator[FoundSample[bytes]]:
-    """The samples of members that come one after the other, by the rules of `scan.sample_of`."""
-    key, parts, held = b"", dict[bytes, bytes](), 0
-
-    def made() -> Iterator[FoundSample[bytes]]:
-        if not parts:
-            return
-        sample = sample_of(key, list(parts.items()), lambda content: content, findings.pass_over)
-        if sample is None:
-            findings.without_image += 1
-        else:
-            yield sample
-
-    for name, header, size, _ in members(read_at, where):
-        if is_litter(name):
-            continue
-        problem = f"{where}: the member at offset {header} is refused: "
-        if size > MAX_MEMBER_BYTES:
-            raise DataError(f"{problem}{size} bytes are too many for one member of a stream")
-        content = read_at(size, header + TAR_BLOCK)
-        if len(content) < size:
-            raise DataError(f"{problem}its content is cut off")
-        if (pair := key_of(name)) is None:
-            if is_image(name.lower(), partial(bytes, content)):
-                findings.pass_over(printable(name))
-            continue
-        if pair[0] != key or len(parts) >= _HELD or held > MAX_MEMBER_BYTES:
-            yield from made()
-            key, parts, held = pair[0], {}, 0
-        if pair[1] in parts:
-            raise DataError(f"{problem}its name, {printable(name)}, was there before")
-        parts[pair[1]], held = content, held + len(content)
-    yield from made()
-
-
 def _open(source: str) -> BinaryIO:
     if is_remote(source):
         return RemoteFile(source)  # type: ignore[return-value]
@@ -134,17 +211,6 @@ def _open(source: str) -> BinaryIO:
 def shown_source(source: str) -> str:
     """What errors call a shard."""
     return redacted(source) if is_remote(source) else os.fspath(source)
-
-
-SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27
-"""Images that wait to be drawn from, and most bytes of them."""
-
-STREAM_NOTE = (
-    "reading as a stream: an epoch is data.steps_per_epoch steps, in which an image may come twice"
-    " or never; the order depends on workers and ranks; a run that is resumed sees other images"
-    " than one that was not; nothing is evaluated"
-)
-"""What is said once, before the first step."""
 
 
 class StreamPlan(SampleOrder):
@@ -224,45 +290,6 @@ class StreamSet(ShardSet):
         return Sample(sample.name.rpartition(": ")[2], memoryview(sample.image), UNLABELLED)
 
 
-def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample]:
-    """Samples without end: shards drawn with replacement, images shuffled in a bounded buffer.
-
-    Raises:
-        DataError: a shard cannot be had, is damaged, or none holds an image.
-    """
-    buffer: list[StreamedSample] = []
-    held, drawn, wanted = 0, 0, 0
-    for sample in _unshuffled(sources, derive_key(seed, 1)):
-        buffer.append(sample)
-        held += len(sample.image)
-        # Given out from the first image on, one for every two that come, until the buffer is full.
-        wanted = min(wanted + 1, SHUFFLED)
-        while 2 * len(buffer) > wanted or held > SHUFFLED_BYTES:
-            chosen = _draw(derive_key(seed, 2), drawn, len(buffer))
-            buffer[chosen], buffer[-1] = buffer[-1], buffer[chosen]
-            out = buffer.pop()
-            held, drawn = held - len(out.image), drawn + 1
-            yield out
-
-
-def _unshuffled(sources: Sequence[str], key: int) -> Iterator[StreamedSample]:
-    in_vain, told = 0, False
-    for number in itertools.count():
-        source = sources[_draw(key, number, len(sources))]
-        found = False
-        findings = Findings()
-        for sample in read_stream(source, findings):
-            found = True
-            yield sample
-        if not told and (lines := describe_findings([findings])):
-            told = True
-            text = "".join(f"warning: {shown_source(source)}: {line}\n" for line in lines)
-            print(text, end="", file=sys.stderr)
-        in_vain = 0 if found else in_vain + 1
-        if in_vain > 8 + 2 * len(sources):
-            raise DataError(f"no shard holds images; the last one was {shown_source(source)}")
-
-
 def open_stream_set(source: str) -> StreamSet:
     """The shards that a path, a pattern or a URL names.
 
@@ -278,8 +305,3 @@ def open_stream_set(source: str) -> StreamSet:
             "Spell them: .../train-{000000..000146}.tar.",
         )
     return StreamSet(tuple(expand(url)))
-
-
-def _draw(key: int, number: int, among: int) -> int:
-    hashed = keyed_hash(np.array([number], np.int64), key)[0]
-    return int(hashed % np.uint64(among))

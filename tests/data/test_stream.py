@@ -4,24 +4,26 @@ import gzip
 import itertools
 import os
 import pickle
+import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import webdataset.gopen  # noqa: F401
 from made_images import random_png
 from served import Handler, serve
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.image import ViewParams
-from simsiam_zoo.data.index import Findings
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.remote import transfer
-from simsiam_zoo.data.scan import scan
+from simsiam_zoo.data.scan import sample_of, scan
 from simsiam_zoo.data.stream import (
     StreamPlan,
     StreamSet,
@@ -35,7 +37,11 @@ DIGITS = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_openers_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("webdataset was asked to open a URL")
+
+    monkeypatch.setattr(sys.modules["webdataset.gopen"], "gopen", refuse)
     monkeypatch.setattr(transfer, "FIRST_WAIT", 0.001)
 
 
@@ -201,6 +207,23 @@ def test_compressed_archives_are_refused(packed: Path, tmp_path: Path) -> None:
         list(read_stream(str(path)))
 
 
+def test_a_name_that_a_sample_has_already_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("x.png", b"0", 4, b"good") * 2 + bytes(1024))
+    with pytest.raises(DataError, match=r"a\.tar is damaged: .*x\.png.*duplicate file name"):
+        list(read_stream(str(path)))
+
+
+def test_no_more_of_one_key_is_held_than_of_one_member(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write_tar
+) -> None:
+    from simsiam_zoo.data import stream
+
+    monkeypatch.setattr(stream, "MAX_MEMBER_BYTES", 4096)
+    path = write_tar(tmp_path / "a.tar", {f"x.{i}.png": bytes(2000) for i in range(9)})
+    assert [s.name for s in read_stream(str(path))] == [f"{path}: x"] * 3
+
+
 class Sentinel:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("sentinel"),)
@@ -232,13 +255,12 @@ def test_the_buffer_is_bounded_in_bytes(packed: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stream, "SHUFFLED_BYTES", 3 * size)
     read = 0
 
-    def counting(source: str, findings: Findings):
+    def counting(*args: Any) -> Any:
         nonlocal read
-        for sample in read_stream(source, findings):
-            read += 1
-            yield sample
+        read += 1
+        return sample_of(*args)
 
-    monkeypatch.setattr(stream, "read_stream", counting)
+    monkeypatch.setattr(stream, "sample_of", counting)
     sources = open_stream_set(str(packed)).sources
     for given, _ in enumerate(itertools.islice(stream_samples(sources, 0), 100), start=1):
         assert read - given <= 4
