@@ -37,9 +37,9 @@ def index(
       simsiam-zoo index data/laion
       simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
     """
-    from simsiam_zoo.data.indexing import Scanned, index_folder
     from simsiam_zoo.data.scan import describe_findings
     from simsiam_zoo.data.sources import all_shards
+    from simsiam_zoo.data.stated import Scanned, index_folder
     from simsiam_zoo.errors import InputError
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import open_progress

@@ -129,14 +129,10 @@ class TrainBatches:
         self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
         self._split, self._resident = split, resident
         self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
-        self._apply = getattr(augmentation, "apply", None)
+        self._apply: Any = getattr(augmentation, "apply", None)
 
     def make(self, item: tuple[int, int, NDArray[np.int64]], room: Room) -> LoadedBatch:
-        """The batch.
-
-        Raises:
-            DataError: a shard is damaged, or every image of a lane's part of the batch.
-        """
+        """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
         epoch, step, ids = item
         side = 0 if self._resident else self.size
         draws, canvas = Draws(self.seed), room(self.views, len(ids), side, side, 3)
@@ -158,15 +154,11 @@ class TrainBatches:
                 if drawn is not None:
                     write_view(view, drawn[v, row])
                     view = crop_of(view)
-                if side:
-                    self._draw(image, view, out[v, row])
+                if side and self._apply is None:
+                    _place(render_view(image, view, self.size, out[v, row]), out[v, row])
+                elif side:
+                    _place(self._apply(to_rgb(image), view, self.size), out[v, row])
         return loaded(canvas, shown, labels, epoch, step, tuple(found.replaced), drawn)
-
-    def _draw(self, image: Pixels, view: ViewParams, slot: Pixels) -> None:
-        if self._apply is None:
-            _place(render_view(image, view, self.size, slot), slot)
-        else:
-            _place(self._apply(to_rgb(image), view, self.size), slot)
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -196,11 +188,7 @@ class EvalBatches:
         self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
 
     def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
-        """The batch.
-
-        Raises:
-            DataError: a shard is damaged, or an image that is not left out.
-        """
+        """The batch. Raises DataError where a shard is damaged, or an image that must be in it."""
         canvas = room(1, len(ids), self.size, self.size, 3)
         out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
@@ -230,10 +218,8 @@ class _Found:
     def read(self, id: int, row: int = -1) -> tuple[int, Pixels] | None:
         """A sample's label and pixels, or None where its image is damaged; tried once.
 
-        Of a resident image the pixels have a shape and nothing else.
-
-        Raises:
-            DataError: the shard is.
+        Of a resident image the pixels have a shape and nothing else. Raises DataError where the
+        shard is damaged.
         """
         if id not in self.damaged:
             try:

@@ -68,12 +68,7 @@ def crop_of(view: ViewParams) -> ViewParams:
 def finish_views(pixels: Tensor, table: Table) -> Tensor:
     """What follows the crop: flip, colour, grey, blur, solarisation.
 
-    Args:
-        pixels: uint8 [M, C, S, S], 3 channels or 1 for grey images; it is left as it is.
-        table: of the M views.
-
-    Returns:
-        uint8 [M, C, S, S], in memory as `pixels` is.
+    uint8 [M, C, S, S], of 3 channels or 1 for grey images, to the same, in memory as `pixels` is.
     """
     work = _Work(pixels.float(), table)
     work.change(table[:, _FLIP] > 0, lambda x, _: x.flip(-1))
@@ -94,14 +89,8 @@ def finish_views(pixels: Tensor, table: Table) -> Tensor:
 def crop_views(images: Tensor, sizes: NDArray[np.int64], table: Table, size: int) -> Tensor:
     """The crops, resized with antialiasing, sheared and rotated: what comes before `finish_views`.
 
-    Args:
-        images: uint8 [M, C, H, W], each in the upper left corner and 0 beyond its own size.
-        sizes: of each image (height, width), [M, 2].
-        table: of the M views.
-        size: side S of the views.
-
-    Returns:
-        uint8 [M, C, S, S].
+    Images are uint8 [M, C, H, W], each in the upper left corner and 0 beyond its own size, (height,
+    width) in `sizes` [M, 2]; views uint8 [M, C, S, S].
     """
     out = images.new_empty((len(table), images.shape[1], size, size))
     left, top, right, bottom = table[:, _BOX].T
@@ -112,7 +101,7 @@ def crop_views(images: Tensor, sizes: NDArray[np.int64], table: Table, size: int
         if chosen.all():
             return make(images.float(), sizes, table, size).to(torch.uint8)
         if chosen.any():
-            index = _to_device(np.flatnonzero(chosen), images.device)
+            index = to_device(np.flatnonzero(chosen), images.device)
             views = make(images[index].float(), sizes[chosen], table[chosen], size)
             out[index] = views.to(torch.uint8)
     return out
@@ -134,21 +123,19 @@ class _Work:
         """Put `operation(views, amounts)` in place of the chosen views, if there are any."""
         if not chosen.any():
             return
-        device = self.pixels.device
-        given = None
+        device, given = self.pixels.device, None
         if amounts is not None:
-            picked = amounts if of_chosen else amounts[chosen]
-            given = _to_device(picked.astype(np.float32), device)
-            if given.dim() == 1:
-                given = given.view(-1, 1, 1, 1)
+            picked = amounts if of_chosen else amounts[chosen, None, None, None]
+            given = to_device(picked.astype(np.float32), device)
         if chosen.all():
             self.pixels = operation(self.pixels, given)
             return
-        index = _to_device(np.flatnonzero(chosen), device)
+        index = to_device(np.flatnonzero(chosen), device)
         self.pixels[index] = operation(self.pixels[index], given)
 
 
-def _to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
+def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array's copy on a device, which is not waited for."""
     found = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return found.pin_memory().to(device, non_blocking=True)
@@ -176,7 +163,7 @@ def _two_taps(
 ) -> tuple[Tensor, Tensor]:
     """Of a resize without antialiasing, the weights of the two pixels beside each result, in
     2048ths: each [M, size, length]."""
-    first, last = _to_device(np.array([start, end - 1], np.float32), device).view(2, -1, 1, 1)
+    first, last = to_device(np.array([start, end - 1], np.float32), device).view(2, -1, 1, 1)
     out = torch.arange(size, device=device, dtype=torch.float32).view(1, -1, 1)
     source = torch.arange(length, device=device, dtype=torch.float32)
     at = (out + 0.5) * ((last + 1 - first) / size) - 0.5
@@ -212,7 +199,7 @@ def _filters(length: int, axis: Axis, bicubic: NDArray[np.bool_], device: torch.
     They are rounded to what fits 16 bits, as the worker's are: it decides ties.
     """
     packed = np.stack([axis[0], axis[1], axis[2], bicubic]).astype(np.float32)
-    start, end, to, cubic = _to_device(packed, device).view(4, -1, 1, 1)
+    start, end, to, cubic = to_device(packed, device).view(4, -1, 1, 1)
     scale = (end - start) / to
     out = torch.arange(axis[3], device=device, dtype=torch.float32).view(1, -1, 1)
     source = torch.arange(length, device=device, dtype=torch.float32)
@@ -241,11 +228,11 @@ def _affine_crops(images: Tensor, sizes: NDArray[np.int64], table: Table, size: 
     x0, x1, to_x, y0, y1, to_y = np.array(parts).T
     across, down = (x0, x1, to_x, int(to_x.max())), (y0, y1, to_y, int(to_y.max()))
     images = _resample(images, down, across, np.zeros(len(table), bool))
-    to_part = _to_device(np.stack(matrices).astype(np.float32), images.device)
+    to_part = to_device(np.stack(matrices).astype(np.float32), images.device)
     line = torch.arange(size, device=images.device, dtype=torch.float32)
     y, x = torch.meshgrid(line, line, indexing="ij")
     at = torch.stack([x, y, torch.ones_like(x)], -1) @ to_part.transpose(1, 2).unsqueeze(1)
-    extent = _to_device(np.array([images.shape[3], images.shape[2]], np.float32), images.device)
+    extent = to_device(np.array([images.shape[3], images.shape[2]], np.float32), images.device)
     grid = (2 * at + 1) / extent - 1  # the outer edges of an image are at -1 and 1
     return _levels(F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False))
 

@@ -43,22 +43,14 @@ Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 62)]
 
 @checked_dataclass
 class Findings:
-    """What a scan met beside the samples.
-
-    Attributes:
-        scattered: keys whose members do not lie side by side: repaired here, but a reader that
-            streams would see each of them as several.
-        without_image: keys that name no image.
-        passed_over: images that are no sample's: a second one of a key, or of a kind that is not
-            read, or without a key.
-        unread_labels: samples whose label is there and cannot be read.
-        first_passed, first_unread: the first of each, to be shown.
-    """
+    """What a scan met beside the samples."""
 
     scattered: Count = 0
-    without_image: Count = 0
+    """Keys whose members do not lie side by side: who streams them sees several samples."""
+    without_image: Count = 0  # keys that name no image
     passed_over: Count = 0
-    unread_labels: Count = 0
+    """Images that are no sample's: a second one of a key, of a kind not read, without a key."""
+    unread_labels: Count = 0  # samples whose label is there and cannot be read
     first_passed: Shown = ""
     first_unread: Shown = ""
 
@@ -127,10 +119,7 @@ class ShardIndex:
         file.write(save(columns, {"about": _ABOUT.dump_json(about).decode()}))
 
     def resolved_labels(self, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
-        """`labels`, those that are names by their places in `classes`; -1 where they are not in it.
-
-        Labels [n].
-        """
+        """`labels` [n], names by their places in `classes`; -1 where they are not in it."""
         if not self.names:
             return self.labels
         place = {name: i for i, name in enumerate(classes or ())}
@@ -147,14 +136,9 @@ def printable(raw: bytes) -> str:
 
 
 def load_index(path: Path, tar_size: int) -> ShardIndex:
-    """Read an index as untrusted input.
+    """Read what `ShardIndex.save` wrote for a tar of `tar_size` bytes, as untrusted input.
 
-    Args:
-        path: what `ShardIndex.save` wrote.
-        tar_size: the shard's size in bytes: everything must lie inside it.
-
-    Raises:
-        DataError: it is damaged, of another version, or belongs to another tar.
+    Raises DataError where it is damaged, of another version, or of another tar.
     """
     try:
         with safe_open(path, "numpy") as file:
@@ -167,13 +151,8 @@ def load_index(path: Path, tar_size: int) -> ShardIndex:
         raise DataError(f"the index {path} cannot be read: {error}") from None
     if about.version != VERSION:
         raise DataError(f"the index {path} is of another version")
-    index = ShardIndex(
-        **columns,
-        tar_bytes=about.tar_bytes,
-        names=about.names,
-        findings=about.findings,
-        mtime_ns=about.mtime_ns,
-    )
+    held = {name: getattr(about, name) for name in ("tar_bytes", "names", "findings", "mtime_ns")}
+    index = ShardIndex(**columns, **held)
     if problem := _problem(index, tar_size):
         raise DataError(f"the index {path} does not fit its shard: {problem}")
     return index

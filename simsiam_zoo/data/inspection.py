@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,30 +37,27 @@ class ImageCheck(NamedTuple):
     problem: str | None
 
 
-class ImageChecks(NamedTuple):
-    """Shards, and what to check of them: ids of images, some at a time, and whole files."""
+def _check_part(
+    shards: ShardSet, parts: list[list[int] | Shard], number: int
+) -> list[ImageCheck] | tuple[str, str] | None:
+    """Check one part of the images; or one shard, and tell what is wrong with it."""
+    part = parts[number]
+    if isinstance(part, list):
+        return [_check(shards, id) for id in part]
+    try:
+        check_sha256(Path(part.location), part.sha256 or "")
+    except DataError as error:
+        return part.location, error.what
+    return None
 
-    shards: ShardSet
-    parts: list[list[int] | Shard]
 
-    def run(self, number: int) -> list[ImageCheck] | tuple[str, str] | None:
-        """Check one part of the images; or one shard, and tell what is wrong with it."""
-        part = self.parts[number]
-        if isinstance(part, list):
-            return [self._check(id) for id in part]
-        try:
-            check_sha256(Path(part.location), part.sha256 or "")
-        except DataError as error:
-            return part.location, error.what
-        return None
-
-    def _check(self, id: int) -> ImageCheck:
-        try:
-            image = bytes(self.shards.read(id).image)
-            height, width = decode_any(image).shape[:2]
-            return ImageCheck(id, image_format(image), height, width, None)
-        except DataError as error:
-            return ImageCheck(id, "", 0, 0, error.what)
+def _check(shards: ShardSet, id: int) -> ImageCheck:
+    try:
+        image = bytes(shards.read(id).image)
+        height, width = decode_any(image).shape[:2]
+        return ImageCheck(id, image_format(image), height, width, None)
+    except DataError as error:
+        return ImageCheck(id, "", 0, 0, error.what)
 
 
 def inspect_shards(
@@ -70,13 +68,8 @@ def inspect_shards(
 ) -> dict[str, Any]:
     """Count what is in shards, and check images: read, compare with its checksum, decode.
 
-    Args:
-        shards: what to look into.
-        most: how many images, evenly spaced; None for all, and for the shards' own checksums.
-        jobs, progress: processes; told how many images were looked at.
-
-    Returns:
-        What was found, as JSON holds it. `damaged` lists samples and shards with what is wrong.
+    `most` images are looked at, evenly spaced; None: all, and the shards' own checksums. `progress`
+    is told how many they were. Gives what was found, as JSON holds it.
     """
     ids = _evenly(len(shards), len(shards) if most is None else most)
     checks: list[ImageCheck] = []
@@ -86,7 +79,7 @@ def inspect_shards(
     ]
     if most is None and shards.cache is None:
         parts += [shard for shard in shards.shards if shard.sha256]
-    for _, part in run_tasks(ImageChecks(shards, parts).run, len(parts), jobs):
+    for _, part in run_tasks(partial(_check_part, shards, parts), len(parts), jobs):
         if isinstance(part, list):
             checks += part
             progress(len(checks))
@@ -215,9 +208,7 @@ def class_order(labels: Sequence[NDArray[np.int64]]) -> ClassOrder | None:
 def order_warning(shards: ShardSet, window: int) -> str | None:
     """What to say before training on class-ordered shards; None where all is well or unknown.
 
-    Args:
-        shards: to train on; up to 32 of them are looked at, those that are at hand.
-        window: how many of them are shuffled together. All of them together are a full shuffle.
+    Up to 32 are looked at, those at hand; none if all are shuffled together, in one `window`.
     """
     total = len(shards.shards)
     if total <= window:

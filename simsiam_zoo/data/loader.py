@@ -34,6 +34,7 @@ from simsiam_zoo.data.slots import (
     Made,
     Slots,
     affordable_workers,
+    new_memory,
     with_slots,
 )
 from simsiam_zoo.errors import DataError, ZooError
@@ -43,21 +44,15 @@ class TrainLoader:
     """The batches of one rank, from any (epoch, step) to the end of the run.
 
     Args:
-        shards: the training shards.
-        plan: over `shards.counts`.
-        augmentation: draws the views.
+        shards, plan: the training shards; the plan is over their `counts`.
+        augmentation, views, seed: draws so many views of each image, from (seed, epoch, id, view).
         image_size: side S of the views in pixels.
-        views: how many of each image.
-        seed: of the run; a view is drawn from (seed, epoch, id, view) alone.
         epochs: where the run ends.
         workers: processes beside this one; 0 makes each batch here, when it is asked for.
-        rank, world: which slice of each global batch.
+        rank, world: which slice of each global batch. Raises InputError where there is none.
         pin_memory: give batches in page-locked memory (for CUDA).
         split: leave to the device what follows a view's crop.
         resident: images that the device makes the views of: no worker is used.
-
-    Raises:
-        InputError: the plan's batch cannot be shared by `world` ranks.
     """
 
     def __init__(
@@ -98,18 +93,13 @@ class TrainLoader:
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
+        order = self._order(todo)
         if self._resident:
-            return _made_ahead(self._batches, self._order(todo))
+            return _made_ahead(self._batches, order)
         order = follow_plan(
-            self._order(todo),
-            self._batches.shards,
-            self.plan,
-            start,
-            self.epochs,
-            self.rank,
-            self.world,
+            order, self._batches.shards, self.plan, start, self.epochs, self.rank, self.world,
             in_flight(workers),
-        )
+        )  # fmt: skip
         return _run(self._batches, order, len(todo), workers, pixels, self._pin_memory)
 
     def _order(self, todo: range) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -125,14 +115,12 @@ class EvalLoader:
     """Every sample once, in the order of ids, with its center view (`data.image.center`).
 
     Args:
-        shards: what to read.
-        image_size: side S of the view in pixels.
+        shards, image_size, workers, pin_memory: as for `TrainLoader`.
         batch: samples per batch; the last one may be smaller.
         crop: share of the resized short side that the view keeps; 0.875 is 224 of 256.
         ids: only these dense ids, in this order; None for all.
         skip_damaged: leave damaged images out (`LoadedBatch.damaged` names them), unless a whole
             batch is; by default one is a DataError: a figure on fewer images is another figure.
-        workers, pin_memory: as for `TrainLoader`.
         rank, world: this rank takes every `world`-th batch from the `rank`-th on.
     """
 
@@ -175,22 +163,17 @@ def _made_ahead(
     batches: TrainBatches, order: Iterable[tuple[int, int, NDArray[np.int64]]]
 ) -> Iterator[LoadedBatch]:
     """The batches of `order`; a thread draws the parameters of a few while the device is busy."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        waiting: deque[Future[LoadedBatch]] = deque()
-        try:
-            for item in order:
-                waiting.append(thread.submit(batches.make, item, _room))
-                if len(waiting) > PREFETCH:
-                    yield waiting.popleft().result()
-            while waiting:
+    thread = ThreadPoolExecutor(max_workers=1)
+    waiting: deque[Future[LoadedBatch]] = deque()
+    try:
+        for item in order:
+            waiting.append(thread.submit(batches.make, item, new_memory))
+            if len(waiting) > PREFETCH:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _room(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.uint8)
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def normalize_pixels(

@@ -67,15 +67,13 @@ def index_path(shard: Path) -> Path:
     return shard.with_name(shard.stem + ".index.safetensors")
 
 
-def write_manifest(
-    folder: Path, splits: Mapping[str, SplitInfo], packed: Mapping[str, Any] | None = None
-) -> None:
+Splits = Mapping[str, SplitInfo]
+
+
+def write_manifest(folder: Path, splits: Splits, packed: Mapping[str, Any] | None = None) -> None:
     """Write `_info.json` and then `manifest.json`, which says that the folder is complete.
 
-    Args:
-        folder: of the shards.
-        splits: what it holds.
-        packed: how the shards were made, for people: source, seed, resizing.
+    `packed` tells people how the shards were made: source, seed, resizing.
     """
     timm = {
         name: {
@@ -90,9 +88,7 @@ def write_manifest(
     write_counts(folder, splits, packed)
 
 
-def write_counts(
-    folder: Path, splits: Mapping[str, SplitInfo], packed: Mapping[str, Any] | None = None
-) -> None:
+def write_counts(folder: Path, splits: Splits, packed: Mapping[str, Any] | None = None) -> None:
     """Write `manifest.json` alone."""
     ours = {
         name: {
@@ -103,8 +99,7 @@ def write_counts(
         for name, split in splits.items()
     }
     document = {"format": MANIFEST_FORMAT, "version": MANIFEST_VERSION, "splits": ours}
-    if packed is not None:
-        document["packed"] = packed
+    document |= {} if packed is None else {"packed": packed}
     atomic_write_text(folder / MANIFEST, json.dumps(document, indent=1) + "\n")
 
 
@@ -114,12 +109,10 @@ def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
     Raises:
         DataError: it is ours and damaged, or of a later version.
     """
-    path = folder / MANIFEST
-    return parse_manifest(_read(path), str(path))
+    return _parse_manifest(_read(folder / MANIFEST), str(folder / MANIFEST))
 
 
-def parse_manifest(content: bytes | None, where: str) -> dict[str, SplitInfo] | None:
-    """`read_manifest`, of a manifest's bytes; `where` is what errors call it."""
+def _parse_manifest(content: bytes | None, where: str) -> dict[str, SplitInfo] | None:
     document = _parse(content, where)
     if document.get("format") != MANIFEST_FORMAT:
         return None
@@ -175,16 +168,12 @@ def stated_shards(folder: Path) -> dict[str, StatedShard]:
 
 
 def stated_by(read: Callable[[str], bytes | None], shown: str) -> dict[str, StatedShard]:
-    """`stated_shards`, of any folder.
+    """`stated_shards` of any folder, which errors call `shown`.
 
-    Args:
-        read: gives the content of a file in it, None where there is none.
-        shown: what errors call the folder.
-
-    Raises:
-        DataError: what is stated is damaged.
+    `read` gives the content of a file in it, None where there is none. Raises DataError where what
+    is stated is damaged.
     """
-    splits = parse_manifest(read(MANIFEST), f"{shown}/{MANIFEST}")
+    splits = _parse_manifest(read(MANIFEST), f"{shown}/{MANIFEST}")
     if splits is None:
         return _parse_info(read(TIMM_INFO), f"{shown}/{TIMM_INFO}")
     return {
@@ -194,12 +183,8 @@ def stated_by(read: Callable[[str], bytes | None], shown: str) -> dict[str, Stat
     }
 
 
-def read_info(folder: Path) -> dict[str, StatedShard]:
-    """Shards by name, from an `_info.json` of timm's or webdataset's kind; empty without one."""
-    return _parse_info(_read(folder / TIMM_INFO), str(folder / TIMM_INFO))
-
-
 def _parse_info(content: bytes | None, where: str) -> dict[str, StatedShard]:
+    """Shards by name, from an `_info.json` of timm's or webdataset's kind."""
     document = _parse(content, where)
     shards: list[StatedShard] = []
     check = TypeAdapter(tuple[Name, Count]).validate_python
@@ -264,16 +249,10 @@ def split_word(name: str) -> str:
 def by_purpose(
     shards: Sequence[_T], name: Callable[[_T], str], stated: Mapping[str, str]
 ) -> tuple[list[_T], list[_T], list[_T]]:
-    """Shards for training, shards for testing, and those that are for neither.
+    """Shards of one folder for training, those for testing, and those for neither, in order.
 
-    Args:
-        shards: of one folder, in order.
-        name: of a shard.
-        stated: split by shard name, as files beside the shards state it; else the name tells.
-            Where no name says "train", those that nothing is said of are for training.
-
-    Raises:
-        InputError: a name does not tell what the shard is for.
+    `stated` are splits by shard name; else the name tells. Where no name says "train", those that
+    nothing is said of are for training. Raises InputError where a name is for both.
     """
     known = {name(shard): stated.get(name(shard)) for shard in shards}
     word = {one: split_word(split or one) for one, split in known.items()}

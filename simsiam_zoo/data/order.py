@@ -90,19 +90,14 @@ class _Window(NamedTuple):
 
 
 class SampleOrder:
-    """The order of samples in every epoch of a run.
+    """The order of samples in every epoch of a run: `samples` N, in `steps` N // G an epoch.
 
     Args:
         counts: samples of each shard, in the order of the shard set; zeros are fine.
         seed: of the run.
         batch: global batch size G, over all ranks.
-        lanes: L, how many places of the line each step draws from; part of a run's identity.
-        window: K, how many shards are permuted together. At least the number of shards of a lane
-            means a full shuffle.
-
-    Attributes:
-        samples: N.
-        steps: per epoch, N // G.
+        lanes: L, how many places of the line each step draws from.
+        window: K, how many shards are permuted together; all of a lane's are a full shuffle.
 
     Raises:
         InputError: G is no multiple of L, or there are fewer samples than G.
@@ -146,9 +141,7 @@ class SampleOrder:
         """Dense ids [G / world] of one rank's samples at one step of one epoch.
 
         A dense id is the shard's first id (`counts` summed in the given order) + the index in it.
-
-        Raises:
-            InputError: there is no such step or rank, or G is no multiple of `world`.
+        Raises InputError where there is no such step or rank, or G is no multiple of `world`.
         """
         share = self.share(world)
         if not (0 <= step < self.steps and 0 <= rank < world and epoch >= 0):
@@ -173,12 +166,8 @@ class SampleOrder:
         """The shards that a rank needs from one step to another and soon after, the first first.
 
         They are those of the windows that the steps draw from, and where that is one window of a
-        lane, of the next one too.
-
-        Args:
-            first, last: steps counted over all epochs: epoch x steps + step; both included.
-            epochs: where the run ends.
-            rank, world: as for `ids`; a rank needs nothing of lanes that it takes no sample from.
+        lane, of the next one too. Steps `first` to `last`, both included, are counted over all
+        epochs; there are `epochs` of them.
         """
         share, per_lane = self.share(world), self.batch // self.lanes
         needed: list[list[int]] = []

@@ -42,13 +42,10 @@ def default_workers(device_type: str) -> int:
 def forkserver(*preloaded: str) -> Any:
     """The context whose processes fork from a clean server: forked children of threads may hang.
 
-    The server is started here, and without the current folder on its path: a `random.py` there is
-    not ours (workers get the path of this process later). Ctrl-C is sent to all processes of a
-    terminal; the server and its children do not take it, from their first moment on: the main
-    process decides when to end.
-
-    Args:
-        preloaded: modules that the server imports, once for all its children.
+    The server, which imports `preloaded`, is started here, and without the current folder on its
+    path: a `random.py` there is not ours (workers get the path of this process later). Ctrl-C is
+    sent to all processes of a terminal; the server and its children do not take it, from their
+    first moment on: the main process decides when to end.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preloaded))
@@ -69,13 +66,9 @@ def forkserver(*preloaded: str) -> Any:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """Around what starts worker processes: tell one that cannot start as what it is.
+    """Around what starts worker processes: one that cannot start is a DataError.
 
-    Else a pipe that broke passes for a reader of stdout that has gone, and an end of file for
-    Ctrl-C.
-
-    Raises:
-        DataError: a process could not be started, or died at once.
+    Else a pipe that broke passes for a reader of stdout that has gone, an end of file for Ctrl-C.
     """
     try:
         yield
@@ -91,9 +84,7 @@ def start_worker(lifeline: Connection | None = None, _number: int = 0) -> None:
 
     Workers of a forkserver are not told of that: after a SIGKILL the server and its workers would
     wait for each other for ever. (torch's own watchdog looks at the parent's id: the server's.)
-
-    Args:
-        lifeline: an end of a pipe: closed at the other end, it ends this process too.
+    The end of a pipe, `lifeline`, ends this process too when the other end is closed.
     """
     # Sent to the whole group, a job's scheduler say: the main process decides when to end.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -118,15 +109,8 @@ R = TypeVar("R")
 def run_tasks(task: Callable[[int], R], count: int, jobs: int) -> Generator[tuple[int, R]]:
     """Results of `task` of 0 to count - 1 with their numbers, as they are done.
 
-    Closing it ends after the tasks at hand.
-
-    Args:
-        task: what to do with a number; sent to each worker process once.
-        count: how many there are.
-        jobs: processes; with 1 this one does it all, in order.
-
-    Raises:
-        DataError: a worker process died.
+    It is sent to each of `jobs` processes once; with 1 this one does it all, in order. Closing it
+    ends after the tasks at hand. Raises DataError where a worker process died.
     """
     jobs = min(jobs, count)
     if jobs <= 1:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simsiam_zoo.data.decode import Pixels, decode_any, to_rgb
+from simsiam_zoo.data.device_views import to_device
 from simsiam_zoo.data.index import ImageError
 from simsiam_zoo.data.shards import ShardSet
 
@@ -34,11 +35,8 @@ class Shown(NamedTuple):
 class Resident:
     """The images of a shard set on a device; they are decoded and copied when first asked for.
 
-    Images of one size lie side by side, [n, C, H, W]; those of many sizes end to end.
-
-    Args:
-        shards: all of whose images are taken; damaged ones are kept in mind.
-        device: where to.
+    Images of one size lie side by side, [n, C, H, W]; those of many sizes end to end. Damaged ones
+    are kept in mind.
     """
 
     def __init__(self, shards: ShardSet, device: torch.device) -> None:
@@ -53,17 +51,16 @@ class Resident:
         return Shown(int(labels[id]), np.broadcast_to(np.uint8(0), (height, width)))
 
     def images(self, ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """Images, each in the upper left corner and 0 beyond its size, and their sizes.
+        """Images, each in the upper left corner and 0 beyond its size, and their sizes [N, 2].
 
-        Returns:
-            uint8 [N, C, H, W] on the device, C being 1 where every image is grey; and [N, 2].
+        Images are uint8 [N, C, H, W] on the device, C being 1 where every image is grey.
         """
         pixels, sizes, _, _ = self._all
         sizes = sizes[ids]
         if pixels.dim() == 4:
-            return pixels[_sent(ids, self._device)], sizes
+            return pixels[to_device(ids, self._device)], sizes
         height, width = sizes.max(axis=0).tolist()
-        about = _sent(np.column_stack([self._starts[ids], sizes]), self._device)
+        about = to_device(np.column_stack([self._starts[ids], sizes]), self._device)
         start, rows, columns = about.T.view(3, -1, 1, 1)
         y = torch.arange(height, device=self._device).view(-1, 1)
         x = torch.arange(width, device=self._device)
@@ -115,11 +112,6 @@ class Resident:
         channels = 1 if images[0].ndim == 2 else 3
         flat = np.concatenate([image.reshape(-1, channels) for image in images])
         return torch.from_numpy(flat).to(self._device)
-
-
-def _sent(array: NDArray[np.int64], device: torch.device) -> Tensor:
-    found = torch.from_numpy(np.ascontiguousarray(array))
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
 
 def expected_bytes(shards: ShardSet) -> int:

@@ -10,8 +10,8 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -39,12 +39,11 @@ _T = TypeVar("_T")
 
 @dataclass
 class FoundSample(Generic[_T]):
-    """One sample: its key, and its members."""
+    """One sample: its key, its image and (`cls` or `json`, member) of its labels."""
 
     key: bytes
     image: _T
-    labels: list[tuple[bytes, _T]] = field(default_factory=list)
-    """Of (`cls` or `json`, member)."""
+    labels: list[tuple[bytes, _T]]
 
 
 def key_of(name: bytes) -> tuple[bytes, bytes] | None:
@@ -77,17 +76,17 @@ def is_image(ending: bytes, head: Callable[[], bytes]) -> bool:
 
 def sample_of(
     key: bytes,
-    parts: Sequence[tuple[bytes, _T]],
+    parts: Mapping[bytes, _T],
     head: Callable[[_T], bytes],
     pass_over: Callable[[str], None],
 ) -> FoundSample[_T] | None:
     """The sample that the members of one key make: of the first image, `jpg` before `seg.jpg`.
 
-    `parts` are what follows the key's dot, with the member; `head` gives a member's first bytes;
+    `parts` are the members by what follows the key's dot; `head` gives a member's first bytes;
     `pass_over` is told the names of images that are no sample's.
     """
     images = []
-    for ending, member in parts:
+    for ending, member in parts.items():
         if ending.rpartition(b".")[2] in UNREAD_ENDINGS:
             pass_over(printable(key + b"." + ending))
         elif is_image(ending, partial(head, member)):
@@ -97,16 +96,14 @@ def sample_of(
         pass_over(printable(key + b"." + ending))
     if not images:
         return None
-    found = dict(parts)
-    labels = [(kind, found[kind]) for kind in _LABELS if kind in found]
+    labels = [(kind, parts[kind]) for kind in _LABELS if kind in parts]
     return FoundSample(key, images[0][1], labels)
 
 
 def scan(path: Path, checksums: bool = False) -> ShardIndex:
     """Index a tar by reading its headers and labels, and with `checksums` every image.
 
-    Members of one key make one sample, wherever they lie. Its label is in `cls` or in `label` of
-    `json`: a number or a class's name. `ShardIndex.findings` tells what was passed over.
+    Members of one key make one sample, wherever they lie.
 
     Raises:
         DataError: the tar is damaged, cannot be read, or names members twice.
@@ -138,13 +135,12 @@ def scan(path: Path, checksums: bool = False) -> ShardIndex:
 
 def _group(
     descriptor: int, where: str, head: Callable[[Member], bytes], findings: Findings
-) -> tuple[dict[bytes, list[tuple[bytes, Member]]], set[bytes]]:
-    """The members by key, in the tar's order; and the keys whose members lie apart."""
-    groups: dict[bytes, list[tuple[bytes, Member]]] = {}
-    last: dict[bytes, int] = {}
-    seen, repeated = set(), []
+) -> tuple[dict[bytes, dict[bytes, Member]], set[bytes]]:
+    """The members by key and ending, in the tar's order; and the keys whose members lie apart."""
+    groups: dict[bytes, dict[bytes, Member]] = {}
     scattered: set[bytes] = set()
-    place = 0
+    repeated: list[Member] = []
+    before = b""
     size = os.fstat(descriptor).st_size
     for member in members(partial(os.pread, descriptor), where, size):
         if is_litter(member.name):
@@ -154,17 +150,15 @@ def _group(
                 findings.pass_over(printable(member.name))
             continue
         key, ending = pair
-        place += 1
-        if pair in seen:
-            repeated.append((member.header, member.name))
+        if ending in groups.get(key, ()):
+            repeated.append(member)
             continue
-        seen.add(pair)
-        if place - last.get(key, place) > 1:
+        if key in groups and key != before:
             scattered.add(key)
-        last[key] = place
-        groups.setdefault(key, []).append((ending, member))
+        before = key
+        groups.setdefault(key, {})[ending] = member
     if repeated:
-        header, name = repeated[0]
+        name, header, *_ = repeated[0]
         raise DataError(
             f"{where}: {len(repeated)} members have a name that was there before; the first,"
             f" at offset {header}, repeats {printable(name)}: one key names two samples",

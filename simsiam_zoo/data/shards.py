@@ -146,11 +146,7 @@ class ShardSet:
         return f"{self.shards[shard].where}: {self._opened(shard).index.key(i)}"
 
     def read(self, id: int) -> Sample:
-        """One sample.
-
-        Raises:
-            DataError: the shard is not what was indexed, or cannot be read.
-        """
+        """One sample. Raises DataError where its shard is not what was indexed or cannot be had."""
         shard, i = self.locate(id)
         self._reads += 1
         if self._reads % _READS_PER_SWEEP == 0:

@@ -1,13 +1,11 @@
 """Shared memory for the pixels on their way from the workers, used again and again.
 
-Memory that is new for each batch costs the kernel a cleared page for every 4 KiB of it, in the
-worker and again in the main process, and a descriptor and a connection to send it. So the main
-process makes room once for all batches under way, the workers get it when they start, and with
-each batch that is asked for goes the number of a free slot. What comes back is that number. A slot
-is free again when no tensor over it lives any more; where none is, a batch gets memory of its own.
-
-What is free in /dev/shm is compared with what is needed before the workers start: a full one kills
-a worker by SIGBUS in the middle of a run, and no message says why.
+Memory that is new for each batch costs the kernel a cleared page for every 4 KiB of it, in both
+processes, and a descriptor and a connection to send it. So the main process makes room once for all
+batches under way. With each batch that is asked for goes the number of a free slot, which comes
+back; it is free again when no tensor over it lives any more. Where none is free, a batch gets
+memory of its own. Too little of /dev/shm would kill a worker by SIGBUS, and no message says why: it
+is looked at before the workers start.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +42,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 def affordable_workers(workers: int, batch_bytes: int) -> int:
     """As many of `workers` as fit into free shared memory; a line on stderr where it is fewer.
 
-    Args:
-        workers: how many are wanted.
-        batch_bytes: pixels of one batch of one rank.
-
-    Raises:
-        InputError: not one fits.
+    `batch_bytes` are the pixels of one batch of one rank. Raises InputError where not one fits.
     """
     free = _free_shared_memory()
     each, beside = PREFETCH * batch_bytes, BATCHES_HELD * batch_bytes
@@ -90,12 +84,7 @@ _POOLS: weakref.WeakValueDictionary[str, Slots] = weakref.WeakValueDictionary()
 
 
 class Slots:
-    """A pool of equal pieces of shared memory; it can be sent to workers.
-
-    Args:
-        count: slots.
-        size: bytes of each.
-    """
+    """A pool of `count` pieces of shared memory of `size` bytes; it can be sent to workers."""
 
     def __init__(self, count: int, size: int) -> None:
         self.name = f"{os.getpid()}-{next(_NUMBERS)}"
@@ -112,16 +101,21 @@ class Slots:
         """A free slot, which is not free any more; None where there is none."""
         return self._free.pop() if self._free else None
 
-    def canvas(self, slot: int, shape: tuple[int, ...]) -> Tensor:
+    def canvas(self, slot: int, *shape: int) -> Tensor:
         """A slot's memory as uint8 `shape`."""
         return self._memory[slot, : math.prod(shape)].view(shape)
 
-    def received(self, slot: int, shape: tuple[int, ...]) -> Tensor:
+    def received(self, slot: int, *shape: int) -> Tensor:
         """`canvas`, whose end, and that of all views of it, makes the slot free again."""
         # A tensor's storage keeps the array alive that it was made from, so it outlives all views.
-        array = self.canvas(slot, shape).numpy()
+        array = self.canvas(slot, *shape).numpy()
         weakref.finalize(array, self._free.append, slot).atexit = False
         return torch.from_numpy(array)
+
+
+def new_memory(*shape: int) -> Tensor:
+    """Room for a batch's pixels, uint8, that is no slot."""
+    return torch.empty(shape, dtype=torch.uint8)
 
 
 def with_slots(order: Iterable[Any], slots: Slots | None) -> Iterator[tuple[int | None, Any]]:
@@ -141,14 +135,9 @@ class Made(Dataset["LoadedBatch | Sent | ZooError"]):
 
     def __getitem__(self, asked: tuple[int | None, Any]) -> LoadedBatch | Sent | ZooError:
         (slot, item), slots = asked, self._slots
-
-        def canvas(*shape: int) -> Tensor:
-            if slots is None or slot is None:
-                return torch.empty(shape, dtype=torch.uint8)
-            return slots.canvas(slot, shape)
-
+        room = new_memory if slots is None or slot is None else partial(slots.canvas, slot)
         try:
-            batch = self._batches.make(item, canvas)
+            batch = self._batches.make(item, room)
         except ZooError as error:
             return error
         return batch if slots is None else Sent(batch, slots.name, slot)
@@ -176,7 +165,7 @@ def _received(
 ) -> LoadedBatch:
     if isinstance(where, tuple):
         pool, slot, shape = where
-        canvas = _POOLS[pool].received(slot, shape)
+        canvas = _POOLS[pool].received(slot, *shape)
     else:
         canvas = torch.from_numpy(where)
     return loaded(canvas, *about)

@@ -1,4 +1,8 @@
-"""What a user names (a folder, a tar, a glob, a brace pattern, a URL) → sets of shards."""
+"""What a user names (a folder, a tar, a glob, a brace pattern, a URL) → sets of shards.
+
+Reading exactly needs every shard's count before the first step. Of remote shards it is taken from
+the `manifest.json` of their folder, or from its `_info.json` with the sizes that the server tells.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,23 @@ import glob
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
-from simsiam_zoo.data.manifest import PACKING, by_purpose, read_manifest, stated_shards
-from simsiam_zoo.data.remote.listing import note_unread, open_remote
-from simsiam_zoo.data.remote.urls import expand, is_remote, redacted
+from simsiam_zoo.data.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PACKING,
+    TIMM_INFO,
+    StatedShard,
+    by_purpose,
+    read_manifest,
+    stated_by,
+    stated_shards,
+)
+from simsiam_zoo.data.remote.cache import ShardCache
+from simsiam_zoo.data.remote.transfer import ask_for, read_small
+from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import Shard, known_shard
@@ -40,7 +56,7 @@ def locate_shards(source: str) -> tuple[list[str], list[str], list[str]]:
         stated = {one.name: one.split for one in stated_shards(path).values() if one.split}
         *purposes, left = by_purpose(tars, str, stated)
         train, test = ([os.path.join(path, name) for name in names] for names in purposes)
-        notes = note_unread(left, str(path))
+        notes = _note_unread(left, str(path))
         if not train:
             raise InputError(f"{path} holds no shards to train on, only {tars[0]} and its like")
     elif not os.path.isfile(path):
@@ -57,6 +73,14 @@ def all_shards(source: str) -> list[Path]:
         return [Path(shard) for shard in locate_shards(source)[0]]
     _refuse_unfinished(path)
     return [path / name for name in _tars(path)]
+
+
+def _note_unread(names: list[str], folder: str) -> list[str]:
+    """What a person should know of the shards of a folder that are not read."""
+    if not names:
+        return []
+    what = f"{len(names):,} shards of {folder} are for neither training nor testing"
+    return [f"{what} and are not read; the first is {names[0]}. To read them, name a pattern"]
 
 
 def _local(source: str) -> Path:
@@ -113,11 +137,8 @@ def _matching(source: str, path: Path) -> list[str]:
 def open_shards(source: str, test: str = "") -> Dataset:
     """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `locate_shards`).
 
-    Of remote shards nothing is read yet but what is stated beside them.
-
-    Args:
-        source: the shards; a folder may hold test shards too.
-        test: another source of test shards: those in it that are named so, else all.
+    Of remote shards nothing is read yet but what is stated beside them. `test` is another source of
+    test shards: those in it that are named so, else all.
 
     Raises:
         InputError: there is nothing to read, or its counts are not known.
@@ -172,7 +193,7 @@ class _Met:
 
 def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
     if is_remote(source):
-        train, test, notes = open_remote(source)
+        train, test, notes = _open_remote(source)
         met.said += notes
         return train, test
     for_training, for_test, notes = locate_shards(source)
@@ -184,11 +205,7 @@ def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
 
 
 def _refuse_missing(folder: Path) -> None:
-    """A folder has all the shards that its manifest states, or it was not copied to the end.
-
-    Raises:
-        DataError: shards are missing.
-    """
+    """Raise DataError where shards that the manifest states are missing."""
     there = set(os.listdir(folder))
     splits = (read_manifest(folder) or {}).values()
     stated = [shard.name for split in splits for shard in split.shards]
@@ -222,3 +239,74 @@ def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
     told = (stated[os.path.dirname(path)].get(os.path.basename(path)) for path in paths)
     classes = {one and one.classes for one in told}
     return ShardSet(shards, classes.pop() if len(classes) == 1 else None)
+
+
+def _open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
+    """The shards for training and for testing that a URL names, and notes of those left out.
+
+    A folder's URL: those that its manifest names, as `locate_shards` tells them apart. One
+    tar or a brace pattern: those, for training.
+    """
+    url = check_url(source.strip())
+    if url.endswith(".tar"):
+        urls = expand(url)
+        known = {f: _read_folder(f) for f in sorted({one.rpartition("/")[0] for one in urls})}
+        pairs = []
+        for one in urls:
+            folder, _, name = one.rpartition("/")
+            if unquote(name) not in known[folder]:
+                raise _uncounted(redacted(one))
+            pairs.append((one, known[folder][unquote(name)]))
+        return _remote_set(pairs, url), None, []
+    if "{" in url.rpartition("/")[2]:
+        raise InputError(f"{redacted(url)}: braces spell shards, so the name ends in .tar")
+    folder = url.rstrip("/")
+    stated = _read_folder(folder)
+    if not stated:
+        raise _uncounted(f"{redacted(folder)}/")
+    escape = quote if folder.startswith("http") else str  # object stores take names as they are
+    named = [(f"{folder}/{escape(name)}", stated[name]) for name in sorted(stated)]
+    splits = {one.name: one.split for one in stated.values() if one.split}
+    train, test, left = by_purpose(named, lambda pair: pair[1].name, splits)
+    notes = _note_unread([one.name for _, one in left], redacted(folder))
+    return _remote_set(train, url), _remote_set(test, url) if test else None, notes
+
+
+def _uncounted(shown: str) -> InputError:
+    return InputError(
+        f"{shown}: no {MANIFEST} or {TIMM_INFO} beside it states how many samples there are, and"
+        " exact reading must know",
+        "Run `simsiam-zoo index` where the shards are and publish what it writes beside them; or"
+        " read them with --stream, with weaker guarantees.",
+    )
+
+
+def _remote_set(pairs: list[tuple[str, StatedShard]], url: str) -> ShardSet:
+    """The shards. Where no checksum is stated, the server is asked for size and version."""
+
+    def sized(pair: tuple[str, StatedShard]) -> Shard:
+        url, stated = pair
+        size, version = stated.bytes, ""
+        if size is None or stated.sha256 is None:
+            found, version = ask_for(url)
+            if size not in (None, found):
+                raise DataError(
+                    f"{redacted(url)} has {found} bytes, its manifest states {size}",
+                    "Copy or pack the shard again.",
+                )
+            size = found
+        return Shard(url, stated.samples, size, stated.sha256, version)
+
+    if not sum(stated.samples for _, stated in pairs):
+        raise InputError(f"{redacted(url)} holds no images, as is stated there")
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        shards = list(pool.map(sized, pairs))
+    classes = {stated.classes for _, stated in pairs}
+    return ShardSet(shards, classes.pop() if len(classes) == 1 else None, ShardCache())
+
+
+def _read_folder(folder: str) -> dict[str, StatedShard]:
+    """What the folder's files state of its shards, by name; empty where there are none."""
+    return stated_by(
+        lambda name: read_small(f"{folder}/{name}", MAX_MANIFEST_BYTES), redacted(folder)
+    )

@@ -145,7 +145,7 @@ class _Reading:
         """What `group_by_keys` gives → the samples that have an image."""
         for parts in groups:
             key, where = parts.pop("__key__"), parts.pop("__url__")
-            sample = sample_of(key, [*parts.items()], bytes, self._findings.pass_over)
+            sample = sample_of(key, parts, bytes, self._findings.pass_over)
             if sample is None:
                 self._findings.without_image += 1
                 continue

@@ -47,15 +47,11 @@ class Member(NamedTuple):
 def members(read_at: ReadAt, where: str, total: float = math.inf) -> Iterator[Member]:
     """The regular members of a tar, and of tars that follow it in one file, in their order.
 
-    Args:
-        read_at: reads the file; only forward, so a stream that skips to an offset will do.
-        where: what to call the archive in errors.
-        total: bytes of the file, where they are known.
+    The file, of `total` bytes where that is known, is read forward only: a stream will do.
 
     Raises:
-        DataError: the archive is damaged or holds something that no data shard should; the text
-            names the offset.
-        InputError: the archive is compressed.
+        DataError: `where` is damaged or holds what no data shard should; the text names the offset.
+        InputError: it is compressed.
     """
     at, zeros, long_name = 0, 0, None
     while True:
@@ -81,7 +77,7 @@ def members(read_at: ReadAt, where: str, total: float = math.inf) -> Iterator[Me
             if kind in _EXTENSIONS:
                 extension = read_at(size, content)
                 name = extension.rstrip(b"\0") if kind == b"L" else _pax_path(extension)
-                long_name = name if kind != b"g" else long_name
+                long_name = name if kind != b"g" else long_name  # g is for all, and names none
             else:
                 name = long_name or _name(header)
                 if len(name) > MAX_NAME:
@@ -115,7 +111,7 @@ def is_member(header: bytes, size: int) -> bool:
 
 
 def _check_header(header: bytes) -> tuple[bytes, int]:
-    """Type and size of a member that may be there. Raises ValueError for any other."""
+    """Type and size of a member that may be there. Raises ValueError for others."""
     if sum(header) - sum(header[148:156]) + 8 * 32 != _octal(header[148:156], "checksum"):
         raise ValueError("its header is damaged (wrong checksum)")
     kind, size = header[156:157], _octal(header[124:136], "size")
@@ -128,7 +124,6 @@ def _check_header(header: bytes) -> tuple[bytes, int]:
 
 
 def _refuse_compressed(magic: bytes, where: str) -> None:
-    """Stop where the first bytes are those of a compressed file."""
     for prefix, compression in _COMPRESSED.items():
         if magic.startswith(prefix):
             raise InputError(

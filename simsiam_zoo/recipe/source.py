@@ -22,7 +22,7 @@ COMPUTES: Mapping[str, str] = {
     "evaluation": "*",
     "model": "*",
     "components": "augmentations datasets",
-    "data": "batches decode device_views image index indexing loader manifest order resident"
+    "data": "batches decode device_views image index loader manifest order resident"
     " scan shards slots sources stated stream tar",
     "runtime": "convolutions device distributed optim",
     "training": "batches conclude loop measuring meter optimizer run setup state train weights",

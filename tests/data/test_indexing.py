@@ -12,9 +12,9 @@ import pytest
 from made_images import random_png
 
 from simsiam_zoo.data.index import load_index
-from simsiam_zoo.data.indexing import index_folder
-from simsiam_zoo.data.manifest import index_path, read_info, read_manifest
+from simsiam_zoo.data.manifest import TIMM_INFO, StatedShard, index_path, read_manifest, stated_by
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import index_folder
 from simsiam_zoo.errors import DataError, InputError
 
 
@@ -98,6 +98,12 @@ def test_indexing_some_shards_keeps_what_is_known_of_others(foreign):
         "a.tar",
         "b.tar",
     ]
+
+
+def read_info(folder: Path) -> dict[str, StatedShard]:
+    """What `_info.json` states, whatever the manifest does."""
+    only_info = {TIMM_INFO: (folder / TIMM_INFO).read_bytes()}
+    return stated_by(only_info.get, str(folder))
 
 
 def test_counts_of_timm_and_of_webdataset_are_read_and_compared(foreign):

@@ -13,10 +13,10 @@ import pytest
 from made_images import encode, random_png
 
 from simsiam_zoo.data.index import Findings
-from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.manifest import by_purpose, read_manifest
 from simsiam_zoo.data.scan import read_label, scan
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import index_folder
 from simsiam_zoo.data.stream import read_stream
 from simsiam_zoo.errors import DataError, InputError
 

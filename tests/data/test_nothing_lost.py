@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from made_images import encode
 
 from simsiam_zoo.data.index import Findings
-from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.inspection import inspect_shards
 from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import PackOptions, pack_original
 from simsiam_zoo.data.scan import is_litter, scan
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import index_folder
 from simsiam_zoo.data.stream import read_stream
 from simsiam_zoo.errors import DataError, InputError
 

@@ -13,9 +13,10 @@ from remote_shards import contents
 from served import Server
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
+from simsiam_zoo.data import sources
 from simsiam_zoo.data.loader import EvalLoader, TrainLoader
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.remote import listing, stores, urls
+from simsiam_zoo.data.remote import stores, urls
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
@@ -104,7 +105,7 @@ def test_counts_come_from_timms_file_or_the_set_is_refused(server: Server, packe
 def test_a_manifest_is_not_read_beyond_its_bound(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MAX_MANIFEST_BYTES", 100)
+    monkeypatch.setattr(sources, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(DataError, match=r"manifest.json is absurdly large"):
         open_shards(server.url)
 

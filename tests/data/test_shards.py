@@ -14,11 +14,11 @@ from made_images import encode, random_png
 from PIL import Image
 
 from simsiam_zoo.data import stated as stated_module
-from simsiam_zoo.data.indexing import index_folder
 from simsiam_zoo.data.manifest import index_path
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import MAX_OPEN_SHARDS, ShardSet
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import index_folder
 from simsiam_zoo.errors import DataError, InputError
 
 CLASSES = ("ant", "bee", "cat")

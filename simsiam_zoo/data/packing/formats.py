@@ -1,7 +1,8 @@
 """Data sets as they lie on disk before they are packed: MNIST's kin, CIFAR, STL-10, and others.
 
-Each `find_...` gives an `Original`, or None where its folder is laid out otherwise. All of it is
-untrusted input: nothing in it is executed, and sizes are checked before memory is spent.
+Each `find_...` gives an `Original`, or None where its folder is laid out otherwise; it raises
+InputError for several data sets and DataError for a damaged one. All of it is untrusted input:
+nothing in it is executed, and sizes are checked before memory is spent.
 """
 
 from __future__ import annotations
@@ -47,15 +48,10 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def open_original(source: Path, labels: bool = True) -> Original:
-    """The data set in the folder `source`.
+    """The data set in a folder, as it was downloaded and unpacked, or torchvision's `root` of it.
 
-    Args:
-        source: as it was downloaded and unpacked, or where torchvision keeps it (its `root`).
-        labels: False takes all images as unlabelled, and in a tree whatever the folders are called.
-
-    Raises:
-        InputError: there is none, or more than one.
-        DataError: what is there is damaged.
+    Without `labels` all images count as unlabelled, and in a tree whatever the folders are called.
+    Raises InputError where there is none or more than one, DataError where it is damaged.
     """
     if not source.is_dir():
         raise InputError(f"there is no folder {source}", "Unpack the data set and name its folder.")
@@ -130,10 +126,7 @@ def _class_names(path: Path, count: int) -> tuple[str, ...] | None:
 
 
 def find_idx(source: Path) -> Original | None:
-    """MNIST and its kin (http://yann.lecun.com/exdb/mnist/), in `source` or below, as torchvision.
-
-    Raises InputError for several data sets, DataError for damaged files.
-    """
+    """MNIST and its kin (http://yann.lecun.com/exdb/mnist/), where torchvision keeps it too."""
     places = _below(source, ("raw", "MNIST/raw", "FashionMNIST/raw", "KMNIST/raw"))
     folders = [folder for folder in places if _idx_file(folder, "train-images")]
     if not folders:
@@ -196,7 +189,7 @@ def find_cifar(source: Path) -> Original | None:
     """CIFAR in `source` or in the folder that its archive unpacks to; the binary version first.
 
     The Python version is pickled: torchvision reads it after it has compared each file with the
-    MD5 that is published for it. Raises InputError for two CIFARs, DataError for damaged files.
+    MD5 that is published for it.
     """
     found = [one for layout in _CIFAR if (one := _find_cifar(source, *layout)) is not None]
     if len(found) > 1:
@@ -262,7 +255,7 @@ def _torchvision_cifar(root: Path, classes: int, train: bool) -> Any:
 def find_stl10(source: Path) -> Original | None:
     """STL-10 in `source` or its `stl10_binary` (https://cs.stanford.edu/~acoates/stl10/).
 
-    Its unlabelled images become shards of their own. Raises DataError for damaged files.
+    Its unlabelled images become shards of their own.
     """
     for folder in _below(source, ("stl10_binary",)):
         if (folder / "train_X.bin").is_file() and (folder / "train_y.bin").is_file():

@@ -161,14 +161,10 @@ def pack_original(
     jobs: int = 1,
     progress: Callable[[int], bool] = lambda samples: False,
 ) -> Packed | None:
-    """Pack a data set into a new folder, or go on where an earlier call was interrupted.
+    """Pack a data set into a new folder, or go on where the same call was interrupted before.
 
-    Args:
-        original, options: what to pack, and how.
-        folder: new or empty, or one that the same call began or finished before.
-        jobs: processes; they do not change a byte.
-        progress: told the images that were dealt with so far; if it answers True, packing stops
-            after the shards at hand, and None is returned.
+    The number of processes, `jobs`, does not change a byte. `progress` is told the images that were
+    dealt with; if it answers True, packing stops after the shards at hand, and None is returned.
 
     Raises:
         InputError: the folder holds something else, is being packed into, or cannot be written.

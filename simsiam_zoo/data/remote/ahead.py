@@ -12,8 +12,8 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, ZooError
+
+T = TypeVar("T")
 
 CONNECTIONS = 4
 """Shards that one process fetches at a time."""
@@ -30,32 +32,26 @@ FREE_SHARDS = 2
 something else meanwhile. Without it they and the pins could wait for each other."""
 
 
-class Following:
+def _following(
+    order: Iterable[T], shards: ShardSet, needs: Callable[[int], list[int]]
+) -> Iterator[T]:
     """An order of batches which, while it is gone through, fetches what comes next.
 
     `needs` tells which shards to have for a batch, by its number; the first needed first.
     """
-
-    def __init__(self, order: Any, shards: ShardSet, needs: Callable[[int], list[int]]) -> None:
-        self._order, self._shards, self._needs = order, shards, needs
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __iter__(self) -> Iterator[Any]:
-        ahead = _Ahead(self._shards)
-        try:
-            for number, item in enumerate(self._order):
-                ahead.want(self._needs(number))
-                yield item
-        finally:
-            ahead.close()
+    ahead = _Ahead(shards)
+    try:
+        for number, item in enumerate(order):
+            ahead.want(needs(number))
+            yield item
+    finally:
+        ahead.close()
 
 
 def follow_plan(
-    order: Any, shards: ShardSet, plan: SampleOrder, start: int, epochs: int, rank: int, world: int,
-    in_flight: int,
-) -> Any:  # fmt: skip
+    order: Iterator[T], shards: ShardSet, plan: SampleOrder, start: int, epochs: int, rank: int,
+    world: int, in_flight: int,
+) -> Iterator[T]:  # fmt: skip
     """`order` of training, with the current and the next windows' shards fetched and pinned.
 
     It has an item for each step from `start` (over all epochs) on; `in_flight` of them may be
@@ -63,17 +59,16 @@ def follow_plan(
     """
     if shards.cache is None:
         return order
-
     own = copy.copy(plan)  # whoever asks for ids goes through other windows of it
 
     def needs(number: int) -> list[int]:
         first = start + max(0, number - max(1, in_flight) + 1)
         return own.shards(first, start + number, epochs, rank, world)
 
-    return Following(order, shards, needs)
+    return _following(order, shards, needs)
 
 
-def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
+def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Iterable[Sequence[int]]:
     """`order` of evaluation, batches of ids, with the next shard fetched."""
     if shards.cache is None:
         return order
@@ -83,7 +78,7 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Any:
         places = shards.offsets.searchsorted(ids, "right") - 1
         return list(dict.fromkeys(places.tolist()))[:FREE_SHARDS]
 
-    return Following(order, shards, needs)
+    return _following(order, shards, needs)
 
 
 def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int) -> None:

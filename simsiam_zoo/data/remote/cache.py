@@ -38,8 +38,7 @@ _NAME = re.compile(r"[0-9a-f]{32}-(\d{1,19})\.(tar|part)\Z")
 class ShardCache:
     """The cache as one process sees it; it can be sent to workers.
 
-    Args:
-        limit: most bytes of shards on disk, whole and coming together.
+    `limit` is the most bytes of shards on disk, whole and coming together.
     """
 
     def __init__(self, limit: int = DEFAULT_BYTES) -> None:
@@ -58,11 +57,8 @@ class ShardCache:
     def open(self, shard: Shard) -> int:
         """A descriptor of the shard, fetched if it is not there; its index is there then too.
 
-        Waits for another process that is fetching it.
-
-        Raises:
-            DataError: it cannot be had, is damaged, or there is no room for it.
-            InputError: the cache folder cannot be written.
+        Waits for another process that is fetching it. Raises DataError where it cannot be had, is
+        damaged, or there is no room for it; InputError where the cache cannot be written.
         """
         path = self.path(shard)
         while True:
@@ -116,14 +112,13 @@ class ShardCache:
             ) from None
 
     def _make_index(self, shard: Shard, file: Path) -> None:
-        shown = shard.where
         try:
             index = scan(file, checksums=True)  # it was just written, and is in memory still
         except ZooError as error:
-            raise DataError(error.what.replace(str(file), shown), error.hint) from None
+            raise DataError(error.what.replace(str(file), shard.where), error.hint) from None
         if len(index) != shard.samples:
             raise DataError(
-                f"{shown} holds {len(index)} samples, and {shard.samples} are stated beside it",
+                f"{shard.where} holds {len(index)} samples, and {shard.samples} are stated",
                 "Pack or index the shards again.",
             )
         path = self.index(shard)

@@ -32,14 +32,11 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})\Z")
 
 
 class Unavailable(Exception):
-    """Not to be had this time; worth another try, after the seconds that the server asks for.
-
-    Its reason holds no URL.
-    """
+    """Not to be had this time; worth another try, after the seconds that the server asks for."""
 
     def __init__(self, reason: str, wait: float = math.nan) -> None:
         super().__init__(reason)
-        self.reason, self.wait = reason, wait
+        self.reason, self.wait = reason, wait  # the reason holds no URL
 
 
 class Missing(Unavailable):

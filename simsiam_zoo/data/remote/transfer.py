@@ -1,4 +1,7 @@
-"""Getting one file from elsewhere: resumed, checked, tried again a bounded number of times."""
+"""Getting one file from elsewhere: resumed, checked, tried again a bounded number of times.
+
+What cannot be had is a DataError.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,7 @@ _T = TypeVar("_T")
 
 
 def ask_for(url: str) -> tuple[int, str]:
-    """Size in bytes of a remote file, and what its server calls its version, "" for nothing.
-
-    Raises:
-        DataError: they cannot be had.
-    """
+    """Size in bytes of a remote file, and what its server calls its version, "" for nothing."""
 
     def ask() -> tuple[int, str]:
         try:  # one byte is asked for: not every server answers HEAD
@@ -42,11 +41,7 @@ def ask_for(url: str) -> tuple[int, str]:
 
 
 def read_small(url: str, limit: int) -> bytes | None:
-    """The whole of a small remote file; None where there is none.
-
-    Raises:
-        DataError: it cannot be had, or has more than `limit` bytes.
-    """
+    """The whole of a remote file of at most `limit` bytes; None where there is none."""
 
     def read() -> bytes | None:
         content = bytearray()
@@ -68,16 +63,8 @@ def download(url: str, part: Path, size: int, sha256: str | None, version: str =
     """Bring the file behind `url` to `part`, where an earlier try may have left its beginning.
 
     What is there already is kept if the checksum of the whole will tell. What a try of this call
-    left is kept too if the server's strong ETag vouches that it is of the same version.
-
-    Args:
-        url: allowed by `urls.check_url`.
-        part: an existing file.
-        size, sha256: of the whole file, the latter where it is known.
-        version: else what the server called its version when the run began.
-
-    Raises:
-        DataError: it cannot be had, or is not what it should be.
+    left is kept too if the server's strong ETag vouches that it is of the same version. Size and
+    checksum are of the whole file; `version` is what the server called it when the run began.
     """
     etag: str | None = None
 

@@ -39,8 +39,7 @@ def is_url(source: str) -> bool:
 def is_remote(source: str) -> bool:
     """Whether `source` is an allowed URL; False for what is a path.
 
-    Raises:
-        InputError: it is neither: a command, a pipe, another scheme, a URL with a secret.
+    Raises InputError where it is neither: a command, a pipe, another scheme, a URL with a secret.
     """
     if source.strip() in ("", "-") or source.lstrip().startswith("pipe:"):
         shown = source if len(source) < 10 else f"{source[:5]}..."  # commands may hold tokens
@@ -86,11 +85,7 @@ def check_url(url: str) -> str:
 
 
 def refuse_secrets(source: str) -> None:
-    """Stop where `source` is a URL with user info, a query or a fragment; a path may hold anything.
-
-    Raises:
-        InputError: naming the URL without them.
-    """
+    """Raise InputError where `source` is a URL with user info, a query or a fragment."""
     if is_url(source) and (found := _secrets(source)):
         raise InputError(
             f"{redacted(source)}: {found} in URLs are refused; they would be written into the"
