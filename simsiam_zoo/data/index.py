@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from simsiam_zoo.data.tar import TAR_BLOCK
 from simsiam_zoo.errors import DataError
+from simsiam_zoo.runtime.folders import atomic_write
 
 VERSION = 3
 MAX_IMAGE_BYTES = 1 << 28
@@ -112,11 +113,12 @@ class ShardIndex:
         begin = int(self.key_ends[i - 1]) if i else 0
         return printable(self.keys[begin : int(self.key_ends[i])].tobytes())
 
-    def save(self, file: BinaryIO) -> None:
-        """Write it as safetensors; equal indexes give equal bytes."""
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, all or nothing; equal indexes give equal bytes."""
         about = _About(self.tar_bytes, self.names, self.findings, self.mtime_ns)
         columns = {name: getattr(self, name) for name in _COLUMNS}
-        file.write(save(columns, {"about": _ABOUT.dump_json(about).decode()}))
+        with atomic_write(path) as file:
+            file.write(save(columns, {"about": _ABOUT.dump_json(about).decode()}))
 
     def resolved_labels(self, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
         """`labels` [n], names by their places in `classes`; -1 where they are not in it."""

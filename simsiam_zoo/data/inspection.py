@@ -14,6 +14,7 @@ from PIL import Image
 
 from simsiam_zoo.data.decode import decode, decode_any, to_rgb
 from simsiam_zoo.data.index import load_index
+from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.scan import describe_findings, image_format
 from simsiam_zoo.data.shards import Dataset, ShardSet
@@ -71,7 +72,7 @@ def inspect_shards(
     `most` images are looked at, evenly spaced; None: all, and the shards' own checksums. `progress`
     is told how many they were. Gives what was found, as JSON holds it.
     """
-    ids = _evenly(len(shards), len(shards) if most is None else most)
+    ids = evenly(len(shards), len(shards) if most is None else most).tolist()
     checks: list[ImageCheck] = []
     changed: list[tuple[str, str]] = []
     parts: list[list[int] | Shard] = [
@@ -114,11 +115,6 @@ def inspect_shards(
         "notes": [*describe_findings(shards.findings()), *filter(None, notes)],
         "digest": shards.digest,
     }
-
-
-def _evenly(total: int, most: int) -> list[int]:
-    """Up to `most` of 0 to total - 1, evenly spaced."""
-    return [round(at) for at in np.linspace(0, total - 1, min(total, most)).tolist()]
 
 
 def _name(shards: ShardSet, id: int) -> str:
@@ -214,7 +210,7 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
     if total <= window:
         return None
     labels = []
-    for place in _evenly(total, _LOOKED_AT):
+    for place in evenly(total, _LOOKED_AT).tolist():
         shard = shards.shards[place]
         try:
             labels.append(load_index(shard.index, shard.bytes).labels)
@@ -246,7 +242,7 @@ def contact_sheet(
 
     draws, apply = Draws(seed), getattr(augmentation, "apply", render_view)
     cells = []
-    for id in _evenly(len(shards), rows):
+    for id in evenly(len(shards), rows).tolist():
         image = decode(shards.read(id).image)
         views = [center(image, size, crop)]
         for epoch, number in np.ndindex(epochs, 2):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -106,8 +106,7 @@ def write_counts(folder: Path, splits: Splits, packed: Mapping[str, Any] | None 
 def read_manifest(folder: Path) -> dict[str, SplitInfo] | None:
     """The splits that the folder's manifest names; None where it has none, or a third party's.
 
-    Raises:
-        DataError: it is ours and damaged, or of a later version.
+    Raises DataError where it is ours and damaged, or of a later version.
     """
     return _parse_manifest(_read(folder / MANIFEST), str(folder / MANIFEST))
 
@@ -227,14 +226,11 @@ TRAIN = ("train", "training", "trn")
 TEST = ("val", "validation", "valid", "test", "testing", "dev", "eval")
 """Words for splits by what they are for; of those to test on, the first that is there is taken."""
 
-_T = TypeVar("_T")
-
 
 def split_word(name: str) -> str:
     """The word of `TRAIN` or `TEST` in a name (`imagenet1k-train-0001.tar`); "" where none is.
 
-    Raises:
-        InputError: there are words for both.
+    Raises InputError where there are words for both.
     """
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word in TRAIN + TEST]
     if len({word in TRAIN for word in words}) > 1:
@@ -247,20 +243,19 @@ def split_word(name: str) -> str:
 
 
 def by_purpose(
-    shards: Sequence[_T], name: Callable[[_T], str], stated: Mapping[str, str]
-) -> tuple[list[_T], list[_T], list[_T]]:
+    names: Sequence[str], stated: Mapping[str, str]
+) -> tuple[list[str], list[str], list[str]]:
     """Shards of one folder for training, those for testing, and those for neither, in order.
 
-    `stated` are splits by shard name; else the name tells. Where no name says "train", those that
+    `stated` are splits by name; else the name tells. Where no name says "train", those that
     nothing is said of are for training. Raises InputError where a name is for both.
     """
-    known = {name(shard): stated.get(name(shard)) for shard in shards}
-    word = {one: split_word(split or one) for one, split in known.items()}
-    named = any(split_word(name(shard)) in TRAIN for shard in shards)
-    unsaid = {one for one, split in known.items() if not (named or split or word[one])}
-    train = [s for s in shards if word[name(s)] in TRAIN or name(s) in unsaid]
-    train = train or [shard for shard in shards if not word[name(shard)]]
+    word = {name: split_word(stated.get(name) or name) for name in names}
+    named = any(split_word(name) in TRAIN for name in names)
+    unsaid = {one for one in names if not (named or stated.get(one) or word[one])}
+    train = [name for name in names if word[name] in TRAIN or name in unsaid]
+    train = train or [name for name in names if not word[name]]
     first = next((each for each in TEST if each in word.values()), None)
-    test = [shard for shard in shards if first and word[name(shard)] == first]
-    taken = {name(shard) for shard in train + test}
-    return train, test, [shard for shard in shards if name(shard) not in taken]
+    test = [name for name in names if first and word[name] == first]
+    taken = {*train, *test}
+    return train, test, [name for name in names if name not in taken]

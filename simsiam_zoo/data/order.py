@@ -70,6 +70,11 @@ def _mix_int(x: int) -> int:
     return x ^ (x >> 31)
 
 
+def evenly(total: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the ids 0 to total - 1, evenly spaced."""
+    return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
+
+
 MAX_SAMPLES = 1 << 48
 """More than any data set has, and far from where 64-bit positions would wrap."""
 

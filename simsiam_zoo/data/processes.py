@@ -29,8 +29,8 @@ GRACE_SECONDS = 1.0
 def default_workers(device_type: str) -> int:
     """Worker processes per rank where the user names none.
 
-    On a CPU the network needs the cores: one worker at most. Beside an accelerator every core but
-    the rank's own, shared by the ranks of the machine (`LOCAL_WORLD_SIZE`, set by torchrun).
+    On a CPU the network needs the cores: one at most. Beside an accelerator every core but the
+    rank's own, shared by the ranks of the machine (`LOCAL_WORLD_SIZE`, set by torchrun).
     """
     ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
     cores = available_cores() // ranks

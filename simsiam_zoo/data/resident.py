@@ -15,6 +15,7 @@ from torch import Tensor
 from simsiam_zoo.data.decode import Pixels, decode_any, to_rgb
 from simsiam_zoo.data.device_views import to_device
 from simsiam_zoo.data.index import ImageError
+from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.shards import ShardSet
 
 SHARE = 0.25
@@ -116,15 +117,13 @@ class Resident:
 
 def expected_bytes(shards: ShardSet) -> int:
     """About what the decoded images of a set take, from a look at some of them."""
-    count = len(shards)
-    ids = np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(np.int64))
     sizes = []
-    for id in ids.tolist():
+    for id in evenly(len(shards), _LOOKED_AT).tolist():
         try:
             sizes.append(decode_any(shards.read(id).image).size)
         except ImageError:
             continue
-    return round(count * sum(sizes) / max(1, len(sizes)))
+    return round(len(shards) * sum(sizes) / max(1, len(sizes)))
 
 
 def memory_of(device: torch.device) -> int:

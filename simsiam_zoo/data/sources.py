@@ -54,7 +54,7 @@ def locate_shards(source: str) -> tuple[list[str], list[str], list[str]]:
     if os.path.isdir(path):
         tars = _tars(path)
         stated = {one.name: one.split for one in stated_shards(path).values() if one.split}
-        *purposes, left = by_purpose(tars, str, stated)
+        *purposes, left = by_purpose(tars, stated)
         train, test = ([os.path.join(path, name) for name in names] for names in purposes)
         notes = _note_unread(left, str(path))
         if not train:
@@ -265,11 +265,14 @@ def _open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
     if not stated:
         raise _uncounted(f"{redacted(folder)}/")
     escape = quote if folder.startswith("http") else str  # object stores take names as they are
-    named = [(f"{folder}/{escape(name)}", stated[name]) for name in sorted(stated)]
-    splits = {one.name: one.split for one in stated.values() if one.split}
-    train, test, left = by_purpose(named, lambda pair: pair[1].name, splits)
-    notes = _note_unread([one.name for _, one in left], redacted(folder))
-    return _remote_set(train, url), _remote_set(test, url) if test else None, notes
+    train, test, left = by_purpose(
+        sorted(stated), {one.name: one.split for one in stated.values() if one.split}
+    )
+    for_training, for_test = (
+        [(f"{folder}/{escape(name)}", stated[name]) for name in names] for names in (train, test)
+    )
+    notes = _note_unread(left, redacted(folder))
+    return _remote_set(for_training, url), _remote_set(for_test, url) if test else None, notes
 
 
 def _uncounted(shown: str) -> InputError:

@@ -29,7 +29,7 @@ from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError, ZooError
-from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+from simsiam_zoo.runtime.folders import cache_dir
 
 _SCAN_VERSION = 3  # of what a scan finds: another one scans again
 
@@ -142,9 +142,6 @@ def _cached_index(
     """The index of a shard in the user's cache (the shard's folder may be read-only), its name.
 
     It is found by the shard's path, size and time: a shard that changed is indexed anew.
-
-    Raises:
-        DataError: the shard is damaged, or has not the checksum that is stated of it.
     """
     identity = [path.absolute(), status.st_size, status.st_mtime_ns, _SCAN_VERSION, sha256 or ""]
     text = "\0".join(map(str, identity)).encode("utf-8", "surrogateescape")
@@ -158,8 +155,7 @@ def _cached_index(
         index = scan(path)
     try:
         cached.parent.mkdir(exist_ok=True)
-        with atomic_write(cached) as file:
-            index.save(file)
+        index.save(cached)
     except OSError as error:
         raise InputError(
             f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
@@ -204,13 +200,10 @@ def index_folder(
     jobs: int = 1,
     progress: Callable[[int], None] = lambda shards: None,
 ) -> list[Scanned]:
-    """Write the index of each shard, and their counts into the folder's manifest.
+    """Write the index of each shard of a folder, and their counts into the folder's manifest.
 
-    Args:
-        paths: shards in one folder.
-        out: where to write; None for beside the shards.
-        checksums: read the shards whole, and store a checksum of each and of each image.
-        jobs, progress: processes; told how many shards were scanned.
+    They are written to `out`, or beside the shards. With `checksums` the shards are read whole, and
+    a checksum of each and of each image is stored. `progress` is told how many were scanned.
 
     Raises:
         InputError: it cannot be written there.
@@ -270,8 +263,7 @@ def _scan(path: Path, at: Path, checksums: bool, known: ShardInfo | None) -> Sca
     if known is not None and known.sha256 is not None:
         _check_unchanged(path, info, known)
     if anew:
-        with atomic_write(at) as file:
-            index.save(file)
+        index.save(at)
     labelled = int((index.labels != UNLABELLED).sum())
     return Scanned(info, labelled, index.names, index.findings)
 

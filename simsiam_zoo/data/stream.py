@@ -1,9 +1,8 @@
 """Shards that nobody has counted: drawn at random, again and again, by webdataset's pipeline.
 
-The pipeline draws the shards, groups members by their keys and shuffles the samples. Its openers,
-which run shells, and its decoders, which unpickle, have no part in it: shards are opened by
-`_open`, their members come from `tar.members` as where they are indexed, and what makes a sample of
-a key's members is `scan.sample_of`.
+It draws the shards, groups members by their keys and shuffles the samples. Its openers, which run
+shells, and its decoders, which unpickle, have no part in it: members come from `tar.members`, and
+what makes a sample of them is `scan.sample_of`, as where shards are indexed.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, printable
 from simsiam_zoo.data.order import SampleOrder, derive_key
-from simsiam_zoo.data.remote.transfer import RemoteFile
+from simsiam_zoo.data.remote.transfer import read_on
 from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings, is_image, is_litter, key_of, sample_of
 from simsiam_zoo.data.shards import Sample, ShardSet
@@ -55,23 +54,14 @@ class StreamedSample(NamedTuple):
 def read_stream(source: str, findings: Findings | None = None) -> Iterator[StreamedSample]:
     """The samples of one shard that have an image, from its front to its end.
 
-    Args:
-        source: a path or an allowed URL.
-        findings: told what is passed over.
-
-    Raises:
-        DataError: it cannot be had or is damaged.
-        InputError: it is compressed.
+    `source` is a path or an allowed URL; `findings` is told what is passed over. Raises DataError
+    where it cannot be had or is damaged, InputError where it is compressed.
     """
     return _Reading(findings or Findings()).pipeline([[{"url": source}]])
 
 
 def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample]:
-    """Samples without end: shards drawn with replacement, images shuffled in a bounded buffer.
-
-    Raises:
-        DataError: a shard cannot be had, is damaged, or none holds an image.
-    """
+    """Samples without end: shards drawn with replacement, images shuffled in a bounded buffer."""
     from webdataset import ResampledShards
 
     drawn = ResampledShards([*sources], worker_seed=lambda: seed, deterministic=True)
@@ -103,8 +93,8 @@ class _Reading:
         """The members of each shard, as `group_by_keys` takes them; an empty one after each."""
         for shard in shards:
             self._found, where = False, shown_source(shard["url"])
-            with closing(_open(shard["url"])) as raw:
-                yield from self._members_of(_Forward(raw), where)
+            with closing(_blocks(shard["url"])) as blocks:
+                yield from self._members_of(_Forward(blocks), where)
             yield {}
             if self._most_in_vain is not None:
                 self._look_back(where, self._most_in_vain)
@@ -182,28 +172,32 @@ def _shuffled(samples: Iterable[StreamedSample], seed: int) -> Iterator[Streamed
 class _Forward:
     """A stream as `tar.members` reads it: each offset lies behind what was read before."""
 
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._at = raw, 0
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._ready, self._at = blocks, memoryview(b""), 0
 
     def __call__(self, size: int, offset: int) -> bytes:
-        while self._at < offset and self._take(min(offset - self._at, 1 << 20)):
+        while self._at < offset and self._take(offset - self._at):
             pass
         parts = bytearray()
         while len(parts) < size and (block := self._take(size - len(parts))):
             parts += block
         return bytes(parts)
 
-    def _take(self, size: int) -> bytes:
-        block = self._raw.read(size)
+    def _take(self, size: int) -> memoryview:
+        self._ready = self._ready or memoryview(next(self._blocks, b""))
+        block, self._ready = self._ready[:size], self._ready[size:]
         self._at += len(block)
         return block
 
 
-def _open(source: str) -> BinaryIO:
+def _blocks(source: str) -> Generator[bytes]:
     if is_remote(source):
-        return RemoteFile(source)  # type: ignore[return-value]
+        yield from read_on(source)
+        return
     try:
-        return open(source, "rb")
+        with open(source, "rb") as file:
+            while block := file.read(1 << 20):
+                yield block
     except OSError as error:
         raise DataError(f"the shard {source} cannot be read: {error.strerror}") from None
 
@@ -214,14 +208,9 @@ def shown_source(source: str) -> str:
 
 
 class StreamPlan(SampleOrder):
-    """Steps, where samples cannot be counted. Its ids number the images that a run asks for.
+    """Steps, where samples cannot be counted: `steps` an epoch, of a global `batch` each.
 
-    Args:
-        steps: per epoch.
-        batch: global batch size, over all ranks.
-
-    Raises:
-        InputError: no steps are given.
+    Its ids number the images that a run asks for. Raises InputError where no steps are given.
     """
 
     def __init__(self, steps: int, batch: int) -> None:
@@ -243,11 +232,8 @@ class StreamPlan(SampleOrder):
 class StreamSet(ShardSet):
     """Some shards, of which only the names are known: as a shard set it is empty.
 
-    `read` gives the next image of this process's own stream, whatever it is asked for.
-
-    Args:
-        sources: paths, and URLs that `check_url` let in.
-        seed: of the run.
+    `read` gives the next image of this process's own stream, whatever it is asked for. `sources`
+    are paths, and URLs that `check_url` let in.
     """
 
     def __init__(self, sources: tuple[str, ...], seed: int = 0) -> None:
@@ -291,11 +277,7 @@ class StreamSet(ShardSet):
 
 
 def open_stream_set(source: str) -> StreamSet:
-    """The shards that a path, a pattern or a URL names.
-
-    Raises:
-        InputError: there are none, or the URL is one of a folder, which nobody can list.
-    """
+    """The shards that a path, a pattern or a URL names. Raises InputError where there are none."""
     if not is_remote(source):
         return StreamSet(tuple(locate_shards(source)[0]))
     url = check_url(source.strip())

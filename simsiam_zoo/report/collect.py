@@ -19,12 +19,12 @@ from torch import Tensor
 
 from simsiam_zoo.data.decode import Pixels, decode
 from simsiam_zoo.data.image import center, resize
+from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass
 from simsiam_zoo.evaluation.knn import nearest, vote
 from simsiam_zoo.report.features import Embedding, embed
-from simsiam_zoo.training.batches import evenly
 
 MAP_POINTS = 2000
 NEIGHBORS = 8

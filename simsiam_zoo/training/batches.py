@@ -13,7 +13,7 @@ from torch import Tensor
 from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.data.device_views import crop_views, finish_views
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
-from simsiam_zoo.data.order import derive_key
+from simsiam_zoo.data.order import derive_key, evenly
 from simsiam_zoo.data.processes import default_workers
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.runtime import distributed
@@ -78,11 +78,6 @@ def _views_on_device(setup: Setup, loaded: LoadedBatch) -> list[Tensor]:
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:
     """The training images whose effective rank is taken, [n] int64."""
     return evenly(len(setup.dataset.train), setup.recipe.evaluation.rank_samples)
-
-
-def evenly(total: int, most: int) -> NDArray[np.int64]:
-    """At most `most` of the ids 0 to total - 1, evenly spaced."""
-    return np.linspace(0, total - 1, min(total, most)).round().astype(np.int64)
 
 
 def micro_batches(setup: Setup, batch: Batch) -> list[Batch]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from torch import nn
 
+from simsiam_zoo.data.order import evenly
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.evaluate import (
     Job,
@@ -48,7 +49,7 @@ from simsiam_zoo.metrics import online_row
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.batches import evenly, monitor_ids
+from simsiam_zoo.training.batches import monitor_ids
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
 

@@ -172,12 +172,12 @@ def test_splits_come_from_what_a_file_states_or_from_the_names(tmp_path):
 
 
 def test_shards_that_are_read_for_nothing_are_named_and_doubtful_ones_asked_about():
-    assert by_purpose(["train-0", "val-0", "test-0", "extra"], str, {}) == (
+    assert by_purpose(["train-0", "val-0", "test-0", "extra"], {}) == (
         ["train-0"], ["val-0"], ["test-0", "extra"],
     )  # fmt: skip
-    assert by_purpose(["a", "b"], str, {}) == (["a", "b"], [], [])
+    assert by_purpose(["a", "b"], {}) == (["a", "b"], [], [])
     with pytest.raises(InputError, match="named for training and for testing"):
-        by_purpose(["train-of-val-0"], str, {})
+        by_purpose(["train-of-val-0"], {})
 
 
 def test_every_shard_of_a_folder_is_indexed_and_those_that_are_gone_forgotten(tmp_path):

@@ -40,10 +40,8 @@ class _Tree:
 def find_tree(source: Path, labels: bool = True) -> Original | None:
     """The images below `source`.
 
-    Raises:
-        InputError: there are images beside folders of images, a class that training lacks, or
-            folders of which it is not clear whether they are splits or classes.
-        OSError: a folder cannot be read: without it a class would be missing.
+    Raises InputError for images beside folders of images, a class that training lacks, and folders
+    that may be splits or classes; OSError for what cannot be read, or a class would be missing.
     """
     folders, tree = _splits(source, labels)
     listed = {split: _list(folder, labels, tree) for split, folder in folders.items()}
@@ -214,9 +212,7 @@ class _Files(OriginalSplit):
 def find_saved(source: Path) -> Original | None:
     """What `save_to_disk` of Hugging Face `datasets` (an extra) wrote into `source`.
 
-    Raises:
-        InputError: `datasets` is not installed, or there is no column of images.
-        DataError: it is damaged.
+    Raises InputError without `datasets` or a column of images, DataError where it is damaged.
     """
     if not any((source / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return None

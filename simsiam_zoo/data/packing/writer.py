@@ -131,6 +131,5 @@ def write_shard(path: Path, samples: Iterable[PackedSample]) -> ShardInfo:
                 members["cls"] = str(sample.label).encode()
             tar.write(members)
     index = scan(path, checksums=True)  # of what was written, not of what was meant
-    with atomic_write(index_path(path)) as file:
-        index.save(file)
+    index.save(index_path(path))
     return ShardInfo(path.name, len(index), path.stat().st_size, sha256(path))

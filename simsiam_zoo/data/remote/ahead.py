@@ -82,10 +82,9 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Iterable[Seq
 
 
 def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int) -> None:
-    """Bound the cache of a data set's remote shards in bytes; nothing to do if all are on disk.
+    """Bound the cache of a data set's remote shards, if there are any, in bytes.
 
-    Raises:
-        InputError: the bound is too small for the current and the next windows of `plan`.
+    Raises InputError where the current and the next windows of `plan` need more.
     """
     sets = [s for s in (dataset.train, dataset.test) if s is not None and s.cache is not None]
     for shards in sets:

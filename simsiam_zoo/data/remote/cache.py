@@ -26,7 +26,7 @@ from simsiam_zoo.data.remote.transfer import download
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.data.stated import Shard
 from simsiam_zoo.errors import DataError, InputError, ZooError
-from simsiam_zoo.runtime.folders import atomic_write, cache_dir
+from simsiam_zoo.runtime.folders import cache_dir
 
 DEFAULT_BYTES = 50 * 10**9
 ROOM_SECONDS = 120.0
@@ -123,8 +123,7 @@ class ShardCache:
             )
         path = self.index(shard)
         path.parent.mkdir(exist_ok=True)
-        with atomic_write(path) as out:
-            index.save(out)
+        index.save(path)
 
     def _reserve(self, shard: Shard, part: Path) -> None:
         """Make the part, once there is room for all of it."""

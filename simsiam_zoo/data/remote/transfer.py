@@ -144,25 +144,8 @@ def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
     time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
 
 
-class RemoteFile:
-    """A remote file read from front to back; where the connection breaks, it goes on there."""
-
-    def __init__(self, url: str) -> None:
-        self._blocks = _read_on(url)
-        self._ready = memoryview(b"")
-
-    def close(self) -> None:
-        """Let the connection go."""
-        self._blocks.close()
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end. Raises DataError where they cannot be had."""
-        self._ready = self._ready or memoryview(next(self._blocks, b""))
-        out, self._ready = self._ready[:size], self._ready[size:]
-        return bytes(out)
-
-
-def _read_on(url: str) -> Generator[bytes]:
+def read_on(url: str) -> Generator[bytes]:
+    """A remote file's bytes from front to back; where the connection breaks, it goes on there."""
     at, tries, etag = 0, 0, None
     while True:
         try:

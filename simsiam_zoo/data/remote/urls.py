@@ -53,8 +53,7 @@ def is_remote(source: str) -> bool:
 def check_url(url: str) -> str:
     """`url`, or a pattern of URLs, with its scheme in lower case.
 
-    Raises:
-        InputError: it is of another scheme, chained, malformed, or could carry a secret.
+    Raises InputError where it is of another scheme, chained, malformed, or could carry a secret.
     """
     match, shown = _SCHEME.match(url), redacted(url)
     scheme = match[1].lower() if match else ""
@@ -114,8 +113,7 @@ def redacted(url: str) -> str:
 def expand(pattern: str, limit: int = MAX_EXPANSION) -> list[str]:
     """The names that a brace pattern spells, in its order; a pattern without braces is itself.
 
-    Raises:
-        InputError: there are none or more than `limit`, or the braces do not match.
+    Raises InputError where there are none or more than `limit`, or the braces do not match.
     """
     shown = redacted(pattern) if is_url(pattern) else pattern
     if pattern.count("{") > _MAX_BRACES:
