@@ -14,15 +14,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """What a column of `metrics.jsonl` is, or a family of columns.
+    """What a column of `metrics.jsonl` is, or a family of columns: one for each part, view, ...
 
-    Args:
-        key: the column; of a family the text that its columns begin with.
-        label: title of a chart.
-        note: unit and how to read it, one line.
-        family: several columns belong to it, one for each part, view or protocol.
-        floor, ceiling: an axis covers them at least.
-        log: whether an axis is logarithmic.
+    `key`: the column; of a family the text that its columns begin with. `label` is a chart's title,
+    `note` its unit and how to read it; an axis covers `floor` and `ceiling` at least.
     """
 
     key: str

@@ -23,14 +23,11 @@ def known_mark(verdict: str | None) -> str:
 
 @dataclass(frozen=True)
 class Dot:
-    """A row of a dot plot, of shares.
+    """A row of a dot plot, of shares. `text`: the value, or why there is none.
 
-    Args:
-        text: the value, or why there is none.
-        mark: verdict that gives the mark its shape and colour.
-        bar: ends of the error bar of the `seeds`, or of the `images` where there is one seed.
-        seeds: (share, verdict) of each, where there are several.
-        baselines: share by network that was not trained.
+    `mark`: the verdict that gives the mark its shape and colour. `bar`: ends of the error bar of
+    the `seeds`, or of the `images` where there is one seed. `seeds`: (share, verdict) of each of
+    several. `baselines`: share by network that was not trained.
     """
 
     label: str

@@ -51,12 +51,10 @@ def page_marks() -> Markup:
 
 
 def line_sheet(title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = ()) -> str:
-    """Charts, one at least, four in a row, as one SVG file.
+    """Charts, one at least, four in a row, as one SVG file; the title may be empty.
 
-    Args:
-        title: above them; may be empty.
-        keys: (style, label) of lines that all charts share, shown below them; where there are
-            none, a chart of several lines has its own.
+    `keys`: (style, label) of lines that all charts share, shown below them; where there are none,
+    a chart of several lines has its own.
     """
     across = min(4, len(charts))
     width = max(across * WIDTH + (across - 1) * _GAP, 2 * WIDTH)

@@ -29,11 +29,8 @@ Point = tuple[float, float]
 class Series:
     """One line of a chart, of finite points by growing x.
 
-    Args:
-        style: classes of its colour and dashes: `c0 d1`, or `base`.
-        name: what tells it from the others; may be empty if it is the only one.
-        group: lines that are switched together.
-        weight: `seed` of several, their `mean`, or `alone`.
+    `style`: classes of its colour and dashes, `c0 d1`, or `base`. `name`: empty if it is the only
+    one. `group`: lines that are switched together. `weight`: `seed` of several, `mean` or `alone`.
     """
 
     points: Sequence[Point]
@@ -124,7 +121,6 @@ def make_chart(
     """Scale lines, one at least and each with a point, to a chart.
 
     Args:
-        title, note: what is drawn, and one line on how to read it.
         end: of the x axis, which begins at 0.
         cover: values that the y axis covers too.
         leading: the lines that decide the y axis; by default all. Others may leave the box.

@@ -160,8 +160,8 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms without its widest columns, and where the report is."""
+    from simsiam_zoo.report.content import STD_TITLE, arm_table
     from simsiam_zoo.report.study import read_results
-    from simsiam_zoo.report.tables import STD_TITLE, arm_table
 
     study = read_results(results)
     wide = ("Substituted", "From base", STD_TITLE)

@@ -100,7 +100,6 @@ def evaluate(
     Args:
         target: the network; its recipe says on which data, by which protocols, and where.
         batch: images at once, of each process.
-        progress: told how far it is.
 
     Raises:
         InputError: the data cannot be measured on, the device cannot do what is asked, or memory
@@ -168,12 +167,7 @@ def why_unmeasurable(dataset: Dataset) -> str | None:
 
 
 def check_data(dataset: Dataset) -> ShardSet:
-    """The test images, where both splits can be measured on.
-
-    Raises:
-        InputError: nothing can be measured, or the classes of the test images are not those of the
-            training images.
-    """
+    """The test images. InputError: nothing can be measured, or the splits' classes differ."""
     train, test = dataset.train, dataset.test
     if (reason := why_unmeasurable(dataset)) is not None or test is None:
         raise InputError(f"{reason}, so nothing can be measured", "Give other data with --data.")

@@ -44,10 +44,8 @@ RAW_SIDE = 32
 class Transform:
     """How an image becomes what the network sees: the centre, resized and normalised.
 
-    Args:
-        image_size: side in pixels.
-        crop: share of the resized short side that is kept; 0.875 is 224 of 256.
-        mean, std: of each channel, for pixels in 0..1.
+    `image_size` is the side in pixels; `crop` the share of the resized short side that is kept
+    (0.875 is 224 of 256); `mean` and `std` are of each channel, for pixels in 0..1.
     """
 
     image_size: int
@@ -68,11 +66,9 @@ class Transform:
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A network that is looked at and not changed.
+    """A network that is looked at and not changed: [N, 3, S, S] → [N, D], on the runtime's device.
 
-    Args:
-        name: the component, with its parameters: what the weights are weights of.
-        module: [N, 3, S, S] → [N, D], on the runtime's device.
+    `name` is the component with its parameters: what the weights are weights of.
     """
 
     name: str
@@ -93,8 +89,7 @@ class RawPixels(nn.Module):
 def frozen(network: nn.Module, runtime: Runtime, view: Tensor) -> Tensor:
     """What `network` gives of a view, in eval mode, without gradient, under the run's autocast.
 
-    The mode that each module was in comes back after every call, so that a network can be looked
-    at in the middle of its training.
+    Each module's mode comes back, so that a network can be looked at amid its training.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -109,10 +104,7 @@ def frozen(network: nn.Module, runtime: Runtime, view: Tensor) -> Tensor:
 
 @contextmanager
 def first_ranks_buffers(*networks: nn.Module) -> Iterator[None]:
-    """Inside, every rank's buffers are the first rank's, whose network is the one that is saved.
-
-    BN statistics that are not synchronised differ from rank to rank.
-    """
+    """Inside, every rank's buffers (BN statistics) are the first rank's, whose network is saved."""
     if not distributed.is_distributed():
         yield
         return
@@ -187,14 +179,12 @@ class FrozenPass:
         What is on disk is not taken again.
 
         Args:
-            shards: the images.
-            what: they are called, where progress is shown.
+            shards: the images, called `what` where progress is shown.
             whole: a damaged image is an error; else it is left out.
             ids: of these images alone, growing; None for all.
 
         Returns:
-            Of each network the features, mapped into memory, with their ids, and their place on
-            disk.
+            Of each network the features, with their ids, and their place on disk.
 
         Raises:
             DataError: images are damaged.

@@ -60,11 +60,9 @@ def nearest(
         bank: [N, D]; it may be mapped into memory, and is read once, in parts.
         queries: [Q, D].
         k: at most N.
-        device: where it is computed.
 
     Returns:
-        Similarities [Q, k], the largest first (of equal ones the lower id), and ids [Q, k]; on the
-        CPU.
+        Similarities [Q, k], the largest first, and ids [Q, k]; on the CPU.
     """
     rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
     chunks = torch.split(_directions(queries.to(device)), _CHUNK)
@@ -89,12 +87,8 @@ def nearest(
 def vote(similarity: Tensor, labels: Tensor, t: float) -> Tensor:
     """The classes with the most votes, the best first; of equal votes the more similar neighbour's.
 
-    Args:
-        similarity, labels: of each query's neighbours, [Q, k], the most similar first.
-        t: temperature; a vote weighs exp(similarity / t).
-
-    Returns:
-        [Q, `RANKS`], -1 where no more classes were voted for.
+    `similarity` and `labels` [Q, k] are of each query's neighbours, the most similar first; a vote
+    weighs exp(similarity / t). Returns [Q, `RANKS`], -1 where no more classes were voted for.
     """
     parts = zip(torch.split(similarity, _CHUNK), torch.split(labels, _CHUNK), strict=True)
     return torch.cat([_vote(*part, t) for part in parts])

@@ -147,12 +147,9 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Classifiers:
-    """G linear classifiers of standardised features.
+    """G linear classifiers, weight [D, G, C] and bias [G, C], of standardised features.
 
-    Args:
-        weight: [D, G, C].
-        bias: [G, C].
-        mean, std: of the features that they were trained on, each [D] float64.
+    `mean` and `std`, each [D] float64, are those of the features that they were trained on.
     """
 
     weight: Tensor
@@ -206,8 +203,6 @@ def train_together(
         classes: C.
         grid: G pairs; wd is per image, as the loss is a mean.
         epochs, batch: passes over the rows, and rows for each step.
-        seed: of the orders.
-        device: where it is computed.
     """
     mean, std = measure_scale(features.x, rows)
     dtype = torch.promote_types(features.x.dtype, torch.float32)

@@ -63,12 +63,7 @@ class LogisticProtocol:
 
 
 class LowShotProtocol:
-    """Logistic regression on 1% and on 10% of each class's labels, which a fixed seed chooses.
-
-    Args:
-        seed: chooses the images.
-        c, max_iter: the classifier's.
-    """
+    """Logistic regression on 1% and on 10% of each class's labels, which a fixed seed chooses."""
 
     version = 1
 

@@ -46,9 +46,7 @@ Rows = Iterable[tuple[Ids, Sequence[Tensor], Tensor]]
 class CachedFeatures:
     """The place of some features in a folder of features.
 
-    Args:
-        folder: holds all of them.
-        facts: what they are features of, as plain values; all of it decides the key.
+    `facts`: what they are features of, as plain values; all of it decides the key.
     """
 
     folder: Path
@@ -89,13 +87,10 @@ def fill(entries: Sequence[CachedFeatures], ids: Ids, widths: Sequence[int], row
 
     Args:
         entries: one for each network, in one folder.
-        ids: of the images, growing; those that `rows` leaves out are left out.
+        ids: of the images, growing; those that `rows`, this rank's share, leaves out are left out.
         widths: D of each network.
-        rows: this rank's share.
 
-    Raises:
-        InputError: the folder cannot be written, or is another one for another rank, or there is
-            no image at all.
+    Raises InputError: the folder cannot be written, or ranks see different ones, or no image came.
     """
     parts = distributed.from_main(lambda: [_begin(entry) for entry in entries])
     try:

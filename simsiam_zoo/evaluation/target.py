@@ -53,16 +53,10 @@ class EvalTarget:
     run: Path | None = None
 
     def frozen_pass(self, batch: int = BATCH, progress: Progress | None = None) -> FrozenPass:
-        """The network on its device, to be looked at and not changed.
+        """The network on its device, which cannot do what is asked: InputError.
 
-        Features are kept beside the run if that can be, else in the user's cache.
-
-        Args:
-            batch: images at once, of each process.
-            progress: told how far a pass is.
-
-        Raises:
-            InputError: the device cannot do what is asked.
+        `batch` images at once, of each process. Features are kept beside the run if that can be,
+        else in the user's cache.
         """
         training, workers = self.recipe.training, self.recipe.data.workers
         runtime = open_runtime(training.device, training.precision, training.threads)
@@ -82,10 +76,9 @@ class EvalTarget:
 def open_target(
     source: str, settings: Mapping[str, object] | None = None, preset: str | None = None
 ) -> EvalTarget:
-    """Build the network of `source`, with its weights.
+    """Build the network of `source`, as the user wrote it, with its weights.
 
     Args:
-        source: as the user wrote it.
         settings: dotted paths and values, laid on the recipe.
         preset: transform and data of a model of timm's; without it timm's own configuration makes
             the transform.
@@ -123,10 +116,7 @@ def run_of(source: str) -> Path | None:
 def read_backbone(path: Path, recipe: Recipe) -> nn.Module:
     """The backbone of a run with the weights in `path`, in eval mode and channels last.
 
-    Args:
-        path: the run's folder (its backbone, or of an incomplete run its last checkpoint), or a
-            file in it.
-        recipe: of the run.
+    `path` is the run's folder (its backbone, or if it is incomplete its last checkpoint) or a file.
     """
     if path.is_dir():
         path = path / (BACKBONE if (path / BACKBONE).is_file() else "checkpoints")
@@ -189,13 +179,10 @@ def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) 
 
 
 def published(name: str, image_size: int, backbone: nn.Module, hint: str) -> dict[str, Tensor]:
-    """The weights that timm has for a model, as far as the backbone has such keys.
+    """The weights that timm has for the model `name`, as far as the backbone has such keys.
 
-    Args:
-        name: timm's.
-        image_size: height and width in pixels, for a model that is made for one size.
-        backbone: what they are for.
-        hint: the way out where they cannot be had, an InputError.
+    `image_size` is for a model that is made for one size. InputError with the `hint` where they
+    cannot be had.
     """
     import timm
 

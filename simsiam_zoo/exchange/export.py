@@ -47,11 +47,8 @@ SAME_KEYS = re.compile(
 class ExportSource:
     """What is exported.
 
-    Attributes:
-        backbone: [N, 3, H, W] → features [N, in_dim]; on the CPU, in eval mode and float32.
-        recipe: of the run.
-        identity: of the run; "" where it has none.
-        run: the run's folder and what is in it; None where there is only a backbone.
+    `backbone`, [N, 3, H, W] → features [N, in_dim], is on the CPU, in eval mode and float32.
+    `identity` is the run's, "" where it has none; `run` is None where there is only a backbone.
     """
 
     backbone: nn.Module
@@ -85,7 +82,7 @@ class ExportSource:
         return "\n".join([*body, "model.eval()", "features = model(images)"])
 
     def timm_images(self) -> dict[str, Any]:
-        """The images that a run was trained on, by the keys of timm's `pretrained_cfg`.
+        """The run's images by the keys of timm's `pretrained_cfg`.
 
         timm's transforms (`timm.data.resolve_model_data_config`) then do what evaluation here does.
         """
@@ -115,8 +112,7 @@ class ExportSource:
 class ExportFormat(ABC):
     """The contract of a component of the kind `format`.
 
-    Attributes:
-        file: what is written is called so where the user gives no name.
+    What is written is called `file` where the user gives no name.
     """
 
     file: str
@@ -140,14 +136,11 @@ class ExportFormat(ABC):
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written and compared.
+    """The file or folder that was written, and how it compares.
 
-    Attributes:
-        path: the file or folder.
-        difference: largest |difference| between the features of the run's backbone and of what was
-            written, loaded again, on three random images.
-        largest: the largest |feature| there.
-        code: Python that loads it, and takes `images` [N, 3, H, W] to `features`.
+    `difference`: the largest between features of the run's backbone and of what was written, loaded
+    again, on three random images, of which `largest` is the largest |feature|. `code`: Python that
+    loads it, and takes `images` [N, 3, H, W] to `features`.
     """
 
     path: Path
@@ -160,7 +153,7 @@ def export_backbone(run: Run, to: str, out: Path | str | None = None) -> Exporte
     """Write a run's backbone for another library, and prove that it gives the same features there.
 
     Args:
-        run: the run; an unfinished one gives the backbone of its last checkpoint.
+        run: an unfinished one gives the backbone of its last checkpoint.
         to: the format's spec: `timm`, `torchvision`, `safetensors`, or one of a plugin.
         out: where; nothing may be there. By default in the run's folder, in `exports/`.
 

@@ -47,12 +47,10 @@ _COPIES = re.compile(r"(^|[._])(teacher|encoder_k|momentum|target|ema)([._]|$)")
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint holds, by the parts of a run.
+    """What a checkpoint holds, by the parts of a run: the part's name → its state dict.
 
-    Attributes:
-        arch: the backbone's name or id, as the file states it; None where it does not.
-        parts: the part's name → its state dict.
-        settings: what the file says of the recipe besides.
+    `arch`: the backbone's name or id, if the file states it; `settings`: what else it says of the
+    recipe.
     """
 
     arch: str | None
@@ -63,8 +61,7 @@ class Weights:
 def load_backbone(path: Path | str) -> nn.Module:
     """The backbone in a `.safetensors` file of a run or of `simsiam-zoo export`.
 
-    The file's metadata name a component of the catalogue, its parameters and the image size; that
-    component makes the module. Nothing in the file is executed.
+    The component that the file's metadata name makes the module. Nothing in it is executed.
 
     Returns:
         The backbone, [N, 3, H, W] → features [N, in_dim], on the CPU and in eval mode. Its
@@ -177,14 +174,10 @@ def _harmless() -> list[Any]:
 
 
 def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, list[str]]:
-    """The backbone's weights, wherever a training library put them.
+    """The weights behind a prefix, by the keys after it; the prefix; the other keys' first words.
 
     The prefix is the one behind which most of the model's keys are found; of two networks that
     have as many, the one that was trained rather than its slow copy, then the file's first.
-
-    Returns:
-        The weights behind the prefix, by the keys after it; the prefix; the first words of the
-        keys that are not behind it.
     """
     hits: Counter[str] = Counter()
     for key in weights:

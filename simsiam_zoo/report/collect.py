@@ -87,11 +87,9 @@ class Confusion:
 class RunPage:
     """What a run's network made of its images, as the page shows it.
 
-    Attributes:
-        split: of the queries: `test`, or `training` where there are no test images.
-        bank, queries: how many images were used, and of how many.
-        classes: names; None where any of the images has no label.
-        sampled, wrong: queries taken evenly, and misclassified ones.
+    `split`: of the queries, `test`, or `training` where there are no test images. `bank` and
+    `queries`: how many images were used, and of how many. `classes`: None where any image has no
+    label. `sampled`, `wrong`: queries taken evenly, and misclassified ones.
     """
 
     split: str

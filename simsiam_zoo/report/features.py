@@ -55,13 +55,8 @@ def open_network(
 ) -> FrozenPass:
     """A run's frozen network, opened as `simsiam-zoo evaluate` does it, with its features on disk.
 
-    Args:
-        of: `backbone`: what is evaluated; `z`: after the projector; `p`: after the predictor.
-        device: where it runs; None for the recipe's choice.
-
-    Raises:
-        InputError: there are no weights yet, or no such device.
-        DataError, PluginError: as for `Run.model`.
+    `of`: `backbone`, what is evaluated; `z`, after the projector; `p`, after the predictor. Errors
+    as for `Run.model`; InputError too where there is no such device.
     """
     settings = {}
     if device is not None:  # with the arithmetic that it does best
@@ -94,15 +89,10 @@ def embed(
     what: str = "images",
     skip_damaged: bool = False,
 ) -> Embedding:
-    """Features of centre views. Labels are not needed.
+    """Features of centre views of the images `ids`, growing; None for all. No labels are needed.
 
-    Args:
-        ids: dense ids, growing; None for all.
-        what: the images are called, where progress is shown.
-
-    Raises:
-        DataError: an image (unless they are skipped) or a shard is damaged.
-        InputError: the features cannot be written.
+    DataError: an image (unless they are skipped) or a shard is damaged. InputError: the features
+    cannot be written.
     """
     ((found, _),) = network.features(shards, what, whole=not skip_damaged, ids=ids)
     assert found.ids is not None  # a pass always gives them
@@ -115,9 +105,7 @@ def embed(
 def open_run_data(run: Run, data: str | None = None) -> Dataset:
     """The run's data set, or the one that `data` names as in `train --data`; readable by id.
 
-    Raises:
-        InputError: it is not there.
-        DataError: it is damaged.
+    InputError: it is not there. DataError: it is damaged.
     """
     recipe = run.recipe
     if data is not None:
@@ -129,11 +117,9 @@ def open_run_data(run: Run, data: str | None = None) -> Dataset:
 
 
 def check_feature_path(path: Path) -> None:
-    """Check before any work that the file can be written.
+    """Refuse another ending than `.npz` and `.parquet`, or a missing folder: InputError.
 
-    Raises:
-        InputError: its ending is neither `.npz` nor `.parquet`, or its folder is missing.
-        PluginError: Parquet is asked for and pyarrow is not installed.
+    PluginError: Parquet is asked for and pyarrow is not installed.
     """
     if path.suffix not in {".npz", ".parquet"}:
         raise InputError(f"--out {path}: features are written as .npz or .parquet")
@@ -151,14 +137,8 @@ def write_features(
 ) -> None:
     """Write a file with a row for each image, whole or not at all; docs/seeing.md has its columns.
 
-    Args:
-        path: as `check_feature_path` wants it.
-        splits: (name, features) of each.
-        classes: names of the labels 0, 1, ...; empty where they are not known.
-        metadata: what was done; it can be written as JSON.
-
-    Raises:
-        InputError: it cannot be written.
+    `splits` are pairs (name, features); `classes` names of the labels 0, 1, ..., empty where they
+    are not known; `metadata` can be written as JSON. InputError where the file cannot be written.
     """
     rows = [
         (name, *_location(each.shards, id)) for name, each in splits for id in each.ids.tolist()

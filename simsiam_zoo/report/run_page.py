@@ -24,9 +24,7 @@ _MAP_WIDTH, _MAP_MARGIN = 600, 14
 def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str:
     """The page of a run, complete or not. Raises DataError where a file of it is damaged.
 
-    Args:
-        seen: what was seen of its images; None where nothing could be.
-        notes: what is missing and why.
+    `seen`: what was seen of its images, None where nothing could be; `notes`: what is missing, why.
     """
     charts = run_charts(run.metrics)
     files = [run.folder / name for name in ("recipe.toml", "lock.toml")]

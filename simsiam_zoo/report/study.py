@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from simsiam_zoo.charts.drawing import clean
-from simsiam_zoo.report.text import compact, line
+from simsiam_zoo.report.pages import compact, line
 
 DONE, RUNNING, FAILED = "done", "running", "failed"
 

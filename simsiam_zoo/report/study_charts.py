@@ -13,8 +13,8 @@ from simsiam_zoo.charts.dots import Dot, DotPlot
 from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
 from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Point, Series, make_chart, thin
 from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite
+from simsiam_zoo.report.pages import line, percent
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView
-from simsiam_zoo.report.text import line, percent
 
 SHOWN = (LOSS, STD, TOP1)
 """As in the paper's figure 2."""

@@ -19,12 +19,11 @@ from simsiam_zoo.charts.dots import known_mark
 from simsiam_zoo.charts.drawing import environment, inline_chart
 from simsiam_zoo.charts.lines import COLORS, DASHES, Chart
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.report import answer, study_charts, tables
-from simsiam_zoo.report.pages import PACKAGE, render_offline
+from simsiam_zoo.report import study_charts
+from simsiam_zoo.report.content import content
+from simsiam_zoo.report.pages import PACKAGE, escape, fenced, render_offline
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
-from simsiam_zoo.report.text import escape, fenced
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.runtime.progress import duration
 from simsiam_zoo.studies.results import collect_results, write_results
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -33,9 +32,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 def publish(folder: Path) -> dict[str, Any]:
     """Gather a study's results and write them and the report anew; also while arms still run.
 
-    Raises:
-        InputError: there is no study, or the folder cannot be written.
-        DataError: its plan is damaged.
+    InputError: there is no study, or the folder cannot be written. DataError: its plan is damaged.
     """
     results = collect_results(folder)
     write_results(results, folder)
@@ -46,14 +43,8 @@ def publish(folder: Path) -> dict[str, Any]:
 def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study; return them.
 
-    A plot of an earlier report that has nothing now is removed.
-
-    Args:
-        results: what `collect_results` gave.
-        folder: the study's; the runs' metrics are read below it.
-
-    Raises:
-        InputError: one cannot be written.
+    `results` are what `collect_results` gave; the runs' metrics are read below the study's folder.
+    A plot of an earlier report that has nothing now is removed. InputError: one cannot be written.
     """
     study = read_results(results)
     curves = study_charts.read_curves(study, folder)
@@ -88,7 +79,7 @@ def render_study(study: StudyView, curves: study_charts.Curves) -> str:
 
     return render_offline(
         "study",
-        **_content(study),
+        **content(study),
         plots=[study_charts.dot_plot(study, metric) for metric in study.metrics],
         panels=drawn(keys, "c"),
         keys=keys,
@@ -105,28 +96,7 @@ def render_markdown(study: StudyView, plots: list[str]) -> str:
     engine.filters |= {"md": escape, "fenced": fenced}
     shown = {name: what for name, what in study_charts.PLOTS.items() if name in plots}
     template = engine.get_template("study.md")
-    return template.render(**_content(study), plot_files=shown).rstrip("\n") + "\n"
-
-
-def _content(study: StudyView) -> dict[str, Any]:
-    """What the page and the Markdown have in common."""
-    columns, rows = tables.arm_table(study)
-    run_columns, runs = tables.run_table(study)
-    seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
-    return {
-        "study": study,
-        "progress": answer.progress(study),
-        "answer": answer.answer(study),
-        "notes": answer.notes(study),
-        "columns": columns,
-        "table_rows": list(zip(study.arms, rows, strict=True)),
-        "run_columns": run_columns,
-        "runs": runs,
-        "differing": [arm for arm in study.arms if arm.differences],
-        "failed": [(arm, run) for arm, run in study.runs if run.error],
-        "not_run": answer.not_run(study),
-        "time": duration(sum(seconds)) if seconds else "",
-    }
+    return template.render(**content(study), plot_files=shown).rstrip("\n") + "\n"
 
 
 def results_csv(study: StudyView) -> str:

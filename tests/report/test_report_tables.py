@@ -14,10 +14,17 @@ from made_results import KNN, LOGISTIC, five_parts, made_arm, made_run, made_stu
 from markdown_it import MarkdownIt
 
 from simsiam_zoo.cli.ablate import print_results
-from simsiam_zoo.report.answer import answer, not_run, notes, progress
+from simsiam_zoo.report.content import (
+    STD_TITLE,
+    answer,
+    arm_table,
+    not_run,
+    notes,
+    progress,
+    run_table,
+)
+from simsiam_zoo.report.pages import escape, fenced
 from simsiam_zoo.report.study import read_results
-from simsiam_zoo.report.tables import STD_TITLE, arm_table, run_table
-from simsiam_zoo.report.text import escape, fenced
 from simsiam_zoo.report.write import render_markdown, results_csv
 
 HOSTILE = (

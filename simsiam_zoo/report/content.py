@@ -1,0 +1,318 @@
+"""What the report of a study says, in all formats: a few sentences, and two tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from simsiam_zoo.report.pages import (
+    MISSING,
+    NARROW,
+    count,
+    fixed,
+    listing,
+    percent,
+    plus_minus,
+    points,
+    quoted,
+)
+from simsiam_zoo.report.study import (
+    DONE,
+    FAILED,
+    RUNNING,
+    ArmRun,
+    ReportArm,
+    SeedMean,
+    StudyView,
+)
+from simsiam_zoo.runtime.progress import duration
+
+STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head: `group` spans neighbours that share it; `note` is small print."""
+
+    title: str
+    group: str = ""
+    note: str = ""
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: its text, small print below it, a verdict's mark before it.
+
+    `sort`: what rows are sorted by; None (a missing value) comes last.
+    """
+
+    text: str = MISSING
+    note: str = ""
+    sort: float | str | None = None
+    verdict: str | None = None
+
+
+Table = tuple[list[Column], list[list[Cell]]]
+"""Heads and rows; the first column names the row."""
+
+
+def content(study: StudyView) -> dict[str, Any]:
+    """What the page and the Markdown have in common, by the names of their templates."""
+    columns, rows = arm_table(study)
+    run_columns, runs = run_table(study)
+    seconds = [run.seconds for _, run in study.runs if run.seconds is not None]
+    return {
+        "study": study,
+        "progress": progress(study),
+        "answer": answer(study),
+        "notes": notes(study),
+        "columns": columns,
+        "table_rows": list(zip(study.arms, rows, strict=True)),
+        "run_columns": run_columns,
+        "runs": runs,
+        "differing": [arm for arm in study.arms if arm.differences],
+        "failed": [(arm, run) for arm, run in study.runs if run.error],
+        "not_run": not_run(study),
+        "time": duration(sum(seconds)) if seconds else "",
+    }
+
+
+def answer(study: StudyView) -> list[str]:
+    """Sentences about expectations, collapsed arms, the base and the differences from it."""
+    told = [*_expectations(study), *_fallen(study)]
+    failed = [quoted(a.label) for a in study.arms if FAILED in a.states]
+    if failed:
+        told.append(f"Failed: {listing(failed)}; the log's end stands below.")
+    if study.main is not None:
+        told += [*_base(study, study.main), *_differences(study, study.main)]
+    return told
+
+
+def progress(study: StudyView) -> str | None:
+    """What is not done yet; None if every run has ended."""
+    states = [run.state for _, run in study.runs]
+    if all(state in (DONE, FAILED) for state in states):
+        return None
+    done = states.count(DONE)
+    text = (
+        f"Not complete: {done} of {count(len(states), 'run')} {'is' if done == 1 else 'are'} done"
+    )
+    if RUNNING in states:
+        text += ", and the figures will change"
+    others = {state: states.count(state) for state in dict.fromkeys(states) if state != DONE}
+    return f"{text} ({', '.join(f'{n} {state}' for state, n in others.items())})."
+
+
+def notes(study: StudyView) -> list[tuple[str, str]]:
+    """(the labels of the arms that it is about, or nothing; note), each note once."""
+    arms: dict[str, list[str]] = {}
+    for arm in study.arms:
+        for warning in dict.fromkeys(arm.warnings):
+            arms.setdefault(warning, []).append(arm.label)
+    of_arms = {f"{label}: {warning}" for warning, labels in arms.items() for label in labels}
+    told = [("", note) for note in dict.fromkeys(study.notes) if note not in of_arms]
+    grouped = [(listing([quoted(each) for each in labels]), w) for w, labels in arms.items()]
+    return told + grouped
+
+
+def not_run(study: StudyView) -> list[tuple[str, str]]:
+    """(runs that were not run, why), each reason once; without failed runs."""
+    labels = {arm.name: arm.label for arm in study.arms}
+    failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
+    found: dict[str, list[str]] = {}
+    for each in study.not_run:
+        arm, seed = each["arm"], each["seed"]
+        if (arm, seed) not in failed:
+            name = quoted(labels[arm])
+            told = name if seed is None else f"{name} seed {seed}"
+            found.setdefault(each["why"], []).append(told)
+    return [(", ".join(runs), why) for why, runs in found.items()]
+
+
+def _expectations(study: StudyView) -> list[str]:
+    stated = [arm for arm in study.arms if arm.expect]
+    if not stated:
+        return []
+    outcomes = [arm.as_expected for arm in stated]
+    met, open_ = outcomes.count(True), outcomes.count(None)
+    text = f"Of {count(len(stated), 'arm')} with an expectation, {met} came out as expected"
+    missed = [
+        f"{quoted(arm.label)} (expected {' or '.join(arm.expect or ())}, found {arm.verdict})"
+        for arm in stated
+        if arm.as_expected is False
+    ]
+    if missed:
+        text += f" and {len(missed)} did not: {listing(missed)}"
+    if open_:
+        text += f"; {open_} {'has' if open_ == 1 else 'have'} no verdict yet"
+    return [f"{text}."]
+
+
+def _fallen(study: StudyView) -> list[str]:
+    told = []
+    for verdict in ("collapsed", "diverged"):
+        fallen = [_case(arm, verdict) for arm in study.arms if verdict in arm.verdicts]
+        if fallen:
+            told.append(f"{verdict.capitalize()}: {listing(fallen)}.")
+    if not told and any(arm.verdicts for arm in study.arms):
+        told.append("No arm collapsed or diverged.")
+    return told
+
+
+def _case(arm: ReportArm, verdict: str) -> str:
+    runs, total = arm.verdicts[verdict], sum(arm.verdicts.values())
+    name = quoted(arm.label)
+    return name if runs == total else f"{name} ({runs} of {count(total, 'seed')})"
+
+
+def _base(study: StudyView, main: str) -> list[str]:
+    base = study.base
+    figure = None if base is None else base.metrics.get(main)
+    if base is None or figure is None:
+        return []
+    others = [f"{name} {percent(share)}" for name, share in base.baselines(main).items()]
+    untrained = f" (without training: {listing(others)})" if others else ""
+    return [f"The base has {main} {percent(figure.mean, figure.std)}{untrained}."]
+
+
+def _differences(study: StudyView, main: str) -> list[str]:
+    apart, open_ = [], []
+    for arm in study.arms:
+        found = arm.difference.get(main)
+        if found is None or found.low is None or found.high is None:
+            continue
+        if found.low > 0 or found.high < 0:
+            interval = f"{points(found.low)} to {points(found.high)}"
+            apart.append(f"{quoted(arm.label)} ({points(found.mean)} points, {interval})")
+        else:
+            open_.append(quoted(arm.label))
+    told = []
+    if apart:
+        interval = "95 % interval over seeds without 0"
+        told.append(f"Different from the base ({interval}): {listing(apart, 6)}.")
+    if open_:
+        told.append(f"Not told apart from the base by these seeds: {listing(open_, 6)}.")
+    return told
+
+
+def arm_table(study: StudyView) -> Table:
+    """A row for each arm."""
+    columns = [
+        Column("Arm", number=False),
+        Column("Substituted", number=False),
+        Column("Seeds", note="done"),
+    ]
+    for metric in study.metrics:
+        note = _measured(study, metric)
+        columns += [Column("Top‑1, %", metric, note), Column("From base", metric, note)]
+    columns += [
+        Column(STD_TITLE, note="of z/|z|"),
+        Column("Effective rank", note="of z"),
+        Column("Verdict", number=False),
+        Column("Expectation", number=False),
+        Column("Paper, %"),
+    ]
+    return columns, [_arm_row(study, arm) for arm in study.arms]
+
+
+def run_table(study: StudyView) -> Table:
+    """A row for each run."""
+    columns = [
+        Column("Arm", number=False),
+        Column("Seed"),
+        Column("State", number=False),
+        *(Column(f"{metric}, %") for metric in study.metrics),
+        Column("Loss"),
+        Column(STD_TITLE),
+        Column("Effective rank"),
+        Column("Verdict and evidence", number=False),
+        Column("Steps"),
+        Column("Time"),
+    ]
+    return columns, [_run_row(study, arm, run) for arm, run in study.runs]
+
+
+def _measured(study: StudyView, metric: str) -> str:
+    """`version 2, 1,000 test images`."""
+    found = [run.metrics[metric] for _, run in study.runs if metric in run.metrics]
+    if not found:
+        return ""
+    versions = sorted({each.version for each in found})
+    images = [f"{number:,}" for number in sorted({each.test_images for each in found})]
+    version = " and ".join(map(str, versions))
+    return f"version {version}, {' or '.join(images)} test images"
+
+
+def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
+    row = [
+        Cell(arm.label, "the base" if arm.is_base else "", sort=arm.label),
+        Cell(arm.substituted or MISSING, sort=arm.substituted or None),
+        _seeds(arm),
+    ]
+    for metric in study.metrics:
+        row += [_figure(arm.metrics.get(metric), 1, arm, scale=100), _difference(arm, metric)]
+    return [
+        *row,
+        _figure(arm.std_sqrt_d, 2, arm),
+        _figure(arm.effective_rank, 1, arm),
+        Cell(arm.verdict or MISSING, sort=arm.verdict or None, verdict=arm.mark),
+        _expectation(arm),
+        Cell() if arm.paper is None else Cell(f"{arm.paper:g}", sort=arm.paper),
+    ]
+
+
+def _seeds(arm: ReportArm) -> Cell:
+    if not arm.shown_runs:
+        return Cell(note="not run")
+    others = [f"{n} {state}" for state, n in arm.states.items() if state != DONE]
+    note = f"same as {arm.same_as}" if arm.same_as else ", ".join(others)
+    return Cell(f"{arm.done} of {arm.asked}", note, arm.done)
+
+
+def _figure(figure: SeedMean | None, digits: int, arm: ReportArm, scale: float = 1.0) -> Cell:
+    if figure is None:
+        return Cell()
+    note = count(figure.n, "seed") if figure.n < arm.done else ""
+    return Cell(plus_minus(figure.mean, figure.std, digits, scale), note, figure.mean)
+
+
+def _difference(arm: ReportArm, metric: str) -> Cell:
+    found = arm.difference.get(metric)
+    if found is None:
+        return Cell()
+    note = count(found.n, "seed")
+    if found.low is not None and found.high is not None:
+        note = f"{points(found.low)} to {points(found.high)}"
+    return Cell(points(found.mean), note, found.mean)
+
+
+def _expectation(arm: ReportArm) -> Cell:
+    if not arm.expect:
+        return Cell()
+    text = {None: "open", True: "as expected", False: "not as expected"}[arm.as_expected]
+    sign = {None: "", True: "✓ ", False: "✗ "}[arm.as_expected]
+    return Cell(f"{sign}{text}", f"expected {' or '.join(arm.expect)}", text)
+
+
+def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
+    row = [Cell(arm.label), Cell(str(run.seed))]
+    row.append(Cell(run.state, f"exit code {run.exit_code}" if run.exit_code else ""))
+    for metric in study.metrics:
+        found = run.metrics.get(metric)
+        ends = [] if found is None or found.interval is None else found.interval
+        note = " to ".join(fixed(100 * end, 1) for end in ends)
+        row.append(_number(None if found is None else found.top1, 1, 100, note))
+    return [
+        *row,
+        _number(run.loss, 3),
+        _number(run.std_sqrt_d, 2),
+        _number(run.effective_rank, 1),
+        Cell(run.verdict or MISSING, run.reason or "", verdict=run.verdict),
+        Cell() if run.steps is None else Cell(f"{run.steps:,}"),
+        Cell() if run.seconds is None else Cell(duration(run.seconds)),
+    ]
+
+
+def _number(value: float | None, digits: int, scale: float = 1.0, note: str = "") -> Cell:
+    return Cell() if value is None else Cell(fixed(scale * value, digits), note)
