@@ -65,15 +65,15 @@ def evaluate(
 
     from simsiam_zoo.charts.drawing import evaluation_sheet
     from simsiam_zoo.cli.text import print_report
-    from simsiam_zoo.evaluation.evaluate import check_out, new_report_path, write_report
     from simsiam_zoo.evaluation.evaluate import evaluate as measure
+    from simsiam_zoo.evaluation.evaluate import new_report_path, write_report
     from simsiam_zoo.evaluation.target import open_target
     from simsiam_zoo.runtime import distributed
-    from simsiam_zoo.runtime.folders import save_text
+    from simsiam_zoo.runtime.folders import check_out, save_text
     from simsiam_zoo.runtime.progress import Progress, open_progress
 
     if out is not None:
-        check_out(Path(out))
+        check_out(Path(out), "a report is", ".json")
     with distributed.joined():
         subject = distributed.together(lambda: open_target(source, settings, preset))
         main = distributed.rank() == 0

@@ -9,7 +9,7 @@ import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_line
-from simsiam_zoo.errors import InputError, ZooError
+from simsiam_zoo.errors import ZooError
 
 
 @click.command(short_help="Show a run as one page that opens offline.")
@@ -56,14 +56,13 @@ def look(
     from simsiam_zoo.report.collect import choose_method, collect_run_page
     from simsiam_zoo.report.features import open_network, open_run_data
     from simsiam_zoo.report.run_page import render_run
-    from simsiam_zoo.runtime.folders import save_text
+    from simsiam_zoo.runtime.folders import check_out, save_text
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.run import load
 
     found = load(run)
     path = Path(out) if out else found.folder / "look.html"
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
+    check_out(path)
     choose_method(method)  # a missing package is told before the work, not after it
     sight, notes = None, []
     try:

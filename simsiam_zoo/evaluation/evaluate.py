@@ -97,13 +97,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Take features once, and every score of them: a report. Under torchrun every rank calls it.
 
-    Args:
-        target: the network; its recipe says on which data, by which protocols, and where.
-        batch: images at once, of each process.
+    The target's recipe says on which data, by which protocols, and where; `batch` images at once,
+    of each process.
 
     Raises:
-        InputError: the data cannot be measured on, the device cannot do what is asked, or memory
-            does not suffice.
+        InputError: nothing can be measured, the device cannot do it, or memory does not suffice.
         DataError: images are damaged.
         PluginError: a component cannot be used, or the network changed under evaluation.
     """
@@ -142,7 +140,7 @@ def evaluate(
             "classes": splits.classes,
             "class_names": None if names is None else [str(each) for each in names],
         },
-        "transform": frozen.transform.describe(),
+        "transform": dataclasses.asdict(frozen.transform),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
         "figures": [as_dict(score, splits.test.labels, splits.classes) for score in scores],
@@ -230,14 +228,6 @@ def new_report_path(run: Path) -> Path:
     folder = run / "evaluations"
     numbers = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
     return folder / f"{1 + max(numbers, default=0)}.json"
-
-
-def check_out(path: Path) -> None:
-    """Refuse a report's path that cannot be one, before any work is done: InputError."""
-    if path.suffix != ".json":
-        raise InputError(f"--out {path}: a report is written as .json")
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:

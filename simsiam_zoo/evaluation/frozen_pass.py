@@ -59,10 +59,6 @@ class Transform:
         data = recipe.data
         return cls(data.image_size, recipe.evaluation.crop, data.mean, data.std)
 
-    def describe(self) -> dict[str, Any]:
-        """All of it, as JSON has it."""
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
-
 
 @dataclass(frozen=True)
 class FrozenNetwork:
@@ -126,10 +122,7 @@ def set_buffers(values: Iterable[Tensor], buffers: Iterable[Tensor]) -> None:
 
 
 def state_digest(network: nn.Module) -> str:
-    """SHA-256 (hex) of all parameters and buffers, BN statistics among them: names, types, bytes.
-
-    Buffers that no `state_dict` holds count as well.
-    """
+    """SHA-256 (hex) of all parameters and buffers, also of those that no `state_dict` holds."""
     digest = hashlib.sha256()
     tensors = [*network.named_parameters(), *network.named_buffers()]
     for name, value in sorted(tensors, key=lambda pair: pair[0]):
@@ -153,14 +146,8 @@ def refuse_changed(network: FrozenNetwork, before: str) -> None:
 class FrozenPass:
     """Networks that are looked at and not changed, and the way of images to them.
 
-    Args:
-        networks: on the runtime's device.
-        transform: what is done to images.
-        runtime: device and arithmetic.
-        store: the folder that features are kept in; with several processes one that all share.
-        batch: images at once, of each process.
-        workers: loader processes; None for as many as the machine offers.
-        progress: told how far it is.
+    Features are kept in the folder `store`; with several processes one that all share. `batch`:
+    images at once, of each process. `workers`: loader processes; None for what the machine offers.
     """
 
     networks: Sequence[FrozenNetwork]
@@ -186,17 +173,16 @@ class FrozenPass:
         Returns:
             Of each network the features, with their ids, and their place on disk.
 
-        Raises:
-            DataError: images are damaged.
-            InputError: the features cannot be written.
-            PluginError: a network changed although it was only looked at, or does not give [N, D].
+        DataError: images are damaged. InputError: the features cannot be written. PluginError: a
+        network changed although it was only looked at, or does not give [N, D].
         """
         chosen = np.arange(len(shards)) if ids is None else ids
         before = [state_digest(network.module) for network in self.networks]
 
         def look() -> tuple[list[CachedFeatures], list[int]]:
             """The first rank's view of it: all ranks have to look in the same place."""
-            of = {} if len(chosen) == len(shards) else {"ids": _digest(chosen)}
+            digest = hashlib.sha256(chosen.tobytes()).hexdigest()
+            of = {} if len(chosen) == len(shards) else {"ids": digest}
             facts = map(partial(self._facts, shards), self.networks, before)
             entries = [CachedFeatures(self.store, {**each, **of}) for each in facts]
             there = [0 if (x := entry.read()) is None else len(x.labels) for entry in entries]
@@ -271,10 +257,6 @@ class FrozenPass:
             "batch": self.batch,
             "torch": torch.__version__,
         }
-
-
-def _digest(ids: Ids) -> str:
-    return hashlib.sha256(ids.tobytes()).hexdigest()
 
 
 def _read(entry: CachedFeatures) -> Features:

@@ -1,11 +1,8 @@
 """Linear classifiers on cached features: a grid of them trained together, the best one anew.
 
 G classifiers of C classes are one matrix [D, G C]: a batch is read, standardised and multiplied
-once. The loss is summed over them, so none has a part in another's gradient. For each of them it is
-
-    mean cross-entropy + wd / 2 |W|^2
-
-with no penalty on the bias: scikit-learn's LogisticRegression with C = 1 / (wd N).
+once, and none has a part in another's gradient. The loss of each is mean cross-entropy +
+wd / 2 |W|^2 without the bias: scikit-learn's LogisticRegression with C = 1 / (wd N).
 """
 
 from __future__ import annotations
@@ -44,9 +41,8 @@ _ROWS = 4096  # that are read at once where nothing is trained
 class LinearProtocol:
     """A linear classifier by SGD on standardised features, its lr and wd chosen from a grid.
 
-    All pairs are trained together on 90% of each class's training images, and the one that is right
-    most often on the other 10% is chosen (of equals the one with the lower loss there). It is then
-    trained anew on all training images; the test images are predicted once, by that classifier.
+    All pairs are trained together on 90% of each class's training images; the one that is right
+    most often on the other 10% (of equals that of lower loss) is trained anew on all of them.
     Momentum 0.9, cosine, zero weights at the start; mean and std of the features are those of the
     images trained on. The details hold each pair's top-1 and loss on the held-out images.
 
@@ -68,9 +64,7 @@ class LinearProtocol:
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Choose and train on the training images, classify the test images.
 
-        Raises:
-            InputError: there are no labels, no class has two images, or every classifier of the
-                grid diverged.
+        InputError: no labels, no class with two images, or all of the grid diverged.
         """
         check_labels(splits.train, splits.test, splits.classes)
         n = len(splits.train.labels)

@@ -62,12 +62,7 @@ class LinearPaperProtocol:
     Under torchrun every rank has to call it, and all return the same figure: each takes its share
     of every batch, and gradients are averaged. With a `splits.folder`, which has to be of these
     features and parameters alone, it goes on after an interruption from the last epoch that was
-    saved, to the same bits.
-
-    Args:
-        lr: the base lr.
-        epochs: passes over the training images.
-        batch: images of all ranks for each step; at most all of the training set.
+    saved, to the same bits. `batch`: images of all ranks; at most all of the training set.
     """
 
     version = 2
@@ -79,10 +74,8 @@ class LinearPaperProtocol:
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Train on augmented views, classify the centre views of the test images.
 
-        Raises:
-            InputError: there are no labels or no images to augment, the batch cannot be shared by
-                the ranks, or it diverged.
-            DataError: its checkpoints are damaged.
+        InputError: no labels, no images to augment, a batch that the ranks cannot share, or it
+        diverged. DataError: its checkpoints are damaged.
         """
         check_labels(splits.train, splits.test, splits.classes)
         if splits.augmented is None:
@@ -203,8 +196,6 @@ class AugmentedViews:
 
     Args:
         frozen: its first network is meant.
-        shards: the labelled training images; a stream, which has no ids, cannot be.
-        seed: of order and views.
         lanes, window: as for `SampleOrder`; fewer lanes where a batch is no multiple of them.
         epochs: how far the workers may look ahead; more can be asked for.
     """
@@ -226,9 +217,7 @@ class AugmentedViews:
     def __call__(self, epoch: int, batch: int) -> Iterator[Features]:
         """This rank's share of every whole batch of the epoch, [batch / world size, D].
 
-        Raises:
-            InputError: `batch` cannot be shared by the ranks.
-            DataError: a shard is damaged, or all images of a part of a batch.
+        DataError: a shard is damaged, or all images of a part of a batch.
         """
         part = part_of(batch, math.gcd(batch, self.lanes), distributed.world_size())
         if self._ready_for != (epoch, batch):
@@ -272,8 +261,8 @@ class AugmentedViews:
 
 def crop_and_flip() -> SimSiamAugmentation:
     """torchvision's RandomResizedCrop and RandomHorizontalFlip, and nothing else."""
-    off = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
-    off |= dict.fromkeys(("jitter_p", "gray_p", "blur_p"), 0.0)
+    none = ("brightness", "contrast", "saturation", "hue", "jitter_p", "gray_p", "blur_p")
+    off = dict.fromkeys(none, 0.0)
     return SimSiamAugmentation(min_scale=MIN_SCALE, flip_p=FLIP_P, interpolation="bilinear", **off)
 
 

@@ -40,9 +40,7 @@ class EvalTarget:
         source: as the user wrote it.
         name: the backbone's component, with its parameters.
         backbone: [N, 3, S, S] → [N, D], in eval mode and channels last.
-        transform: of the centre views.
         recipe: gives the data, the protocols, the device and the arithmetic.
-        run: the run's folder; None where there is none.
     """
 
     source: str

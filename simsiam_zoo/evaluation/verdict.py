@@ -30,24 +30,20 @@ LOW_RANK_SHARE, LOW_RANK_OF_UNTRAINED, LOW_RANK = 0.02, 0.04, 3.0
 """Effective rank below which few directions are left: as a share of the most it could be, as a
 share of the untrained network's, and however narrow the embedding is. The bound is the highest.
 
-On the `mnist-5k` preset (d = 512) the first share is above 0.08 with the paper's method, and below
-0.006 with the stop-gradient or the predictor removed. The second one says more where the embedding
-is narrow: at d = 128 a collapse leaves 3 directions. `docs/verdicts.md` has what was measured.
+The second one says more where the embedding is narrow: at d = 128 a collapse leaves 3 directions.
+`docs/verdicts.md` has what was measured.
 """
 
 CLEAR_GAIN = 0.05
 """kNN gain over the untrained network, by the low end of its interval, that a low rank does not
 outweigh unless it is below half of the bound, or `LOW_RANK`: few directions may hold what classes
-need. Measured: Fashion-MNIST, a small network, rank 10.1 of 512 and a gain of 7 to 9 points;
-collapsed runs of that rank gain nothing.
+need (Fashion-MNIST: rank 10.1 of 512, a gain of 7 to 9 points), and a collapse gains nothing.
 """
 
 LOSS_DONE, LOSS_NEAR = 0.5, 0.1
 """Share of the way from the first loss to the minimum after which the loss counts as gone down; or
-it is near the minimum, by a share of the minimum's size.
-
-It tells a collapse, whose loss falls, from a network that cannot solve its task and stays where it
-began (the paper's fixed random predictor).
+it is near the minimum, by a share of the minimum's size. A network that cannot solve its task
+stays where it began (the paper's fixed random predictor); the loss of a collapse falls.
 """
 
 

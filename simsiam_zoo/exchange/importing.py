@@ -2,9 +2,8 @@
 
     recipe.toml  lock.toml  checkpoints/step-00000000.pt  backbone.safetensors
 
-There is no result.json: nothing was measured here yet. The lock has a table `imported` that says
-where the weights are from. The recipe's `training.init` is their digest, as that of a run which
-starts from them (`train --init`): it has another identity than one from random weights.
+Nothing was measured yet, so there is no result.json. The lock's table `imported` says where the
+weights are from; the recipe's `training.init` is their digest, as of a run that starts from them.
 """
 
 from __future__ import annotations
@@ -56,13 +55,12 @@ def import_checkpoint(
         checkpoint: the file; see `weights.py` for what is understood.
         out: the run's folder, new or empty.
         backbone: which one it is, where the file does not say.
-        preset, file, settings: the recipe, as for `Recipe.make`: what the weights were trained by,
-            or what they are to be measured with. By default the preset `imagenet`. The parts that
-            the file holds are as it says.
+        preset, file, settings: the recipe, as for `Recipe.make`; by default the preset `imagenet`.
+            The parts that the file holds are as it says.
 
     Returns:
-        The run. Its lock's table `imported` says what was read; `prefix` is what stood before the
-        backbone's keys, `left_out` the first words of the keys beside it.
+        The run. Its lock's table `imported` says what was read: `prefix` stood before the
+        backbone's keys, `left_out` are the first words of the keys beside it.
 
     Raises:
         InputError: `out` is taken or cannot be written, the file has no layout that is known, or

@@ -1,13 +1,8 @@
 """Weights in files: a backbone from its own file, and checkpoints of other makers.
 
-Two layouts of other makers are known:
-
-- *simsiam*, the original release's: a table with `arch` and `state_dict`; the keys
-  `module.encoder.*` are torchvision's ResNet, with the projector in the place of its `fc`, and
-  `module.predictor.*` is the predictor;
-- *backbone*: a state dict of timm or torchvision, plain or in a table under `state_dict`, `model`
-  or `student`; `.safetensors` too. Its keys may stand behind a prefix that a training library put
-  there: `module.`, `backbone.`, `encoder_q.`, `student.backbone.`, ...
+docs/exchange.md names the layouts. In that of SimSiam's original release, `module.encoder.*` is
+torchvision's ResNet with the projector in the place of its `fc`, and `module.predictor.*` the
+predictor. Else it is a backbone's state dict, its keys behind what a training library put there.
 
 Nothing is unpickled but tensors and plain values (`weights_only`).
 """
@@ -121,10 +116,8 @@ def _refuse_missing(path: Path) -> None:
 def read_weights(path: Path) -> Weights:
     """Read a checkpoint, and tell what its layout is.
 
-    Raises:
-        InputError: there is no such file, or no layout that is known here.
-        DataError: it is damaged, or holds more than tensors and plain values.
-        PluginError: it is a backbone's own file, and its component is not installed here.
+    InputError: there is no such file, or no layout that is known here. DataError: it is damaged, or
+    holds more than tensors and plain values. PluginError: its component is not installed here.
     """
     _refuse_missing(path)
     if path.suffix == ".safetensors":

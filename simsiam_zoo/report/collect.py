@@ -108,12 +108,9 @@ def collect_run_page(
 ) -> RunPage:
     """Compare test images with training images, or without test images those with each other.
 
-    At most `most` images of each split are used, evenly spaced.
-
-    Raises:
-        DataError: a shard cannot be read. Damaged images are left out.
-        InputError: the features cannot be written.
-        PluginError: the method is not installed.
+    At most `most` images of each split are used, evenly spaced; damaged ones are left out.
+    DataError: a shard cannot be read. InputError: the features cannot be written. PluginError: the
+    method is not installed.
     """
 
     def some(shards: ShardSet, what: str) -> Embedding:

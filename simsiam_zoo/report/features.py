@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -20,7 +20,7 @@ from simsiam_zoo.evaluation.frozen_pass import FrozenPass, state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
-from simsiam_zoo.runtime.folders import atomic_write
+from simsiam_zoo.runtime.folders import atomic_write, check_out
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run
 
@@ -76,7 +76,7 @@ def open_network(
 def describe(network: FrozenPass) -> dict[str, Any]:
     """The digest of all the weights, the transform and the arithmetic, as JSON has them."""
     runtime = network.runtime
-    transform = {"view": "centre", **network.transform.describe()}
+    transform = {"view": "centre", **asdict(network.transform)}
     transform |= {"precision": runtime.precision, "device": runtime.device.type}
     return {"weights_sha256": state_digest(network.networks[0].module), "transform": transform}
 
@@ -117,14 +117,8 @@ def open_run_data(run: Run, data: str | None = None) -> Dataset:
 
 
 def check_feature_path(path: Path) -> None:
-    """Refuse another ending than `.npz` and `.parquet`, or a missing folder: InputError.
-
-    PluginError: Parquet is asked for and pyarrow is not installed.
-    """
-    if path.suffix not in {".npz", ".parquet"}:
-        raise InputError(f"--out {path}: features are written as .npz or .parquet")
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
+    """Refuse what cannot be written: InputError; PluginError: Parquet without pyarrow."""
+    check_out(path, "features are", ".npz", ".parquet")
     if path.suffix == ".parquet":
         _pyarrow()
 

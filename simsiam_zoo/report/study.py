@@ -134,7 +134,7 @@ class StudyView(BaseModel, frozen=True):
     stale: list[str]
     not_run: list[dict[str, Any]]
     notes: list[str]
-    provenance: list[tuple[str, list[tuple[str, str]]]]
+    provenance: list[tuple[str, list[tuple[str, str]]]]  # groups of (what, value)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -170,9 +170,12 @@ def read_results(results: dict[str, Any]) -> StudyView:
     study = _cleaned(results)
     by_name = {arm["name"]: arm for arm in study["arms"]}
     arms = [_arm(number, arm, by_name) for number, arm in enumerate(study["arms"])]
-    provenance = [_provenance(*group) for group in study["provenance"].items()]
-    known = {"arms": arms, "provenance": [group for group in provenance if group[1]]}
-    return StudyView.model_validate({**study, **known})
+    provenance = []
+    for name, found in study["provenance"].items():
+        pairs = found.items() if isinstance(found, dict) else [("", found)]
+        known = [(key, compact(value)) for key, value in pairs if value is not None]
+        provenance += [(name, known)] if known else []
+    return StudyView.model_validate({**study, "arms": arms, "provenance": provenance})
 
 
 def _cleaned(value: Any, key: str = "") -> Any:
@@ -206,9 +209,3 @@ def _arm(number: int, arm: dict[str, Any], by_name: dict[str, Any]) -> dict[str,
     if original["is_base"]:
         shown["difference"] = {}
     return shown
-
-
-def _provenance(name: str, found: Any) -> tuple[str, list[tuple[str, str]]]:
-    """A group of (what, value); a bare value is a group of one without a name for it."""
-    pairs = found.items() if isinstance(found, dict) else [("", found)]
-    return name, [(key, compact(value)) for key, value in pairs if value is not None]

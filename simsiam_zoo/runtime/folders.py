@@ -91,6 +91,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def check_out(path: Path, what: str = "", *endings: str) -> None:
+    """Refuse `--out` with another ending, or in no folder, before any work is done: InputError."""
+    if endings and path.suffix not in endings:
+        raise InputError(f"--out {path}: {what} written as {' or '.join(endings)}")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
+
+
 def save_text(path: Path, text: str) -> None:
     """Write a file that the user asked for, whole or not at all; else InputError."""
     try:
