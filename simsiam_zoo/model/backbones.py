@@ -48,8 +48,7 @@ def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Mo
 
     Args:
         name: as in `timm.list_models()`.
-        image_size: height and width of the images in pixels; a model that fixes its input size
-            (a ViT) is made for it.
+        image_size: in pixels; a model that fixes its input size (a ViT) is made for it.
         drop_path_rate: stochastic depth; 0 is none, also where timm's own default is another.
 
     Raises:

@@ -32,13 +32,12 @@ def build(
 
     Args:
         parts: which component each of `PARTS` is.
-        image_size: height and width of the views in pixels.
+        image_size: of the views in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
         fill: loads weights into the network, before the parts set themselves up for them.
 
-    Raises:
-        InputError: a part does not take the value of one of its parameters.
-        PluginError: a part cannot be created, or breaks the contract; the text names it.
+    InputError: a part does not take a parameter's value. PluginError: one cannot be created, or
+    breaks the contract.
     """
     # neither constant nor alike, in the range of normalised images
     x = torch.linspace(-2, 2, 6 * image_size**2).reshape(2, 3, image_size, image_size)
@@ -103,17 +102,14 @@ def _dry_run(
     expected: tuple[int, ...] | None = None,
     hint: str | None = None,
 ) -> Tensor:
-    """The output for two samples, checked; in eval mode, so that no running statistic moves.
-
-    It is this process's own: one rank builds the untrained network while the others wait for it.
-    """
+    """The output for two samples, checked; in eval mode, so that no running statistic moves."""
     given = " and ".join(_shape(x) for x in inputs)
     module.eval()
     with (
         _blaming(part, f"failed on {given}", hint),
         torch.no_grad(),
         torch.random.fork_rng(devices=[]),
-        distributed.apart(),
+        distributed.apart(),  # one rank builds the untrained network while the others wait
     ):
         output = module(*inputs)
     if not isinstance(output, Tensor):

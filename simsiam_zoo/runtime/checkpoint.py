@@ -60,14 +60,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load_last(folder: Path, mapped: bool = False) -> tuple[dict[str, Any], Path, list[str]]:
-    """The newest checkpoint that is whole.
+    """The newest whole checkpoint: its state, its path, and a line for each damaged newer one.
 
-    Returns:
-        Its state (`load_checkpoint`), its path, and a line for each newer one that is damaged.
-
-    Raises:
-        InputError: there is no checkpoint.
-        DataError: there are some, and all are damaged.
+    InputError: there is no checkpoint. DataError: there are some, and all are damaged.
     """
     paths = _newest_first(folder)
     if not paths:
@@ -110,10 +105,8 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Read one checkpoint, tensors on the CPU; its digest is checked where there is one.
 
-    Args:
-        path: the file.
-        mapped: leave tensors on the disk until they are looked at.
-        harmless: types that may stand beside tensors and plain values: reading them runs nothing.
+    `mapped` leaves tensors on the disk until they are looked at; `harmless` are types that may
+    stand beside tensors and plain values: reading them runs nothing.
 
     Raises:
         InputError: it cannot be opened.

@@ -62,8 +62,7 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
     Args:
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
-        threads: CPU threads of torch; 0: one for each core that this process may use, which it
-            shares with the other processes of the run on this machine.
+        threads: CPU threads of torch; 0: `default_threads`.
     """
     chosen = _device(device)
     threads = threads or default_threads(_local("WORLD_SIZE", 1))

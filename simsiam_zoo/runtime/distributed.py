@@ -78,9 +78,8 @@ def world_size() -> int:
 def joined() -> Iterator[None]:
     """Meet the run's other processes, if torchrun has started any; part at the end.
 
-    Where the caller has a process group of its own, that one is used. It may be NCCL's alone, which
-    takes nothing that lies on the CPU: the side group is made all the same. InputError: the others
-    cannot be met. PeerError: another process failed, or is gone.
+    A process group of the caller's own is used, and a side group made beside it, for it may be
+    NCCL's alone. InputError: the others cannot be met. PeerError: another one failed, or is gone.
     """
     global _side
     outer, met = _side, not is_distributed()
@@ -221,7 +220,7 @@ def gather_samples(rows: Tensor) -> Tensor | None:
     """All ranks' rows of what is kept for each sample, on the CPU of rank 0; None on the others.
 
     Takes [samples / ranks, ...], row i of rank r's being sample i x world size + r, and gives
-    [samples, ...]. It needs twice its memory for a moment.
+    [samples, ...].
     """
     if not is_distributed():
         return rows.cpu()

@@ -27,11 +27,8 @@ def available_cores() -> int:
 def default_threads(ranks: int = 1) -> int:
     """CPU threads of a process for which nobody named a number: `OMP_NUM_THREADS`, else its cores.
 
-    No number is chosen by timing: another number adds in another order, and the same recipe is to
-    give the same bits each time on one machine.
-
-    Args:
-        ranks: processes of the run on this machine, which share its cores.
+    The run's `ranks` on this machine share them. No number is chosen by timing: another number adds
+    in another order, and the same recipe is to give the same bits each time on one machine.
     """
     stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     # torchrun sets 1 for its ranks where the user has set nothing: no wish of anybody's.
@@ -43,11 +40,10 @@ def default_threads(ranks: int = 1) -> int:
 def wait_asleep() -> None:
     """Let the threads of OpenMP sleep where one waits for another, if torch is yet to be loaded.
 
-    They spin by default, for milliseconds at each of the many barriers of a step. That wins a few
-    percent where every core is free, and loses most of the speed where one is not: a thread that
-    spins keeps from its core the very thread that it waits for (`benchmarks/step.py busy`).
-    Nothing is changed where the user's environment says how they are to wait. Child processes
-    inherit it.
+    They spin by default. That wins a few percent where every core is free, and loses most of the
+    speed where one is not: a thread that spins keeps from its core the very thread that it waits
+    for (`benchmarks/step.py busy`). Child processes inherit it; what the user's environment says of
+    it takes precedence.
     """
     said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     if "torch" not in sys.modules and not any(name in os.environ for name in said):

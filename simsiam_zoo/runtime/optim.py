@@ -52,22 +52,16 @@ class Lars(Optimizer):
         v ← m v + a ratio (g + b w)
         w ← w - v
 
-    So it is in the paper and in SimCLR's code. The code of SimSiam's linear evaluation (apex's
-    LARC), of BYOL, Barlow Twins and VICReg, and timm's Lars, keep the lr outside of the momentum:
+    So it is in the paper and in SimCLR's code. With `lr_in_momentum=False` the lr is outside of the
+    momentum, as in the code of SimSiam's linear evaluation (apex's LARC), of BYOL, Barlow Twins and
+    VICReg, and in timm's Lars:
 
         v ← m v + ratio (g + b w)
         w ← w - a v
 
-    Both are the same only while the lr stands still, and not over a warm-up and a cosine. Nothing
-    is clipped. The ratio is 1 where the weights are all zero: else they would stay so for ever.
-
-    Args:
-        params: tensors or groups; a group with `adapt=False` takes plain SGD steps (ratio 1).
-        lr: `a`; may change from step to step.
-        momentum: `m`.
-        weight_decay: `b`.
-        trust_coefficient: `c`.
-        lr_in_momentum: the first form; False: the second.
+    Both are the same only while the lr stands still, and not over a warm-up and a cosine. The ratio
+    is 1 where the weights are all zero, else they would stay so for ever, and in groups with
+    `adapt=False`, which take plain SGD steps.
     """
 
     def __init__(

@@ -37,11 +37,8 @@ class Progress:
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Something countable starts, or goes on. It may be part of what was begun before.
 
-        Args:
-            what: `training`, or what is counted: `images`.
-            total: how many steps or items there are.
-            done: how many of them were done before.
-            epochs: into which the steps are divided.
+        `what` is `training`, or what is counted: `images`. Of `total` steps or items `done` were
+        done before; `epochs` divide the steps.
         """
 
     def advance(self, done: int, text: str = "") -> None:
@@ -181,10 +178,10 @@ _ECHO_SECONDS = 5.0
 
 
 class StopRequest:
-    """Listens for SIGINT, SIGTERM and SIGUSR1 while it is entered.
+    """Listens for SIGINT, SIGTERM and SIGUSR1 while it is entered, in the main thread alone.
 
     The first signal sets `requested`, for the loop to save and leave; a second one ends the
-    process at once. Outside the main thread, where Python forbids handlers, it never asks.
+    process at once.
     """
 
     def __init__(self) -> None:

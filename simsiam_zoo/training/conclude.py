@@ -42,12 +42,10 @@ BEST_GAIN = (1.0, 1.0, 1.0)
 
 
 class CollapseWatch:
-    """`training.stop_on_collapse`: says whether a run has plainly collapsed.
+    """`training.stop_on_collapse`: says after each tenth of a run whether it plainly collapsed.
 
     The rules are those of the verdict, on the same evidence, so that a run that is ended here is
-    judged collapsed. It asks after each tenth of the run, whatever `evaluation.online_epochs` says:
-    how a run is logged does not decide where it ends. What is decided follows from the rows alone,
-    so that a run that resumes decides the same.
+    judged collapsed. They see the rows alone, so that a run that resumes decides the same.
     """
 
     def __init__(self, setup: Setup, evaluation: RunEvaluation) -> None:
@@ -60,10 +58,7 @@ class CollapseWatch:
         return on and step % self._every == 0 and 0 < step < self._setup.steps
 
     def stops(self, rows: Sequence[MetricsRow]) -> int | None:
-        """The step of the newest row, if the run is to end there; None: it goes on.
-
-        Every rank calls it; the first one's rows of metrics.jsonl decide.
-        """
+        """The newest row's step, if the run is to end there. The first rank's rows decide."""
         setup = self._setup
         step: int = distributed.from_main(lambda: rows[-1]["step"] if rows else 0)
         looks = (step - self._every, step)  # twice in a row
@@ -99,10 +94,7 @@ def gather_evidence(
     gain: tuple[float, float, float] | None = None,
     unmeasured: str | None = None,
 ) -> Evidence:
-    """The evidence after `step` steps, of the rows of metrics.jsonl up to there.
-
-    `rank` is the effective rank of the embeddings then; the others are as in `Evidence`.
-    """
+    """The evidence after `step` steps, of the rows up to there; arguments as in `Evidence`."""
     loss = setup.siamese.loss
     known = [row for row in rows if row["step"] <= step]
     return Evidence(
@@ -136,9 +128,8 @@ def state_before(setup: Setup) -> str:
 def untrained_network(setup: Setup) -> Siamese:
     """The network as the run began with it, with BN statistics of training views.
 
-    Without these its features would be those of no network that anybody would use, and a run that
-    learned nothing would beat it by its BN statistics alone. The first rank takes them, of whole
-    batches, for all: they do not depend on the number of processes.
+    Without these a run that learned nothing would beat it by its BN statistics alone. The first
+    rank takes them, of whole batches, for all: they do not depend on the number of processes.
     """
     untrained = build_siamese(setup.recipe, *setup.sizes, setup.init, setup.runtime)
     encoder = nn.Sequential(untrained.backbone, untrained.projector)
@@ -162,10 +153,10 @@ def untrained_network(setup: Setup) -> Siamese:
 def conclude(
     setup: Setup, folder: RunFolder, evaluation: RunEvaluation, progress: Progress, elapsed: float
 ) -> dict[str, Any]:
-    """Evaluate the trained network, judge the run, and write everything but the checkpoints.
+    """Evaluate the trained network, judge the run, and write all but the checkpoints.
 
-    Every rank calls it, and takes its share of the measuring; the first one judges and writes.
-    `elapsed` are the seconds of training. Returns what `result.json` holds.
+    Every rank measures its share; the first one judges and writes. `elapsed` are the seconds of
+    training. Returns what `result.json` holds.
     """
     began = time.monotonic()
     stopped = CollapseWatch(setup, evaluation).stops(folder.rows)

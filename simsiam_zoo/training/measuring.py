@@ -64,9 +64,7 @@ class FinalScores:
 
     Args:
         scores: (network, score) pairs.
-        gain: interval of the kNN gain over the untrained network (low, mean, high), 0 to 1; None
-            where there is none.
-        unmeasured: why there is no gain, in words.
+        gain, unmeasured: as in `Evidence`.
         refused: network, protocol and reason of what a protocol would not measure.
     """
 
@@ -110,10 +108,7 @@ class RunEvaluation:
         return bool(every) and rest == 0 and epoch % every == 0 and step < self._setup.steps
 
     def online(self) -> MetricsRow:
-        """Effective rank of z, and the scores of `evaluation.online`, on fixed subsets.
-
-        Nothing of the training depends on what is seen here, but for `stop_on_collapse`.
-        """
+        """Effective rank of z, and the scores of `evaluation.online`, on fixed subsets."""
         rank = self.rank(self._setup.siamese)
         row: MetricsRow = {} if rank is None else {"effective_rank": rank}
         if self._jobs and self.unmeasurable is None:
@@ -133,9 +128,9 @@ class RunEvaluation:
             return distributed.from_main(lambda: effective_rank(z.x))
 
     def final(self, untrained: Siamese, before: str) -> FinalScores:
-        """Every protocol on the trained network and, if the recipe wants them, on the baselines.
+        """Every protocol on the trained network and, if the recipe wants them, the baselines.
 
-        The untrained network, called `before`, is what the trained one is compared with.
+        `before` is what to call the untrained network.
         """
         if self.unmeasurable is not None:
             return FinalScores(unmeasured=self.unmeasurable)

@@ -34,8 +34,8 @@ _T = TypeVar("_T")
 class Meter:
     """Makes rows of what it is shown at each step; one that goes on begins with a saved `state`.
 
-    Loss and std x sqrt(d) are means over the steps since the last row. The gradient's norm, the
-    alignment and the uniformity are those of the row's own step, since they cost something.
+    Loss and std x sqrt(d) are means over the steps since the last row; what costs something, the
+    gradient's norm, the alignment and the uniformity, is of the row's own step.
     """
 
     def __init__(self, setup: Setup, row: Mapping[str, Any] | None = None) -> None:

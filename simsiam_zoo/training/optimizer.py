@@ -98,9 +98,8 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
 def scaled_step(scaler: torch.amp.GradScaler, optimizer: Optimizer, ask: bool = True) -> bool:
     """Step on scaled gradients and adapt the scale. Returns whether the step was taken.
 
-    Under fp16 a step whose gradients overflowed is left out and the scale is halved. Only then is
-    there anything to ask, and the answer is on the device: asking waits for it. With `ask` False,
-    or a scaler that is not enabled (fp32, bf16), nothing waits, and the answer is True.
+    Under fp16 a step whose gradients overflowed is left out and the scale is halved. To ask whether
+    it was waits for the device; with `ask` False nothing waits, and the answer is True.
     """
     before = scaler.get_scale() if ask and scaler.is_enabled() else 0.0
     scaler.step(optimizer)

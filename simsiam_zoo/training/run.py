@@ -125,7 +125,6 @@ def train(
     torch's generators and its number of threads are left as they were.
 
     Args:
-        recipe: what to do.
         out: the run's folder, new or empty; by default a new one in `runs/`.
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.

@@ -35,19 +35,15 @@ MetricsRow = dict[str, Any]
 class Logger(Protocol):
     """The contract of a component of the kind `logger`.
 
-    The factory takes the component's parameters and may raise PluginError, which ends the run
-    before it begins: the place to look for a missing package. What the methods raise is told once
-    and costs the run this logger, no more.
+    The factory may raise PluginError, where a package is missing say, which ends the run before it
+    begins. What the methods raise is told once and costs the run this logger, no more.
     """
 
     def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
-        """The run begins, or goes on.
+        """The run in `folder` begins, or goes on; `recipe` has every key, as plain nested values.
 
-        Args:
-            folder: the run's folder.
-            recipe: every key, as plain nested values.
-            step: steps that were done before. Rows of later steps that an interrupted run has
-                logged come again, and should be dropped.
+        `step` steps were done before. Rows of later steps that an interrupted run has logged come
+        again, and should be dropped.
         """
         ...
 
@@ -93,10 +89,8 @@ def _create(chosen: Resolved) -> Any:
 class RunFolder:
     """A run's folder, held by one process at a time. Use as a context manager.
 
-    Args:
-        path, recipe, lock, identity: where and what the run is; written on `start`.
-        writes: False on all ranks but the first: they only remember.
-        loggers: told all that is written here.
+    `path`, `recipe`, `lock` and `identity` are where and what the run is, written on `start`; the
+    loggers are told all that is written here. All ranks but the first only remember.
     """
 
     def __init__(
@@ -106,10 +100,9 @@ class RunFolder:
         lock: dict[str, Any],
         identity: str,
         loggers: Loggers | None = None,
-        writes: bool = True,
     ) -> None:
         self.path, self.recipe, self.lock, self.identity = path, recipe, lock, identity
-        self.loggers, self.writes = loggers or Loggers(), writes
+        self.loggers, self.writes = loggers or Loggers(), distributed.rank() == 0
         self.rows: list[MetricsRow] = []
         self.damaged: dict[int, MetricsRow] = {}
         self._held: FileLock | None = None
@@ -200,10 +193,9 @@ class RunFolder:
 
 
 def look_into(out: Path, resume: bool) -> Literal["new", "begun", "complete"]:
-    """What a run that is to go to the folder finds there; "new": nothing, or nothing of use.
+    """What a run finds in its folder; errors: it is taken, has no run to go on with, or diverged.
 
     Processes that torchrun started anew go on with what they began, if it came to a checkpoint.
-    Refused are a folder that is taken, the lack of a run to go on with, and one that diverged.
     """
     begun = (out / "recipe.toml").exists()
     if not resume and not (begun and distributed.restarts() > 0):
@@ -272,15 +264,12 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 @contextmanager
 def disk_trouble(folder: Path) -> Iterator[None]:
-    """What a full or failing disk does in the middle of a run, as an InputError.
-
-    A file is named where the system names one: it may be another than the run's.
-    """
+    """What a full or failing disk does in the middle of a run, as an InputError."""
     try:
         yield
     except OSError as error:
         go_on = f"Mend that, then go on with: simsiam-zoo train --resume {folder}"
-        if isinstance(error.filename, (str, bytes)):
+        if isinstance(error.filename, (str, bytes)):  # it may be another file than the run's
             file = Path(os.fsdecode(error.filename))
             if not file.absolute().is_relative_to(folder.absolute()):
                 raise InputError(f"{file}: {error.strerror}", go_on) from error

@@ -136,13 +136,10 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
 
 
 def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
-    """Who makes views: what the recipe says, or what `auto` means here.
+    """Who makes views: what the recipe says (InputError: it cannot be done), or `auto` means here.
 
     On a CPU the worker. On CUDA the device, if the images fit in its memory beside the network;
     else worker and device in turn. The worker too where an augmentation applies views itself.
-
-    Raises:
-        InputError: what the recipe says cannot be done with this data or augmentation.
     """
     wanted, stream = recipe.data.views, recipe.data.stream
     applies = hasattr(recipe.part("augmentation").create(), "apply")
@@ -201,7 +198,6 @@ def build_siamese(
     It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
 
     Args:
-        recipe: which parts, and the seed.
         samples, steps_per_epoch: for the policies that ask; None where unknown.
         init: weights in place of random ones, by their parts.
         runtime: the device to bring it to; None: it stays on the CPU in float32.
@@ -238,10 +234,9 @@ def micro_batch(recipe: Recipe) -> int:
 
 
 def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[Siamese, int]:
-    """The network with BN synchronised over the ranks where that exists, and its BN batch.
+    """The network with BN synchronised where that exists, and its BN batch.
 
-    Raises:
-        InputError: a rank's share is too small for BN on its own.
+    InputError: a rank's share is too small for BN on its own.
     """
     if not any(isinstance(module, _BatchNorm) for module in siamese.modules()):
         return siamese, 0
@@ -261,13 +256,10 @@ def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[
 
 
 def recompute_activations(recipe: Recipe, siamese: Siamese) -> None:
-    """Have the backbone's activations computed anew in the backward pass in place of being kept.
+    """Have the backbone compute its activations anew in the backward pass; InputError: it cannot.
 
     The values are those that there would be without: random generators are set back for it by
     torch, and BN layers leave their running statistics alone, which the first pass has updated.
-
-    Raises:
-        InputError: the backbone cannot do it.
     """
     enable = getattr(siamese.backbone, "set_grad_checkpointing", None)  # timm's name for it
     try:

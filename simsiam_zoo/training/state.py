@@ -66,13 +66,8 @@ class Checkpointer:
     def save(self, step: int, elapsed: float, done: bool, again: bool) -> bool:
         """Write a checkpoint; False: the weights are not finite, and such are never saved.
 
-        Args:
-            step, elapsed: steps and seconds of training that are done.
-            done: no step follows, so it is saved as it is, in the middle of a block too.
-            again: a save that fails is tried again later; else it is an error.
-
-        Raises:
-            OSError: the disk is full, say, and there is no later chance.
+        With `done` no step follows, so it is saved as it is, in the middle of a block too. With
+        `again` a save that fails, on a full disk say, is tried again later; else it is an OSError.
         """
         finite = all_finite(list(self._setup.siamese.state_dict().values()))
         if not all(distributed.collect(finite)):

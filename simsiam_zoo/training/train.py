@@ -75,7 +75,7 @@ def train(
         setup = distributed.together(lambda: prepare(recipe, states))
         check_setup(setup, before, locked, allow_bn_change, progress)
         lock = setup.lock if init is None else setup.lock | {"init": init.describe()}
-        folder = RunFolder(out, recipe, lock, setup.identity, loggers, writes=main)
+        folder = RunFolder(out, recipe, lock, setup.identity, loggers)
         with disk_trouble(out), folder, progress:
             if before is None:
                 reached = TrainState()
@@ -97,10 +97,9 @@ def check_setup(
     allow_bn_change: bool,
     progress: Progress,
 ) -> None:
-    """Refuse a run that differs among ranks, from what it was, or from what it has to be.
+    """Refuse a run that differs among ranks, from its lock `before` or from the one it is held to.
 
-    `before` is its lock, where it goes on, `locked` the one that it has to be as; `progress` is
-    told what there is to know before the first step.
+    `progress` is told what there is to know before the first step.
     """
     refuse_differing(setup)
     for line in setup_notes(setup):

@@ -31,13 +31,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
 from simsiam_zoo.model.backbones import timm_recipe
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
-from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_last, read_safetensors
+from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_into, load_last, read_safetensors
 from simsiam_zoo.runtime.folders import atomic_write
 
 PRETRAINED = f"{LIBRARY}pretrained"
@@ -86,10 +86,7 @@ class InitialWeights:
 
 
 def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
-    """The weights of a run, of a checkpoint in one or `timm:pretrained`, for a run of `recipe`.
-
-    InputError: there is no such source, or it has another backbone or no weights to be had.
-    """
+    """The weights of a run, a checkpoint in one or `timm:pretrained`, for `recipe`; InputError."""
     if source == PRETRAINED:
         return InitialWeights(source, {"backbone": _pretrained(recipe)})
     if source.startswith(LIBRARY):
@@ -119,14 +116,12 @@ def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
 def load_initial_weights(siamese: Siamese, states: States) -> None:
     """Load the weights into the parts that they are of; InputError: they do not fit."""
     for part, state in states.items():
+        what = f"the weights to start from do not fit the {part}"
         try:
-            siamese.get_submodule(part).load_state_dict(dict(state))
-        except RuntimeError as error:
-            what = str(error).partition("\n")[2].strip().partition("\n")[0]
-            raise InputError(
-                f"the weights to start from do not fit the {part}: {what}",
-                "They may be of another image size (data.image_size).",
-            ) from None
+            load_into(siamese.get_submodule(part), state, what)
+        except DataError as error:
+            hint = "They may be of another image size (data.image_size)."
+            raise InputError(error.what, hint) from None
 
 
 def save_init(folder: Path, states: States) -> None:
@@ -168,10 +163,7 @@ def _states_of(path: Path, run: Path) -> States:
 
 
 def _shared(theirs: Recipe, ours: Recipe) -> list[str]:
-    """The parts, from the backbone on, that both have with the same parameters.
-
-    One that differs may give another width, so what comes after it starts anew.
-    """
+    """The parts, from the backbone on, that both have alike; what follows another one is not."""
     shared = []
     for kind in _TRAINED:
         there, here = theirs.part(kind), ours.part(kind)
