@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.image import CUT, ViewParams, gaussian, needed_part
+from simsiam_zoo.data.image import CUT, LUMA, ViewParams, gaussian, needed_part
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.device import full_fp32
 
@@ -33,8 +33,6 @@ _NONE = -1.0
 
 Table = NDArray[np.float32]
 """Drawn parameters of M views, [M, COLUMNS], as `write_view` writes them."""
-
-_LUMA = (9798 / 32768, 19235 / 32768, 3735 / 32768)  # as OpenCV has it, exact in float32
 
 
 def write_view(view: ViewParams, row: Table) -> None:
@@ -275,8 +273,14 @@ def _levels(x: Tensor) -> Tensor:
 def _luma(x: Tensor) -> Tensor:
     if x.shape[1] == 1:
         return x
+    return _half_up(_exact_luma(x))
+
+
+def _exact_luma(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:
+        return x
     red, green, blue = x.unbind(1)
-    return _half_up(_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
+    return (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue).unsqueeze(1)
 
 
 def _brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -288,12 +292,17 @@ def _offset(x: Tensor, share: Tensor) -> Tensor:
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    mean = (_luma(x).mean((1, 2, 3), keepdim=True) + 0.5).floor()
+    mean = (_exact_luma(x).mean((1, 2, 3), keepdim=True) + 0.5).floor()
     return _levels(x * factor + (mean * (1 - factor) + CUT))
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return x if x.shape[1] == 1 else _levels(x * factor + _luma(x) * (1 - factor))
+    """By the worker's matrix of whole 1024ths: sums of them are exact in float32."""
+    if x.shape[1] == 1:
+        return x
+    shares = [(1024 * (1 - factor) * share).round() / 1024 for share in LUMA]
+    gray = sum(shares[c] * x[:, c : c + 1] for c in range(3))
+    return _levels(x * (1 - sum(shares)) + (gray + CUT))
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ _LONGEST = 1 << 15  # sides from here on are too long for OpenCV's warps
 CUT = -0.5 + 2**-10
 """Turns rounding to the nearest level into Pillow's cutting off, but for rounding errors."""
 
+LUMA = (9798 / 32768, 19235 / 32768, 3735 / 32768)
+"""Shares of red, green and blue in a grey level, as OpenCV has them; exact in float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class ViewParams:
@@ -81,15 +84,15 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
         out = cast(Pixels, cv2.flip(out, 1, dst=last))
     for operation, amount in view.jitter:
         out = _JITTER[operation](out, amount)
-    if view.gray and out.ndim == 3:
-        out = to_rgb(_luma(out))
+    if view.gray:
+        out = _luma(out)  # one channel from here on: a third of the work
     if view.blur:
         kernel = gaussian(view.blur)
         edge = cv2.BORDER_REPLICATE
         out = cast(Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=edge))
     if view.solarize is not None:
         out = np.where(out >= view.solarize, 255 - out, out)
-    return out
+    return out if image.ndim == 2 else to_rgb(out)
 
 
 def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
@@ -138,7 +141,8 @@ def resize(
 
 def _planes(image: Pixels) -> torch.Tensor:
     """[H, W, C] or [H, W] as [1, C, H, W], without a copy."""
-    return torch.from_numpy(np.atleast_3d(image)).permute(2, 0, 1)[None]
+    rows = image[None] if image.ndim == 3 else image[None, :, :, None]
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
 
 
 def _affine_crop(image: Pixels, view: ViewParams, size: int) -> Pixels:
@@ -225,14 +229,9 @@ def gaussian(sigma: float) -> NDArray[np.float64]:
     return scaled
 
 
-def _blend(image: Pixels, base: float, factor: float) -> Pixels:
-    """base + factor (v - base), clipped and cut off as Pillow's blend does."""
-    shift = base * (1 - factor) + CUT
-    return cast(Pixels, cv2.addWeighted(image, factor, image, 0, shift))
-
-
 def _brightness(image: Pixels, factor: float) -> Pixels:
-    return _blend(image, 0, factor)
+    """factor v, clipped and cut off as Pillow's blend does."""
+    return cast(Pixels, cv2.convertScaleAbs(image, alpha=factor, beta=CUT))
 
 
 def _offset(image: Pixels, share: float) -> Pixels:
@@ -240,14 +239,23 @@ def _offset(image: Pixels, share: float) -> Pixels:
 
 
 def _contrast(image: Pixels, factor: float) -> Pixels:
-    return _blend(image, int(cv2.mean(_luma(image))[0] + 0.5), factor)
+    """base + factor (v - base), as Pillow's blend; base is the mean luma, a whole level."""
+    mean = cv2.mean(image)
+    base = int((mean[0] if image.ndim == 2 else np.dot(LUMA, mean[:3])) + 0.5)
+    return cast(Pixels, cv2.addWeighted(image, factor, image, 0, base * (1 - factor) + CUT))
 
 
 def _saturation(image: Pixels, factor: float) -> Pixels:
+    """luma + factor (v - luma), as Pillow's blend, by one matrix.
+
+    It is in whole 1024ths, as OpenCV takes it, so that grey stays exactly what it is.
+    """
     if image.ndim == 2:
         return image
-    gray = to_rgb(_luma(image))
-    return cast(Pixels, cv2.addWeighted(image, factor, gray, 1 - factor, 0))
+    shares = np.rint(1024 * (1 - factor) * np.array(LUMA)) / 1024
+    matrix = np.full((3, 4), CUT)
+    matrix[:, :3] = shares + (1 - shares.sum()) * np.eye(3)
+    return cast(Pixels, cv2.transform(image, matrix))
 
 
 def _hue(image: Pixels, shift: float) -> Pixels:

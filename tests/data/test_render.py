@@ -74,8 +74,8 @@ def test_an_offset_is_added_to_every_level_and_clipped():
         ("brightness", 0.61, tv.adjust_brightness, 1, 0.02),
         ("contrast", 1.39, tv.adjust_contrast, 1, 0.02),
         ("contrast", 0.6, tv.adjust_contrast, 1, 0.02),
-        ("saturation", 1.4, tv.adjust_saturation, 1, 0.5),
-        ("saturation", 0.6, tv.adjust_saturation, 1, 0.5),
+        ("saturation", 1.4, tv.adjust_saturation, 1, 0.2),
+        ("saturation", 0.6, tv.adjust_saturation, 1, 0.2),
         ("hue", 0.1, tv.adjust_hue, 16, 1.2),  # both round to 8-bit HSV, in their own ways
         ("hue", -0.1, tv.adjust_hue, 16, 1.2),
         ("hue", 0.0, tv.adjust_hue, 16, 1.2),
