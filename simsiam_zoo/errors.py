@@ -6,9 +6,7 @@ message on stderr and an exit code (`cli/__init__.py`); from Python they are ord
 
 from __future__ import annotations
 
-import difflib
 import os
-import traceback
 from collections.abc import Iterable
 from typing import Self
 
@@ -71,6 +69,8 @@ class PeerError(ZooError):
 
 def nearest_names(wrong: str, valid: Iterable[str], count: int = 3) -> list[str]:
     """The spellings in `valid` closest to `wrong`, best first; empty where none is close."""
+    import difflib  # not at the top: most commands need it for nothing
+
     return difflib.get_close_matches(wrong, list(valid), n=count, cutoff=0.6)
 
 
@@ -87,11 +87,12 @@ def describe_error(error: BaseException, target: str = "") -> str:
     the top-level package of `target`, `"module:attribute"` or a module of the plugin.
     """
     package = target.partition(":")[0].partition(".")[0]
-    places = []
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == package:
-            _, found, below = frame.f_code.co_filename.rpartition(f"{os.sep}{package}")
-            places.append(f" ({package if found else ''}{below}:{number})")
+    places, at = [], error.__traceback__
+    while at is not None:
+        if str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] == package:
+            _, found, below = at.tb_frame.f_code.co_filename.rpartition(f"{os.sep}{package}")
+            places.append(f" ({package if found else ''}{below}:{at.tb_lineno})")
+        at = at.tb_next
     text = f"{type(error).__name__}: {error}"
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     place = places[-1] if places else ""

@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pluggy
 
-from simsiam_zoo.catalog import component as hookspecs
-from simsiam_zoo.catalog.component import PROJECT, Component, Family, Plugin
+from simsiam_zoo.catalog.component import PROJECT, Component, Family, Plugin, zoo_components
 from simsiam_zoo.errors import describe_error
 
 API = "v1"
@@ -33,6 +33,10 @@ SELECTION = "SIMSIAM_ZOO_PLUGINS"
 """The environment variable that limits plugins by distribution: `a,b` those, `-a,-b` all others."""
 
 _GROUP = re.compile(r"\[simsiam_zoo\.(v\d+)\]\Z")
+
+_HOOKS = ModuleType(PROJECT)
+vars(_HOOKS)["zoo_components"] = zoo_components
+# The hook alone: pluggy looks at each name of what it is given, which takes longer than all else.
 
 _Import = Callable[[], object]
 
@@ -106,12 +110,14 @@ def _installed() -> Iterator[tuple[Plugin, _Import]]:
         for entry in entries:
             if not entry.endswith((".dist-info", ".egg-info")):
                 continue
+            place = f"{folder or os.curdir}/{entry}"
             try:
-                text = Path(folder, entry, "entry_points.txt").read_text("utf-8")
+                with open(f"{place}/entry_points.txt", encoding="utf-8") as file:
+                    text = file.read()
             except (OSError, UnicodeDecodeError):  # none, or a damaged file, perhaps no plugin's
                 continue
             if "simsiam_zoo." in text:
-                name, version = _name_and_version(Path(folder, entry))
+                name, version = _name_and_version(Path(place))
                 if name not in seen:  # the first on sys.path is the one that imports find
                     seen.add(name)
                     yield from _entry_points(text, name, version)
@@ -164,7 +170,7 @@ def _order(found: tuple[Plugin, object]) -> tuple[bool, str, str]:
 def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]:
     """What `module` supplies, from a manager of its own: no other's hooks mix in."""
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(_HOOKS)
     manager.register(module, f"{plugin.distribution}/{plugin.name}")
     manager.check_pending()
     if not manager.get_hookcallers(module):

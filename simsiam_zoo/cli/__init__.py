@@ -9,7 +9,6 @@ import errno
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -115,6 +114,8 @@ def _run(words: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except ZooError as error:
         if debug:
+            import traceback
+
             traceback.print_exception(error)
         else:
             _tell(error)

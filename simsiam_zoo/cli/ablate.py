@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.progress import duration
 
@@ -94,7 +93,7 @@ def ablate(
 
         described = describe_plan(plan, folder, running)
         if as_json:
-            click.echo(json.dumps(described, indent=1))
+            print_json(described)
         else:
             print_plan(described)
         return
@@ -141,7 +140,7 @@ def _run(
         raise
     results = publish(folder)
     if as_json:
-        click.echo(json.dumps(results, indent=1))
+        print_json(results)
     else:
         print_results(results, folder)
     _refuse_if_nothing(results, [code for _, code in ended])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -18,7 +17,7 @@ import click
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.catalog.discovery import SELECTION
-from simsiam_zoo.cli.text import columns, print_line
+from simsiam_zoo.cli.text import columns, print_json, print_line
 from simsiam_zoo.errors import InputError, PluginError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir
 from simsiam_zoo.runtime.machine import available_cores, unmet_requirements
@@ -70,7 +69,7 @@ def doctor(no_run: bool, as_json: bool) -> int:
         checks.append(examine("ten steps", _ten_steps))
     problem = any(check.state == "problem" for check in checks)
     if as_json:
-        print_line(json.dumps({"ok": not problem, "checks": [*map(asdict, checks)]}, indent=2))
+        print_json({"ok": not problem, "checks": [*map(asdict, checks)]})
         return PluginError.exit_code if problem else 0
     rows = [(check.state, check.name, check.said) for check in checks]
     for check, text in zip(checks, columns(rows, wrap=2), strict=True):

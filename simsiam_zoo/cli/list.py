@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Callable, Iterable
 
@@ -11,7 +10,7 @@ import click
 
 from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
 
 ListRow = dict[str, str]
@@ -52,7 +51,7 @@ def list_(
             rows.append(_row(entry))
     unusable = _unusable(known) if whole else []
     if as_json:
-        print_line(json.dumps(rows + (unusable if kind is None else []), indent=2))
+        print_json(rows + (unusable if kind is None else []))
         return
     if rows:
         _print_rows(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 
 from simsiam_zoo.catalog import KINDS, Family, Plugin, canonical_name, catalog
 from simsiam_zoo.cli import LazyGroup, options
-from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, PluginError
 
 PLUGIN_COMMANDS = {
@@ -49,7 +48,7 @@ def list_plugins(as_json: bool) -> None:
     """
     facts = [plugin_facts(each) for each in catalog().plugins]
     if as_json:
-        print_line(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     rows = []
     for each in facts:

@@ -13,7 +13,7 @@ import tomli_w
 from simsiam_zoo.catalog import PARTS, CatalogEntry, Param, Value, catalog
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
 
 _USES = {part: f"train --{part}" for part in (*PARTS, "augmentation", "preset")} | {
     "dataset": "train --data",
@@ -47,7 +47,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
         resolved = known.resolve(kind, name)
         facts = _facts(resolved.entry, resolved.name, resolved.name)
     if as_json:
-        print_line(json.dumps(facts, indent=2))
+        print_json(facts)
     else:
         _print(facts)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,13 @@ def print_line(text: str = "", *, bold: bool = False, err: bool = False) -> None
     shown = without_controls(text)
     color = False if os.environ.get("NO_COLOR") else None
     click.echo(click.style(shown, bold=True) if bold else shown, err=err, color=color)
+
+
+def print_json(value: object) -> None:
+    """Print plain values as JSON."""
+    import json  # not at the top, as shutil and textwrap: a listing seldom needs them
+
+    print_line(json.dumps(value, indent=2))
 
 
 def without_controls(text: str) -> str:
@@ -132,6 +137,8 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     # A name with hyphens stays whole: it is there to be copied.
     first, *rest = [cells[wrap]]
     if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
+        import textwrap
+
         first, *rest = textwrap.wrap(first, width, break_on_hyphens=False)
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]
@@ -146,4 +153,6 @@ def _terminal_width() -> int | None:
     """The terminal's width; None in a pipe whose reader set no COLUMNS."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         return None
+    import shutil
+
     return shutil.get_terminal_size().columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import print_json, print_result
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 
@@ -215,7 +215,7 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
     counts = parameter_counts(siamese)
     if as_json:
         found = {"parameters": counts, "steps_per_epoch": steps, "steps": total}
-        click.echo(json.dumps({"recipe": recipe.to_dict(), "init": init, **found}, indent=2))
+        print_json({"recipe": recipe.to_dict(), "init": init, **found})
         return
     click.echo(recipe.to_toml(), nl=False)
     click.echo(f"\n# backbone features: {siamese.in_dim}, embedding z: {siamese.dim}")
@@ -230,12 +230,11 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
 
 def _print_result(result: dict[str, Any], folder: Path, as_json: bool) -> None:
     """Print on the first rank what the run found."""
-    from simsiam_zoo.cli.text import print_result
     from simsiam_zoo.runtime.distributed import announced_rank
 
     if announced_rank() != 0:
         return
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), **result}, indent=2))
+        print_json({"folder": str(folder), **result})
     else:
         print_result(result, folder)

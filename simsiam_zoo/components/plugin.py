@@ -16,8 +16,8 @@ from simsiam_zoo.catalog import Component, Family, Param, hookimpl
 
 SIMSIAM = "arXiv:2011.10566"
 
-# No `^`: where the pattern begins with plain text, the search for it is five times as fast.
-_REGISTERED = re.compile(rb"\n@register_model\s+def (\w+)")
+_REGISTERED = b"\n@register_model"  # to look for plain text is five times as fast as for a pattern
+_FUNCTION = re.compile(rb"\s+def (\w+)")
 
 
 @hookimpl
@@ -44,8 +44,8 @@ def timm_names() -> list[str]:
     if spec is None or spec.origin is None:
         return []
     files = Path(spec.origin).with_name("models").glob("*.py")
-    found = {name for file in files for name in _REGISTERED.findall(b"\n" + file.read_bytes())}
-    return sorted(name.decode() for name in found)
+    places = (each for file in files for each in file.read_bytes().split(_REGISTERED)[1:])
+    return sorted({match[1].decode() for each in places if (match := _FUNCTION.match(each))})
 
 
 def timm_pretrained() -> list[str]:
