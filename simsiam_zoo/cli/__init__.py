@@ -49,7 +49,6 @@ COMMANDS = {
 """Each command's `module:attribute`, and its short help, shown without importing the module."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_BROKEN_PIPE = 1  # what click exits with where it meets the broken pipe before we do
 
 DEBUG = click.Option(
     ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
@@ -142,8 +141,8 @@ def _run(words: list[str]) -> int:
             raise
         _say(f"Error: {'; '.join(unmet)}.\nInstall them, or see --debug.")
         return PluginError.exit_code
-    except BrokenPipeError:  # the reader (`| head`) has gone
-        return _BROKEN_PIPE
+    except BrokenPipeError:  # the reader (`| head`) has gone; click exits with 1 as well
+        return 1
     except OSError as error:
         if debug or error.errno != errno.ENAMETOOLONG:
             raise
@@ -153,11 +152,9 @@ def _run(words: list[str]) -> int:
 
 def _tell(error: ZooError) -> None:
     rank = os.environ.get("RANK", "0")
-    if rank == "0":
-        _say(f"Error: {error}")
-    elif not isinstance(error, (StoppedError, DivergedError, PeerError)):
-        # Those are everyone's, and the first rank tells them.
-        _say(f"Error on rank {rank}: {error}")
+    # What is everyone's is told by the first rank.
+    if rank == "0" or not isinstance(error, (StoppedError, DivergedError, PeerError)):
+        _say(f"Error{'' if rank == '0' else f' on rank {rank}'}: {error}")
 
 
 def _say(text: str) -> None:
@@ -183,10 +180,9 @@ def _takes_keys(command: click.Command) -> bool:
 
 
 def _prepare_streams() -> None:
-    """Make stdout and stderr fit to be written to, whatever the caller left of them.
+    """A stdout or stderr that was closed (`>&-`) goes to the null device.
 
-    One that was closed (`>&-`) goes to the null device, and what a terminal's encoding lacks is
-    written as an escape.
+    What a terminal's encoding lacks is written as an escape.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

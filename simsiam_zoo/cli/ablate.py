@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
+from simsiam_zoo.cli.text import print_columns, print_files, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
     from simsiam_zoo.studies.plan import StudyPlan
+
+
+_FILES = {
+    "report.html": "the report: opens offline",
+    "report.md": "the same for a repository",
+    "results.csv": "a row for each run",
+    "results.json": "all of it",
+}
 
 
 @click.command()
@@ -114,8 +122,7 @@ def _run(
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.report.write import publish
     from simsiam_zoo.studies.launcher import Resources, create_launcher
-    from simsiam_zoo.studies.progress import StudyProgress
-    from simsiam_zoo.studies.running import run_study
+    from simsiam_zoo.studies.running import StudyProgress, run_study
 
     starter = create_launcher(catalog().resolve("launcher", launcher))
     progress = StudyProgress(None if quiet else Console(stderr=True))
@@ -179,15 +186,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         print_line(f"  not run: {missing['arm']}{seed}: {missing['why']}")
     for stale in results["stale"]:
         print_line(f"  stale: {folder / stale} is of an arm that the study has no more")
-    print_line()
-    print_heading(str(folder))
-    files = [
-        ["report.html", "the report: opens offline"],
-        ["report.md", "the same for a repository"],
-        ["results.csv", "a row for each run"],
-        ["results.json", "all of it"],
-    ]
-    print_columns([row for row in files if (folder / row[0]).exists()], wrap=1)
+    print_files(folder, _FILES)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -195,18 +194,15 @@ def print_plan(plan: dict[str, Any]) -> None:
     print_heading(plan["title"])
     rows = [["arm", "steps", "about", "expected", "paper", ""]]
     for arm in plan["arms"]:
-        steps, seconds = arm["steps"], arm["seconds"]
-        note = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
-        if arm["not_run"]:
-            note = "cannot be run"
+        same = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
         rows.append(
             [
                 arm["label"],
-                "-" if steps is None else f"{steps[1]:,}",
-                "-" if seconds is None else duration(seconds),
+                "-" if arm["steps"] is None else f"{arm['steps'][1]:,}",
+                "-" if arm["seconds"] is None else duration(arm["seconds"]),
                 " or ".join(arm["expect"]),
                 "" if arm["paper"] is None else f"{arm['paper']:g}",
-                note,
+                "cannot be run" if arm["not_run"] else same,
             ]
         )
     print_columns(rows, right=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, catalog
+from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, Plugin, catalog
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
@@ -61,7 +61,6 @@ def list_(
 
 
 def _family(entries: Iterable[CatalogEntry], name: str) -> CatalogEntry:
-    """The family of that prefix. Raises InputError where there is none."""
     prefix = name.removesuffix("*").removesuffix(":")
     families = {entry.call.removesuffix(":*"): entry for entry in entries if entry.is_family}
     if prefix not in families:
@@ -104,31 +103,18 @@ def _nothing(known: Catalog, kind: str | None, pattern: str | None, pretrained: 
 
 
 def _unusable(known: Catalog) -> list[ListRow]:
-    return [
-        {
-            "kind": "plugin",
-            "name": plugin.name,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "status": plugin.status,
-            "summary": plugin.cause or "",
-        }
-        for plugin in known.plugins
-        if plugin.status != "ok"
-    ]
+    plugins = [plugin for plugin in known.plugins if plugin.status != "ok"]
+    return [_fields(each, "plugin") | {"summary": each.cause or ""} for each in plugins]
 
 
 def _row(entry: CatalogEntry) -> ListRow:
-    row = {
-        "kind": entry.kind,
-        "name": entry.name,
-        "distribution": entry.distribution,
-        "version": entry.version,
-        "status": entry.status,
-        "summary": entry.component.summary,
-        "call": entry.call,
-    }
+    row = _fields(entry, entry.kind) | {"summary": entry.component.summary, "call": entry.call}
     return row if entry.note is None else row | {"note": entry.note}
+
+
+def _fields(of: CatalogEntry | Plugin, kind: str) -> ListRow:
+    names = ("name", "distribution", "version", "status")
+    return {"kind": kind, **{name: getattr(of, name) for name in names}}
 
 
 def _print_rows(rows: list[ListRow]) -> None:

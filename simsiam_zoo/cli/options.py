@@ -17,7 +17,7 @@ from simsiam_zoo.errors import InputError, ZooError
 Option = Callable[[Any], Any]
 """What decorates a command's function."""
 
-# In quotes since CompletionItem became generic only in click 8.2.
+# Items in quotes, since CompletionItem became generic only in click 8.2.
 Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 DATA_HELP = "A dataset's name, or a folder, pattern or URL of shards."
@@ -61,22 +61,18 @@ def complete_component(kind: str | None = None) -> Completer:
     ) -> list[CompletionItem[str]]:
         # A word on stderr would land in the middle of the line that is being typed.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ZooError):
-            names = _names(kind or ctx.params["kind"], with_members=bool(incomplete))
-            return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+            known, of = catalog(), kind or ctx.params["kind"]
+            names = [entry.call.removesuffix("*") for entry in known.entries(of)]
+            if incomplete:  # else families, which may have thousands of names, by prefix alone
+                names += known.names(of)
+                for family in known.families(of):
+                    prefix = family.call.removesuffix("*")
+                    names += [prefix + name for name in known.members(family)]
+            near = dict.fromkeys(name for name in names if name.startswith(incomplete))
+            return [CompletionItem(name) for name in near]
         return []
 
     return complete
-
-
-def _names(kind: str, with_members: bool) -> Sequence[str]:
-    """What may be written; families, which may have thousands of names, by their prefix alone."""
-    known = catalog()
-    names = [entry.call.removesuffix("*") for entry in known.entries(kind)]
-    if with_members:
-        names += known.names(kind)
-        for family in known.families(kind):
-            names += [family.call.removesuffix("*") + name for name in known.members(family)]
-    return [*dict.fromkeys(names)]
 
 
 def spec(*flags: str, kind: str, **more: Any) -> Option:
@@ -145,8 +141,7 @@ def settings_of(
 
     Args:
         texts: of flags by the dotted path that they set; None where one was not given.
-        assigned: of `--set`.
-        data: of `--data`.
+        assigned, data: of `--set` and `--data`.
         given: other values by their dotted paths; what is empty or false was not given.
 
     Raises InputError where one says nothing, or two set the same path.

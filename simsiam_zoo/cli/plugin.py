@@ -59,12 +59,9 @@ def list_plugins(as_json: bool) -> None:
         )
     for head, each in zip(columns(rows, wrap=4), facts, strict=True):
         print_heading(head[2:])
-        details = [
-            (f"{len(names)} {kind}", ", ".join(names)) for kind, names in each["supplies"].items()
-        ]
-        details += [("cause", each["cause"])] if each["cause"] else []
-        if details:
-            print_columns(details, wrap=1)
+        supplies = each["supplies"].items()
+        details = [(f"{len(names)} {kind}", ", ".join(names)) for kind, names in supplies]
+        print_columns(details + ([("cause", each["cause"])] if each["cause"] else []), wrap=1)
 
 
 def plugin_facts(plugin: Plugin) -> dict[str, Any]:

@@ -81,8 +81,11 @@ def _facts(entry: CatalogEntry, name: str, example: str) -> Facts:
 
 def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str | None]:
     """The component on a command line and in a recipe, where it has a place there."""
-    values = {param.name: _example_value(param) for param in params}
-    given = {key: value for key, value in values.items() if value is not None}
+    given: dict[str, Value] = {  # a text that must be filled in is shown in capitals
+        param.name: param.name.upper() if param.default == "" else param.default
+        for param in params
+        if param.default is not None
+    }
     texts = [f"{p.name}={p.spell(given[p.name])}" for p in params if p.name in given]
     spec = f"{name}:{','.join(texts[:2])}" if texts else name
     toml: Facts | None = {kind: {"name": name, **given}}
@@ -99,11 +102,6 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str |
         "command": f"simsiam-zoo {_USES[kind]} {shlex.quote(spec)}",
         "toml": None if toml is None else tomli_w.dumps(toml),
     }
-
-
-def _example_value(param: Param) -> Value:
-    """The default; a text that must be filled in is shown in capitals."""
-    return param.name.upper() if param.default == "" else param.default
 
 
 def _print(facts: Facts) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ def columns(
     """
     # On one line: a plugin may have put anything into its texts.
     cells = [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
+    if not cells:
+        return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if (terminal := _terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
@@ -93,10 +95,14 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         if (rank := evidence["effective_rank"]) is not None:
             words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
         print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))
+    print_files(folder, _FILES)
+
+
+def print_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Print the folder and those of its files that are there, each with what it is."""
     print_line()
     print_heading(str(folder))
-    rows = [[name, text] for name, text in _FILES.items() if (folder / name).exists()]
-    print_columns(rows, wrap=1)
+    print_columns([row for row in texts.items() if (folder / row[0]).exists()], wrap=1)
 
 
 def print_report(report: dict[str, Any], path: Path | None) -> None:
@@ -134,11 +140,11 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
 
 def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     width = max(widths[wrap], 1)
-    # A name with hyphens stays whole: it is there to be copied.
     first, *rest = [cells[wrap]]
     if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
         import textwrap
 
+        # A name with hyphens stays whole: it is there to be copied.
         first, *rest = textwrap.wrap(first, width, break_on_hyphens=False)
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]

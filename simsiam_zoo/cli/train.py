@@ -140,6 +140,7 @@ def train(
     if dry_run:
         _print_recipe(recipe, init, as_json)
         return
+    from simsiam_zoo.runtime.distributed import announced_rank
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.train import train as run
 
@@ -152,7 +153,12 @@ def train(
         init=start,
         progress=open_progress(quiet),
     )
-    _print_result(result, folder, as_json)
+    if announced_rank() != 0:
+        return
+    if as_json:
+        print_json({"folder": str(folder), **result})
+    else:
+        print_result(result, folder)
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, object]:
@@ -166,12 +172,9 @@ def _settings(flags: dict[str, Any]) -> dict[str, object]:
 def _resumed(
     folder: Path, settings: Mapping[str, object], anew: Mapping[str, object | None]
 ) -> Recipe:
-    """The recipe of the run in `folder`, with what may change on resume.
+    """The recipe of the run in `folder`, with those `settings` that may change on resume.
 
-    Args:
-        folder: the run's.
-        settings: what the flags set in the recipe.
-        anew: flags that make a new run, and their values; they are refused.
+    `anew`: flags that make a new run, and their values; they are refused.
     """
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.recipe.lock import read_lock, refuse_missing
@@ -192,10 +195,9 @@ def _resumed(
 
 
 def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
-    """Print the resolved recipe as TOML, with the sizes as comments; train nothing.
+    """Print the resolved recipe as TOML, as `--recipe` takes it, with the sizes as comments.
 
-    It can be piped into a file and fed back with `--recipe`. Parameters are counted on torch's meta
-    device, and no weights are read: those of `init` are named, and their digest is not known yet.
+    Parameters are counted on torch's meta device. No weights are read: those of `init` are named.
     """
     import torch
 
@@ -226,15 +228,3 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
     for what, number in (("steps per epoch", steps), ("steps", total)):
         known = "unknown (the data is not at hand)" if number is None else f"{number:,}"
         click.echo(f"# {what}: {known}")
-
-
-def _print_result(result: dict[str, Any], folder: Path, as_json: bool) -> None:
-    """Print on the first rank what the run found."""
-    from simsiam_zoo.runtime.distributed import announced_rank
-
-    if announced_rank() != 0:
-        return
-    if as_json:
-        print_json({"folder": str(folder), **result})
-    else:
-        print_result(result, folder)

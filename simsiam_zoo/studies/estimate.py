@@ -28,13 +28,9 @@ _STEPS = 2
 def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
     """The plan, with what is done of it and an estimate of the rest, as plain values.
 
-    Seconds are of training; evaluation comes on top. They are timed on noise, a process alone on
-    the machine; several at once share its memory. An arm that cannot be built is not run.
-
-    Args:
-        plan: of the study.
-        folder: the study's.
-        jobs: how many run at once.
+    Seconds are of training, where `jobs` run at once; evaluation comes on top. They are timed on
+    noise, a process alone on the machine; several at once share its memory. An arm that cannot be
+    built is not run.
     """
     seconds: dict[str, float] = {}
     left = [job for job in plan.jobs(folder) if not is_complete(job.folder, plan.metrics)]

@@ -23,7 +23,7 @@ from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedErro
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.sizes import data_at_hand
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.arms import arm_identity, known_digest
+from simsiam_zoo.studies.plan import arm_identity, known_digest
 
 
 def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
@@ -72,9 +72,8 @@ def job_status(folder: Path) -> dict[str, Any] | None:
 def note_end(folder: Path, code: int) -> None:
     """Write down how a process ended that could not do so itself: killed, most often."""
     if job_status(folder) is None and code not in (0, StoppedError.exit_code):
-        killed = f"its process was killed by signal {-code}" if code < 0 else ""
-        error = killed or f"its process ended with exit code {code}"
-        _write_status(folder, code, f"{error}; log.txt has what it printed")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        _write_status(folder, code, f"its process {how}; log.txt has what it printed")
 
 
 def _write_status(folder: Path, code: int, error: str | None) -> None:
@@ -136,9 +135,9 @@ def read_measured(folder: Path) -> _Measured:
 
 
 def _unmeasured(folder: Path, metrics: tuple[str, ...]) -> list[str]:
-    """The protocols for `figures.json`: those that the run does not end with; empty if it is there.
+    """The protocols that the run does not end with: all of them, until `figures.json` has all.
 
-    All of them, where one is missing: they are measured together, on features that are had once.
+    They are measured together, on features that are computed once.
     """
     have = Recipe.of_run(folder / "recipe.toml").evaluation.protocols
     wanted = [metric for metric in metrics if metric not in have]
@@ -148,7 +147,7 @@ def _unmeasured(folder: Path, metrics: tuple[str, ...]) -> list[str]:
 def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
     """Do it, write down how it ended, and return the exit code.
 
-    Where another process is at work in the folder, it is waited for: an earlier study's, killed.
+    A process of an earlier study that is still at work in the folder is waited for.
     """
     with FileLock(folder / "lock").acquire(poll_interval=0.2):
         code, error = _guarded(folder, metrics)
@@ -175,10 +174,9 @@ def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
 
 
 def refuse_other_arm(folder: Path) -> None:
-    """Stop where the code or the data are not those that the study was planned with.
+    """Stop where code or data are not those of the plan, which the name of the arm's folder has.
 
-    Seeds of one arm, of which some are of one code and some of another, have no mean. What was
-    planned is in the name of the arm's folder.
+    Seeds of one arm, of which some are of one code and some of another, have no mean.
     """
     recipe = Recipe.of_run(folder / "recipe.toml")
     planned = folder.resolve().parent.name

@@ -76,11 +76,9 @@ class Launcher(Protocol):
 def create_launcher(chosen: Resolved) -> Launcher:
     """The launcher that `chosen` means. Raises PluginError where it cannot be used."""
     launcher = chosen.create()
-    if not isinstance(launcher, Launcher):
-        raise PluginError(
-            f"launcher {chosen.id} cannot be used: it must have submit, poll and cancel"
-        )
-    return launcher
+    if isinstance(launcher, Launcher):
+        return launcher
+    raise PluginError(f"launcher {chosen.id} cannot be used: it must have submit, poll and cancel")
 
 
 def thread_variables(cpus: int) -> dict[str, str]:
@@ -104,19 +102,17 @@ class _Job:
 class LocalLauncher:
     """Each command in a process group of its own, so that Ctrl-C reaches the caller alone.
 
-    The caller passes it on by `cancel`: from the terminal as well, a run would get two signals,
-    and the second one keeps it from saving. When the caller dies, by SIGKILL too, Linux asks the
-    commands to stop. Call `submit` from a thread that lives as long as the process (the main one):
-    its death counts as the caller's.
+    The caller passes it on by `cancel`: with the terminal's a run would get two signals, and the
+    second one keeps it from saving. When the caller dies, by SIGKILL too, Linux asks the commands
+    to stop; call `submit` from a thread that lives as long as the process (the main one).
 
     GPUs are handed out whole: a job sees only its own, and waits while others hold them. A job
-    that asks for none sees what the caller sees. Cores are not counted: how many jobs are
-    submitted at once is the caller's affair.
+    that asks for none sees what the caller sees. Cores are not counted.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._gpus: list[str] | None = None  # all of them, once one was asked for
+        self._gpus: int | None = None  # how many there are, once one was asked for
         self._free: list[str] = []
 
     def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
@@ -133,14 +129,11 @@ class LocalLauncher:
 
     def poll(self, job: str) -> int | None:
         """See `Launcher.poll`."""
-        found = self._find(job)
-        self._update()
-        return found.exit_code
+        return self._find(job).exit_code
 
     def cancel(self, job: str) -> None:
         """See `Launcher.cancel`."""
         found = self._find(job)
-        self._update()
         if found.asked or found.exit_code is not None:
             return
         found.asked = True
@@ -150,21 +143,22 @@ class LocalLauncher:
             found.process.terminate()
 
     def _find(self, job: str) -> _Job:
-        try:
-            return self._jobs[job]
-        except KeyError:
-            raise LaunchError(f"launcher local has started no job {job!r}") from None
+        """The job as it is now."""
+        if job not in self._jobs:
+            raise LaunchError(f"launcher local has started no job {job!r}")
+        self._update()
+        return self._jobs[job]
 
     def _update(self) -> None:
         """Reap what has ended, and start what waits, in turn, as far as there are GPUs for it."""
-        for job in self._jobs.values():
-            if job.process is not None and job.exit_code is None:
-                job.exit_code = job.process.poll()
-                if job.exit_code is not None:
-                    self._free += job.held
+        going = [job for job in self._jobs.values() if job.exit_code is None]
+        for job in going:
+            if job.process is not None and (code := job.process.poll()) is not None:
+                job.exit_code = code
+                self._free += job.held
         turn = True  # a job that needs few GPUs does not overtake one that waits for many
-        for job in self._jobs.values():
-            if job.process is None and job.exit_code is None:
+        for job in going:
+            if job.process is None:
                 if job.gpus == 0 or (turn and job.gpus <= len(self._free)):
                     self._start(job)
                 else:
@@ -201,11 +195,11 @@ class LocalLauncher:
                 "Ask for none, and the jobs share what this process sees.",
             )
         if self._gpus is None:
-            self._gpus = visible_gpus()
-            self._free = list(self._gpus)
-        if asked > len(self._gpus):
-            there = len(self._gpus)
-            raise LaunchError(f"a job asks for {asked:g} GPUs, more than the {there} there are")
+            self._free = visible_gpus()
+            self._gpus = len(self._free)
+        if asked > self._gpus:
+            many = f"a job asks for {asked:g} GPUs, more than the {self._gpus} there are"
+            raise LaunchError(many)
         return int(asked)
 
 

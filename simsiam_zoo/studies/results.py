@@ -26,10 +26,6 @@ RESULTS = "results.json"
 
 ResultRow = dict[str, Any]
 
-_TRAINED = "trained network"
-CONFIDENCE = 0.95
-"""Of the intervals over seeds."""
-
 _WHY = {
     "running": "it is running",
     "waiting": "it has not begun",
@@ -38,12 +34,7 @@ _WHY = {
 
 
 def collect_results(folder: Path) -> ResultRow:
-    """The results of the study in `folder`, as plain values.
-
-    Raises:
-        InputError: there is no study.
-        DataError: its plan is damaged.
-    """
+    """The results of the study in `folder`, as plain values. Raises as `read_plan` does."""
     plan = read_plan(folder)
     arms: list[ResultRow] = []
     for planned in plan.arms:
@@ -83,30 +74,33 @@ def _run(study: Path, key: str, seed: int) -> ResultRow:
     metrics: dict[str, ResultRow] = {}
     baselines: dict[str, dict[str, float]] = {}
     for score in [*(result.figures if result else ()), *read_measured(folder).figures]:
-        if score.network == _TRAINED:
-            metrics[score.protocol] = {
-                "top1": score.top1,
-                "version": score.protocol_version,
-                "interval": score.top1_interval,
-                "test_images": score.test_images,
-            }
-        else:
-            network = score.network.removesuffix(" network")
+        network = score.network.removesuffix(" network")
+        if network != "trained":
             baselines.setdefault(network, {})[score.protocol] = score.top1
-    evidence = result.evidence if result else None
+            continue
+        metrics[score.protocol] = {
+            "top1": score.top1,
+            "version": score.protocol_version,
+            "interval": score.top1_interval,
+            "test_images": score.test_images,
+        }
     return {
         "seed": seed,
         "folder": str((folder / "run").relative_to(study)),
         "state": state,
         "error": why,
         "exit_code": status.get("exit_code") if status else None,
-        **{key: getattr(result, key, None) for key in ("verdict", "reason", "steps", "identity")},
+        **_fields(result, "verdict", "reason", "steps", "identity"),
         "metrics": metrics,
         "baselines": baselines,
-        **{key: getattr(evidence, key, None) for key in ("std_sqrt_d", "effective_rank")},
-        "loss": getattr(evidence, "last_loss", None),
+        **_fields(result and result.evidence, "std_sqrt_d", "effective_rank"),
+        "loss": result.evidence.last_loss if result else None,
         "seconds": round(sum(result.seconds.values()), 1) if result and result.seconds else None,
     }
+
+
+def _fields(of: object, *names: str) -> ResultRow:
+    return {name: getattr(of, name, None) for name in names}
 
 
 def _state(
@@ -136,9 +130,7 @@ def _summary(
     protocols = list(dict.fromkeys(name for run in done for name in run["metrics"]))
     verdicts = Counter(run["verdict"] for run in done if run["verdict"])
     verdict = next(iter(verdicts)) if len(verdicts) == 1 else ("mixed" if verdicts else None)
-    expected: bool | None = None
-    if arm["expect"] and verdicts:
-        expected = all(each in arm["expect"] for each in verdicts)
+    judged = bool(arm["expect"] and verdicts)
     top1 = {name: _by_seed(done, name) for name in protocols}
     gaps = {name: paired_difference(top1[name], _by_seed(base, name)) for name in protocols}
     return {
@@ -154,7 +146,7 @@ def _summary(
         },
         "verdicts": dict(verdicts),
         "verdict": verdict,
-        "as_expected": expected,
+        "as_expected": set(verdicts) <= set(arm["expect"]) if judged else None,
     }
 
 
@@ -209,23 +201,19 @@ def _stale(folder: Path, keys: set[str]) -> list[str]:
 
 def _provenance(folder: Path, arms: list[ResultRow]) -> ResultRow:
     """Software, machine and data, as the locks of the runs have them; where they differ, all."""
-    locks = []
-    for arm in arms:
-        for run in arm["runs"]:
-            with suppress(ZooError, OSError):
-                locks.append(read_lock(folder / run["folder"]))
-    return {table: _common(locks, table) for table in ("software", "machine", "data")}
-
-
-def _common(locks: list[ResultRow], table: str) -> ResultRow:
-    found: dict[str, list[Any]] = {}
-    for lock in locks:
-        entries = lock.get(table)
-        for key, value in entries.items() if isinstance(entries, dict) else ():
-            values = found.setdefault(key, [])
-            if value not in values:
-                values.append(value)
-    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+    found: dict[str, dict[str, list[Any]]] = {"software": {}, "machine": {}, "data": {}}
+    for run in (run for arm in arms for run in arm["runs"]):
+        with suppress(ZooError, OSError):
+            lock = read_lock(folder / run["folder"])
+            for table, known in found.items():
+                entries = lock.get(table)
+                for key, value in entries.items() if isinstance(entries, dict) else ():
+                    if value not in known.setdefault(key, []):
+                        known[key].append(value)
+    return {
+        table: {key: values[0] if len(values) == 1 else values for key, values in known.items()}
+        for table, known in found.items()
+    }
 
 
 def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
@@ -239,9 +227,9 @@ def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
 def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
     """Mean of arm - base (value by seed) over the seeds of both, with its 95 % t-interval.
 
-    Paired by seed: the same seed draws the same initialisation where the networks agree, the same
-    order and the same views, so that much of the spread is common to both. The interval covers the
-    choice of the seed, not that of the test images. No bounds from one seed, None from none.
+    The same seed draws the same initialisation where the networks agree, the same order and the
+    same views, so that much of the spread is common to both. The interval covers the choice of the
+    seed, not that of the test images. No bounds from one seed, None from none.
     """
     seeds = sorted(arm.keys() & base.keys())
     spread = mean_std([arm[seed] - base[seed] for seed in seeds])
@@ -252,5 +240,5 @@ def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> di
         return {"mean": mean, "low": None, "high": None, "n": 1}
     from scipy.stats import t
 
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}

@@ -2,24 +2,135 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from simsiam_zoo.errors import InputError, StoppedError
-from simsiam_zoo.runtime.progress import StopRequest
+from simsiam_zoo.metrics import SPEED, Latest
+from simsiam_zoo.runtime.progress import StopRequest, duration
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, Resources
-from simsiam_zoo.studies.plan import StudyJob, StudyPlan, refuse_other_folder, write_plan
-from simsiam_zoo.studies.progress import Running, StudyProgress
+from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
 
 _POLL = 0.25
 _GRACE = 120.0
 """Seconds for which jobs that were asked to stop may save what they have."""
+_TAIL = 1 << 14
+"""Bytes of metrics.jsonl that are read for the newest figures."""
+
+_LIVE_SECONDS, _LINE_SECONDS = 1.0, 30.0
+
+
+@dataclass
+class Running:
+    """The jobs of a study: to be started, in order; by the launcher's id; with their exit code.
+
+    Those that were complete from the start have ended with 0.
+    """
+
+    waiting: deque[StudyJob] = field(default_factory=deque)
+    started: dict[str, StudyJob] = field(default_factory=dict)
+    ended: list[tuple[StudyJob, int]] = field(default_factory=list)
+
+
+class StudyProgress:
+    """A line for each job that ends; below them, or now and then, one for each that runs.
+
+    It is shown on `console`; None: nowhere.
+    """
+
+    def __init__(self, console: Console | None) -> None:
+        self._console = console
+        self._live: Live | None = None
+        if console is not None and console.is_terminal:
+            self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._told: int | None = None
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if self._console is not None:
+            self._console.print(_plain(text), soft_wrap=True)
+
+    def show(self, state: Running) -> None:
+        """Tell what has ended since, and how the others are."""
+        total = len(state.ended) + len(state.waiting) + len(state.started)
+        if self._told is None:
+            self._told = len(state.ended)
+            self.say(f"{total} runs, {self._told} of them complete already")
+        for job, code in state.ended[self._told :]:
+            self.say(f"{job}: {job_outcome(job, code)}")
+        self._told = len(state.ended)
+        now = time.monotonic()
+        if now - self._last >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
+            self._last = now
+            lines = [f"{job}: {run_status(job)}" for job in state.started.values()]
+            if self._live is None:
+                for line in lines:
+                    self.say(line)
+            else:
+                done = Text(f"{self._told} of {total} runs done", style="dim")
+                self._live.update(Group(*map(_plain, lines), done), refresh=True)
+
+
+def run_status(job: StudyJob) -> str:
+    """How far a job's run is, by the end of its metrics."""
+    rows: list[dict[str, Any]] = []
+    with suppress(OSError), (job.folder / "run" / "metrics.jsonl").open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL))
+        for line in file.read().splitlines():
+            with suppress(ValueError):  # the first and the last line may be cut
+                row = json.loads(line)
+                if isinstance(row, dict):
+                    rows.append(row)
+    if not rows:
+        return "starting"
+    latest, training = Latest(rows), job.arm.recipes[job.seed].training
+    speed, step = latest.values.get(SPEED), latest.values.get("step", 0)
+    epoch = min(int(latest.values.get("epoch", 0)) + 1, training.epochs)
+    doing = "training"
+    if job.arm.steps is not None and step >= job.arm.steps[1]:
+        doing = "evaluating"
+    elif job.arm.steps is not None and speed:
+        left = (job.arm.steps[1] - step) * training.batch_size / speed
+        doing = f"{duration(left)} left"
+    figures = (f"{name} {text}" for name, text in latest.texts().items())
+    return "  ".join([f"epoch {epoch}/{training.epochs}", *figures, doing])
+
+
+def job_outcome(job: StudyJob, code: int) -> str:
+    """How a job ended, in a word or two."""
+    if code == StoppedError.exit_code:
+        return "stopped"
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads((job.folder / "run" / "result.json").read_text("utf-8"))["verdict"])
+    return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
+
+
+def _plain(text: str) -> Text:
+    """For `rich`, without its markup and control characters: labels are other people's."""
+    return Text("".join(char for char in text if char.isprintable()), no_wrap=True)
 
 
 def run_study(
@@ -37,11 +148,8 @@ def run_study(
     A job's failure is a result and stops no other.
 
     Args:
-        plan: what to run.
-        folder: the study's.
-        launcher: starts the processes.
-        jobs: how many at once.
-        resources: of each.
+        plan, folder: the study's.
+        launcher, jobs, resources: what starts the processes, how many at once, with what each.
         progress: is shown how they are.
         changed: called after a job has ended.
 
@@ -115,15 +223,14 @@ def _collect(state: Running, launcher: Launcher) -> list[tuple[StudyJob, int]]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The study's folder, held by one process at a time."""
-    way_out = "Give the study another --out."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / "lock").acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"another process runs the study in {folder}", f"Wait for it. {way_out}"
+            f"another process runs the study in {folder}", f"Wait for it. {OTHER_OUT}"
         ) from None
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}", way_out) from None
+        raise InputError(f"{folder} cannot be written: {error.strerror}", OTHER_OUT) from None
     with held:
         yield

@@ -46,11 +46,11 @@ def _listed(value: Any) -> Any:
 
 
 def _verdicts(value: Any) -> Any:
-    """One verdict or several, as a tuple; a misspelt one is told with the nearest."""
+    """One verdict or several, as several; a misspelt one is told with the nearest."""
+    known = get_args(VerdictName)
     for each in _listed(value):
-        if isinstance(each, str) and each not in get_args(VerdictName):
-            known = ", ".join(get_args(VerdictName))
-            hint = did_you_mean(each, get_args(VerdictName), f"Verdicts are {known}.")
+        if isinstance(each, str) and each not in known:
+            hint = did_you_mean(each, known, f"Verdicts are {', '.join(known)}.")
             raise ValueError(f"there is no verdict {each!r}. {hint}")
     return _listed(value)
 
@@ -153,11 +153,9 @@ class Study(_Strict):
 
 
 def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
-    """What to call a study, and the study, on its own preset or on another.
+    """What to call a study, and the study: a component, or a TOML file.
 
-    Args:
-        name: of a study component, or a path of a TOML file.
-        preset: takes the place of the base's preset.
+    `preset` takes the place of the base's.
 
     Raises:
         InputError: there is none of that name, it is no TOML, or not a study.
@@ -178,11 +176,8 @@ def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
 def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path = Path()) -> Study:
     """A study from plain values. Raises InputError where a key or a value is wrong.
 
-    Args:
-        tree: as its file has it.
-        where: names it in errors.
-        preset: takes the place of the base's.
-        folder: against which a base that is a file is found.
+    `where` names it in errors; `preset` takes the place of the base's; a base that is a file is
+    found from `folder`.
     """
     tree = dict(tree)
     base = tree.get("base", {})
@@ -205,10 +200,7 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
 
 
 def _on_preset(ablation: Any, preset: str, where: str) -> Any:
-    """The ablation with what it says on this preset in place of what it says in general.
-
-    What it says on the others is checked as well.
-    """
+    """The ablation as it is on this preset; what it says on others is checked as well."""
     stated = ablation.get("on") if isinstance(ablation, dict) else None
     if not isinstance(stated, dict):
         return ablation  # the field's own check has the better message

@@ -63,7 +63,7 @@ def test_ten_steps_are_trained_and_leave_nothing(monkeypatch, tmp_path):
     monkeypatch.setitem(doctor.TEN_STEPS, "data.workers", 0)
     check = doctor.examine("ten steps", doctor._ten_steps)
     assert check.state == "ok", check.said
-    assert check.said.startswith("10 steps and their evaluation in ")
+    assert check.said.startswith("10 steps in ")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
@@ -71,10 +71,10 @@ def test_a_run_that_fails_is_a_problem_with_its_own_way_out(monkeypatch):
     def fails(*_, **__):
         raise InputError("no such device", "Say cpu.")
 
-    monkeypatch.setattr("simsiam_zoo.training.run.train", fails)
+    monkeypatch.setattr("simsiam_zoo.training.setup.prepare", fails)
     check = doctor.examine("ten steps", doctor._ten_steps)
     assert (check.state, check.said, check.hint) == ("problem", "no such device", "Say cpu.")
-    monkeypatch.setattr("simsiam_zoo.training.run.train", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("simsiam_zoo.training.setup.prepare", lambda *_, **__: 1 / 0)
     assert (
         doctor.examine("ten steps", doctor._ten_steps).said == "ZeroDivisionError: division by zero"
     )

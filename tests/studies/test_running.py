@@ -19,9 +19,8 @@ from simsiam_zoo.studies import running
 from simsiam_zoo.studies.job import command, is_complete, run_job
 from simsiam_zoo.studies.launcher import LaunchError, Resources
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, plan_study, write_plan
-from simsiam_zoo.studies.progress import StudyProgress
 from simsiam_zoo.studies.results import collect_results
-from simsiam_zoo.studies.running import run_study
+from simsiam_zoo.studies.running import StudyProgress, run_study
 from simsiam_zoo.studies.study import parse_study
 
 VERDICT = {"base": "learned", "gradient-none": "collapsed"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from simsiam_zoo.studies.plan import StudyJob, plan_study
-from simsiam_zoo.studies.progress import Running, StudyProgress, run_status
+from simsiam_zoo.studies.running import Running, StudyProgress, run_status
 from simsiam_zoo.studies.study import parse_study
 
 
@@ -21,9 +21,11 @@ def jobs(folder: Path, seeds: int = 20) -> list[StudyJob]:
 
 
 def written(job: StudyJob, *rows: dict) -> None:
-    job.run.mkdir(parents=True)
+    (job.folder / "run").mkdir(parents=True)
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (job.run / "metrics.jsonl").write_text(text + '{"step": 9, "lo')  # a line half written
+    (job.folder / "run" / "metrics.jsonl").write_text(
+        text + '{"step": 9, "lo'
+    )  # a line half written
 
 
 def test_a_run_says_what_it_is_doing_and_how_long_it_will_take(tmp_path: Path) -> None:
@@ -40,7 +42,7 @@ def test_a_run_says_what_it_is_doing_and_how_long_it_will_take(tmp_path: Path) -
 
 
 def test_a_terminal_has_what_runs_below_what_has_ended(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("simsiam_zoo.studies.progress._LIVE_SECONDS", 0)
+    monkeypatch.setattr("simsiam_zoo.studies.running._LIVE_SECONDS", 0)
     screen = io.StringIO()
     queue = jobs(tmp_path)
     state = Running(deque(queue[27:]), {"a": queue[25], "b": queue[26]})
