@@ -130,7 +130,7 @@ def _name_and_version(folder: Path) -> tuple[str, str]:
     for file in (folder / "METADATA", folder / "PKG-INFO"):
         with contextlib.suppress(OSError):
             headers = file.read_text("utf-8", errors="replace").partition("\n\n")[0]
-            stated |= re.findall(r"^(Name|Version):\s*(\S+)", headers, re.MULTILINE)
+            stated |= re.findall(r"^(Name|Version):[ \t]*(\S+)", headers, re.MULTILINE)
     return canonical_name(stated["Name"]), stated["Version"]
 
 
