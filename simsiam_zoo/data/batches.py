@@ -52,25 +52,17 @@ class Damage(NamedTuple):
 
 @dataclass
 class LoadedBatch:
-    """One rank's share of a step: N samples, V views of each.
-
-    Attributes:
-        pixels: uint8 [V, N, 3, S, S], channels last in memory; S is 0 where the device makes the
-            views of images that it holds.
-        ids: dense sample ids, int64 [N]; of what is in the row, after replacements.
-        labels: int64 [N], -1 where there is none.
-        epoch, step: whose batch it is.
-        damaged: the images that were replaced, or left out of an evaluation.
-        drawn: what the device has to do yet, [V, N, COLUMNS]; None where the views are done.
-    """
+    """One rank's share of a step: N samples, V views of each."""
 
     pixels: Tensor
-    ids: Tensor
-    labels: Tensor
+    """uint8 [V, N, 3, S, S], channels last; S is 0 where the device makes views of its images."""
+    ids: Tensor  # dense sample ids, int64 [N]; of what is in the row, after replacements
+    labels: Tensor  # int64 [N], -1 where there is none
     epoch: int = 0
     step: int = 0
-    damaged: tuple[Damage, ...] = ()
+    damaged: tuple[Damage, ...] = ()  # images that were replaced, or left out of an evaluation
     drawn: NDArray[np.float32] | None = None
+    """What the device has to do yet, [V, N, COLUMNS]; None where the views are done."""
 
     @property
     def views(self) -> list[Tensor]:

@@ -77,33 +77,20 @@ _ABOUT = TypeAdapter(_About)
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The samples of one tar, n of them, in the tar's order.
+    """The samples of one tar, n of them, in the tar's order."""
 
-    Attributes:
-        keys: the keys' bytes, one after the other.
-        key_ends: [n] where each key ends in `keys`.
-        offsets: [n] where the header of each image's tar member starts.
-        sizes: [n] bytes of each image.
-        checks: [n] CRC-32 of that header: a reader knows that it found what was indexed.
-        labels: [n], -1 where there is none, -2 - k for the class `names[k]`.
-        image_checks: [n] CRC-32 of each image's bytes, or [0] where they are not known.
-        tar_bytes: size of the tar.
-        names: of classes that labels name, sorted.
-        findings: what the scan met beside the samples.
-        mtime_ns: when the tar was changed last, where no checksum tells it from another.
-    """
-
-    keys: NDArray[np.uint8]
-    key_ends: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    keys: NDArray[np.uint8]  # the keys' bytes, one after the other
+    key_ends: NDArray[np.int64]  # [n] where each key ends in `keys`
+    offsets: NDArray[np.int64]  # [n] where the header of each image's tar member starts
+    sizes: NDArray[np.int64]  # [n] bytes of each image
     checks: NDArray[np.uint32]
-    labels: NDArray[np.int64]
-    image_checks: NDArray[np.uint32]
+    """[n] CRC-32 of that header: a reader knows that it found what was indexed."""
+    labels: NDArray[np.int64]  # [n], -1 where there is none, -2 - k for the class `names[k]`
+    image_checks: NDArray[np.uint32]  # [n] CRC-32 of each image, or [0] where they are not known
     tar_bytes: int
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # of classes that labels name, sorted
     findings: Findings = field(default_factory=Findings)
-    mtime_ns: int | None = None
+    mtime_ns: int | None = None  # of the tar, where no checksum tells it from another
 
     def __len__(self) -> int:
         return len(self.offsets)

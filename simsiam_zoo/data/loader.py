@@ -83,12 +83,9 @@ class TrainLoader:
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
         """Every batch from `step` of `epoch` on, through all later epochs: one pass of the workers.
 
-        They start at this call, and end when the iterator is used up or let go.
-
-        Raises:
-            InputError: shared memory is too small for one worker.
-            DataError: a shard is damaged, or every image of a lane's part of a batch, or a worker
-                died. Single damaged images are replaced; `LoadedBatch.damaged` names them.
+        They start at this call, and end when the iterator is used up or let go. Raises InputError
+        where shared memory is too small for one, DataError where a shard or every image of a lane's
+        part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step

@@ -103,11 +103,8 @@ def sample_of(
 def scan(path: Path, checksums: bool = False) -> ShardIndex:
     """Index a tar by reading its headers and labels, and with `checksums` every image.
 
-    Members of one key make one sample, wherever they lie.
-
-    Raises:
-        DataError: the tar is damaged, cannot be read, or names members twice.
-        InputError: it is compressed.
+    Members of one key make one sample, wherever they lie. Raises DataError where the tar is
+    damaged, cannot be read, or names members twice; InputError where it is compressed.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -49,14 +49,9 @@ class ShardSet:
 
     Files are opened when they are first read, in each process of its own: a ShardSet can be sent
     to workers. Samples are read with `os.pread` at indexed offsets, and the tar header found there
-    must be the one that was indexed. Remote shards are fetched into `cache` when they are opened.
-
-    Attributes:
-        shards: in order.
-        bytes: of each shard, int64.
-        offsets: the dense id of each shard's first sample; one more at the end, n. int64.
-        classes: names of the labels 0, 1, ..., where known.
-        cache: where remote shards are fetched into; None for shards on disk.
+    must be the one that was indexed. Remote shards are fetched into `cache` when they are opened;
+    it is None for shards on disk. `bytes` are those of each shard, `offsets` the dense ids of each
+    shard's first sample and n, `classes` the names of the labels 0, 1, ..., where known.
     """
 
     def __init__(

@@ -42,11 +42,8 @@ def locate_shards(source: str) -> tuple[list[str], list[str], list[str]]:
     A folder: its shards by their split, as its manifest or `_info.json` states it, or else by a
     word in their names (`train-*.tar`, `set-validation-*.tar`); val is taken before validation and
     test. Shards without such names are for training where no others are. One tar, a glob or a brace
-    pattern (`train-{000000..000146}.tar`): those shards, for training.
-
-    Raises:
-        InputError: nothing is there, it is not clear what a shard is for, or the source is remote
-            or a command.
+    pattern (`train-{000000..000146}.tar`): those shards, for training. Raises InputError where
+    nothing is there, it is not clear what a shard is for, or the source is remote or a command.
     """
     path = _local(source)
     notes: list[str] = []

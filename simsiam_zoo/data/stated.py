@@ -36,23 +36,16 @@ _SCAN_VERSION = 3  # of what a scan finds: another one scans again
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard, with what is known of it before it is opened.
+    """A shard, with what is known of it before it is opened."""
 
-    Attributes:
-        location: its path or URL, a string: 100,000 paths would take much memory.
-        samples, bytes: in it, and of it.
-        sha256: as its manifest states it.
-        version: what tells it from another of its size where there is no checksum: the time of its
-            last change in ns, or what its server calls the version; "" where nothing does.
-        cached: the name of its index in the user's cache, "" where the index lies beside it.
-    """
-
-    location: str
+    location: str  # its path or URL, a string: 100,000 paths would take much memory
     samples: int
     bytes: int
-    sha256: str | None
+    sha256: str | None  # as its manifest states it
     version: str = ""
-    cached: str = ""
+    """What tells it from another of its size where there is no checksum: the time of its last
+    change in ns, or what its server calls the version; "" where nothing does."""
+    cached: str = ""  # the name of its index in the user's cache, "" where it lies beside the shard
 
     @property
     def name(self) -> str:

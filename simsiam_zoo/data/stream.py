@@ -266,8 +266,7 @@ class StreamSet(ShardSet):
     def read(self, id: int) -> Sample:
         """The next image. The first id that a process asks for, which is its own, seeds the stream.
 
-        Raises:
-            DataError: a shard cannot be had, is damaged, or none holds an image.
+        Raises DataError where a shard cannot be had, is damaged, or none holds an image.
         """
         if self._stream is None:
             self._stream = stream_samples(self.sources, derive_key(self.seed, id))

@@ -62,13 +62,9 @@ class Answer:
 def open_url(url: str, start: int = 0, etag: str | None = None, last: int | None = None) -> Answer:
     """The bytes of `url` from `start` on, or from 0 where that is not the `etag` version any more.
 
-    With `last` a web server is asked for the bytes up to it.
-
-    Raises:
-        Unavailable: not this time. Missing: there is none.
-        StartOver: what was read before is of no use.
-        DataError: access is denied, or it redirects to where nobody should follow.
-        InputError: the store's package is not installed, or the credentials are misspelled.
+    With `last` a web server is asked for the bytes up to it. Raises Unavailable and its kinds;
+    DataError where access is denied, or it redirects to where nobody should follow; InputError
+    where the store's package is not installed, or credentials are misspelled.
     """
     if not url.startswith(("http://", "https://")):
         return _open_object(url, start, etag)
