@@ -6,6 +6,7 @@ timm's models are changed in place, never wrapped, so that the keys of their sta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import timm
@@ -72,14 +73,15 @@ def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Mo
     return _with_recipe(model, TimmRecipe(name, size, _drop_fc_trunk(model)))
 
 
-def resnet18_cifar() -> nn.Module:
-    """ResNet-18 for 32 px, 512 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 app. D)."""
-    return _cifar_resnet("resnet18")
+def _cifar_resnet(name: str) -> nn.Module:
+    model: Any = timm.create_model(name, num_classes=0)
+    _small_stem(model, stride=1)
+    return _with_recipe(model, TimmRecipe(name, {}, _stem_code(64, stride=1)))
 
 
-def resnet50_cifar() -> nn.Module:
-    """ResNet-50 for 32 px, 2048 wide: 3x3 stride-1 stem, no max-pool."""
-    return _cifar_resnet("resnet50")
+# For 32 px, 512 and 2048 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 appendix D).
+resnet18_cifar = partial(_cifar_resnet, "resnet18")
+resnet50_cifar = partial(_cifar_resnet, "resnet50")
 
 
 def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> nn.Module:
@@ -146,12 +148,6 @@ def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
         "model.head = timm.layers.ClassifierHead(model.num_features, 0)",
         "model.head_hidden_size = model.num_features",
     )
-
-
-def _cifar_resnet(name: str) -> nn.Module:
-    model: Any = timm.create_model(name, num_classes=0)
-    _small_stem(model, stride=1)
-    return _with_recipe(model, TimmRecipe(name, {}, _stem_code(64, stride=1)))
 
 
 def _small_stem(model: Any, stride: int, pool: bool = False) -> None:

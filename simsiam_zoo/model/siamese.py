@@ -69,9 +69,9 @@ class StepOutput:
 class Part(nn.Module):
     """Base of the five parts: hooks that do nothing, for a part to define where it needs them.
 
-    A backbone, projector or predictor that needs no hook may be any `nn.Module`. The host calls the
-    hooks of subclasses of `Part` alone, and refuses another module that has a method of such a
-    name. They are called outside of autocast, torch.compile and autograd.
+    A backbone, projector or predictor that needs no hook may be any `nn.Module`; one that is no
+    `Part` and has a method of such a name is refused. Hooks are called outside of autocast,
+    torch.compile and autograd.
     """
 
     compilable: bool = True
@@ -87,10 +87,8 @@ class Part(nn.Module):
     def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
         """Called after each step that the optimiser took (one that fp16 left out is none).
 
-        Args:
-            siamese: the network, with the weights after the step.
-            output: of the step, detached: of all images of this process.
-            step, steps: its number, from 0, and the steps of the whole run.
+        `siamese` has the weights after it; `output` is detached, of all images of this process;
+        `step` counts from 0 to the run's `steps`.
         """
 
 
@@ -125,13 +123,10 @@ class GradientPolicy(Part):
     def prepare_block(self, siamese: Siamese, batches: Iterator[Batch]) -> None:
         """Called before each block of `blocks` steps, under the step's autocast, without gradient.
 
-        A checkpoint within a block is that of its start, from where the block is prepared again: so
-        nothing that is made here belongs into the `state_dict`.
-
-        Args:
-            siamese: the network, with the weights of this moment.
-            batches: the very batches that `forward` will be given, in their order; of fewer steps
-                at the end of the run. Where a step has micro-batches, each is a batch.
+        `batches` are the very ones that `forward` will be given, in their order; of fewer steps at
+        the end of the run. Where a step has micro-batches, each is a batch. A checkpoint within a
+        block is that of its start, from where the block is prepared again: so nothing that is made
+        here belongs into the `state_dict`.
         """
 
     def per_sample_state(self) -> dict[str, Tensor]:

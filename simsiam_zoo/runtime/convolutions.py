@@ -15,6 +15,7 @@ number, sometimes it is not finite, and always it is wrong.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -59,27 +60,20 @@ class OneOutputConv2d(nn.Conv2d):
 def as_products(network: nn.Module) -> None:
     """Let the plain convolutions of `network` be matrix products where they have one output.
 
-    Only their class changes, so that names, weights, copies and pickles are as ever. Subclasses
-    are left alone: what they do is their own.
+    Only their class changes, so that names, weights, copies and pickles are as ever.
     """
-    for module in network.modules():
-        if type(module) is nn.Conv2d and _is_plain(module):
-            module.__class__ = OneOutputConv2d
-
-
-def _is_plain(conv: nn.Conv2d) -> bool:
-    wide = max(conv.kernel_size) > 1
-    padded = not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
-    return wide and padded and conv.groups == 1
+    for conv in network.modules():
+        if type(conv) is not nn.Conv2d or isinstance(conv.padding, str):
+            continue
+        if conv.groups == 1 and conv.padding_mode == "zeros" and max(conv.kernel_size) > 1:
+            conv.__class__ = OneOutputConv2d
 
 
 def untrustworthy_convolutions(network: nn.Module, image_size: int) -> list[str]:
-    """What `network` has of them at this image size: the modules' names, with their inputs' sizes.
-
-    The network, which takes [N, 3, image_size, image_size], is left as it was found.
-    """
+    """The modules' names in `network`, which takes [N, 3, image_size, image_size], with sizes."""
     found: list[str] = []
-    names = {module: name for name, module in network.named_modules()}
+    probe = copy.deepcopy(network).eval()
+    names = {module: name for name, module in probe.named_modules()}
 
     def check(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(module, nn.Conv2d)
@@ -88,20 +82,12 @@ def untrustworthy_convolutions(network: nn.Module, image_size: int) -> list[str]
         if not product and _sees_too_little(module, height, width):
             found.append(f"{names[module]} on {height}x{width}")
 
-    convolutions = [module for module in names if isinstance(module, nn.Conv2d)]
-    hooks = [module.register_forward_pre_hook(check) for module in convolutions]
-    training = [(module, module.training) for module in names]
-    parameter = next(network.parameters(), None)
-    x: Tensor = torch.zeros(1, 3, image_size, image_size)
-    try:
-        network.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            network(x if parameter is None else x.to(parameter))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in training:
-            module.training = mode
+    for module in names:
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(check)
+    x = torch.zeros(1, 3, image_size, image_size)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        probe(next((x.to(parameter) for parameter in probe.parameters()), x))
     return list(dict.fromkeys(found))
 
 

@@ -181,10 +181,9 @@ DEFAULT_BACKEND = "inductor"
 def compile_in_place(
     modules: Iterable[nn.Module], device: torch.device, backend: str = DEFAULT_BACKEND
 ) -> None:
-    """Have the modules' forward passes compiled when they are first called.
+    """Have the forward passes of modules with parameters compiled when they are first called.
 
     Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
-    A module that holds no parameters gains nothing and is left as it is.
     """
     if backend == DEFAULT_BACKEND:
         _refuse_without_compiler(device)

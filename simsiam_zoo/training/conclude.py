@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -70,14 +71,12 @@ class CollapseWatch:
         return step if ends else None
 
     def _plain(self, rows: Sequence[MetricsRow], step: int, untrained: float | None) -> bool:
-        for row in rows:
-            if row["step"] == step and "loss" not in row:
-                rank = row.get("effective_rank")
-                evidence = gather_evidence(
-                    self._setup, rows, step, rank=rank, untrained_rank=untrained, gain=BEST_GAIN
-                )
-                return judge(evidence)[0] == "collapsed"
-        return False
+        measured = (row for row in rows if row["step"] == step and "loss" not in row)
+        if (row := next(measured, None)) is None:
+            return False
+        evidence = gather_evidence(self._setup, rows, step, row.get("effective_rank"))
+        evidence = replace(evidence, untrained_rank=untrained, gain=BEST_GAIN)
+        return judge(evidence)[0] == "collapsed"
 
     @cached_property
     def _untrained_rank(self) -> float | None:
@@ -85,16 +84,9 @@ class CollapseWatch:
 
 
 def gather_evidence(
-    setup: Setup,
-    rows: Sequence[MetricsRow],
-    step: int,
-    *,
-    rank: float | None,
-    untrained_rank: float | None = None,
-    gain: tuple[float, float, float] | None = None,
-    unmeasured: str | None = None,
+    setup: Setup, rows: Sequence[MetricsRow], step: int, rank: float | None
 ) -> Evidence:
-    """The evidence after `step` steps, of the rows up to there; arguments as in `Evidence`."""
+    """What the rows up to `step` steps and the effective rank then are evidence of."""
     loss = setup.siamese.loss
     known = [row for row in rows if row["step"] <= step]
     return Evidence(
@@ -105,9 +97,6 @@ def gather_evidence(
         spread=late_mean(known, "std_sqrt_d", step),
         rank=rank,
         rank_limit=None if rank is None else min(setup.siamese.dim, len(monitor_ids(setup))),
-        untrained_rank=untrained_rank,
-        gain=gain,
-        unmeasured=unmeasured,
         before=state_before(setup),
     )
 
@@ -168,11 +157,8 @@ def conclude(
     untrained_rank = evaluation.rank(untrained)
 
     def write() -> dict[str, Any]:
-        evidence = gather_evidence(
-            setup,
-            folder.rows,
-            step,
-            rank=rank,
+        evidence = replace(
+            gather_evidence(setup, folder.rows, step, rank),
             untrained_rank=untrained_rank,
             gain=final.gain,
             unmeasured=final.unmeasured,
@@ -181,10 +167,8 @@ def conclude(
         known = any(row["step"] == step and "effective_rank" in row for row in folder.rows)
         if rank is not None and not known:
             folder.write({"step": step, "epoch": step // setup.plan.steps, "effective_rank": rank})
-        seconds = {
-            "training": round(elapsed, 1),
-            "evaluation": round(time.monotonic() - began, 1),
-        }
+        evaluating = time.monotonic() - began
+        seconds = {"training": round(elapsed, 1), "evaluation": round(evaluating, 1)}
         result = result_of(setup, folder, final, evidence, step)
         result |= {"stopped_on_collapse": stopped, "seconds": seconds}
         file = folder.path / "backbone.safetensors"

@@ -46,11 +46,10 @@ def train(
     init: InitialWeights | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train, evaluate, judge. Under torchrun every rank calls it, and all get the same result.
+    """Train, evaluate, judge. Every rank calls it; all get what `result.json` holds.
 
-    Arguments and errors are those of `simsiam_zoo.train` (`training/run.py`); besides, memory that
-    does not suffice is an InputError. The recipe names the weights of `init` (`named_in`). The
-    first rank alone shows progress. Returns what `result.json` holds.
+    Arguments and errors are those of `simsiam_zoo.train` (`training/run.py`), and InputError where
+    memory does not suffice; the recipe names the weights of `init` (`named_in`).
     """
     # Leave the caller's random generators unchanged.
     devices = range(torch.cuda.device_count())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -43,11 +44,10 @@ def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
         cast(Setup, SimpleNamespace(siamese=siamese, init={})),
         curve["rows"],
         curve["steps"],
-        rank=curve["rank"],
-        untrained_rank=curve["untrained_rank"],
-        gain=None if curve["gain"] is None else tuple(curve["gain"]),
+        curve["rank"],
     )
-    return judge(seen)[0]
+    gain = None if curve["gain"] is None else tuple(curve["gain"])
+    return judge(replace(seen, untrained_rank=curve["untrained_rank"], gain=gain))[0]
 
 
 @pytest.mark.parametrize(
