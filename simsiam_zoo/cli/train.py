@@ -203,9 +203,8 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
 
     from simsiam_zoo.model.build import build
     from simsiam_zoo.model.siamese import parameter_counts
-    from simsiam_zoo.recipe.sizes import sizes
 
-    _, steps = sizes(recipe)
+    _, steps = recipe.sizes()
     total = None if steps is None else steps * recipe.training.epochs
     with torch.device("meta"):
         siamese = build(

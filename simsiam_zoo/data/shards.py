@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -235,3 +236,9 @@ class Dataset:
     test: ShardSet | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """What stands for the data (16 hex digits) wherever it is said to be the same."""
+        digests = [self.train.digest, self.test.digest if self.test else "none"]
+        return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]

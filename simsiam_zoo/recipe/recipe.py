@@ -7,11 +7,12 @@ and leaves a frozen value in which nothing is implied: defaults are written out.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
@@ -40,6 +41,9 @@ from simsiam_zoo.recipe.sections import (
     Section,
     Training,
 )
+
+if TYPE_CHECKING:
+    from simsiam_zoo.data.shards import Dataset
 
 DEFAULT_PRESET = "mnist-5k"
 _LONGEST_NAME = 120  # characters: a file system takes 255 bytes, and a report adds to the name
@@ -143,7 +147,36 @@ class Recipe(Section):
             if getattr(self, kind).name != getattr(plain, kind).name
         ]
         words = [self.preset, *parts, f"seed{self.training.seed}"]
-        return re.sub(r"[^\w.+-]", "-", "-".join(words))[:_LONGEST_NAME]
+        name = re.sub(r"[^\w.+-]", "-", "-".join(words))
+        if len(name) <= _LONGEST_NAME:
+            return name
+        return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    def data_at_hand(self) -> Dataset | None:
+        """The data; None where it is not at hand. Raises DataError where it is damaged."""
+        try:
+            dataset: Dataset = self.part("dataset").create(stream=self.data.stream)
+        except InputError:
+            return None
+        return dataset
+
+    def sizes(self, dataset: Dataset | None = None) -> tuple[int | None, int | None]:
+        """(training images, steps an epoch); None for what is not known without the data.
+
+        `dataset` is the data, where it is open already. Raises InputError where the recipe's batch
+        does not go with it.
+        """
+        from simsiam_zoo.data.order import SampleOrder  # which needs numpy
+
+        data, training = self.data, self.training
+        if data.stream:
+            return None, data.steps_per_epoch or None
+        dataset = dataset or self.data_at_hand()
+        if dataset is None:
+            return None, None
+        counts = dataset.train.counts
+        plan = SampleOrder(counts, training.seed, training.batch_size, data.lanes, data.window)
+        return plan.samples, plan.steps
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, every key written out but those of other optimisers."""

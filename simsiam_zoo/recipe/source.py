@@ -1,8 +1,8 @@
 """Which source decides what a run computes, and a digest of it.
 
 A wheel's version stands for its source. An editable install can change under one version, so its
-files are hashed: of this package those that `COMPUTES` names, of a plugin the packages that its
-entry points and targets name, and not what else it imports. Nothing is imported for it.
+files are hashed: of this package all but those that `SHOWS` names, of a plugin all its packages.
+Nothing is imported for it. Other packages that a plugin imports are known by their versions.
 """
 
 from __future__ import annotations
@@ -11,23 +11,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
 from simsiam_zoo.catalog import HOST, Resolved
 from simsiam_zoo.catalog.local import local_file
-
-COMPUTES: Mapping[str, str] = {
-    "evaluation": "*",
-    "model": "*",
-    "components": "augmentations datasets",
-    "data": "batches decode device_views image index loader manifest order resident"
-    " scan shards slots sources stated stream tar",
-    "runtime": "convolutions device distributed optim",
-    "training": "batches conclude loop measuring meter optimizer run setup state train weights",
-}
-"""Room → its modules and packages (or `*`, all) in which an edit may change a figure."""
 
 SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
@@ -38,7 +28,8 @@ SHOWS: Mapping[str, str] = {
     "runtime": "__init__ checkpoint folders machine progress",
     "training": "__init__ run_folder",
 }
-"""The same of those that find, fetch, check, show or write, and change no figure.
+"""Room → its modules and packages (or `*`, all) that find, fetch, check, show or write: no edit of
+them changes a figure. Any other module computes.
 
 The values of a recipe and the names and parameters of components are in the identity themselves,
 and what a shard holds is in the data's digest.
@@ -46,6 +37,8 @@ and what a shard holds is in the data's digest.
 
 _PACKAGE = __name__.partition(".")[0]
 _SUFFIXES = frozenset({".py", ".so", ".pyd", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h"})
+_IMPORTS = re.compile(r"^[ \t]*(?:from[ \t]+(\w+)|import[ \t]+([^;#\n]+))", re.MULTILINE)
+_FIRST = re.compile(r"(?:^|,)[ \t]*(\w+)")
 
 
 def code_of(components: Iterable[Resolved]) -> dict[str, str]:
@@ -99,21 +92,43 @@ def host_digest(package: Path) -> str:
 
 
 def plugin_digest(distribution: str, modules: Iterable[str]) -> str:
-    """The digest of a plugin's top-level packages: those of its entry points and of `modules`."""
+    """The digest of the top-level packages and modules that a plugin brings.
+
+    They are those of its entry points and of `modules`, and those beside them that they import.
+    """
     points = importlib.metadata.distribution(distribution).entry_points
-    names = {*modules, *(point.module.partition(".")[0] for point in points)} - {_PACKAGE}
+    wanted = {*modules, *(point.module.partition(".")[0] for point in points)}
+    homes = {home for name in wanted for home in _homes(name)}
+    # Beside installed packages, what is imported is another distribution's.
+    alone = not any(True for home in homes for _ in home.glob("*.dist-info"))
     files: dict[str, Path] = {}
-    for name in names:
-        try:
-            spec = importlib.util.find_spec(name)
-        except ValueError:  # a module without a spec has that name
-            spec = None
-        places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
-        for place in (Path(each) for each in places if each):
-            for file in (place, *place.rglob("*")):
+    seen = {_PACKAGE}
+    while wanted := wanted - seen:
+        name = wanted.pop()
+        seen.add(name)
+        for home in homes:
+            for file in (*home.glob(f"{name}.*"), *(home / name).rglob("*")):
                 if file.suffix in _SUFFIXES and file.is_file():
-                    files[file.relative_to(place.parent).as_posix()] = file
+                    files[file.relative_to(home).as_posix()] = file
+                    if alone and file.suffix == ".py":
+                        wanted |= _imported(file.read_bytes())
     return _digest(files)
+
+
+def _homes(name: str) -> list[Path]:
+    """The folders that hold the source of a top-level module or package."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module without a spec has that name
+        spec = None
+    places = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
+    return [Path(place).parent for place in places if Path(place).is_absolute()]
+
+
+def _imported(source: bytes) -> set[str]:
+    """The top-level names that a module imports, anywhere in it."""
+    lists = (one or several for one, several in _IMPORTS.findall(source.decode("utf-8", "replace")))
+    return {name for names in lists for name in _FIRST.findall(names)}
 
 
 def installed_version(distribution: str) -> str:

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.sizes import data_at_hand
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.plan import arm_identity, known_digest
 
@@ -180,7 +179,7 @@ def refuse_other_arm(folder: Path) -> None:
     """
     recipe = Recipe.of_run(folder / "recipe.toml")
     planned = folder.resolve().parent.name
-    for data in (data_at_hand(recipe), None):  # or was it not at hand when the study was planned?
+    for data in (recipe.data_at_hand(), None):  # or was it not at hand when the study was planned?
         computes = arm_identity(recipe, known_digest(recipe, data))
         if planned.endswith(f"-{computes[:8]}"):
             return

@@ -29,7 +29,6 @@ from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import differences, identity, make_lock
-from simsiam_zoo.recipe.sizes import data_at_hand, data_digest, sizes
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.study import Study, flat
 
@@ -147,7 +146,7 @@ def _size(arm: StudyArm) -> None:
     """Say of the arm how many steps it takes, or why it cannot be run."""
     recipe = next(iter(arm.recipes.values()))
     try:
-        samples, steps = sizes(recipe, arm.dataset)
+        samples, steps = recipe.sizes(arm.dataset)
     except InputError as error:  # the batch does not go with the data
         if arm.is_base:
             raise error.at("the study's base") from None
@@ -244,7 +243,7 @@ def arm_identity(recipe: Recipe, digest: str) -> str:
 def known_digest(recipe: Recipe, dataset: Dataset | None) -> str:
     """The data's digest; where it is not at hand, its name and parameters."""
     if dataset is not None:
-        return data_digest(dataset)
+        return dataset.digest
     part = recipe.part("dataset")
     return f"not at hand: {part.id} {json.dumps(dict(part.params), sort_keys=True, default=str)}"
 
@@ -261,7 +260,7 @@ def _arm(
     first = recipes[study.seeds[0]]
     data = f"{first.data.stream} {known_digest(first, None)}"
     if data not in opened:
-        opened[data] = data_at_hand(first)
+        opened[data] = first.data_at_hand()
     computes = arm_identity(first, known_digest(first, opened[data]))
     return StudyArm(
         name=name,

@@ -17,7 +17,6 @@ from simsiam_zoo.metrics import top1_table
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
-from simsiam_zoo.recipe.sizes import sizes
 from simsiam_zoo.runtime.checkpoint import load_into, load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
@@ -106,7 +105,7 @@ def build(recipe: Recipe, init: States | None = None) -> Siamese:
         views [N, 3, H, W] it gives the step's loss.
     """
     with torch.random.fork_rng(devices=[]):
-        return build_siamese(recipe, *sizes(recipe), init or {})
+        return build_siamese(recipe, *recipe.sizes(), init or {})
 
 
 def train(

@@ -22,7 +22,6 @@ from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
-from simsiam_zoo.recipe.sizes import data_digest
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
@@ -110,7 +109,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         "bn_batch": bn_batch,
     }
     parts = {part: siamese.get_submodule(part) for part in PARTS}
-    lock = make_lock(recipe, data_digest(dataset), runtime.describe() | machine)
+    lock = make_lock(recipe, dataset.digest, runtime.describe() | machine)
     return Setup(
         recipe=recipe,
         runtime=runtime,

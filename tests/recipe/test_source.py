@@ -160,7 +160,7 @@ def head_of(distribution: str) -> Resolved:
         ("mylab_part/common.py", True),  # above the target's own folder
         ("mylab_part/kernel.cu", True),
         ("zoo_light_part.py", True),  # what the entry point names
-        ("zoo_beside.py", False),  # in no package of the plugin
+        ("zoo_beside.py", True),  # imported from beside
         ("zoo_unrelated.py", False),
         ("mylab_part/notes.txt", False),
     ],
