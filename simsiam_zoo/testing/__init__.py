@@ -2,7 +2,7 @@
 
     pytest -p simsiam_zoo.testing --zoo-plugin leaky-zoo
 
-adds checks for each component that the distribution supplies, by its kind (`kit.py`), to whatever
+adds checks for each component that the distribution supplies, by its kind, to whatever
 else is collected. A failure says what the contract asks and how to meet it. `simsiam-zoo plugin
 check` runs the same without a test folder.
 """
@@ -40,4 +40,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the kit behind whatever else is collected."""
     if config.getoption("zoo_plugin"):
-        config.args.append(str(Path(__file__).with_name("kit.py")))
+        config.args.append(str(Path(__file__).with_name("checks.py")))

@@ -1,4 +1,7 @@
-"""A component under test, and what a check is: what the contract asks of it, and how to meet it."""
+"""A component under test, what a check is, and the one test that pytest runs of all of them.
+
+A check is what the contract asks of a component, and how to meet it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from simsiam_zoo.catalog import (
     HOST,
-    HOST_SUPPLIED,
     Catalog,
     CatalogEntry,
     Plugin,
@@ -25,6 +29,7 @@ PLUGIN = "plugin"
 
 _SMALL = "test_resnet"  # stands for a whole family where it is there; else its first member does
 _MODULES = ("plugin_checks", "part_checks", "data_checks", "run_checks")  # in their order
+_FAILED: set[str] = set()  # labels of components that have failed a check on which others rest
 
 
 @dataclass(frozen=True)
@@ -59,20 +64,10 @@ class ComponentUnderTest:
         ]
         return ":".join([self.resolved.id, ",".join(given)] if given else [self.resolved.id])
 
-    @property
-    def host(self) -> frozenset[str]:
-        """The keywords that the host supplies to a factory of this kind."""
-        supplied = HOST_SUPPLIED.get(self.kind, frozenset())
-        return supplied if self.resolved.member is None else supplied | {"name"}
-
-    def create(self, **host: object) -> Any:
-        """The component, built as the host builds it."""
-        return self.resolved.create(**host)
-
     def create_or_skip(self) -> Any:
         """The component; Inapplicable, with the reason, where it cannot be had here so."""
         try:
-            return self.create()
+            return self.resolved.create()
         except ZooError as error:
             if error.__cause__ is not None:  # the factory raised something else
                 raise
@@ -199,3 +194,35 @@ def expect(true: object, otherwise: str) -> None:
     """Raise Broken with the text `otherwise` unless `true`."""
     if not true:
         raise Broken(otherwise)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A case for each component and check, by the options."""
+    asked = metafunc.config.getoption
+    _FAILED.clear()
+    cases = []
+    try:
+        for distribution in asked("zoo_plugin"):
+            for tested in components_of(distribution, asked("zoo_spec")):
+                for check in checks_of(tested.kind, fast=asked("zoo_fast")):
+                    cases.append(pytest.param(tested, check, id=f"{tested.label}::{check.name}"))
+    except ZooError as error:
+        pytest.exit(str(error), pytest.ExitCode.USAGE_ERROR)
+    metafunc.parametrize(("tested", "check"), cases)
+
+
+def test_conformance(tested: ComponentUnderTest, check: ConformanceCheck) -> None:
+    """Run a check. A component that fails a basic one is not asked the rest."""
+    if tested.label in _FAILED and not check.basic:
+        pytest.skip(f"{tested.label} has failed a check that this one rests on")
+    failed = ""
+    try:
+        check.on(tested)
+    except Inapplicable as reason:
+        pytest.skip(str(reason))
+    except Broken as error:
+        failed = str(error)
+    if failed:  # out here, so that no other exception is shown with it
+        if check.basic:
+            _FAILED.add(tested.label)
+        pytest.fail(failed, pytrace=False)

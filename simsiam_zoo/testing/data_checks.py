@@ -26,7 +26,7 @@ def views(tested: ComponentUnderTest) -> None:
     The way out: clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height, draw
     values that `render_view` knows, and in apply return a new uint8 array.
     """
-    augmentation, generator = tested.create(), default_rng(0)
+    augmentation, generator = tested.resolved.create(), default_rng(0)
     apply = getattr(augmentation, "apply", None) or render_view
     for height, width in _SIZES:
         image = generator.integers(0, 256, (height, width, 3), np.uint8)
@@ -51,7 +51,7 @@ def draws(tested: ComponentUnderTest) -> None:
     The way out: draw from the numpy Generator that sample is given, and keep no state between
     calls.
     """
-    augmentation = tested.create()
+    augmentation = tested.resolved.create()
 
     def draws(one: Any, generator: Generator) -> list[ViewParams]:
         return [one.sample(generator, view, (28, 20)) for view in (0, 1, 0, 1)]

@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from simsiam_zoo.catalog import FILE_KINDS, KINDS, PARTS, load_target
+from simsiam_zoo.catalog import FILE_KINDS, HOST_SUPPLIED, KINDS, PARTS, load_target
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
@@ -63,6 +63,8 @@ def parameters(tested: ComponentUnderTest) -> None:
     factory = load_target(component.target, tested.label)
     expect(callable(factory), "its target is nothing that can be called")
     signature = inspect.signature(factory).parameters
+    host = HOST_SUPPLIED.get(tested.kind, frozenset())
+    host |= frozenset() if tested.resolved.member is None else {"name"}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     declared = {param.name: param for param in component.params}
     for name, param in declared.items():
@@ -76,11 +78,10 @@ def parameters(tested: ComponentUnderTest) -> None:
     for name, own in signature.items():
         expect(own.kind is not own.POSITIONAL_ONLY, f"{name} cannot be given by keyword")
         if own.kind in (own.KEYWORD_ONLY, own.POSITIONAL_OR_KEYWORD):
-            host = ", ".join(sorted(tested.host)) or "none"
             expect(
-                name in declared or name in tested.host,
+                name in declared or name in host,
                 f"{component.target} takes {name}, which is no param of its descriptor, and the"
-                f" host supplies {host}",
+                f" host supplies {', '.join(sorted(host)) or 'none'}",
             )
 
 

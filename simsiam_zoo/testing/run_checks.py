@@ -25,8 +25,8 @@ from simsiam_zoo.exchange.export import ExportSource, create_format, write_check
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
-from simsiam_zoo.testing.bench import SMALL
 from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, check, expect
+from simsiam_zoo.testing.part_checks import SMALL
 from simsiam_zoo.training.run import Run, build, train
 
 STEPS, BATCH = 5, 16

@@ -12,7 +12,6 @@ from wrong_zoo import FOUND_BY, zoo_components
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.testing.bench import ConformanceBench
 from simsiam_zoo.testing.checks import (
     PLUGIN,
     Broken,
@@ -21,6 +20,7 @@ from simsiam_zoo.testing.checks import (
     checks_of,
     components_of,
 )
+from simsiam_zoo.testing.part_checks import ConformanceBench
 
 WRONG = [(component.kind, component.name) for component in zoo_components()]
 SAYS = {
