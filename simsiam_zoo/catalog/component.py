@@ -112,14 +112,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, and what came of it.
+    """One entry point (`name`, `module`), and what came of it.
 
     Args:
-        name, module: of the entry point.
         distribution, version: who supplies it, normalized (PEP 503).
         api: the plugin API that it is written for, as its entry-point group says.
         status, cause: only an `ok` plugin has components; one line, why it is not ok.
-        components: what it supplies.
         seconds: how long importing it and calling its hook took.
     """
 
@@ -200,10 +198,7 @@ class CatalogEntry:
 class Resolved:
     """One component, chosen and complete: everything that building it needs.
 
-    Args:
-        name: the shortest spelling that means this and nothing else.
-        entry: the component or the family's member, and its supplier.
-        params: every parameter, the defaults filled in.
+    `name` is the shortest spelling that means this and nothing else; `params` are all.
     """
 
     name: str
@@ -216,11 +211,6 @@ class Resolved:
         return self.entry.kind
 
     @property
-    def member(self) -> str | None:
-        """The name within the family, if it is one's."""
-        return self.entry.member
-
-    @property
     def id(self) -> str:
         """`distribution/name` or `distribution/family:name`, whatever else is installed."""
         return self.entry.full
@@ -229,15 +219,14 @@ class Resolved:
         """Import the target and call it with its params, `name=` if it is a family's, and those of
         the keywords `host` that it declares.
 
-        Raises:
-            PluginError: it cannot be imported or called as its descriptor says, or it failed.
-            ZooError: whatever it raises of that tree itself.
+        Raises PluginError where it cannot be imported or called as its descriptor says, or fails,
+        and whatever ZooError it raises itself.
         """
         target = self.entry.component.target
         factory = load_target(target, f"{self.kind} {self.id}")
         arguments: dict[str, object] = dict(self.params)
-        if self.member is not None:
-            arguments["name"] = self.member
+        if self.entry.member is not None:
+            arguments["name"] = self.entry.member
         try:
             signature = inspect.signature(factory)
             declared = signature.parameters

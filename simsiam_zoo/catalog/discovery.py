@@ -61,7 +61,8 @@ def discover(selected: Collection[str] | None = None) -> tuple[Plugin, ...]:
     plugin is always loaded.
     """
     plugins: list[Plugin] = []
-    for plugin, load in sorted(_installed(), key=_order):
+    found = sorted(_installed(), key=lambda each: (each[0].distribution, each[0].name))
+    for plugin, load in sorted(found, key=lambda each: each[0].distribution != HOST):
         if plugin.status == "ok" and not _is_selected(plugin.distribution, selected):
             plugin = replace(plugin, status="disabled", cause=f"{SELECTION} leaves it out")
         if plugin.status == "ok":
@@ -162,11 +163,6 @@ def _load(reference: str) -> object:
     )
 
 
-def _order(found: tuple[Plugin, object]) -> tuple[bool, str, str]:
-    plugin, _ = found
-    return plugin.distribution != HOST, plugin.distribution, plugin.name
-
-
 def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]:
     """What `module` supplies, from a manager of its own: no other's hooks mix in."""
     manager = pluggy.PluginManager(PROJECT)
@@ -180,11 +176,8 @@ def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]
         for item in results:
             if not isinstance(item, Component | Family):
                 raise TypeError(f"zoo_components gave {item!r}, which is no Component or Family")
-            if _key(item) in supplied:
-                raise ValueError(f"zoo_components gave {_key(item)} twice")
-            supplied[_key(item)] = item
+            key = f"{item.kind} {item.name}{':' if isinstance(item, Family) else ''}"
+            if key in supplied:
+                raise ValueError(f"zoo_components gave {key} twice")
+            supplied[key] = item
     return tuple(supplied.values())
-
-
-def _key(item: Component | Family) -> str:
-    return f"{item.kind} {item.name}{':' if isinstance(item, Family) else ''}"

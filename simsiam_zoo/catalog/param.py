@@ -162,18 +162,12 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
 
 
 def complete_params(
-    what: str,
-    params: tuple[Param, ...],
-    texts: Mapping[str, str],
-    values: Mapping[str, object],
+    what: str, params: tuple[Param, ...], texts: Mapping[str, str], values: Mapping[str, object]
 ) -> dict[str, Value]:
-    """All of a component's parameters, in its own order, the defaults filled in.
+    """All of a component's `params`, in its own order, the defaults filled in.
 
-    Args:
-        what: the component in words, for messages: `predictor mlp`.
-        params: what it takes.
-        texts, values: what is given, as typed on a command line, or of a type. A key that is
-            unknown or in both is an InputError, as is a value that is not valid.
+    `what` is the component in messages: `predictor mlp`. `texts` are given as typed on a command
+    line, `values` of a type. Raises InputError: a key is unknown or in both, a value not valid.
     """
     known = {param.name: param for param in params}
     for key in (*texts, *values):

@@ -18,11 +18,8 @@ _LOG_RATIO = (math.log(3 / 4), math.log(4 / 3))
 class SimSiamAugmentation:
     """The paper's: random resized crop, color jitter, grey, blur, flip (arXiv:2011.10566, sec. 3).
 
-    Args:
-        min_scale: smallest crop as a share of the image's area.
-        brightness, contrast, saturation, hue: strengths of the jitter.
-        jitter_p, gray_p, blur_p, flip_p: shares of views that get each operation.
-        interpolation: "bilinear", as in SimSiam's code, or "bicubic", of the crop's resize.
+    `min_scale` is a share of the image's area; `..._p` are shares of views. The crop's
+    `interpolation` is "bilinear", as in SimSiam's code, or "bicubic".
     """
 
     def __init__(
@@ -78,21 +75,12 @@ def cifar_augmentation(**params: Any) -> SimSiamAugmentation:
 class DigitsAugmentation:
     """For digits: crop, small shear and rotation, brightness, contrast; never mirrored.
 
-    Args:
-        min_scale: smallest crop as a share of the image's area.
-        rotation: largest angle in degrees, either way.
-        shear: largest horizontal shear in pixels per pixel, either way.
-        brightness, contrast: strengths; factors are drawn from 1 - strength to 1 + strength.
+    `rotation` (degrees) and `shear` (pixels per pixel) are the largest, either way; the factors of
+    `brightness` and `contrast` are drawn from 1 - strength to 1 + strength.
     """
 
     def __init__(
-        self,
-        *,
-        min_scale: float,
-        rotation: float,
-        shear: float,
-        brightness: float,
-        contrast: float,
+        self, *, min_scale: float, rotation: float, shear: float, brightness: float, contrast: float
     ) -> None:
         self.min_scale, self.rotation, self.shear = min_scale, rotation, shear
         self.brightness, self.contrast = brightness, contrast

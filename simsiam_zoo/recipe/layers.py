@@ -33,11 +33,9 @@ Tree = dict[str, Any]
 
 
 class Layer(NamedTuple):
-    """One layer of a recipe.
+    """What a preset, a file or settings state, components as tables.
 
-    Attributes:
-        where: a preset or a file, as errors name it; empty for settings, which were just typed.
-        tree: what it states, components as tables.
+    `where` is how errors name it; empty for settings, which were just typed.
     """
 
     where: str
@@ -79,9 +77,8 @@ def read_layers(
     stated = [tree["preset"] for tree in nested if "preset" in tree]
     if stated and preset is not None:
         raise InputError("preset is set twice")
-    base = stated[-1] if stated else preset
-    if base is None:
-        base = file_tree.get("preset", default_preset)
+    below = file_tree.get("preset", default_preset) if preset is None else preset
+    base = stated[-1] if stated else below
     if not isinstance(base, str):
         raise InputError(f"preset is a name, not {base!r}")
     return [
@@ -124,11 +121,7 @@ def read_component_file(resolved: Resolved) -> Tree:
 
 
 def read_toml(path: Path, what: str, hint: str | None = None) -> Tree:
-    """The TOML file `path` that a user named; `what` (`the recipe`) and `hint` are for errors.
-
-    Raises:
-        InputError: there is none, or it is not TOML.
-    """
+    """The TOML file that a user named. Raises InputError, with `what` (`the recipe`) and `hint`."""
     try:
         return _parse(path.read_bytes())
     except OSError as error:

@@ -18,6 +18,7 @@ import json
 import platform
 import tomllib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,17 +31,8 @@ from simsiam_zoo.recipe.layers import COMPONENTS, read_toml
 from simsiam_zoo.recipe.recipe import Recipe
 from simsiam_zoo.recipe.source import code_of, installed_version
 
-_PACKAGES = (
-    "simsiam-zoo",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "opencv-python-headless",
-    "scikit-learn",
-    "webdataset",
-)
+_PACKAGES = ("simsiam-zoo", "torch", "torchvision", "timm", "numpy", "pillow")
+_PACKAGES += ("opencv-python-headless", "scikit-learn", "webdataset")
 _CHOSEN = (("training", "precision"), ("data", "views"))
 """Keys of the recipe whose `auto` is decided when a run starts, and decides what is computed."""
 
@@ -61,10 +53,7 @@ class _Shape(BaseModel):
 
 
 def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict[str, Any]:
-    """What a run is made of, as plain values for `lock.toml`.
-
-    `machine` is what the runtime chose (device, precision, threads).
-    """
+    """What a run is made of, for `lock.toml`; `machine`: what was chosen (device, precision)."""
     keys = recipe.identity_dict()
     for section, key in _CHOSEN:
         if key in machine:
@@ -91,13 +80,9 @@ def lock_part(part: Resolved) -> dict[str, Any]:
     """One component's entry: what it is called, who supplied it, and with which parameters."""
     entry = part.entry
     operational = {param.name for param in entry.component.params if param.operational}
-    params = {
-        key: value
-        for key, value in part.params.items()
-        if value is not None and key not in operational
-    }
+    given = {k: v for k, v in part.params.items() if v is not None and k not in operational}
     who = {"distribution": entry.distribution, "version": entry.version}
-    return {"id": part.id, **who, "params": params}
+    return {"id": part.id, **who, "params": given}
 
 
 def identity(lock: dict[str, Any]) -> str:
@@ -126,8 +111,7 @@ def keep_choices(recipe: Recipe, lock: dict[str, Any]) -> Recipe:
 def read_lock(folder: Path) -> dict[str, Any]:
     """The lock of the run in `folder`, its `identity` among it.
 
-    Raises:
-        InputError, DataError: there is no run; its files are damaged.
+    Raises InputError where there is no run, DataError where its files are damaged.
     """
     if not (folder / "recipe.toml").is_file():
         hint = "A run's folder holds a recipe.toml."
@@ -163,7 +147,8 @@ def refuse_missing(lock: dict[str, Any]) -> None:
     use_recorded(lock.get("plugins", []))
     plugins = catalog().plugins
     usable = {plugin.distribution for plugin in plugins if plugin.status == "ok"}
-    for kind, part in _recorded_components(lock):
+    protocols = [("protocol", protocol) for protocol in lock.get("protocols", [])]
+    for kind, part in [*lock.get("parts", {}).items(), *protocols]:
         distribution, version = part.get("distribution"), part.get("version")
         if distribution in usable:
             continue
@@ -176,12 +161,6 @@ def refuse_missing(lock: dict[str, Any]) -> None:
         raise PluginError(f"the run's {kind} is {part.get('id')}, and {why}", hint)
 
 
-def _recorded_components(lock: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each component of a lock with its kind: the parts, then the protocols."""
-    yield from lock.get("parts", {}).items()
-    yield from (("protocol", protocol) for protocol in lock.get("protocols", []))
-
-
 class KeyDifference(NamedTuple):
     """A place where two trees of plain values differ, and what is there; None: nothing."""
 
@@ -190,9 +169,8 @@ class KeyDifference(NamedTuple):
     here: Any
 
     def __str__(self) -> str:
-        there, here = (
-            "nothing" if value is None else json.dumps(value) for value in (self.there, self.here)
-        )
+        values = (self.there, self.here)
+        there, here = ("nothing" if value is None else json.dumps(value) for value in values)
         return f"{self.path}: {there} there, {here} here"
 
 
@@ -214,20 +192,16 @@ def differences(there: Any, here: Any, path: str = "") -> Iterator[KeyDifference
 
 def identity_differences(there: dict[str, Any], here: dict[str, Any]) -> list[KeyDifference]:
     """What makes two locks those of different runs, in the words of a recipe's keys."""
-    tables = ("recipe", ""), ("parts", ""), ("protocols", "evaluation.protocols")
-    return [
-        difference
-        for table, path in (*tables, ("code", "code"), ("data", "data"))
-        for difference in differences(there.get(table, {}), here[table], path)
-    ]
+    tables = [("recipe", ""), ("parts", ""), ("protocols", "evaluation.protocols")]
+    tables += ("code", "code"), ("data", "data")
+    found = (differences(there.get(table, {}), here[table], path) for table, path in tables)
+    return [*chain.from_iterable(found)]
 
 
 def smaller_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """A line on the software and one on the machine, where they differ."""
-    found = [
-        list(differences(there.get(table, {}), here[table], table))
-        for table in ("software", "machine")
-    ]
+    tables = ("software", "machine")
+    found = [[*differences(there.get(table, {}), here[table], table)] for table in tables]
     return [_listed(some) for some in found if some]
 
 
@@ -243,16 +217,10 @@ def refuse_other_recipe(lock: dict[str, Any], recipe: Recipe) -> None:
 
 
 def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Stop where a run is not that of the lock to which it is held; the machine may be another.
+    """Stop where a run, by its lock `here`, is not that of the lock to which it is held.
 
-    Args:
-        lock, here: what the run must be, and its own lock.
-
-    Returns:
-        A line on the machine, where it is another.
-
-    Raises:
-        InputError: it computes something else, or other software is here.
+    Gives a line on the machine, where it is another. Raises InputError where the run computes
+    something else, or other software is here.
     """
     software = list(differences(lock["software"], here["software"], "software"))
     found = [*identity_differences(lock, here), *software]

@@ -19,22 +19,11 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The kit's options."""
     group = parser.getgroup("simsiam-zoo", "conformance of simsiam-zoo plugins")
-    group.addoption(
-        "--zoo-plugin",
-        metavar="DIST",
-        action="append",
-        default=[],
-        help="check every component that the distribution supplies; may be repeated",
-    )
+    what = "check every component that the distribution supplies; may be repeated"
+    group.addoption("--zoo-plugin", metavar="DIST", action="append", default=[], help=what)
     group.addoption("--zoo-fast", action="store_true", help="leave out the expensive checks")
-    group.addoption(
-        "--zoo-spec",
-        metavar="KIND:SPEC",
-        action="append",
-        default=[],
-        help="check a component with these parameters, or this member of a family:"
-        " launcher:slurm:cluster=local",
-    )
+    what = "check a component with these parameters, or this member of a family: loss:mse:scale=2"
+    group.addoption("--zoo-spec", metavar="KIND:SPEC", action="append", default=[], help=what)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -64,7 +64,7 @@ def parameters(tested: ComponentUnderTest) -> None:
     expect(callable(factory), "its target is nothing that can be called")
     signature = inspect.signature(factory).parameters
     host = HOST_SUPPLIED.get(tested.kind, frozenset())
-    host |= frozenset() if tested.resolved.member is None else {"name"}
+    host |= frozenset() if tested.resolved.entry.member is None else {"name"}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     declared = {param.name: param for param in component.params}
     for name, param in declared.items():

@@ -140,13 +140,13 @@ def load_init(folder: Path) -> States:
 
 def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
     part = recipe.part("backbone")
-    if part.member is None or part.id.partition("/")[2] != f"{LIBRARY}{part.member}":
+    if part.entry.member is None or part.id.partition("/")[2] != f"{LIBRARY}{part.entry.member}":
         raise InputError(
             f"{PRETRAINED} is the weights of a model of timm's, and {part.name} is none",
             "`simsiam-zoo list --family timm --pretrained` shows which have some.",
         )
     size, hint = recipe.data.image_size, "Leave out --init for random ones."
-    return published(part.member, size, part.create(image_size=size), hint)
+    return published(part.entry.member, size, part.create(image_size=size), hint)
 
 
 def _states_of(path: Path, run: Path) -> States:
