@@ -53,7 +53,7 @@ def timm_pretrained() -> list[str]:
 
 def _own(kind: str, name: str, target: str, *about: Any, paper: str = "") -> Component:
     """A component of this package, `about`: summary, params, reference; or where in the paper."""
-    reference = {"reference": f"{SIMSIAM} {paper}"} if paper else {}
+    reference: dict[str, Any] = {"reference": f"{SIMSIAM} {paper}"} if paper else {}
     return Component(kind, name, f"simsiam_zoo.{target}", *about, **reference)
 
 

@@ -24,15 +24,15 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from simsiam_zoo.catalog import Resolved, catalog
+from simsiam_zoo.catalog import HOST, Resolved, catalog
 from simsiam_zoo.catalog.local import local_files, use_recorded
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.recipe.layers import COMPONENTS, read_toml
 from simsiam_zoo.recipe.recipe import Recipe
 from simsiam_zoo.recipe.source import code_of, installed_version
 
-_PACKAGES = ("simsiam-zoo", "torch", "torchvision", "timm", "numpy", "pillow")
-_PACKAGES += ("opencv-python-headless", "scikit-learn", "webdataset")
+_PACKAGES = [HOST, "torch", "torchvision", "timm", "numpy", "pillow"]
+_PACKAGES += ["opencv-python-headless", "scikit-learn", "webdataset"]
 _CHOSEN = (("training", "precision"), ("data", "views"))
 """Keys of the recipe whose `auto` is decided when a run starts, and decides what is computed."""
 
