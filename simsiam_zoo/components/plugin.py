@@ -77,10 +77,21 @@ def _backbones() -> Iterator[Component | Family]:
         Param("widths", list[int], [32, 64, 128], "Channels of each stage", min=1),
         Param("depth", int, 1, "Blocks in each stage", min=1),
         Param("stride", int, 2, "Of the 3x3 stem", min=1, max=2),
-        Param("pool", bool, False, "A max-pool with stride 2 after the stem"),
     )
     summary = "A small ResNet (basic) for 24 to 32 px, its widths parameters"
     yield _own("backbone", "resnet_small", "model.backbones:resnet_small", summary, params)
+    params = (
+        Param("growth_rate", int, 16, "Channels that each layer adds", min=1),
+        Param("blocks", list[int], [4, 4, 4], "Layers of each dense block", min=1),
+    )
+    summary = "A small DenseNet for 24 to 32 px: a 3x3 stem, few layers"
+    yield _own("backbone", "densenet_small", "model.backbones:densenet_small", summary, params)
+    params = (
+        Param("widths", list[int], [16, 32, 64, 128], "Channels of each stage", min=1),
+        Param("depth", int, 2, "3x3 convolutions in each stage", min=1),
+    )
+    summary = "A small VGG with BN for 24 to 32 px, its widths parameters"
+    yield _own("backbone", "vgg_small", "model.backbones:vgg_small", summary, params)
 
 
 def _heads() -> Iterator[Component]:

@@ -5,6 +5,7 @@ timm's models are changed in place, never wrapped, so that the keys of their sta
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,6 +104,7 @@ def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> n
         "channels": tuple(widths),
         "stem_type": "deep",  # which alone lets timm choose the stem's width: twice this
         "stem_width": widths[0] // 2,
+        "avg_down": True,  # else shortcuts see one pixel of four, and on small maps little is left
     }
     model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
     stages = [f"layer{n}" for n in missing]
@@ -114,6 +116,42 @@ def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> n
         *(f"model.{s} = torch.nn.Identity()" for s in stages),
     )
     return _with_recipe(model, TimmRecipe("resnet18", kwargs, changes))
+
+
+def densenet_small(*, growth_rate: int, blocks: list[int]) -> nn.Module:
+    """A small DenseNet for 24 to 32 px: timm's densenet121 with a 3x3 stem and fewer layers.
+
+    Args:
+        growth_rate: channels that each layer adds.
+        blocks: layers of each dense block; between two the map and its channels are halved.
+    """
+    kwargs: dict[str, Any] = {"growth_rate": growth_rate, "block_config": tuple(blocks)}
+    model: Any = timm.create_model("densenet121", num_classes=0, **kwargs)
+    width = 2 * growth_rate
+    model.features.conv0 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.features.conv0.weight)  # as timm
+    conv = f"torch.nn.Conv2d(3, {width}, 3, stride=2, padding=1, bias=False)"
+    made = TimmRecipe("densenet121", kwargs, (f"model.features.conv0 = {conv}",))
+    return _with_recipe(model, made)
+
+
+def vgg_small(*, widths: list[int], depth: int) -> nn.Module:
+    """A small VGG with BN for 24 to 32 px, as wide as its last stage; none of timm's.
+
+    Args:
+        widths: output channels of each stage; a max-pool halves the map after each.
+        depth: 3x3 convolutions in each stage.
+    """
+    layers: list[nn.Module] = []
+    for before, width in itertools.pairwise([3, *widths]):
+        for channels in (before, *[width] * (depth - 1)):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+    for module in layers:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def _create(name: str, drop_path_rate: float, size: dict[str, int]) -> nn.Module:

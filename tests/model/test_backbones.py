@@ -29,10 +29,12 @@ WIDTHS = {
     "resnet18_cifar": 512,
     "resnet50_cifar": 2048,
     "resnet_small": 128,
+    "densenet_small": 120,
+    "vgg_small": 128,
     "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true": 72,
 }
 SMALL = "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true"
-FOR_32_PX = ("resnet18_cifar", "resnet50_cifar", "resnet_small")
+FOR_32_PX = ("resnet18_cifar", "resnet50_cifar", "resnet_small", "densenet_small")
 
 
 @functools.cache
@@ -77,7 +79,9 @@ def test_a_backbone_at_32_px_is_fitted_and_trains_a_step(name: str, width: int) 
     assert all(parameter.isfinite().all() for parameter in siamese.parameters())
 
 
-@pytest.mark.parametrize("name", [name for name in WIDTHS if not name.startswith(FOR_32_PX)])
+@pytest.mark.parametrize(
+    "name", [name for name in WIDTHS if not name.startswith((*FOR_32_PX, "vgg_small"))]
+)
 def test_a_backbone_at_224_px_gives_pooled_features(name: str) -> None:
     y = features(backbone(name, 224), images(1, 224))
     assert y.shape == (1, WIDTHS[name])
@@ -163,6 +167,16 @@ def test_a_small_resnet_has_the_stages_that_were_asked_for(spec: str, shapes: li
         9 * wide * (before + wide * (2 * depth - 1)) + (before * wide if before != wide else 0)
         for (before, _), (wide, _) in itertools.pairwise(shapes)
     )
+
+
+def test_a_small_vgg_is_torchvisions_convolutions_of_those_widths() -> None:
+    ours = catalog().resolve("backbone", "vgg_small:widths=8/12/20,depth=2").create(image_size=28)
+    theirs = torchvision.models.vgg.make_layers([8, 8, "M", 12, 12, "M", 20, 20, "M"], True)
+    theirs.load_state_dict(ours.state_dict())  # strict: the same layers in the same places
+    x = images(2, 28)
+    torch.testing.assert_close(features(ours, x), features(theirs, x).mean(dim=(2, 3)))
+    std = ours[0].weight.std().item()
+    torch.testing.assert_close(std, math.sqrt(2 / (9 * 8)), rtol=0.15, atol=0)
 
 
 @pytest.mark.parametrize("widths", ["15/32", "32/64/128/256/512"])
