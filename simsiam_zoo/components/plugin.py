@@ -278,7 +278,8 @@ def _run_tools() -> Iterator[Component]:
 def _files() -> Iterator[Component]:
     """The presets and the studies."""
     for name, summary in (
-        ("mnist-5k", "5,000 MNIST images, ResNet-10-T: two minutes on two cores"),
+        ("mnist-5k", "5,000 MNIST images, a small ResNet: two minutes on two cores"),
+        ("mnist-5k-resnet10t", "The same with timm's ResNet-10-T: three times as long"),
         ("digits", "scikit-learn's 8x8 digits: seconds, for tours and tests"),
         ("cifar10", "The paper's CIFAR-10 settings (appendix D), 800 epochs"),
         ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),

@@ -265,10 +265,12 @@ class TorchvisionFormat(ExportFormat):
 
     def write(self, source: ExportSource, path: Path) -> None:
         """Raises InputError where torchvision has no such architecture, or no such keys."""
-        name, names = source.made_by_timm().name, torchvision_names()
-        if name not in names:
+        made, names = source.made_by_timm(), torchvision_names()
+        if made.name not in names or made.kwargs:
+            sized = ", ".join(f"{key}={value}" for key, value in made.kwargs.items())
             raise InputError(
-                f"torchvision has no architecture with the keys of timm's {name}",
+                f"torchvision has no architecture with the keys of timm's {made.name}"
+                + f" ({sized})" * bool(sized),
                 f"It takes {', '.join(names)}. Or export with --to timm or safetensors.",
             )
         _write_state(source, path)

@@ -1,4 +1,4 @@
-"""Backbones: images [N, 3, H, W] to pooled features [N, in_dim]; all of them timm's own modules.
+"""Backbones: images [N, 3, H, W] to pooled features [N, in_dim]; all but `vgg_small` are timm's.
 
 timm's models are changed in place, never wrapped, so that the keys of their state dict stay timm's.
 """
@@ -85,7 +85,7 @@ resnet18_cifar = partial(_cifar_resnet, "resnet18")
 resnet50_cifar = partial(_cifar_resnet, "resnet50")
 
 
-def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> nn.Module:
+def resnet_small(*, widths: list[int], depth: int, stride: int) -> nn.Module:
     """A small ResNet of basic blocks for images of 24 to 32 px, as wide as its last stage.
 
     Args:
@@ -110,9 +110,9 @@ def resnet_small(*, widths: list[int], depth: int, stride: int, pool: bool) -> n
     stages = [f"layer{n}" for n in missing]
     for stage in stages:
         setattr(model, stage, nn.Identity())
-    _small_stem(model, stride, pool)
+    _small_stem(model, stride)
     changes = (
-        *_stem_code(widths[0], stride, pool),
+        *_stem_code(widths[0], stride),
         *(f"model.{s} = torch.nn.Identity()" for s in stages),
     )
     return _with_recipe(model, TimmRecipe("resnet18", kwargs, changes))
@@ -188,19 +188,18 @@ def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
     )
 
 
-def _small_stem(model: Any, stride: int, pool: bool = False) -> None:
+def _small_stem(model: Any, stride: int) -> None:
     """One 3x3 convolution in place of timm's stem, and no max-pool."""
     width = model.bn1.num_features
     model.conv1 = nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm
-    if not pool:
-        model.maxpool = nn.Identity()
+    model.maxpool = nn.Identity()
 
 
-def _stem_code(width: int, stride: int, pool: bool = False) -> tuple[str, ...]:
+def _stem_code(width: int, stride: int) -> tuple[str, ...]:
     """`_small_stem`, to be read."""
     conv = f"torch.nn.Conv2d(3, {width}, 3, stride={stride}, padding=1, bias=False)"
-    return (f"model.conv1 = {conv}", *([] if pool else ["model.maxpool = torch.nn.Identity()"]))
+    return f"model.conv1 = {conv}", "model.maxpool = torch.nn.Identity()"
 
 
 def _with_recipe(model: nn.Module, recipe: TimmRecipe) -> nn.Module:

@@ -119,6 +119,10 @@ def test_what_torchvision_has_none_of_is_refused_by_name(run_of: RunOf, tmp_path
     assert [*tmp_path.iterdir()] == []
     with pytest.raises(InputError):
         export_backbone(run_of("test_vit"), "torchvision")
+    for small in ("resnet_small", "densenet_small", "vgg_small"):  # not torchvision's networks
+        with pytest.raises(InputError, match=r"torchvision|none of timm"):
+            export_backbone(run_of(small), "torchvision", tmp_path / "out.pth")
+    assert [*tmp_path.iterdir()] == []
     assert not (run_of("test_vit").folder / "exports").exists()
 
 
@@ -134,7 +138,7 @@ def test_the_architectures_that_go_to_torchvision_have_the_same_keys_in_both() -
         assert all(theirs[key].shape == ours[key].shape for key in ours), name
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, "resnet18_cifar"])
+@pytest.mark.parametrize("name", [*BACKBONES, "resnet18_cifar", "resnet_small", "vgg_small"])
 def test_a_safetensors_file_alone_rebuilds_the_backbone(run_of: RunOf, name, tmp_path) -> None:
     run = run_of(name)
     file = export_backbone(run, "safetensors", tmp_path / "out.safetensors").path

@@ -31,9 +31,9 @@ WIDTHS = {
     "resnet_small": 128,
     "densenet_small": 120,
     "vgg_small": 128,
-    "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true": 72,
+    "resnet_small:widths=16/24/40/72,depth=2,stride=1": 72,
 }
-SMALL = "resnet_small:widths=16/24/40/72,depth=2,stride=1,pool=true"
+SMALL = "resnet_small:widths=16/24/40/72,depth=2,stride=1"
 FOR_32_PX = ("resnet18_cifar", "resnet50_cifar", "resnet_small", "densenet_small")
 
 
@@ -142,7 +142,7 @@ def test_the_cifar_stem_keeps_32_px_and_is_torchvisions_with_that_stem() -> None
     [
         ("resnet_small", [(32, 14), (32, 14), (64, 7), (128, 4)]),
         ("resnet_small:widths=24/48,stride=1", [(24, 28), (24, 28), (48, 14)]),
-        (SMALL, [(16, 14), (16, 14), (24, 7), (40, 4), (72, 2)]),
+        (SMALL, [(16, 28), (16, 28), (24, 14), (40, 7), (72, 4)]),
     ],
 )
 def test_a_small_resnet_has_the_stages_that_were_asked_for(spec: str, shapes: list) -> None:

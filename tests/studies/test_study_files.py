@@ -14,7 +14,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.studies.plan import make_arms, plan_study
 from simsiam_zoo.studies.study import flat, parse_study, read_study
 
-PRESETS = ("mnist-5k", "digits", "cifar10", "imagenet")
+PRESETS = ("mnist-5k", "mnist-5k-resnet10t", "digits", "cifar10", "imagenet")
 STUDIES = [entry.call for entry in catalog().entries("study")]
 
 

@@ -32,7 +32,7 @@ def zoo_components() -> Iterator[Component]:
         "preset",
         "simclr-mnist-5k",
         target=f"{_HERE}:simclr-mnist-5k.toml",
-        summary="The preset mnist-5k with SimCLR's loss, predictor and gradient policy",
+        summary="mnist-5k-resnet10t with SimCLR's loss, predictor and gradient policy",
         reference=SIMCLR,
     )
     yield Component(

@@ -90,7 +90,7 @@ def test_the_presets_are_simclr() -> None:
     assert paper.optim.exclude_norm_and_bias
     assert (paper.optim.lr_in_momentum, paper.augmentation.interpolation) == (True, "bicubic")
     small = zoo.Recipe.make("simclr-mnist-5k")
-    plain = zoo.Recipe.make("mnist-5k")
+    plain = zoo.Recipe.make("mnist-5k-resnet10t")
     assert (small.loss.temperature, small.gradient.sides) == (0.5, "one")
     for recipe in (paper, small):
         names = (recipe.loss.name, recipe.predictor.name, recipe.gradient.name)

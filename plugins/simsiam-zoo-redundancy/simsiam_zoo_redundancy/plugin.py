@@ -53,6 +53,6 @@ def zoo_components() -> Iterator[Component]:
             "preset",
             f"{name}-mnist-5k",
             target=f"{_HERE}:{name}-mnist-5k.toml",
-            summary=f"The preset mnist-5k with the loss, predictor and gradient policy of {what}",
+            summary=f"mnist-5k-resnet10t with the loss, predictor and gradient policy of {what}",
             reference=reference,
         )

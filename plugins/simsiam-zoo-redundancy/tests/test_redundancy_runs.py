@@ -98,7 +98,7 @@ def test_the_presets_are_the_papers(name: str) -> None:
     own = optim.part("backbone")
     assert optim.lr * own.lr_scale * own.norm_and_bias_lr_scale == pytest.approx(norms)
     assert peak * optim.final_lr_scale == pytest.approx(final)
-    small, plain = zoo.Recipe.make(f"{name}-mnist-5k"), zoo.Recipe.make("mnist-5k")
+    small, plain = zoo.Recipe.make(f"{name}-mnist-5k"), zoo.Recipe.make("mnist-5k-resnet10t")
     for recipe in (paper, small):
         parts = (recipe.loss.name, recipe.predictor.name, recipe.gradient.name)
         assert parts == (name, "none", "none")
