@@ -73,7 +73,7 @@ def _backbones() -> Iterator[Component | Family]:
         name, target = f"resnet{depth}_cifar", f"model.backbones:resnet{depth}_cifar"
         summary = f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool"
         yield _own("backbone", name, target, summary, paper="appendix D")
-    params = (
+    params: tuple[Param, ...] = (
         Param("widths", list[int], [32, 64, 128], "Channels of each stage", min=1),
         Param("depth", int, 1, "Blocks in each stage", min=1),
         Param("stride", int, 2, "Of the 3x3 stem", min=1, max=2),
