@@ -8,8 +8,8 @@ step      ours (the recipe's precision, channels last, fused optimiser) against 
           algorithm written plainly: torchvision's network, fp32, contiguous, torch's default SGD.
           Same parameters, batch, threads and machine; both on resident, normalised batches.
           Goal: 2 x where the CPU multiplies bf16.
-products  the step of `mnist-5k` with its one-output convolutions as matrix products, against the
-          same step with torch's convolutions.
+products  the step of `mnist-5k-resnet10t` with its one-output convolutions as matrix products,
+          against the same step with torch's convolutions.
 trainer   a run of `mnist-5k` on resident data against its bare step: what the loop, the meter and
           the log cost. Looks of the monitor and checkpoints are left out. Goal: 1.05 x its time.
 pipeline  the same run from shards, the loader's processes included, as a share of the bare step's
@@ -90,7 +90,7 @@ def compare_steps(seconds: float, blocks: int, threads: int) -> None:
 
 def compare_products(seconds: float, blocks: int, threads: int) -> None:
     print("products: one-output convolutions as products, as convolutions, ratio")
-    setup = prepare(mnist(threads))
+    setup = prepare(mnist(threads, "mnist-5k-resnet10t"))
     setup.schedule.apply(setup.optimizer, 0)
     ready = to_device(setup, next(loader_of(setup)))
     swapped = [m for m in setup.siamese.modules() if type(m) is OneOutputConv2d]
@@ -103,7 +103,7 @@ def compare_products(seconds: float, blocks: int, threads: int) -> None:
     batch = setup.recipe.training.batch_size
     sides = [partial(step_with, kind) for kind in (OneOutputConv2d, nn.Conv2d)]
     taken = take_turns(setup.runtime.device, sides, seconds, blocks, batch)
-    report(f"mnist-5k, batch {batch}, {setup.runtime.precision}", *taken, "")
+    report(f"mnist-5k-resnet10t, batch {batch}, {setup.runtime.precision}", *taken, "")
 
 
 class _Done(Exception):
@@ -175,7 +175,7 @@ def loader_of(setup: Setup) -> Iterator[LoadedBatch]:
     return train_loader(setup, workers=0).batches()
 
 
-def mnist(threads: int) -> Recipe:
+def mnist(threads: int, preset: str = "mnist-5k") -> Recipe:
     """The preset, long enough for any number of blocks, without looks and checkpoints."""
     settings = {
         "training.epochs": 10_000,
@@ -183,7 +183,7 @@ def mnist(threads: int) -> Recipe:
         "training.checkpoint_minutes": 1e6,
         "evaluation.online_epochs": 0,
     }
-    return Recipe.make("mnist-5k", settings=settings)
+    return Recipe.make(preset, settings=settings)
 
 
 def compare_trainer(seconds: float, blocks: int, threads: int) -> None:
