@@ -7,6 +7,7 @@ features whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -251,7 +252,7 @@ class FrozenPass:
             "network": network.name,
             "weights": weights,
             "data": shards.digest,
-            "transform": asdict(self.transform),
+            "transform": json.loads(json.dumps(asdict(self.transform))),
             "precision": self.runtime.precision,
             "device": self.runtime.device.type,
             "batch": self.batch,
