@@ -61,14 +61,15 @@ def columns(
     """Each row as a text with aligned columns; column `wrap` takes the width that others leave.
 
     On a terminal that column is wrapped within its own width. In a pipe each row is one line,
-    however long, so that `grep` finds all of it. `right`: cells but the first are figures.
+    however long, so that `grep` finds all of it. `right`: cells but the first are figures, and no
+    label is wrapped.
     """
     # On one line: a plugin may have put anything into its texts.
     cells = [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
     if not cells:
         return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if (terminal := _terminal_width()) is not None:
+    if not right and (terminal := _terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(terminal - others, _NARROWEST))
     if right:

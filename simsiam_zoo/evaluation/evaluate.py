@@ -140,7 +140,7 @@ def evaluate(
             "classes": splits.classes,
             "class_names": None if names is None else [str(each) for each in names],
         },
-        "transform": json.loads(json.dumps(dataclasses.asdict(frozen.transform))),
+        "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
         "figures": [as_dict(score, splits.test.labels, splits.classes) for score in scores],

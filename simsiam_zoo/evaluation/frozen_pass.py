@@ -7,7 +7,6 @@ features whatever the number of processes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -59,6 +58,10 @@ class Transform:
         """That of a run's evaluation."""
         data = recipe.data
         return cls(data.image_size, recipe.evaluation.crop, data.mean, data.std)
+
+    def describe(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,7 @@ class FrozenPass:
             "network": network.name,
             "weights": weights,
             "data": shards.digest,
-            "transform": json.loads(json.dumps(asdict(self.transform))),
+            "transform": self.transform.describe(),
             "precision": self.runtime.precision,
             "device": self.runtime.device.type,
             "batch": self.batch,

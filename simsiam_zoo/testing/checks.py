@@ -163,7 +163,7 @@ class ConformanceCheck:
 
 
 CHECKS: list[ConformanceCheck] = []
-"""Every check, in order."""
+"""Every check; `checks_of` has them in order."""
 
 _Run = Callable[[ComponentUnderTest], None]
 
@@ -185,9 +185,10 @@ def check(*kinds: str, slow: bool = False, basic: bool = False) -> Callable[[_Ru
 
 def checks_of(kind: str, fast: bool = False) -> list[ConformanceCheck]:
     """The checks that a component of this kind is to pass."""
-    for module in _MODULES:
-        importlib.import_module(f"simsiam_zoo.testing.{module}")
-    return [each for each in CHECKS if kind in each.kinds and not (fast and each.slow)]
+    modules = [importlib.import_module(f"simsiam_zoo.testing.{name}").__name__ for name in _MODULES]
+    found = [each for each in CHECKS if kind in each.kinds and not (fast and each.slow)]
+    # Not as they were imported: whoever imports a later module first would turn the order round.
+    return sorted(found, key=lambda each: modules.index(each.run.__module__))
 
 
 def expect(true: object, otherwise: str) -> None:

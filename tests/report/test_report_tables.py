@@ -274,7 +274,6 @@ def test_the_terminal_has_the_tables_figures_in_fewer_columns(tmp_path, capsys) 
     assert "Substituted" not in text
     mean = results["arms"][0]["summary"]["metrics"][KNN]["mean"]
     assert f"{100 * mean:.1f}" in " ".join(base)
-    said = " ".join(text.split())  # a long label may go on in a second line
-    assert all(arm["label"].split()[0] in said for arm in results["arms"])
+    assert all(arm["label"] in text for arm in results["arms"])
     assert "report.md" in text
     assert "report.html" not in text

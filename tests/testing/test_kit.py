@@ -105,8 +105,7 @@ def test_each_wrong_component_fails_the_one_check_that_is_for_it(kind: str, name
     check = FOUND_BY.get(name, name)
     slow = {"run", "compile", "jobs"} - {check}
     found = failures(component(kind, name), slow)
-    # A target that cannot be imported fails the first check that builds it.
-    assert [*found] in ([check], ["shapes"] if name == "target" else [check]), found
+    assert [*found] == [check], found
     assert SAYS[name] in found[check]
     assert f"{kind} {name}: " in found[check]
     asks, way_out = found[check].splitlines()[-2:]

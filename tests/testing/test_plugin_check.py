@@ -54,6 +54,7 @@ def test_what_a_package_does_wrong_is_told_with_the_way_out(
     assert "1 failed" in told.out
     assert told.err.startswith("Error: checked-zoo does not conform")
     assert "Traceback" not in told.out + told.err
+    assert "loss checked has failed a check that this one rests on" in told.out
 
 
 def test_the_package_that_the_docs_show_conforms(
