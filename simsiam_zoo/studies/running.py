@@ -183,10 +183,7 @@ def run_study(
             finally:  # none is left, unless the study was stopped or failed
                 for started in state.started:
                     launcher.cancel(started)
-            until = time.monotonic() + _GRACE
-            while state.started and time.monotonic() < until:
-                _collect(state, launcher)
-                time.sleep(_POLL)
+            _wait_for(state, launcher)
     if stop.requested:
         left = len(state.waiting) + len(state.started) + sum(code != 0 for _, code in state.ended)
         raise StoppedError(
@@ -194,6 +191,14 @@ def run_study(
             f"Go on with: {plan.command}" if plan.command else None,
         )
     return state.ended
+
+
+def _wait_for(state: Running, launcher: Launcher) -> None:
+    """Give what was asked to stop the time to save."""
+    until = time.monotonic() + _GRACE
+    while state.started and time.monotonic() < until:
+        _collect(state, launcher)
+        time.sleep(_POLL)
 
 
 def _to_start(state: Running, metrics: tuple[str, ...], jobs: int) -> Iterator[StudyJob]:

@@ -120,11 +120,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         model=distributed_model(siamese, runtime),
         bn_batch=bn_batch,
         optimizer=make_optimizer(recipe.optim, parts, training.batch_size, runtime.device),
-        schedule=Schedule(
-            training.epochs * plan.steps,
-            round(recipe.optim.warmup_epochs * plan.steps),
-            recipe.optim.final_lr_scale,
-        ),
+        schedule=make_schedule(recipe, plan.steps),
         scaler=runtime.scaler(),
         lock=lock,
         identity=identity(lock),
@@ -132,6 +128,12 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         resident=Resident(dataset.train, runtime.device) if views == "device" else None,
         init=init,
     )
+
+
+def make_schedule(recipe: Recipe, steps: int) -> Schedule:
+    """The lr over a run whose epochs have that many steps."""
+    optim, whole = recipe.optim, recipe.training.epochs * steps
+    return Schedule(whole, round(optim.warmup_epochs * steps), optim.final_lr_scale)
 
 
 def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
