@@ -47,7 +47,7 @@ from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.convolutions import OneOutputConv2d
 from simsiam_zoo.runtime.device import open_runtime
-from simsiam_zoo.runtime.machine import WAITING
+from simsiam_zoo.runtime.machine import WAITING, available_cores
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import Setup, prepare
@@ -217,18 +217,19 @@ def compare_pipeline(seconds: float, blocks: int, threads: int) -> None:
 
 def compare_busy(seconds: float, blocks: int, threads: int) -> None:
     print("busy: samples/s beside busy processes")
-    count = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    ways = {"default": count, "ours": WAITING | count, "one thread": {"OMP_NUM_THREADS": "1"}}
+    cores = threads or available_cores()
+    ways = {"default": (cores, {}), "ours": (threads, WAITING), "one thread": (1, {})}
     found = speeds_beside(ways, (0, 1, 2), "mnist-5k", seconds, blocks)
-    idle = found[0]
-    best = max((idle[way] for way in ways), key=statistics.median)
+    idle = {way: statistics.median(speeds) for way, speeds in found[0].items()}
     for others, speeds in found.items():
-        figures = "  ".join(f"{way} {statistics.median(speeds[way]):6.1f}" for way in ways)
+        medians = {way: statistics.median(of) for way, of in speeds.items()}
+        figures = "  ".join(f"{way} {median:6.1f}" for way, median in medians.items())
         if others:
-            share = median_ratio(speeds["ours"], idle["ours"])
+            share = medians["ours"] / idle["ours"]
             said = f"ours {share:.2f} of its idle{' (goal >= 0.55)' if others == 1 else ''}"
         else:
-            said = f"ours {median_ratio(idle['ours'], best):.2f} of the best (goal >= 0.95)"
+            best = max(found[0].values(), key=statistics.median)
+            said = f"ours {median_ratio(found[0]['ours'], best):.2f} of the best (goal >= 0.95)"
         print(f"{f'beside {others} busy' if others else 'idle':<16} {figures}  {said}", flush=True)
 
 

@@ -36,7 +36,7 @@ def __getattr__(name: str) -> object:
     if name not in _HEAVY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name != "Recipe":  # which needs no torch
-        import_module("simsiam_zoo.runtime.machine").wait_asleep()
+        import_module("simsiam_zoo.runtime.machine").wait_briefly()
     value = globals()[name] = getattr(import_module(_HEAVY[name]), name)
     return value
 

@@ -17,6 +17,7 @@ from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.setup import Setup
 
 WAYS = ("worker", "split", "device")
+FEW = 2  # workers that bound a large network on any GPU
 LIGHTLY = 2000  # images/s of lightly's CIFAR-10 SimSiam on an A6000, as its users tell
 
 
@@ -37,16 +38,22 @@ def run(part: Part) -> None:
         for way in WAYS:
             work = partial(fed, part, preset, size, batch, folder, way)
             part.case(f"{name}, batch {batch}, {way}", work, needs=part.pick(8, 0))
+    for way in WAYS[:2]:
+        case = f"{name}, batch {batch}, {way}, {FEW} workers"
+        work = partial(fed, part, preset, size, batch, folder, way, data__workers=FEW)
+        part.case(case, work, needs=part.pick(8, 0))
     name, size, batch, *_ = sizes["cifar10"]
     part.case(f"{name}, views of the device and of a worker", partial(apart, part, size, batch))
     part.case(f"{name}, micro-batches", partial(accumulated, part, size, batch))
     part.case("resnet_small, 28 px, batch 512", partial(small, part))
 
 
-def fed(part: Part, preset: str, size: int, batch: int, folder: Path, way: str) -> Found:
+def fed(
+    part: Part, preset: str, size: int, batch: int, folder: Path, way: str, **settings: object
+) -> Found:
     """Steps from the loader, on views made one way, beside steps on resident tensors."""
-    room = {"data__resident": 100.0} if way == "device" else {}
-    settings = {"data__views": way, "training__epochs": 10_000, **room}
+    settings |= {"data__views": way, "training__epochs": 10_000}
+    settings |= {"data__resident": 100.0} if way == "device" else {}
     setup = paper_setup(part, preset, size, batch, folder, **settings)
     ready, seconds = noise(part.device, batch, size), part.pick(1.0, 0.1)
     step = partial(bare_step, setup, ready)

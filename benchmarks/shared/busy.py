@@ -1,7 +1,7 @@
 """A training step beside other processes, with several ways of OpenMP's threads to wait.
 
 OpenMP reads its settings once, when torch is loaded. So each way has a process of its own, which
-takes steps when it is told to; the ways take turns, and so does what else the machine has to do.
+takes steps when it is told to, and the ways take turns.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ class Stepper:
     Args:
         variables: of its environment, in place of all that say how OpenMP's threads wait.
         preset: whose step, on random batches.
+        threads: `training.threads`.
     """
 
-    def __init__(self, variables: Mapping[str, str], preset: str) -> None:
+    def __init__(self, variables: Mapping[str, str], preset: str, threads: int) -> None:
         kept = {key: value for key, value in os.environ.items() if key not in WAITING}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, preset],
+            [sys.executable, __file__, preset, str(threads)],
             env={**kept, **variables, "PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -53,7 +54,7 @@ class Stepper:
 
 
 def speeds_beside(
-    ways: Mapping[str, Mapping[str, str]],
+    ways: Mapping[str, tuple[int, Mapping[str, str]]],
     others: tuple[int, ...],
     preset: str,
     seconds: float,
@@ -61,32 +62,31 @@ def speeds_beside(
 ) -> dict[int, dict[str, list[float]]]:
     """Samples/s of each way beside each number of busy processes, block by block.
 
+    A run chooses its threads when it starts, so the busy processes are there before it.
+
     Args:
-        ways: the environment variables of each.
+        ways: `training.threads` of each, and its environment variables.
         others: how many busy processes run beside.
         preset: whose step is taken.
         seconds: of a block.
         blocks: of each way beside each number.
     """
-    found: dict[int, dict[str, list[float]]] = {n: {way: [] for way in ways} for n in others}
-    with ExitStack() as open_ones:
-        steppers = {
-            way: open_ones.enter_context(Stepper(variables, preset))
-            for way, variables in ways.items()
-        }
-        for _ in range(blocks):
-            for count in others:
-                busy = [
-                    subprocess.Popen([sys.executable, "-c", "while True: pass"])
-                    for _ in range(count)
-                ]
-                try:
-                    for way, stepper in steppers.items():
-                        found[count][way].append(stepper.speed(seconds))
-                finally:
-                    for process in busy:
-                        process.kill()
-                        process.wait()
+    found: dict[int, dict[str, list[float]]] = {}
+    for count in others:
+        with ExitStack() as ends:
+            for _ in range(count):
+                busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                ends.callback(busy.wait)
+                ends.callback(busy.kill)
+            steppers = {
+                way: ends.enter_context(Stepper(variables, preset, threads))
+                for way, (threads, variables) in ways.items()
+            }
+            speeds: dict[str, list[float]] = {way: [] for way in ways}
+            for _ in range(blocks):
+                for way, stepper in steppers.items():
+                    speeds[way].append(stepper.speed(seconds))
+        found[count] = speeds
     return found
 
 
@@ -95,7 +95,7 @@ def median_ratio(ours: list[float], theirs: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def take_steps(preset: str) -> None:
+def take_steps(preset: str, threads: int) -> None:
     """What a `Stepper` runs: for each number of seconds on stdin, the samples/s on stdout."""
     import torch
 
@@ -104,7 +104,7 @@ def take_steps(preset: str) -> None:
     from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.training.setup import prepare
 
-    setup = prepare(Recipe.make(preset))
+    setup = prepare(Recipe.make(preset, settings={"training.threads": threads}))
     setup.schedule.apply(setup.optimizer, 0)
     recipe = setup.recipe
     size, batch = recipe.data.image_size, recipe.training.batch_size
@@ -119,4 +119,4 @@ def take_steps(preset: str) -> None:
 
 
 if __name__ == "__main__":
-    take_steps(sys.argv[1])
+    take_steps(sys.argv[1], int(sys.argv[2]))

@@ -25,7 +25,7 @@ from simsiam_zoo.errors import (
     ZooError,
     did_you_mean,
 )
-from simsiam_zoo.runtime.machine import wait_asleep
+from simsiam_zoo.runtime.machine import wait_briefly
 
 PROGRAM = "simsiam-zoo"
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (see `errors.py`)."""
     # Not `list(...)`: once the module list.py is imported, that is its name in this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
-    wait_asleep()
+    wait_briefly()
     _prepare_streams()
     code = _run(words)
     for stream in (sys.stdout, sys.stderr):

@@ -105,7 +105,7 @@ class Training(Section):
     compile: bool = operational(
         False, "torch.compile backbone, projector and predictor; a resume is not bit-identical then"
     )
-    threads: int = operational(0, "CPU threads; 0: OMP_NUM_THREADS, else its cores", ge=0)
+    threads: int = operational(0, "CPU threads; 0: OMP_NUM_THREADS, else the fastest", ge=0)
     checkpoint_steps: int = operational(0, "Steps between checkpoints; 0: by time alone", ge=0)
     checkpoint_minutes: float = operational(10.0, "Minutes between checkpoints", gt=0)
     accumulate: int = key(1, "Micro-batches that make a step; BN sees one at a time", ge=1)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -19,6 +21,8 @@ from torch import nn
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.distributed import announced_world_size, stated_number
 from simsiam_zoo.runtime.machine import default_threads
+
+_ROUNDS, _LONG_STEP, _CLEARLY = 5, 0.5, 0.85  # of `fastest_threads`; seconds; share of its time
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,6 +81,32 @@ def open_runtime(device: str, precision: str, threads: int) -> Runtime:
         # for deterministic algorithms.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     return Runtime(chosen, _precision(precision, chosen), threads)
+
+
+def fastest_threads(step: Callable[[], object], most: int) -> int:
+    """How many CPU threads take a step soonest: `most`, or a power of 2 that is clearly faster.
+
+    Beside other busy processes that is fewer than there are cores: each of the many waits of a
+    step for its last thread is a wait for a core. A step that takes long is not tried: its waits
+    are few for its work. torch is left with the number that is returned.
+    """
+    counts = [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(_ROUNDS):
+        for count in reversed(counts):
+            torch.set_num_threads(count)
+            step()  # with threads that have just been made
+            began = time.perf_counter()
+            step()
+            seconds[count].append(time.perf_counter() - began)
+            if seconds[count][-1] > _LONG_STEP:
+                torch.set_num_threads(most)
+                return most
+    taken = {count: statistics.median(of) for count, of in seconds.items()}
+    best = min(counts, key=lambda count: taken[count])
+    chosen = best if taken[best] < _CLEARLY * taken[most] else most
+    torch.set_num_threads(chosen)
+    return chosen
 
 
 @contextmanager

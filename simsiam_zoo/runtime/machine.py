@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""What `wait_asleep` sets."""
+WAITING = {"GOMP_SPINCOUNT": "10000"}
+"""What `wait_briefly` sets."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -24,26 +24,29 @@ def available_cores() -> int:
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota)]))
 
 
-def default_threads(ranks: int = 1) -> int:
-    """CPU threads of a process for which nobody named a number: `OMP_NUM_THREADS`, else its cores.
-
-    The run's `ranks` on this machine share them. No number is chosen by timing: another number adds
-    in another order, and the same recipe is to give the same bits each time on one machine.
-    """
+def stated_threads(ranks: int = 1) -> int | None:
+    """CPU threads by `OMP_NUM_THREADS`; None where it states none. `ranks`: as below."""
     stated = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     # torchrun sets 1 for its ranks where the user has set nothing: no wish of anybody's.
     if stated.isdigit() and int(stated) and not (ranks > 1 and stated == "1"):
         return int(stated)
-    return max(1, available_cores() // ranks)
+    return None
 
 
-def wait_asleep() -> None:
-    """Let the threads of OpenMP sleep where one waits for another, if torch is yet to be loaded.
+def default_threads(ranks: int = 1) -> int:
+    """CPU threads where nobody named a number: `OMP_NUM_THREADS`, else one for each core.
 
-    They spin by default. That wins a few percent where every core is free, and loses most of the
-    speed where one is not: a thread that spins keeps from its core the very thread that it waits
-    for (`benchmarks/step.py busy`). Child processes inherit it; what the user's environment says of
-    it takes precedence.
+    `ranks` are the processes of the run on this machine, which share its cores.
+    """
+    return stated_threads(ranks) or max(1, available_cores() // ranks)
+
+
+def wait_briefly() -> None:
+    """Let the threads of OpenMP sleep after a short wait for each other, if torch is yet to come.
+
+    By default they spin for long, and keep from its core whatever they wait for. Sleeping at once
+    costs a third of the speed of short steps on idle cores (`benchmarks/step.py busy`). Child
+    processes inherit it; what the user's environment says of it takes precedence.
     """
     said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
     if "torch" not in sys.modules and not any(name in os.environ for name in said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,13 +25,13 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
-from simsiam_zoo.runtime.device import Runtime, compile_in_place, open_runtime
+from simsiam_zoo.runtime.device import Runtime, compile_in_place, fastest_threads, open_runtime
+from simsiam_zoo.runtime.machine import stated_threads
 from simsiam_zoo.runtime.optim import Schedule
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.weights import States, load_initial_weights
 
-_LARGER_PACKED = 4
-"""Shards that are larger than the room for their images by this factor are not looked into."""
+_LARGER_PACKED = 4  # shards that exceed the room for their images by this factor: not looked into
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
             f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
             "Read the shards exactly, without data.stream.",
         )
-    runtime = trustworthy(recipe, runtime, siamese)
+    runtime = choose_threads(recipe, trustworthy(recipe, runtime, siamese), siamese)
     siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
     if training.activation_checkpointing:
         recompute_activations(recipe, siamese)
@@ -134,6 +135,24 @@ def make_schedule(recipe: Recipe, steps: int) -> Schedule:
     """The lr over a run whose epochs have that many steps."""
     optim, whole = recipe.optim, recipe.training.epochs * steps
     return Schedule(whole, round(optim.warmup_epochs * steps), optim.final_lr_scale)
+
+
+def choose_threads(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
+    """With the CPU threads that are fastest for this network here, where nobody named a number."""
+    training, size = recipe.training, recipe.data.image_size
+    named = training.threads or stated_threads() or distributed.world_size() > 1
+    if named or runtime.device.type != "cpu" or runtime.threads == 1:
+        return runtime
+    network = copy.deepcopy(nn.Sequential(siamese.backbone, siamese.projector))
+
+    def step() -> None:
+        images = torch.randn(min(training.batch_size, 64), 3, size, size, dtype=runtime.dtype)
+        with runtime.autocast():
+            loss = network(images.contiguous(memory_format=torch.channels_last)).sum()
+        loss.backward()
+
+    with torch.random.fork_rng(devices=[]):
+        return replace(runtime, threads=fastest_threads(step, runtime.threads))
 
 
 def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
@@ -194,9 +213,7 @@ def build_siamese(
     init: States,
     runtime: Runtime | None = None,
 ) -> Siamese:
-    """The network as a run begins with it, channels last.
-
-    It is the same for the same recipe, whenever it is built: weights are drawn on the CPU.
+    """The network as a run begins with it, channels last; weights are drawn on the CPU.
 
     Args:
         samples, steps_per_epoch: for the policies that ask; None where unknown.

@@ -48,21 +48,21 @@ def test_threads_are_what_the_environment_states_or_the_cores(monkeypatch, state
     assert machine.default_threads(ranks) == threads
 
 
-SAY = "print(os.environ.get('OMP_WAIT_POLICY'))"
+SAY = "print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
 @pytest.mark.parametrize(
     ("code", "environment", "policy"),
     [
-        ("from simsiam_zoo.cli import main; main(['list', '--json'])", {}, "PASSIVE"),
+        ("from simsiam_zoo.cli import main; main(['list', '--json'])", {}, "10000"),
         ("import simsiam_zoo; simsiam_zoo.Recipe", {}, None),  # loads no torch
-        ("machine.wait_asleep()", {}, "PASSIVE"),
-        ("machine.wait_asleep()", {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-        ("machine.wait_asleep()", {"GOMP_SPINCOUNT": "500"}, None),  # the user's own way
-        ("sys.modules['torch'] = None; machine.wait_asleep()", {}, None),  # too late
+        ("machine.wait_briefly()", {}, "10000"),
+        ("machine.wait_briefly()", {"OMP_WAIT_POLICY": "ACTIVE"}, None),
+        ("machine.wait_briefly()", {"GOMP_SPINCOUNT": "500"}, "500"),  # the user's own way
+        ("sys.modules['torch'] = None; machine.wait_briefly()", {}, None),  # too late
     ],
 )
-def test_threads_sleep_where_they_wait_unless_the_user_says_otherwise(code, environment, policy):
+def test_threads_wait_briefly_unless_the_user_says_otherwise(code, environment, policy):
     start = "import atexit, os, sys; from simsiam_zoo.runtime import machine"
     said = run(f"{start}; atexit.register(lambda: {SAY}); {code}", environment).stdout
     assert said.split()[-1] == str(policy)
@@ -70,11 +70,11 @@ def test_threads_sleep_where_they_wait_unless_the_user_says_otherwise(code, envi
 
 def test_openmp_itself_reads_it():
     """What the library reports of its settings, where torch was loaded from a notebook by us."""
-    said = run("import simsiam_zoo; simsiam_zoo.train", {"OMP_DISPLAY_ENV": "true"}).stderr
-    settings = [line for line in said.splitlines() if "OMP_WAIT_POLICY" in line]
+    said = run("import simsiam_zoo; simsiam_zoo.train", {"OMP_DISPLAY_ENV": "verbose"}).stderr
+    settings = [line for line in said.splitlines() if "GOMP_SPINCOUNT" in line]
     if not settings:
         pytest.skip("the OpenMP of this torch does not print its settings")
-    assert all("PASSIVE" in line for line in settings)
+    assert all("10000" in line for line in settings)
 
 
 def run(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

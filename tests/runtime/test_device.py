@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.device import Runtime, open_runtime
+from simsiam_zoo.runtime.device import Runtime, fastest_threads, open_runtime
 
 SWITCHES = (
     (torch.backends.cuda.matmul, "allow_tf32"),
@@ -149,3 +149,32 @@ def test_cudnn_chooses_by_timing_unless_torch_was_asked_to_be_deterministic(
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
     open_runtime("cuda", "auto", 1)
     assert torch.backends.cudnn.benchmark is not deterministic
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({1: 4.0, 2: 2.0, 4: 1.0, 6: 0.9}, 6),  # idle cores
+        ({1: 1.0, 2: 2.0, 4: 3.0, 6: 9.0}, 1),  # cores that others use
+        ({1: 3.0, 2: 1.0, 4: 2.0, 6: 4.0}, 2),
+        ({1: 0.9, 2: 1.0, 4: 1.0, 6: 1.0}, 6),  # no clear difference
+        ({1: 900.0, 2: 900.0, 4: 900.0, 6: 600.0}, 6),  # too long to be tried
+    ],
+)
+def test_the_fastest_threads_are_taken_and_all_where_that_is_not_clear(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int
+) -> None:
+    """A clock that a step moves on by what it takes with that many threads, in milliseconds."""
+    clock, tried = [0.0], []
+
+    def step() -> None:
+        tried.append(torch.get_num_threads())
+        clock[0] += seconds[torch.get_num_threads()] / 1e3
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    before = torch.get_num_threads()
+    try:
+        assert fastest_threads(step, 6) == chosen == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert set(tried) == ({6} if seconds[6] > 500 else {1, 2, 4, 6})

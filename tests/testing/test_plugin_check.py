@@ -13,7 +13,7 @@ from installed import installed
 from simsiam_zoo.catalog import KINDS
 from simsiam_zoo.cli import COMMANDS, main
 from simsiam_zoo.cli.plugin import PLUGIN_COMMANDS, plugin
-from simsiam_zoo.runtime.machine import wait_asleep
+from simsiam_zoo.runtime.machine import wait_briefly
 from simsiam_zoo.testing.checks import PLUGIN, checks_of
 from simsiam_zoo.testing.scaffold import write_package
 
@@ -31,7 +31,7 @@ def said(
 
 
 def test_a_package_that_conforms_passes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    wait_asleep()  # the first command that needs torch sets a variable, and not the kit
+    wait_briefly()  # the first command that needs torch sets a variable, and not the kit
     write_package("right-zoo", "loss", tmp_path / "package")
     before = dict(os.environ)
     with installed(tmp_path / "package", tmp_path):

@@ -164,6 +164,37 @@ class Listening(Progress):
         self.said.append(text)
 
 
+def test_threads_that_nobody_named_are_those_that_were_fastest(
+    tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simsiam_zoo.runtime.machine.available_cores", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before, tried = torch.get_num_threads(), []
+
+    def chosen(settings: dict[str, object]) -> tuple[int, int]:
+        setup = prepare(tiny(settings))
+        return setup.runtime.threads, setup.lock["machine"]["threads"]
+
+    def fastest(step: Callable[[], object], most: int) -> int:
+        step()
+        tried.append(most)
+        return 2
+
+    monkeypatch.setattr("simsiam_zoo.training.setup.fastest_threads", fastest)
+    try:
+        weights = prepare(tiny({"training.threads": 3})).siamese.state_dict()
+        assert chosen({"training.threads": 0}) == (2, 2)
+        tested = prepare(tiny({"training.threads": 0})).siamese.state_dict()
+        assert all(torch.equal(weights[key], tested[key]) for key in weights)  # it leaves no trace
+        assert tried == [3, 3]
+        assert chosen({"training.threads": 3}) == (3, 3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert chosen({"training.threads": 0}) == (3, 3)
+        assert tried == [3, 3]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_resume_takes_the_threads_that_the_run_began_with(
     tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
