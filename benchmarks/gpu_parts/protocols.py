@@ -43,4 +43,4 @@ def run(part: Part) -> None:
     linear = f"linear:epochs={EPOCHS}"
     part.case(f"kNN, {part.device}", partial(measured, "knn", part.device))
     part.case(f"{linear}, {part.device}", partial(measured, linear, part.device))
-    part.case("kNN, cpu", partial(measured, "knn", "cpu"), needs=part.pick(15, 0))
+    part.case("kNN, cpu", partial(measured, "knn", "cpu"), needs=part.pick(40, 0))

@@ -37,6 +37,8 @@ def run(part: Part) -> None:
         pack_images(folder, jpegs(part.pick(64, 8), *jpeg), "jpg", part.pick(8, 4) * batch)
         sides = Sides(part, preset, size, batch, folder)
         sides.measure(title)
+        if part.device.type == "cuda":
+            part.case(f"{title}, ours in fp16", partial(in_fp16, part, preset, size, batch))
         if OURS in sides.steps:
             for workers in worker_counts(part.cores):
                 case = f"{title}, {workers} workers"
@@ -45,6 +47,14 @@ def run(part: Part) -> None:
         del sides
         if part.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def in_fp16(part: Part, preset: str, size: int, batch: int) -> Found:
+    """Our step with loss scaling; cuDNN normalises batches in fp16 and not in bf16."""
+    setup = paper_setup(part, preset, size, batch, training__precision="fp16")
+    step = partial(bare_step, setup, noise(part.device, batch, size))
+    steps = steps_in(part.device, step, 1.0)
+    return {"images/s": speed([timed(part.device, step, steps, batch) for _ in range(2)])}
 
 
 def worker_counts(cores: int) -> list[int]:
@@ -133,17 +143,17 @@ class Sides:
         """Our steps on what the loader makes of JPEGs, beside blocks of the resident ones."""
         device, setup = self.part.device, self.setup
         beside = {name: self.block(name) for name in self.steps}
-        batches = map(partial(to_device, setup), train_loader(setup, workers=workers).batches())
+        batches = train_loader(setup, workers=workers).batches()
         # One round of the workers, whose first batches come all at once.
         for _ in range(max(1, workers)):
-            bare_step(setup, next(batches))
+            bare_step(setup, to_device(setup, next(batches)))
         began, waited, steps = clock(device), 0.0, 0
         least, seconds = self.part.pick(max(2, workers), 1), self.part.pick(3.0, 0.1)
         while steps < least or time.perf_counter() - began < seconds:
             asked = time.perf_counter()
-            batch = next(batches)
+            loaded = next(batches)
             waited += time.perf_counter() - asked
-            bare_step(setup, batch)
+            bare_step(setup, to_device(setup, loaded))
             steps += 1
         took = clock(device) - began
         own = took, steps * self.batch

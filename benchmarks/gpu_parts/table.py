@@ -9,14 +9,15 @@ from typing import Any
 HEAD = """\
 # Measured on a GPU
 
-`make gpu` runs `benchmarks/gpu.py` once, in at most eight minutes on one H100, and writes this page
-and `performance-gpu.json` beside it."""
+`make gpu` runs `benchmarks/gpu.py`, in at most fourteen minutes on one H100, and writes this page
+and `performance-gpu.json` beside it. Parts may be run in several goes (`--only`): what an earlier
+one found on such a machine stays, with its date and commit."""
 
 HOW = """\
 ## How to run it
 
     make gpu                                          # or, to choose:
-    python benchmarks/gpu.py --only speed,step --minutes 8 --fashion FOLDER --out docs
+    python benchmarks/gpu.py --only speed,step --minutes 14 --fashion FOLDER --out docs
     python benchmarks/gpu.py --rehearse               # every part on the CPU, tiny
 
 `--fashion` is a folder that holds Fashion-MNIST, as shards or as it is downloaded (Debian's
@@ -39,7 +40,8 @@ def page(results: Mapping[str, Any] | None) -> str:
     blocks.append(table([{"": key, " ": value} for key, value in results["machine"].items()]))
     for name, part in results["parts"].items():
         blocks.append(f"## {part['title']}")
-        blocks.append(f"`{name}`: {part['state']}, {part['seconds']:.0f} s of {part['limit']:.0f}.")
+        took = f"{part['state']}, {part['seconds']:.0f} s of {part['limit']:.0f}"
+        blocks.append(f"`{name}`: {took}; {part['date']}, commit {part['commit']}.")
         blocks += cases(part["cases"])
         if part["error"]:
             blocks.append(fenced(part["error"]))

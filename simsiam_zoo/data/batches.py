@@ -22,7 +22,7 @@ from simsiam_zoo.data.device_views import COLUMNS, crop_of, write_view
 from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.resident import Resident
+from simsiam_zoo.data.resident import ResidentIndex
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import DataError
 
@@ -71,7 +71,8 @@ class LoadedBatch:
 
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
-        pixels, ids, labels = (t.pin_memory() for t in (self.pixels, self.ids, self.labels))
+        pixels = self.pixels.pin_memory() if self.pixels.numel() else self.pixels
+        ids, labels = self.ids.pin_memory(), self.labels.pin_memory()
         return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged, self.drawn)
 
 
@@ -116,7 +117,7 @@ class TrainBatches:
         rank: int = 0,
         world: int = 1,
         split: bool = False,
-        resident: Resident | None = None,
+        resident: ResidentIndex | None = None,
     ) -> None:
         self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
         self._split, self._resident = split, resident
@@ -202,7 +203,7 @@ class EvalBatches:
 class _Found:
     """What was found damaged while one batch was made."""
 
-    def __init__(self, shards: ShardSet, resident: Resident | None = None) -> None:
+    def __init__(self, shards: ShardSet, resident: ResidentIndex | None = None) -> None:
         self._shards, self._resident = shards, resident
         self.damaged: dict[int, Damage] = {}  # by id
         self.replaced: list[Damage] = []  # those that were to fill a row, in the order of rows

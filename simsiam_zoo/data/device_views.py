@@ -9,8 +9,8 @@ Which views get which operation is known on the host: nothing here waits for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.image import CUT, LUMA, ViewParams, gaussian, needed_part
+from simsiam_zoo.data.image import CUT, LUMA, ViewParams, needed_part
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.device import full_fp32
 
@@ -68,18 +68,17 @@ def finish_views(pixels: Tensor, table: Table) -> Tensor:
 
     uint8 [M, C, S, S], of 3 channels or 1 for grey images, to the same, in memory as `pixels` is.
     """
-    work = _Work(pixels.float(), table)
-    work.change(table[:, _FLIP] > 0, lambda x, _: x.flip(-1))
-    for at in range(MAX_OPERATIONS):
-        codes, amounts = table[:, _CODES.start + at], table[:, _AMOUNTS.start + at]
-        for code, operation in enumerate(_OPERATIONS):
-            work.change(codes == code, _JITTER[operation], amounts)
-    work.change(table[:, _GRAY] > 0, lambda x, _: _luma(x).expand_as(x))
-    for chosen in _by_reach(table[:, _BLUR]):
-        work.change(chosen, _blur, _kernels(table[chosen, _BLUR]), of_chosen=True)
-    levels = table[:, _SOLARIZE]
-    work.change(levels != _NONE, lambda x, level: torch.where(x >= level, 255 - x, x), levels)
-    return work.pixels.to(torch.uint8)
+    changes = [change for change in _changes(table) if change.chosen.any()]
+    chosen = [np.flatnonzero(change.chosen) for change in changes]
+    given = [change.amounts[rows] for change, rows in zip(changes, chosen, strict=True)]
+    views, device = pixels.float(), pixels.device
+    sent = zip(changes, _together(chosen, device), _together(given, device), strict=True)
+    for change, rows, amounts in sent:
+        if len(rows) == len(views):
+            views = change.operation(views, amounts.view(len(rows), -1, 1, 1))
+        else:
+            views[rows] = change.operation(views[rows], amounts.view(len(rows), -1, 1, 1))
+    return views.to(torch.uint8)
 
 
 @torch.no_grad()
@@ -105,31 +104,33 @@ def crop_views(images: Tensor, sizes: NDArray[np.int64], table: Table, size: int
     return out
 
 
-class _Work:
-    """M views in work, some of which an operation changes."""
+class _Change(NamedTuple):
+    """An operation on the `chosen` of M views, with an amount for each view."""
 
-    def __init__(self, pixels: Tensor, table: Table) -> None:
-        self.pixels, self.count = pixels, len(table)
+    chosen: NDArray[np.bool_]
+    operation: Callable[[Tensor, Tensor], Tensor]
+    """Views [k, C, S, S] and amounts [k, numbers, 1, 1] → views."""
+    amounts: Table
 
-    def change(
-        self,
-        chosen: NDArray[np.bool_],
-        operation: Callable[[Tensor, Any], Tensor],
-        amounts: NDArray[np.floating[Any]] | None = None,
-        of_chosen: bool = False,
-    ) -> None:
-        """Put `operation(views, amounts)` in place of the chosen views, if there are any."""
-        if not chosen.any():
-            return
-        device, given = self.pixels.device, None
-        if amounts is not None:
-            picked = amounts if of_chosen else amounts[chosen, None, None, None]
-            given = to_device(picked.astype(np.float32), device)
-        if chosen.all():
-            self.pixels = operation(self.pixels, given)
-            return
-        index = to_device(np.flatnonzero(chosen), device)
-        self.pixels[index] = operation(self.pixels[index], given)
+
+def _changes(table: Table) -> Iterator[_Change]:
+    """All that may follow the crop, in its order."""
+    yield _Change(table[:, _FLIP] > 0, lambda x, _: x.flip(-1), table[:, _FLIP])
+    for codes, amounts in zip(table[:, _CODES].T, table[:, _AMOUNTS].T, strict=True):
+        for code, operation in enumerate(_OPERATIONS):
+            yield _Change(codes == code, _JITTER[operation], amounts)
+    yield _Change(table[:, _GRAY] > 0, lambda x, _: _luma(x).expand_as(x), table[:, _GRAY])
+    yield _Change(table[:, _BLUR] > 0, _blur, gaussians(table[:, _BLUR]))
+    levels = table[:, _SOLARIZE]
+    yield _Change(levels != _NONE, lambda x, level: torch.where(x >= level, 255 - x, x), levels)
+
+
+def _together(arrays: Sequence[NDArray[Any]], device: torch.device) -> Sequence[Tensor]:
+    """Copies of arrays on a device, flat, by one transfer."""
+    if not arrays:
+        return []
+    flat = to_device(np.concatenate([array.ravel() for array in arrays]), device)
+    return torch.split(flat, [array.size for array in arrays])
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
@@ -242,28 +243,27 @@ def _geometry(row: Table) -> ViewParams:
     )
 
 
-def _by_reach(sigmas: Table) -> Iterator[NDArray[np.bool_]]:
-    """The views that are blurred, by how far their kernels reach."""
-    reaches = np.ceil(3 * np.maximum(sigmas, 0)).astype(int)
-    for reach in np.unique(reaches[reaches > 0]).tolist():
-        yield reaches == reach
-
-
-def _kernels(sigmas: Table) -> NDArray[np.float64]:
-    """The blurs' kernels, [M, taps]; the sigmas have one reach."""
-    return np.stack([gaussian(sigma).ravel() for sigma in sigmas.tolist()])
+def gaussians(sigmas: Table) -> Table:
+    """The kernels of `data.image.gaussian`, each in the middle of [M, taps]; 0 without a blur."""
+    wide = np.maximum(sigmas, 0).astype(np.float64)[:, None]
+    reach = int(np.ceil(3 * wide).max())
+    distance = np.arange(-reach, reach + 1)
+    kernels = np.exp(-0.5 * np.square(distance / np.maximum(wide, 1e-3)))
+    kernels *= (np.abs(distance) <= np.ceil(3 * wide)) & (wide > 0)
+    kernels = np.rint(256 * kernels / np.maximum(kernels.sum(1, keepdims=True), 1))
+    kernels[:, reach] += np.where(sigmas > 0, 256 - kernels.sum(1), 0)
+    return np.divide(kernels, 256, dtype=np.float32, casting="same_kind")
 
 
 def _blur(x: Tensor, kernels: Tensor) -> Tensor:
     """Each view by its kernel; sums of whole 65536ths, exact in float32, rounded once."""
-    reach, size = kernels.shape[1] // 2, x.shape[-1]
-    band = kernels.new_zeros(len(kernels), size, size)
-    at = torch.arange(size, device=x.device)
-    for tap in range(2 * reach + 1):  # what lies beyond the edge is the edge's pixel
-        source = (at + tap - reach).clamp(0, size - 1)
-        band[:, at, source] += kernels[:, tap, None]
+    taps, size = kernels.shape[1], x.shape[-1]
+    out, source = (torch.arange(n, device=x.device) for n in (size, size + taps - 1))
+    tap = source - out[:, None]
+    band = kernels.flatten(1)[:, tap.clamp(0, taps - 1)] * ((tap >= 0) & (tap < taps))
+    padded = F.pad(x, (taps // 2,) * 4, mode="replicate")
     band = band.unsqueeze(1)
-    return (band @ (x @ band.transpose(2, 3)) + 0.5).floor()
+    return (band @ (padded @ band.transpose(2, 3)) + 0.5).floor()
 
 
 def _levels(x: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import multiprocessing
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -34,10 +32,11 @@ from simsiam_zoo.data.slots import (
     Made,
     Slots,
     affordable_workers,
-    new_memory,
     with_slots,
 )
 from simsiam_zoo.errors import DataError, ZooError
+
+_DRAWING_WORKERS = 4  # drawing the views of a batch takes one of them as long as a step at most
 
 
 class TrainLoader:
@@ -52,7 +51,7 @@ class TrainLoader:
         rank, world: which slice of each global batch. Raises InputError where there is none.
         pin_memory: give batches in page-locked memory (for CUDA).
         split: leave to the device what follows a view's crop.
-        resident: images that the device makes the views of: no worker is used.
+        resident: images that the device makes the views of: a few workers only draw for it.
     """
 
     def __init__(
@@ -74,11 +73,12 @@ class TrainLoader:
     ) -> None:
         plan.share(world)
         self.plan, self.epochs, self.rank, self.world = plan, epochs, rank, world
+        index = None if resident is None else resident.index
         self._batches = TrainBatches(
-            shards, plan, augmentation, image_size, views, seed, rank, world, split, resident
+            shards, plan, augmentation, image_size, views, seed, rank, world, split, index
         )
         self._resident, self._pin_memory = resident is not None, pin_memory
-        self._workers = 0 if self._resident else workers
+        self._workers = min(workers, _DRAWING_WORKERS) if self._resident else workers
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
         """Every batch from `step` of `epoch` on, through all later epochs: one pass of the workers.
@@ -88,15 +88,15 @@ class TrainLoader:
         part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
         pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
+        pixels = 1 if self._resident else pixels
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
         order = self._order(todo)
-        if self._resident:
-            return _made_ahead(self._batches, order)
-        order = follow_plan(
-            order, self._batches.shards, self.plan, start, self.epochs, self.rank, self.world,
-            in_flight(workers),
-        )  # fmt: skip
+        if not self._resident:
+            order = follow_plan(
+                order, self._batches.shards, self.plan, start, self.epochs, self.rank, self.world,
+                in_flight(workers),
+            )  # fmt: skip
         return _run(self._batches, order, len(todo), workers, pixels, self._pin_memory)
 
     def _order(self, todo: range) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -154,23 +154,6 @@ class EvalLoader:
 def in_flight(workers: int) -> int:
     """Batches that may be asked for and not be done yet."""
     return max(1, workers * PREFETCH)
-
-
-def _made_ahead(
-    batches: TrainBatches, order: Iterable[tuple[int, int, NDArray[np.int64]]]
-) -> Iterator[LoadedBatch]:
-    """The batches of `order`; a thread draws the parameters of a few while the device is busy."""
-    thread = ThreadPoolExecutor(max_workers=1)
-    waiting: deque[Future[LoadedBatch]] = deque()
-    try:
-        for item in order:
-            waiting.append(thread.submit(batches.make, item, new_memory))
-            if len(waiting) > PREFETCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        thread.shutdown(cancel_futures=True)
 
 
 def normalize_pixels(

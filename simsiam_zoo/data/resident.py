@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -33,31 +34,43 @@ class Shown(NamedTuple):
     """[H, W] of nothing: it has the image's shape and no memory."""
 
 
+@dataclass(frozen=True)
+class ResidentIndex:
+    """All that is known of resident images beside their pixels. It can be sent to workers."""
+
+    sizes: NDArray[np.int64]
+    """(height, width) of each, [n, 2]; 0 of a damaged one."""
+    labels: NDArray[np.int64]
+    damaged: dict[int, ImageError]
+
+    def look(self, id: int) -> Shown:
+        """One image. Raises ImageError where it is damaged, as reading it does."""
+        if id in self.damaged:
+            raise self.damaged[id]
+        height, width = self.sizes[id].tolist()
+        return Shown(int(self.labels[id]), np.broadcast_to(np.uint8(0), (height, width)))
+
+
 class Resident:
     """The images of a shard set on a device; they are decoded and copied when first asked for.
 
-    Images of one size lie side by side, [n, C, H, W]; those of many sizes end to end. Damaged ones
-    are kept in mind.
+    Images of one size lie side by side, [n, C, H, W]; those of many sizes end to end.
     """
 
     def __init__(self, shards: ShardSet, device: torch.device) -> None:
         self._shards, self._device = shards, device
 
-    def look(self, id: int) -> Shown:
-        """One image. Raises ImageError where it is damaged, as reading it does."""
-        _, sizes, labels, damaged = self._all
-        if id in damaged:
-            raise damaged[id]
-        height, width = sizes[id].tolist()
-        return Shown(int(labels[id]), np.broadcast_to(np.uint8(0), (height, width)))
+    @property
+    def index(self) -> ResidentIndex:
+        """What is known of them."""
+        return self._all[1]
 
     def images(self, ids: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """Images, each in the upper left corner and 0 beyond its size, and their sizes [N, 2].
 
         Images are uint8 [N, C, H, W] on the device, C being 1 where every image is grey.
         """
-        pixels, sizes, _, _ = self._all
-        sizes = sizes[ids]
+        pixels, sizes = self._all[0], self.index.sizes[ids]
         if pixels.dim() == 4:
             return pixels[to_device(ids, self._device)], sizes
         height, width = sizes.max(axis=0).tolist()
@@ -73,15 +86,13 @@ class Resident:
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Where each image starts among the pixels."""
-        height, width = self._all[1].T
+        height, width = self.index.sizes.T
         starts: NDArray[np.int64] = np.cumsum(height * width) - height * width
         return starts
 
     @cached_property
-    def _all(
-        self,
-    ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64], dict[int, ImageError]]:
-        """Pixels on the device; sizes [n, 2], 0 of a damaged image; labels [n]; what is damaged."""
+    def _all(self) -> tuple[Tensor, ResidentIndex]:
+        """The pixels on the device, and what is known of the images."""
         count = len(self._shards)
         sizes, labels = np.zeros((count, 2), np.int64), self._shards.labels()
         damaged: dict[int, ImageError] = {}
@@ -104,7 +115,7 @@ class Resident:
         if not damaged and len(np.unique(sizes, axis=0)) == 1:
             height, width = sizes[0].tolist()
             pixels = pixels.view(count, height, width, -1).permute(0, 3, 1, 2).contiguous()
-        return pixels, sizes, labels, damaged
+        return pixels, ResidentIndex(sizes, labels, damaged)
 
     def _copied(self, images: Sequence[Pixels]) -> Tensor:
         """Their pixels, end to end [pixels, C]."""

@@ -1,7 +1,7 @@
 """The device, the arithmetic and the memory of a run.
 
 `auto` takes what is there: CUDA, then MPS, then the CPU; bf16 where the hardware multiplies it
-natively, fp16 with loss scaling on older GPUs, else fp32. The CUDA and MPS paths are unmeasured.
+natively, fp16 with loss scaling on older GPUs, else fp32. MPS is unmeasured.
 """
 
 from __future__ import annotations

@@ -65,14 +65,16 @@ def _views_on_device(setup: Setup, loaded: LoadedBatch) -> list[Tensor]:
     """The views, uint8 [N, 3, S, S], after what is left to the device."""
     if loaded.drawn is None:
         return loaded.views
+    views = len(loaded.drawn)
     if setup.resident is None:
-        crops = [view.to(setup.runtime.device, non_blocking=True) for view in loaded.views]
+        crops = loaded.pixels.flatten(0, 1).to(setup.runtime.device, non_blocking=True)
     else:
         images, sizes = setup.resident.images(loaded.ids.numpy())
         size = setup.recipe.data.image_size
-        crops = [crop_views(images, sizes, table, size) for table in loaded.drawn]
-    finished = map(finish_views, crops, loaded.drawn)
-    return [view.expand(-1, 3, -1, -1) for view in finished]
+        crops = torch.cat([crop_views(images, sizes, table, size) for table in loaded.drawn])
+    # All at once: each operation is a few launches, however many views it is for.
+    finished = finish_views(crops, loaded.drawn.reshape(-1, loaded.drawn.shape[2]))
+    return [view.expand(-1, 3, -1, -1) for view in finished.chunk(views)]
 
 
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:
