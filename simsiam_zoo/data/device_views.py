@@ -252,7 +252,7 @@ def gaussians(sigmas: Table) -> Table:
     kernels *= (np.abs(distance) <= np.ceil(3 * wide)) & (wide > 0)
     kernels = np.rint(256 * kernels / np.maximum(kernels.sum(1, keepdims=True), 1))
     kernels[:, reach] += np.where(sigmas > 0, 256 - kernels.sum(1), 0)
-    return np.divide(kernels, 256, dtype=np.float32, casting="same_kind")
+    return np.asarray(kernels / 256, np.float32)
 
 
 def _blur(x: Tensor, kernels: Tensor) -> Tensor:
