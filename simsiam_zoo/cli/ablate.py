@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_files, print_heading, print_json, print_line
+from simsiam_zoo.cli.text import (
+    print_columns,
+    print_files,
+    print_heading,
+    print_json,
+    print_line,
+    terminal_width,
+)
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
+    from simsiam_zoo.report.study import StudyView
     from simsiam_zoo.studies.plan import StudyPlan
+    from simsiam_zoo.studies.selection import Selection
 
 
+_PAPER = "Paper, %"
 _FILES = {
     "report.html": "the report: opens offline",
     "report.md": "the same for a repository",
@@ -39,6 +49,13 @@ _FILES = {
     help="Protocols in place of the study's; may be repeated.",
 )
 @options.assignments
+@click.option("--only", metavar="ARM", multiple=True, help="Run this arm alone; may be repeated.")
+@click.option(
+    "--again",
+    metavar="ARM",
+    multiple=True,
+    help="Run this arm anew; its earlier runs are kept beside. May be repeated.",
+)
 @click.option("--out", metavar="STUDY", help="The study's folder (default: runs/STUDY-PRESET).")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once (default: cores).")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of a run (1).")
@@ -57,6 +74,8 @@ def ablate(
     seeds: str | None,
     metrics: tuple[str, ...],
     assignments: tuple[str, ...],
+    only: tuple[str, ...],
+    again: tuple[str, ...],
     out: str | None,
     jobs: int | None,
     threads: int | None,
@@ -77,6 +96,7 @@ def ablate(
       simsiam-zoo ablate five-parts --dry-run
       simsiam-zoo ablate predictor --preset mnist-5k --seeds 0,1,2
       simsiam-zoo ablate my-study.toml --out runs/mine --jobs 4
+      simsiam-zoo ablate predictor --only base --only "no predictor"
     """
     if listed:
         from simsiam_zoo.cli.list import list_
@@ -87,29 +107,43 @@ def ablate(
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.studies.plan import plan_study
+    from simsiam_zoo.studies.selection import select
     from simsiam_zoo.studies.study import read_study
 
     name, read = read_study(study, preset)
     base = {**read.base, **options.settings_of({}, assignments)}
     given = {"seeds": seeds and seeds.split(","), "metrics": metrics, "threads": threads}
     changes = {key: value for key, value in given.items() if value} | {"base": base}
-    plan = plan_study(name, read.changed(changes), shlex.join(["simsiam-zoo", *sys.argv[1:]]))
+    plan = plan_study(name, read.changed(changes), _command_of_all())
+    selection = select(plan, only, again)
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
     running = jobs or max(1, available_cores() // plan.threads)
     if dry_run:
         from simsiam_zoo.studies.estimate import describe_plan
 
-        described = describe_plan(plan, folder, running)
+        described = describe_plan(plan, folder, running, selection)
         if as_json:
             print_json(described)
         else:
             print_plan(described)
         return
-    _run(plan, folder, running, gpus, launcher, as_json, quiet)
+    _run(plan, selection, folder, running, gpus, launcher, as_json, quiet)
+
+
+def _command_of_all() -> str:
+    """The command line without --only and --again: what leads to the whole study."""
+    words, kept = iter(sys.argv[1:]), ["simsiam-zoo"]
+    for word in words:
+        if word in ("--only", "--again"):
+            next(words, None)
+        elif not word.startswith(("--only=", "--again=")):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def _run(
     plan: StudyPlan,
+    selection: Selection,
     folder: Path,
     jobs: int,
     gpus: float,
@@ -139,6 +173,7 @@ def _run(
             jobs=jobs,
             resources=Resources(cpus=plan.threads, gpus=gpus),
             progress=progress,
+            selection=selection,
             changed=lambda: publish(folder),
         )
     except ZooError:
@@ -165,28 +200,69 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
-    """Print the report's table of arms without its widest columns, and where the report is."""
-    from simsiam_zoo.report.content import STD_TITLE, arm_table
+    """Print the report's table of arms, as much as the terminal has room for, and where it is."""
     from simsiam_zoo.report.study import read_results
 
     study = read_results(results)
-    wide = ("Substituted", "From base", STD_TITLE)
-    heads, arms = arm_table(study)
-    shown = [i for i, head in enumerate(heads) if head.title not in wide]
-    table = [[heads[i].group or heads[i].title for i in shown] + [""]]
-    for arm, row in zip(study.arms, arms, strict=True):
-        table.append([row[i].text for i in shown] + [f"= {arm.same_as}" if arm.same_as else ""])
+    columns, left_out = _fitting(_arm_columns(study))
     print_line()
     print_heading(study.title)
-    print_columns(table, right=True)
+    print_columns(list(zip(*columns, strict=True)), right=True)
+    if left_out:
+        print_line(f"  no room here for {', '.join(left_out)}: see the report")
     for note in results["notes"]:
         print_line(f"  {note}")
     for missing in results["not_run"]:
         seed = "" if missing["seed"] is None else f", seed {missing['seed']}"
         print_line(f"  not run: {missing['arm']}{seed}: {missing['why']}")
     for stale in results["stale"]:
-        print_line(f"  stale: {folder / stale} is of an arm that the study has no more")
+        print_line(f"  stale: {folder / stale} (its arm was changed, taken out or run anew)")
     print_files(folder, _FILES)
+
+
+def _arm_columns(study: StudyView) -> list[list[str]]:
+    """The report's table of arms by columns, heads first; the main metric alone has differences."""
+    from simsiam_zoo.report.content import STD_TITLE, arm_table
+
+    heads, rows = arm_table(study)
+    names = [metric.partition(" ")[0] for metric in study.metrics]
+    columns = []
+    for i, head in enumerate(heads):
+        cells, title = [row[i] for row in rows], head.title
+        if title in ("Substituted", STD_TITLE) or (
+            title == "From base" and head.group != study.main
+        ):
+            continue
+        texts = [cell.text for cell in cells]
+        if title == "From base" and len(study.seeds) > 1:
+            texts = [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]
+        elif title != "From base" and head.group:
+            name = head.group.partition(" ")[0]
+            title = f"{name if names.count(name) == 1 else head.group}, %"
+        columns.append([title, *texts])
+    same = [f"= {arm.same_as}" if arm.same_as else "" for arm in study.arms]
+    return [*columns, ["", *same]] if any(same) else columns
+
+
+def _fitting(columns: list[list[str]]) -> tuple[list[list[str]], list[str]]:
+    """The columns for which there is room, and the heads of the others; in a pipe, all.
+
+    Paper and expectation go first, then other metrics than the main one, the rank and the seeds;
+    what an arm costs and its verdict stay.
+    """
+    terminal = terminal_width()
+    heads = [column[0] for column in columns]
+    others = [head for head in heads if head.endswith(", %") and head != _PAPER][1:]
+    shown, left_out = list(columns), list[str]()
+    for head in (_PAPER, "Expectation", *reversed(others), "Effective rank", "Seeds"):
+        if head not in heads:
+            continue
+        width = sum(2 + max(map(len, column)) for column in shown)
+        if terminal is None or width <= terminal:
+            break
+        shown = [column for column in shown if column[0] != head]
+        left_out.append(head.removesuffix(", %"))
+    return shown, left_out
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ def columns(
     if not cells:
         return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if not right and (terminal := _terminal_width()) is not None:
+    if not right and (terminal := terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(terminal - others, _NARROWEST))
     if right:
@@ -156,7 +156,7 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     return "\n".join((" " * indent + line).rstrip() for line in padded)
 
 
-def _terminal_width() -> int | None:
+def terminal_width() -> int | None:
     """The terminal's width; None in a pipe whose reader set no COLUMNS."""
     if not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
         return None

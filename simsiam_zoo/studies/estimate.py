@@ -15,6 +15,7 @@ from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.studies.job import is_complete
 from simsiam_zoo.studies.plan import StudyPlan
+from simsiam_zoo.studies.selection import EVERY_ARM, Selection
 from simsiam_zoo.training.batches import micro_batches
 from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.setup import Setup, prepare
@@ -25,16 +26,24 @@ AT_MOST = 64
 _STEPS = 2
 
 
-def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
-    """The plan, with what is done of it and an estimate of the rest, as plain values.
+def describe_plan(
+    plan: StudyPlan, folder: Path, jobs: int, selection: Selection = EVERY_ARM
+) -> dict[str, Any]:
+    """The plan, what is done of its selected runs and an estimate of the rest, as plain values.
 
     Seconds are of training, where `jobs` run at once; evaluation comes on top. They are timed on
     noise, a process alone on the machine; several at once share its memory. An arm that cannot be
     built is not run.
     """
     seconds: dict[str, float] = {}
-    left = [job for job in plan.jobs(folder) if not is_complete(job.folder, plan.metrics)]
-    for arm in plan.arms if left else ():
+    selected = selection.jobs(plan, folder)
+    left = [
+        job
+        for job in selected
+        if job.arm.name in selection.again or not is_complete(job.folder, plan.metrics)
+    ]
+    arms = {job.arm.name for job in selected} if left else set()
+    for arm in (arm for arm in plan.arms if arm.name in arms):
         if arm.steps is not None:
             try:
                 seconds[arm.name] = arm.steps[1] * seconds_per_step(arm.recipes[plan.seeds[0]])
@@ -47,7 +56,7 @@ def describe_plan(plan: StudyPlan, folder: Path, jobs: int) -> dict[str, Any]:
         **described,
         "arms": [{**arm, "seconds": seconds.get(arm["name"])} for arm in described["arms"]],
         "folder": str(folder),
-        "runs": len(list(plan.jobs(folder))),
+        "runs": len(selected),
         "runs_left": len(left),
         "jobs": jobs,
         "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,

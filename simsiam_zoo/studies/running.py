@@ -22,6 +22,7 @@ from simsiam_zoo.runtime.progress import StopRequest, duration
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
+from simsiam_zoo.studies.selection import EVERY_ARM, Selection, move_aside
 
 _POLL = 0.25
 _GRACE = 120.0
@@ -141,6 +142,7 @@ def run_study(
     jobs: int,
     resources: Resources,
     progress: StudyProgress,
+    selection: Selection = EVERY_ARM,
     changed: Callable[[], object] = lambda: None,
 ) -> list[tuple[StudyJob, int]]:
     """Run what is not complete, `jobs` at a time; every job with its exit code.
@@ -151,19 +153,24 @@ def run_study(
         plan, folder: the study's.
         launcher, jobs, resources: what starts the processes, how many at once, with what each.
         progress: is shown how they are.
+        selection: the arms that run, and those that run anew.
         changed: called after a job has ended.
 
     Raises:
         InputError: the folder cannot be written, holds something else or another process runs a
-            study there, or the launcher cannot start anything.
+            study there, the launcher cannot start anything, or `move_aside` cannot move.
         StoppedError: a signal asked to stop; the jobs were asked to as well, and saved.
     """
     refuse_other_folder(folder)  # before a lock is left there
     with _held(folder), ExitStack() as ends:
         if callable(close := getattr(launcher, "close", None)):
             ends.callback(close)
+        selected = selection.jobs(plan, folder)
+        anew = [job for job in selected if job.arm.name in selection.again]
+        for old, new in move_aside(anew).items():
+            progress.say(f"moved: {old.relative_to(folder)} is {new.relative_to(folder)} now")
         write_plan(plan, folder)
-        state = Running(deque(plan.jobs(folder)))
+        state = Running(deque(selected))
         with StopRequest() as stop, progress:
             try:
                 while (state.waiting or state.started) and not stop.requested:
@@ -188,7 +195,7 @@ def run_study(
         left = len(state.waiting) + len(state.started) + sum(code != 0 for _, code in state.ended)
         raise StoppedError(
             f"stopped with {left} runs to go on with",
-            f"Go on with: {plan.command}" if plan.command else None,
+            f"Go on with: {plan.command}{selection.flags()}" if plan.command else None,
         )
     return state.ended
 

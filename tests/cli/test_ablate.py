@@ -75,6 +75,8 @@ def test_the_estimate_knows_what_runs_beside_what() -> None:
         (("five-parts", "--set", "training.epoch=1"), "Did you mean epochs"),
         (("five-parts", "--metric", "knm"), "Did you mean knn"),
         (("predictor", "--launcher", "lokal"), "Did you mean local"),
+        (("predictor", "--only", "no predicter"), "Did you mean no predictor"),
+        (("predictor", "--again", "bas", "--dry-run"), "Did you mean base"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_runs(words, says, tmp_path, monkeypatch) -> None:

@@ -23,7 +23,7 @@ from simsiam_zoo.report.content import (
     progress,
     run_table,
 )
-from simsiam_zoo.report.pages import escape, fenced
+from simsiam_zoo.report.pages import escape, fenced, points
 from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.write import render_markdown, results_csv
 
@@ -277,3 +277,26 @@ def test_the_terminal_has_the_tables_figures_in_fewer_columns(tmp_path, capsys) 
     assert all(arm["label"] in text for arm in results["arms"])
     assert "report.md" in text
     assert "report.html" not in text
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_terminal_shows_what_an_arm_costs_within_its_width(
+    seeds, tmp_path, capsys, monkeypatch
+) -> None:
+    results = five_parts(seeds)
+    arm = results["arms"][1]
+    gap = arm["summary"]["difference"][KNN]
+    cost = points(gap["mean"])
+    if seeds > 1:
+        cost += f" ({points(gap['low'])} to {points(gap['high'])})"
+    for width in (80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_results(results, tmp_path)
+        lines = capsys.readouterr().out.splitlines()
+        table = [line for line in lines if line.startswith("  ")][: 1 + len(results["arms"])]
+        assert max(map(len, table)) <= width
+        (shown,) = (line for line in table if line.strip().startswith(arm["label"]))
+        assert cost in shown
+        assert arm["summary"]["verdict"] in shown
+        narrow = [line for line in lines if "no room here for" in line]
+        assert [line.strip()[:22] for line in narrow] == ["no room here for Paper"] * (width == 80)

@@ -21,6 +21,7 @@ from simsiam_zoo.studies.launcher import LaunchError, Resources
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, plan_study, write_plan
 from simsiam_zoo.studies.results import collect_results
 from simsiam_zoo.studies.running import StudyProgress, run_study
+from simsiam_zoo.studies.selection import EVERY_ARM, Selection
 from simsiam_zoo.studies.study import parse_study
 
 VERDICT = {"base": "learned", "gradient-none": "collapsed"}
@@ -94,12 +95,22 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_POLL", 0.001)
 
 
-def run(
-    plan: StudyPlan, folder: Path, launcher: Played, jobs: int = 2
+def run_selected(
+    plan: StudyPlan, folder: Path, launcher: Played, selection: Selection
 ) -> list[tuple[StudyJob, int]]:
     return run_study(
-        plan, folder, launcher, jobs=jobs, resources=Resources(), progress=StudyProgress(None)
+        plan,
+        folder,
+        launcher,
+        jobs=2,
+        resources=Resources(),
+        progress=StudyProgress(None),
+        selection=selection,
     )
+
+
+def run(plan: StudyPlan, folder: Path, launcher: Played) -> list[tuple[StudyJob, int]]:
+    return run_selected(plan, folder, launcher, EVERY_ARM)
 
 
 def states(folder: Path) -> dict[str, list[str]]:
