@@ -23,6 +23,7 @@ from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
     from simsiam_zoo.report.study import StudyView
+    from simsiam_zoo.studies.launcher import Resources
     from simsiam_zoo.studies.plan import StudyPlan
     from simsiam_zoo.studies.selection import Selection
 
@@ -57,9 +58,20 @@ _FILES = {
     help="Run this arm anew; its earlier runs are kept beside. May be repeated.",
 )
 @click.option("--out", metavar="STUDY", help="The study's folder (default: runs/STUDY-PRESET).")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once (default: cores).")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Runs at once (default: those there is room for).",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of a run (1).")
-@click.option("--gpus", type=click.FloatRange(0), default=0.0, metavar="X", help="GPUs of a run.")
+@click.option(
+    "--gpus",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="X",
+    help="GPUs of a run; with 0.25, four share one.",
+)
 @options.spec(
     "--launcher", kind="launcher", default="local", show_default=True, help="What starts the runs."
 )
@@ -105,19 +117,23 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
-    from simsiam_zoo.runtime.machine import available_cores
+    from simsiam_zoo.studies.launcher import Resources, default_jobs
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.selection import select
     from simsiam_zoo.studies.study import read_study
 
-    name, read = read_study(study, preset)
-    base = {**read.base, **options.settings_of({}, assignments)}
+    settings = options.settings_of({"preset": preset}, assignments)
+    chosen = settings.pop("preset", None)
+    name, read = read_study(study, None if chosen is None else str(chosen))
     given = {"seeds": seeds and seeds.split(","), "metrics": metrics, "threads": threads}
-    changes = {key: value for key, value in given.items() if value} | {"base": base}
+    changes = {key: value for key, value in given.items() if value} | {
+        "base": read.on_base(settings)
+    }
     plan = plan_study(name, read.changed(changes), _command_of_all())
     selection = select(plan, only, again)
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
-    running = jobs or max(1, available_cores() // plan.threads)
+    resources = Resources(cpus=plan.threads, gpus=gpus)
+    running = jobs or default_jobs(resources)
     if dry_run:
         from simsiam_zoo.studies.estimate import describe_plan
 
@@ -127,7 +143,7 @@ def ablate(
         else:
             print_plan(described)
         return
-    _run(plan, selection, folder, running, gpus, launcher, as_json, quiet)
+    _run(plan, selection, folder, running, resources, launcher, as_json, quiet)
 
 
 def _command_of_all() -> str:
@@ -146,7 +162,7 @@ def _run(
     selection: Selection,
     folder: Path,
     jobs: int,
-    gpus: float,
+    resources: Resources,
     launcher: str,
     as_json: bool,
     quiet: bool,
@@ -155,7 +171,7 @@ def _run(
 
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.report.write import publish
-    from simsiam_zoo.studies.launcher import Resources, create_launcher
+    from simsiam_zoo.studies.launcher import create_launcher
     from simsiam_zoo.studies.running import StudyProgress, run_study
 
     starter = create_launcher(catalog().resolve("launcher", launcher))
@@ -171,7 +187,7 @@ def _run(
             folder,
             starter,
             jobs=jobs,
-            resources=Resources(cpus=plan.threads, gpus=gpus),
+            resources=resources,
             progress=progress,
             selection=selection,
             changed=lambda: publish(folder),

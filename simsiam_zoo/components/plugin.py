@@ -265,7 +265,7 @@ def _run_tools() -> Iterator[Component]:
     params = (Param("path", str, "metrics.csv", where, operational=True),)
     summary = "One table, a column for each figure, for spreadsheets and data frames"
     yield _own("logger", "csv", "components.loggers:CsvLogger", summary, params)
-    summary = "Processes on this machine; whole GPUs, handed out among the jobs"
+    summary = "Processes on this machine; GPUs, whole or shared, handed out among the jobs"
     yield _own("launcher", "local", "studies.launcher:LocalLauncher", summary)
     for name, target, summary in (
         ("timm", "TimmFormat", "Weights by timm's keys"),

@@ -168,6 +168,14 @@ def merge(lower: Tree, upper: Tree) -> Tree:
     return merged
 
 
+def lay(lower: Mapping[str, object], upper: Mapping[str, object], where: str) -> Tree:
+    """Settings (without a preset) as one layer, `upper` laid on `lower`. Raises InputError."""
+    try:
+        return merge(*(_normal(_nest(each), "") for each in (lower, upper)))
+    except InputError as error:
+        raise error.at(where) from None
+
+
 def dataset_spec(text: str) -> Tree | str:
     """What `--data` and `dataset = "..."` mean: a path or URL of shards, or a dataset's spec."""
     looks_like_path = text[:1] in {".", "/", "~"} or any(s in text for s in ("://", "{", ".tar"))
@@ -199,7 +207,7 @@ def _normal(tree: Tree, where: str) -> Tree:
         if isinstance(value, str):
             normal[key] = _component_table(key, value)
         elif value is not None and not isinstance(value, dict):
-            raise InputError(f"{where}: {key} is a name or a table, not {value!r}")
+            raise InputError(f"{key} is a name or a table, not {value!r}").at(where)
         elif isinstance(value, dict) and isinstance(value.get("name"), str):
             # A table's own name may be a spec as well; its keys win over the spec's.
             table = _component_table(key, value["name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -15,11 +16,13 @@ from typing import Protocol, runtime_checkable
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.runtime.machine import available_cores
 from simsiam_zoo.studies.die_with_parent import die_with_parent
 
 LOG = "log.txt"
 """What a command prints is appended to this file in its folder."""
 
+_ROUNDING = 1e-6  # of shares of a GPU, which are no binary fractions
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -33,12 +36,20 @@ class Resources:
 
     Args:
         cpus: cores, and threads of its numerical libraries.
-        gpus: GPUs of its own. A fraction shares one, where the launcher can do that; with 0 the
-            command sees what the launcher's own default is.
+        gpus: GPUs of its own. A number below 1 shares one, where the launcher can do that; with 0
+            the command sees what the launcher's own default is.
+
+    Raises LaunchError for a number of GPUs that nobody can hand out, 1.5 say.
     """
 
     cpus: int = 1
     gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.gpus < 1 or (self.gpus > 0 and float(self.gpus).is_integer())):
+            raise LaunchError(
+                f"a run cannot have {self.gpus:g} GPUs", "Whole ones, or a part of one: 0.25."
+            )
 
 
 @runtime_checkable
@@ -87,13 +98,26 @@ def thread_variables(cpus: int) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(cpus))
 
 
+def default_jobs(resources: Resources) -> int:
+    """Jobs at once where nobody named a number: this machine's cores and GPUs have room for them.
+
+    Where it has no GPU, those that are asked for are another machine's, and do not count.
+    """
+    by_cores = max(1, available_cores() // resources.cpus)
+    gpus = len(visible_gpus()) if resources.gpus else 0
+    if not gpus:
+        return by_cores
+    by_gpus = gpus * math.floor(1 / min(resources.gpus, 1) + _ROUNDING)
+    return max(1, min(by_cores, by_gpus // math.ceil(resources.gpus)))
+
+
 @dataclass
 class _Job:
     argv: list[str]
     folder: Path
     cpus: int
-    gpus: int
-    held: list[str] = field(default_factory=list)
+    gpus: float
+    held: dict[str, float] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     asked: bool = False
     exit_code: int | None = None
@@ -106,14 +130,14 @@ class LocalLauncher:
     second one keeps it from saving. When the caller dies, by SIGKILL too, Linux asks the commands
     to stop; call `submit` from a thread that lives as long as the process (the main one).
 
-    GPUs are handed out whole: a job sees only its own, and waits while others hold them. A job
-    that asks for none sees what the caller sees. Cores are not counted.
+    GPUs are handed out whole, or one in shares: a job sees only its own, and waits while others
+    hold them. Shares are counted and not enforced: each job takes the memory that it needs. A job
+    that asks for no GPU sees what the caller sees. Cores are not counted.
     """
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._gpus: int | None = None  # how many there are, once one was asked for
-        self._free: list[str] = []
+        self._room: dict[str, float] | None = None  # left of each GPU, once one was asked for
 
     def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
         """See `Launcher.submit`."""
@@ -122,8 +146,9 @@ class LocalLauncher:
         if not folder.is_dir():
             raise LaunchError(f"{argv[0]} cannot be started: there is no folder {folder}")
         name = f"local-{secrets.token_hex(8)}"
-        gpus = self._whole_gpus(resources.gpus)
-        self._jobs[name] = _Job(list(argv), folder, resources.cpus, gpus)
+        if resources.gpus:
+            self._count_gpus(resources.gpus)
+        self._jobs[name] = _Job(list(argv), folder, resources.cpus, resources.gpus)
         self._update()
         return name
 
@@ -155,18 +180,19 @@ class LocalLauncher:
         for job in going:
             if job.process is not None and (code := job.process.poll()) is not None:
                 job.exit_code = code
-                self._free += job.held
+                self._hand_out(job, -1)
         turn = True  # a job that needs few GPUs does not overtake one that waits for many
         for job in going:
-            if job.process is None:
-                if job.gpus == 0 or (turn and job.gpus <= len(self._free)):
-                    self._start(job)
-                else:
-                    turn = False
+            if job.process is None and job.gpus == 0:
+                self._start(job, {})
+            elif job.process is None:
+                held = self._free(job.gpus) if turn else None
+                turn = held is not None
+                if held is not None:
+                    self._start(job, held)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: _Job, held: dict[str, float]) -> None:
         variables = thread_variables(job.cpus)
-        held = self._free[: job.gpus]
         if held:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(held)
         try:
@@ -184,23 +210,29 @@ class LocalLauncher:
             with suppress(OSError), (job.folder / LOG).open("a") as log_text:
                 log_text.write(f"{job.argv[0]} cannot be started: {error.strerror}\n")
             return
-        job.held, self._free = held, self._free[job.gpus :]
+        job.held = held
+        self._hand_out(job)
 
-    def _whole_gpus(self, asked: float) -> int:
-        if asked == 0:
-            return 0
-        if asked != int(asked):
-            raise LaunchError(
-                f"launcher local hands out whole GPUs, not {asked:g} of them",
-                "Ask for none, and the jobs share what this process sees.",
-            )
-        if self._gpus is None:
-            self._free = visible_gpus()
-            self._gpus = len(self._free)
-        if asked > self._gpus:
-            many = f"a job asks for {asked:g} GPUs, more than the {self._gpus} there are"
+    def _count_gpus(self, asked: float) -> None:
+        if self._room is None:
+            self._room = dict.fromkeys(visible_gpus(), 1.0)
+        if asked > len(self._room):
+            many = f"a job asks for {asked:g} GPUs, more than the {len(self._room)} there are"
             raise LaunchError(many)
-        return int(asked)
+
+    def _free(self, asked: float) -> dict[str, float] | None:
+        """GPU → share of it, the emptiest first; None where there is no room."""
+        room, share, number = self._room or {}, min(asked, 1.0), math.ceil(asked)
+        free = sorted(room, key=room.__getitem__, reverse=True)[:number]
+        if len(free) < number or any(room[gpu] + _ROUNDING < share for gpu in free):
+            return None
+        return dict.fromkeys(free, share)
+
+    def _hand_out(self, job: _Job, sign: int = 1) -> None:
+        """Take the job's shares from what is left, or give them back (-1)."""
+        for gpu, share in job.held.items():
+            assert self._room is not None  # counted before one is held
+            self._room[gpu] -= sign * share
 
 
 def visible_gpus() -> list[str]:

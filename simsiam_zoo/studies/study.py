@@ -25,7 +25,7 @@ from pydantic import (
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, Tree, read_component_file, read_toml
+from simsiam_zoo.recipe.layers import COMPONENTS, Tree, lay, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
 VerdictName = Literal["learned", "collapsed", "diverged", "no-gain", "worse", "undetermined"]
@@ -145,6 +145,10 @@ class Study(_Strict):
             return type(self).model_validate({**dict(self), **changes})
         except ValidationError as error:
             raise explain(error, type(self), "the study", "it") from None
+
+    def on_base(self, settings: Mapping[str, object]) -> Tree:
+        """The base with settings laid on it, as a layer of a recipe is: arms lie on both."""
+        return {**lay(self.base, settings, "the study's base"), "preset": self.preset}
 
     @property
     def preset(self) -> str:

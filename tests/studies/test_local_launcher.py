@@ -22,6 +22,7 @@ from simsiam_zoo.studies.launcher import (
     LocalLauncher,
     Resources,
     create_launcher,
+    default_jobs,
 )
 
 # Says which signals come, and stops half a second after the first one, as a run that saves.
@@ -241,8 +242,63 @@ def test_gpus_are_handed_out_whole_and_a_job_waits_for_its_turn(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_small_jobs_share_gpus_and_a_job_waits_for_a_share_or_for_all_of_one(
+    tmp_path: Path,
+) -> None:
+    launcher = LocalLauncher()
+    holding = 'echo "$CUDA_VISIBLE_DEVICES"; trap "exit 75" TERM; while true; do sleep 0.02; done'
+
+    def submit(name: str, gpus: float) -> str:
+        (tmp_path / name).mkdir()
+        return launcher.submit(sh(holding), tmp_path / name, Resources(gpus=gpus))
+
+    def begun(name: str) -> bool:
+        return (tmp_path / name / "log.txt").exists()
+
+    def end(job: str) -> None:
+        launcher.cancel(job)
+        assert ended(launcher, job) == 75
+
+    third = 1 / 3  # three of them are not quite 1
+    jobs = [submit(f"job-{number}", third) for number in range(6)]
+    seen = [said(tmp_path / f"job-{number}", "\n").strip() for number in range(6)]
+    assert sorted(seen) == ["GPU-a"] * 3 + ["GPU-b"] * 3
+    assert seen[0] != seen[1]  # the emptier one first
+    seventh, whole = submit("seventh", third), submit("whole", 1)
+    on_b = [job for job, gpu in zip(jobs, seen, strict=True) if gpu == "GPU-b"]
+    assert not begun("seventh")
+    end(on_b[0])
+    assert said(tmp_path / "seventh", "\n") == "GPU-b\n"
+    on_b[0] = seventh
+    for job in on_b:
+        assert not begun("whole")
+        end(job)
+    assert said(tmp_path / "whole", "\n") == "GPU-b\n"
+    for job in [*jobs, whole]:
+        launcher.cancel(job)
+    assert {ended(launcher, job) for job in [*jobs, whole]} == {75}
+
+
 @pytest.mark.parametrize(
-    ("gpus", "message"), [(3, "asks for 3 GPUs, more than the 2 there are"), (0.5, "whole GPUs")]
+    ("gpus", "cpus", "jobs"),
+    [(0, 3, 5), (0, 32, 1), (1, 1, 2), (2, 1, 1), (0.25, 1, 8), (0.3, 1, 6), (0.1, 1, 16)],
+)
+def test_so_many_jobs_as_cores_and_gpus_have_room_for(
+    two_gpus: None, monkeypatch: pytest.MonkeyPatch, gpus: float, cpus: int, jobs: int
+) -> None:
+    monkeypatch.setattr(launcher_module, "available_cores", lambda: 16)
+    assert default_jobs(Resources(cpus, gpus)) == jobs
+    monkeypatch.setattr(launcher_module, "visible_gpus", list)
+    assert default_jobs(Resources(cpus, gpus)) == 16 // min(16, cpus)  # the GPUs are elsewhere
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [
+        (3, "asks for 3 GPUs, more than the 2 there are"),
+        *((number, "cannot have .* GPUs") for number in (1.5, -1, float("nan"), float("inf"))),
+    ],
 )
 def test_gpus_that_cannot_be_had_are_refused(tmp_path: Path, gpus: float, message: str) -> None:
     with pytest.raises(LaunchError, match=message):

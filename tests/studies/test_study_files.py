@@ -11,6 +11,7 @@ from tiny_runs import pack_digits
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe.layers import Text
 from simsiam_zoo.studies.plan import make_arms, plan_study
 from simsiam_zoo.studies.study import flat, parse_study, read_study
 
@@ -168,6 +169,38 @@ def test_a_substitution_lies_on_the_base_as_a_layer() -> None:
     recipe = longer.recipes[0]
     assert (recipe.training.epochs, recipe.training.batch_size) == (5, 32)
     assert recipe.predictor.params["hidden_dim"] == 64
+
+
+def test_settings_lie_between_the_studys_base_and_its_arms() -> None:
+    base = {
+        "preset": "digits",
+        "predictor": {"name": "mlp", "hidden_dim": 32},
+        "optim": {"name": "lars", "trust_coefficient": 0.01},
+        "training": {"epochs": 3},
+    }
+    arms = [{"part": "predictor", "action": "remove"}, REMOVE]
+    study = parse_study({"base": base, "ablation": arms}, "it")
+
+    def recipes(settings: dict[str, object]) -> list:
+        changed = study.changed({"base": study.on_base(settings)})
+        return [arm.recipes[0] for arm in make_arms(changed)]
+
+    whole, removed, other = recipes({"predictor.hidden_dim": Text("64")})
+    assert whole.predictor.params["hidden_dim"] == other.predictor.params["hidden_dim"] == 64
+    assert (removed.predictor.name, removed.predictor.params) == ("none", {})
+    assert {recipe.training.epochs for recipe in (whole, removed, other)} == {3}
+    # A name drops the parameters of what the study's base has there, and no others.
+    for settings in ({"predictor": Text("none")}, {"predictor.name": "none"}):
+        whole, _, other = recipes(settings)
+        assert whole.predictor.name == other.predictor.name == "none"
+        assert other.optim.name == "lars"
+    whole, removed, _ = recipes({"optim.name": Text("adamw"), "training.epochs": Text("5")})
+    assert removed.optim.name == "adamw"
+    assert whole.predictor.params["hidden_dim"] == 32
+    with pytest.raises(
+        InputError, match=r"the study's base: training.epochs.x: epochs holds a val"
+    ):
+        study.on_base({"training.epochs": 1, "training.epochs.x": 2})
 
 
 def test_a_file_with_a_mark_of_the_byte_order_is_a_study(tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ class SlurmLauncher:
     def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
         """See `simsiam_zoo.studies.launcher.Launcher.submit`."""
         if resources.gpus != int(resources.gpus):
-            raise LaunchError(f"Slurm hands out whole GPUs, not {resources.gpus:g} of them")
+            raise LaunchError(
+                f"Slurm hands out whole GPUs, not {resources.gpus:g} of them",
+                "Ask for 1, or share one on a machine of yours: --launcher local.",
+            )
         token = secrets.token_hex(4)
         folder = folder.absolute()
         stop = folder / f".stop-{token}"
