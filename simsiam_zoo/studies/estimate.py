@@ -56,7 +56,7 @@ def describe_plan(
         **described,
         "arms": [{**arm, "seconds": seconds.get(arm["name"])} for arm in described["arms"]],
         "folder": str(folder),
-        "runs": len(selected),
+        "runs": len(selection.jobs(plan, folder)),  # without those that cannot be built
         "runs_left": len(left),
         "jobs": jobs,
         "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,
