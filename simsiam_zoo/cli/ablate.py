@@ -77,6 +77,15 @@ _FILES = {
 )
 @options.plugin_files
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")
+@click.option(
+    "--detect",
+    type=click.FloatRange(0, 100, min_open=True),
+    metavar="POINTS",
+    help="With --dry-run: how many seeds tell such a difference.",
+)
+@click.option(
+    "--from", "earlier", metavar="STUDY", help="The study that --detect has the spread of (--out)."
+)
 @options.as_json("the plan, or the results,")
 @options.quiet
 def ablate(
@@ -94,6 +103,8 @@ def ablate(
     gpus: float,
     launcher: str,
     dry_run: bool,
+    detect: float | None,
+    earlier: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -117,6 +128,10 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
+    if detect is not None and not dry_run:
+        raise InputError("--detect plans and runs nothing", "Give --dry-run beside it.")
+    if earlier is not None and detect is None:
+        raise InputError("--from is of --detect", "Give --detect POINTS beside it.")
     from simsiam_zoo.studies.launcher import Resources, default_jobs
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.selection import select
@@ -135,9 +150,11 @@ def ablate(
     resources = Resources(cpus=plan.threads, gpus=gpus)
     running = jobs or default_jobs(resources)
     if dry_run:
+        from simsiam_zoo.studies.detect import plan_seeds
         from simsiam_zoo.studies.estimate import describe_plan
 
-        described = describe_plan(plan, folder, running, selection)
+        found = plan_seeds(plan, Path(earlier or folder), detect) if detect else None
+        described = describe_plan(plan, folder, running, selection) | {"detect": found}
         if as_json:
             print_json(described)
         else:
@@ -217,6 +234,7 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
+    from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
 
     study = read_results(results)
@@ -226,6 +244,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     print_columns(list(zip(*columns, strict=True)), right=True)
     if left_out:
         print_line(f"  no room here for {', '.join(left_out)}: see the report")
+    if sure := in_one_line(study):
+        print_line(f"  {sure}")
     for note in results["notes"]:
         print_line(f"  {note}")
     for missing in results["not_run"]:
@@ -310,3 +330,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         print_line("how long: unknown, for the data is not at hand")
     elif plan["runs_left"]:
         print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")
+    if plan.get("detect"):
+        from simsiam_zoo.cli.seeds_text import print_seeds
+
+        print_seeds(plan)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from simsiam_zoo.report.how_sure import differences, sure_table
 from simsiam_zoo.report.pages import (
     MISSING,
     NARROW,
+    Cell,
+    Column,
+    Table,
     count,
     fixed,
     listing,
@@ -30,33 +33,6 @@ from simsiam_zoo.runtime.progress import duration
 STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column's head: `group` spans neighbours that share it; `note` is small print."""
-
-    title: str
-    group: str = ""
-    note: str = ""
-    number: bool = True
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table: its text, small print below it, a verdict's mark before it.
-
-    `sort`: what rows are sorted by; None (a missing value) comes last.
-    """
-
-    text: str = MISSING
-    note: str = ""
-    sort: float | str | None = None
-    verdict: str | None = None
-
-
-Table = tuple[list[Column], list[list[Cell]]]
-"""Heads and rows; the first column names the row."""
-
-
 def content(study: StudyView) -> dict[str, Any]:
     """What the page and the Markdown have in common, by the names of their templates."""
     columns, rows = arm_table(study)
@@ -69,6 +45,7 @@ def content(study: StudyView) -> dict[str, Any]:
         "notes": notes(study),
         "columns": columns,
         "table_rows": list(zip(study.arms, rows, strict=True)),
+        "sure": [(m, *table) for m in study.metrics if (table := sure_table(study, m))[1]],
         "run_columns": run_columns,
         "runs": runs,
         "differing": [arm for arm in study.arms if arm.differences],
@@ -85,7 +62,7 @@ def answer(study: StudyView) -> list[str]:
     if failed:
         told.append(f"Failed: {listing(failed)}; the log's end stands below.")
     if study.main is not None:
-        told += [*_base(study, study.main), *_differences(study, study.main)]
+        told += [*_base(study, study.main), *differences(study, study.main)]
     return told
 
 
@@ -174,26 +151,6 @@ def _base(study: StudyView, main: str) -> list[str]:
     others = [f"{name} {percent(share)}" for name, share in base.baselines(main).items()]
     untrained = f" (without training: {listing(others)})" if others else ""
     return [f"The base has {main} {percent(figure.mean, figure.std)}{untrained}."]
-
-
-def _differences(study: StudyView, main: str) -> list[str]:
-    apart, open_ = [], []
-    for arm in study.arms:
-        found = arm.difference.get(main)
-        if found is None or found.low is None or found.high is None:
-            continue
-        if found.low > 0 or found.high < 0:
-            interval = f"{points(found.low)} to {points(found.high)}"
-            apart.append(f"{quoted(arm.label)} ({points(found.mean)} points, {interval})")
-        else:
-            open_.append(quoted(arm.label))
-    told = []
-    if apart:
-        interval = "95 % interval over seeds without 0"
-        told.append(f"Different from the base ({interval}): {listing(apart, 6)}.")
-    if open_:
-        told.append(f"Not told apart from the base by these seeds: {listing(open_, 6)}.")
-    return told
 
 
 def arm_table(study: StudyView) -> Table:

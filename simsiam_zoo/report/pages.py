@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,33 @@ NARROW = "\u00a0"
 
 _ENTITIES = {sign: f"&#{ord(sign)};" for sign in "\\`|<>&@$[]"}
 _START = re.compile(r"^(?:[-+=#>]|\d{1,9}[.)](?= |$))")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head: `group` spans neighbours that share it; `note` is small print."""
+
+    title: str
+    group: str = ""
+    note: str = ""
+    number: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: its text, small print below it, a verdict's mark before it.
+
+    `sort`: what rows are sorted by; None (a missing value) comes last.
+    """
+
+    text: str = MISSING
+    note: str = ""
+    sort: float | str | None = None
+    verdict: str | None = None
+
+
+Table = tuple[list[Column], list[list[Cell]]]
+"""Heads and rows; the first column names the row."""
 
 
 def render_offline(name: str, **values: Any) -> str:

@@ -21,13 +21,23 @@ _LONGEST = 4000  # characters of an error: its end says what happened
 
 
 class SeedMean(BaseModel, frozen=True):
-    """A mean over seeds; with `std` of several seeds, or `low` and `high` of a difference."""
+    """A mean over seeds, with `std` of several."""
 
     mean: float
     std: float | None = None
+    n: int = 0
+
+
+class Difference(SeedMean, frozen=True):
+    """From the base, as `studies.statistics.paired_difference` has it."""
+
     low: float | None = None
     high: float | None = None
-    n: int = 0
+    p: float | None = None
+    holm_p: float | None = None
+    holm_arms: int | None = None
+    detectable: float | None = None
+    seeds_for: dict[str, int] | None = None
 
 
 class Measured(BaseModel, frozen=True):
@@ -82,7 +92,7 @@ class ReportArm(BaseModel, frozen=True):
     done: int = 0
     asked: int = 0
     metrics: dict[str, SeedMean | None] = {}
-    difference: dict[str, SeedMean | None] = {}
+    difference: dict[str, Difference | None] = {}
     std_sqrt_d: SeedMean | None = None
     effective_rank: SeedMean | None = None
     verdicts: dict[str, int] = {}

@@ -25,6 +25,7 @@ from simsiam_zoo.report.pages import PACKAGE, escape, fenced, render_offline
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.results import collect_results, write_results
+from simsiam_zoo.studies.statistics import POINTS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
@@ -115,6 +116,13 @@ def _csv_row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Any]:
         found = run.metrics.get(metric)
         measured[f"top1 {metric}"] = None if found is None else found.top1
         measured[f"test_images {metric}"] = None if found is None else found.test_images
+        gap = arm.difference.get(metric)
+        told = {} if gap is None else gap.model_dump()
+        measured[f"difference {metric}"] = told.get("mean")
+        for name in ("low", "high", "holm_p", "detectable"):
+            measured[f"{name} {metric}"] = told.get(name)
+        needed = told.get("seeds_for") or {}
+        measured |= {f"seeds_for {n} {metric}": needed.get(str(n)) for n in POINTS}
     for network in dict.fromkeys(name for _, each in study.runs for name in each.baselines):
         shares = run.baselines.get(network, {})
         measured |= {f"{network} top1 {metric}": shares.get(metric) for metric in study.metrics}

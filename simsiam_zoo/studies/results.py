@@ -7,20 +7,18 @@ What docs/studies.md calls the columns is made here.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.job import RunResult, is_held, job_status, read_measured, read_run_result
 from simsiam_zoo.studies.plan import StudyPlan, job_folder, read_plan
+from simsiam_zoo.studies.statistics import correct, mean_std, paired_difference
 
 RESULTS = "results.json"
 
@@ -47,6 +45,10 @@ def collect_results(folder: Path) -> ResultRow:
         # An arm that equals another one has that one's figures.
         runs = by_name[arm["same_as"]]["runs"] if arm["same_as"] else arm["runs"]
         arm["summary"] = _summary(arm, runs, arms[0]["runs"], len(plan.seeds))
+    correct([arm["summary"]["difference"] for arm in arms if arm["same_as"] is None])
+    for arm in arms:
+        if arm["same_as"]:
+            arm["summary"]["difference"] = by_name[arm["same_as"]]["summary"]["difference"]
     provenance = _provenance(folder, arms)
     return {
         **plan.model_dump(mode="json", exclude={"arms", "command"}),
@@ -131,8 +133,8 @@ def _summary(
     verdicts = Counter(run["verdict"] for run in done if run["verdict"])
     verdict = next(iter(verdicts)) if len(verdicts) == 1 else ("mixed" if verdicts else None)
     judged = bool(arm["expect"] and verdicts)
-    top1 = {name: _by_seed(done, name) for name in protocols}
-    gaps = {name: paired_difference(top1[name], _by_seed(base, name)) for name in protocols}
+    top1 = {name: top1_by_seed(done, name) for name in protocols}
+    gaps = {name: paired_difference(top1[name], top1_by_seed(base, name)) for name in protocols}
     return {
         "done": len(done),
         "asked": asked if runs else 0,
@@ -150,7 +152,8 @@ def _summary(
     }
 
 
-def _by_seed(runs: Sequence[ResultRow], protocol: str) -> dict[int, float]:
+def top1_by_seed(runs: Sequence[ResultRow], protocol: str) -> dict[int, float]:
+    """The share by seed of those runs that have a figure by the protocol."""
     return {
         run["seed"]: run["metrics"][protocol]["top1"] for run in runs if protocol in run["metrics"]
     }
@@ -175,8 +178,9 @@ def _notes(plan: StudyPlan, arms: list[ResultRow], threads: Any) -> Iterator[str
         )
     else:
         yield (
-            "Intervals are 95 % t-intervals over seeds, paired by seed: they cover the choice of"
-            " the seed, not that of the test images."
+            "Intervals are 95 % t-intervals over seeds, paired by seed, each for its arm alone:"
+            " they cover the choice of the seed, not that of the test images. What differs from"
+            " the base is judged with Holm's correction over the arms, each metric apart."
         )
     metrics = [each for arm in arms for run in arm["runs"] for each in run["metrics"].values()]
     for size in sorted({metric["test_images"] for metric in metrics}):
@@ -214,31 +218,3 @@ def _provenance(folder: Path, arms: list[ResultRow]) -> ResultRow:
         table: {key: values[0] if len(values) == 1 else values for key, values in known.items()}
         for table, known in found.items()
     }
-
-
-def mean_std(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean and sample standard deviation; of one value no deviation, of none None."""
-    if not values:
-        return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {"mean": math.fsum(values) / len(values), "std": std, "n": len(values)}
-
-
-def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
-    """Mean of arm - base (value by seed) over the seeds of both, with its 95 % t-interval.
-
-    The same seed draws the same initialisation where the networks agree, the same order and the
-    same views, so that much of the spread is common to both. The interval covers the choice of the
-    seed, not that of the test images. No bounds from one seed, None from none.
-    """
-    seeds = sorted(arm.keys() & base.keys())
-    spread = mean_std([arm[seed] - base[seed] for seed in seeds])
-    if spread is None:
-        return None
-    mean, std, n = spread["mean"], spread["std"], spread["n"]
-    if std is None:
-        return {"mean": mean, "low": None, "high": None, "n": 1}
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}

@@ -9,6 +9,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from simsiam_zoo.studies.statistics import correct, paired_difference
+
 KNN, LOGISTIC = "knn (k=20, t=0.1)", "logistic (C=1)"
 BASELINES = {"untrained": {KNN: 0.801, LOGISTIC: 0.888}, "raw pixels": {KNN: 0.945, LOGISTIC: 0.9}}
 STEPS_PER_EPOCH, EPOCHS = 62, 16
@@ -94,6 +96,7 @@ def made_study(arms: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
             arm["summary"] = by_name[arm["same_as"]]["summary"] | {"as_expected": None}
         else:
             arm["summary"]["difference"] = _differences(arm, base)
+    correct([arm["summary"]["difference"] for arm in arms if arm["same_as"] is None])
     return {
         "format": 1,
         "title": "Which of the five parts keeps SimSiam from collapsing?",
@@ -199,19 +202,12 @@ def _mean(values: list[float]) -> dict[str, Any] | None:
 
 
 def _differences(arm: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    found = {}
-    by_seed = {run["seed"]: run for run in base["runs"] if run["state"] == "done"}
-    for key in arm["summary"]["metrics"]:
-        gaps = [
-            run["metrics"][key]["top1"] - by_seed[run["seed"]]["metrics"][key]["top1"]
-            for run in arm["runs"]
-            if run["state"] == "done" and run["seed"] in by_seed
-        ]
-        mean = statistics.fmean(gaps)
-        half = 4.3 * statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else None
-        low, high = (None, None) if half is None else (mean - half, mean + half)
-        found[key] = {"mean": mean, "low": low, "high": high, "n": len(gaps)}
-    return found
+    def top1(of: dict[str, Any], key: str) -> dict[int, float]:
+        return {r["seed"]: r["metrics"][key]["top1"] for r in of["runs"] if r["state"] == "done"}
+
+    keys = arm["summary"]["metrics"]
+    gaps = {key: paired_difference(top1(arm, key), top1(base, key)) for key in keys}
+    return {key: gap for key, gap in gaps.items() if gap is not None}
 
 
 def _interval(share: float, images: int = 1000) -> list[float]:

@@ -1,0 +1,130 @@
+"""How sure the differences from the base are, in sentences, in a table and in one line."""
+
+from __future__ import annotations
+
+from simsiam_zoo.report.pages import (
+    Cell,
+    Column,
+    Table,
+    count,
+    fixed,
+    listing,
+    points,
+    quoted,
+)
+from simsiam_zoo.report.study import Difference, ReportArm, StudyView
+from simsiam_zoo.studies.statistics import ALPHA, POINTS, POWER
+
+
+def differences(study: StudyView, main: str) -> list[str]:
+    """Sentences: which arms differ from the base, and what those that may not could cost."""
+    apart, alone, open_, same = [], [], [], []
+    for arm, found in _compared(study, main):
+        name = quoted(arm.label)
+        if found.n > 1 and found.p is None:
+            same.append(f"{name} ({points(found.mean)} points)")
+        elif _differs(found):
+            apart.append(f"{name} ({points(found.mean)} points, {_interval(found)})")
+        elif found.p is not None and found.p < ALPHA:
+            alone.append(f"{name} ({points(found.mean)} points, {_interval(found)})")
+        elif found.p is not None:
+            open_.append(f"{name} ({_bound(found)})")
+    corrected = f"Holm's correction over {count(_arms(study, main), 'arm')}"
+    told = []
+    if apart:
+        told.append(
+            f"Different from the base (paired t-test over seeds, {corrected}; 95 %"
+            f" interval): {listing(apart, 6)}."
+        )
+    if alone:
+        told.append(
+            f"Different by their own 95 % interval, but not with {corrected}: {listing(alone, 6)}."
+        )
+    if open_:
+        told.append(
+            "Not told apart from the base by these seeds, with what they may cost by the"
+            f" 95 % interval: {listing(open_, 6)}."
+        )
+    if same:
+        told.append(
+            "The same difference with every seed, so that no spread shows how sure it is:"
+            f" {listing(same, 6)}."
+        )
+    return told
+
+
+def sure_table(study: StudyView, metric: str) -> Table:
+    """A row for each arm that has several seeds beside the base's."""
+    columns = [
+        Column("Arm", number=False),
+        Column("From base"),
+        Column("p"),
+        Column("Told from the base", number=False),
+        Column("Can tell"),
+        *(Column(f"Seeds for {count(each, 'point')}") for each in POINTS),
+    ]
+    return columns, [
+        _row(arm, found) for arm, found in _compared(study, metric) if found.p is not None
+    ]
+
+
+def in_one_line(study: StudyView) -> str | None:
+    """How many arms differ, and how large a difference must be to be told, by the main metric."""
+    if study.main is None:
+        return None
+    tested = [found for _, found in _compared(study, study.main) if found.p is not None]
+    if not tested:
+        return None
+    sizes = [f"{100 * found.detectable:.1f}" for found in tested if found.detectable is not None]
+    ends = dict.fromkeys([min(sizes, key=float), max(sizes, key=float)])
+    differ = sum(map(_differs, tested))
+    verb = "differs" if differ == 1 else "differ"
+    return (
+        f"How sure: {differ} of {count(len(tested), 'arm')} {verb} (Holm);"
+        f" told at {100 * POWER:.0f} % power: {' to '.join(ends)} points"
+    )
+
+
+def _compared(study: StudyView, metric: str) -> list[tuple[ReportArm, Difference]]:
+    pairs = ((arm, arm.difference.get(metric)) for arm in study.arms if arm.same_as is None)
+    return [(arm, found) for arm, found in pairs if found is not None]
+
+
+def _arms(study: StudyView, metric: str) -> int:
+    return max((found.holm_arms or 0 for _, found in _compared(study, metric)), default=0)
+
+
+def _differs(found: Difference) -> bool:
+    return found.holm_p is not None and found.holm_p < ALPHA
+
+
+def _interval(found: Difference) -> str:
+    return f"{points(found.low or 0.0)} to {points(found.high or 0.0)}"
+
+
+def _bound(found: Difference) -> str:
+    """What an arm costs at most; its interval holds 0."""
+    return f"costs at most {fixed(-100 * (found.low or 0.0), 1)} points"
+
+
+def _row(arm: ReportArm, found: Difference) -> list[Cell]:
+    told, note = "no", f"{_bound(found)}, by the 95 % interval"
+    if _differs(found):
+        told, note = "yes", ""
+    elif found.p is not None and found.p < ALPHA:
+        note = "by its own interval it is; not with Holm's correction"
+    needed = found.seeds_for or {}
+    return [
+        Cell(arm.label),
+        Cell(points(found.mean), _interval(found)),
+        Cell(_p(found.holm_p), f"alone {_p(found.p)}"),
+        Cell(told, note),
+        Cell(fixed(100 * (found.detectable or 0.0), 1), count(found.n, "seed")),
+        *(Cell(f"{needed[str(each)]:,}") if str(each) in needed else Cell() for each in POINTS),
+    ]
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
