@@ -120,6 +120,7 @@ def ablate(
       simsiam-zoo ablate predictor --preset mnist-5k --seeds 0,1,2
       simsiam-zoo ablate my-study.toml --out runs/mine --jobs 4
       simsiam-zoo ablate predictor --only base --only "no predictor"
+      simsiam-zoo ablate predictor --dry-run --detect 2
     """
     if listed:
         from simsiam_zoo.cli.list import list_
