@@ -88,7 +88,7 @@ def _main(asked: str, runs: Mapping[str, list[dict[str, Any]]], path: Path) -> s
     found = dict.fromkeys(
         m for each in runs.values() for run in _done(each) for m in run["metrics"]
     )
-    main = next((metric for metric in found if metric.partition(" ")[0] == name), None)
+    main: str | None = next((metric for metric in found if metric.partition(" ")[0] == name), None)
     if main is None:
         there = f"It has {', '.join(found)}: ask for one by --metric." if found else _WAY_OUT
         raise InputError(f"{path} has no figures by {name}", there)

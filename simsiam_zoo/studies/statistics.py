@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -87,9 +86,10 @@ def seeds_needed(difference: float, std: float) -> int:
 
     # With a known deviation fewer would do: the search begins there, and is short.
     known = (norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) * std / difference
-    return next(
-        n for n in count(max(2, math.floor(known**2))) if power(difference, std, n) >= POWER
-    )
+    n: int = max(2, math.floor(known**2))
+    while power(difference, std, n) < POWER:
+        n += 1
+    return n
 
 
 def std_limits(n: int) -> tuple[float, float]:
