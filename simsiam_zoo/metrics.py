@@ -42,7 +42,7 @@ class Metric:
 LOSS = Metric("loss", "Loss", "what is minimised")
 STD = Metric("std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", False, 0, 1.1)
 RANK = Metric("effective_rank", "Effective rank of z", "directions in use", floor=0)
-TOP1 = Metric("top1 ", "Top-1 on the way", "share of test images", True, 0, 1)
+TOP1 = Metric("top1 ", "Top-1 on the way", "share of images", True, 0, 1)
 ALIGNMENT = Metric("alignment_", "Alignment", "distance of two views; lower: closer", True, 0)
 UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", True)
 GRADIENT = Metric("gradient_norm", "Gradient norm", "logarithmic", log=True)

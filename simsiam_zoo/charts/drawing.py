@@ -98,8 +98,8 @@ def evaluation_sheet(report: Mapping[str, Any]) -> str | None:
     names = names if len(names) <= _NAMED else []
     widest = max((_text_width(name, 13) for name in names), default=0.0)
     room, turned = min(max(widest, 24), 150) + 10, widest > side - 4
-    title = f"{report['source']}: {report['network']}, {data['test_images']:,} test images"
-    title += f" of {data['name']}"
+    images = f"{data['test_images']:,} {data.get('measured_on', 'test')} images"
+    title = f"{report['source']}: {report['network']}, {images} of {data['name']}"
     width = min(max(room + _CELL + 100, _text_width(title, 15) + 16), 1000)
     high = _CELL + (room if turned else 24) + 74
     return _file(

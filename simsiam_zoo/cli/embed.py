@@ -25,9 +25,10 @@ from simsiam_zoo.errors import InputError
 )
 @click.option(
     "--split",
-    type=click.Choice(["all", "train", "test"]),
+    type=click.Choice(["all", "train", "test", "validation"]),
     default="all",
-    help="Which images (default: all).",
+    metavar="NAME",
+    help="Which images: all (default), train, test or validation.",
 )
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged images out; default: stop.")
 @options.device
@@ -62,7 +63,7 @@ def embed(
     features.check_feature_path(path)
     found = load(run)
     dataset = features.open_run_data(found, data)
-    both = {"train": dataset.train, "test": dataset.test}
+    both = {"train": dataset.train, dataset.measured_on: dataset.test}
     sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}
     if not sets:
         raise InputError(f"there are no {split} images in this data", "Leave out --split.")

@@ -82,7 +82,8 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     figures = result["figures"]
     if figures:
         print_line()
-        print_heading(f"Top-1 on {figures[0]['test_images']:,} test images, features frozen")
+        images = f"{figures[0]['test_images']:,} {result.get('measured_on', 'test')} images"
+        print_heading(f"Top-1 on {images}, features frozen")
         print_columns(top1_table(figures), wrap=0)
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
@@ -110,9 +111,8 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
     """Print an evaluation: a line for each figure, with its protocol and version."""
     data, transform = report["data"], report["transform"]
     print_line()
-    print_heading(
-        f"{report['network']}, frozen, on {data['test_images']:,} test images of {data['name']}"
-    )
+    images = f"{data['test_images']:,} {data['measured_on']} images"
+    print_heading(f"{report['network']}, frozen, on {images} of {data['name']}")
     rows = [["protocol", "version", "top-1", "95 %", "top-5", "worst class"]]
     for figure in report["figures"]:
         interval, top5 = figure["top1_interval"], figure["top5"]

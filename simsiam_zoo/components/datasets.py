@@ -23,6 +23,7 @@ from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.data.stream import open_stream_set
+from simsiam_zoo.data.validation import stratified
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir, sync_folder
 
@@ -62,24 +63,6 @@ def shards(*, path: str, test: str, stream: bool = False) -> Dataset:
     if stream:
         return Dataset(open_stream_set(path))
     return open_shards(path, test)
-
-
-def stratified_test_split(labels: NDArray[np.int64], test: int) -> NDArray[np.bool_]:
-    """Which samples are for testing [n]: `test` of them, each class in proportion.
-
-    The share of each class is rounded down; what is then missing goes to the classes with the
-    largest remainders (the lower label first). Within a class a keyed hash of the index decides.
-    """
-    classes, counts = np.unique(labels, return_counts=True)
-    exact = counts * test / len(labels)
-    wanted = np.floor(exact).astype(np.int64)
-    order = np.argsort(wanted - exact, kind="stable")
-    wanted[order[: test - int(wanted.sum())]] += 1
-    chosen = np.zeros(len(labels), np.bool_)
-    for label, count in zip(classes, wanted, strict=True):
-        members = np.flatnonzero(labels == label)
-        chosen[members[keyed_order(members, _SPLIT_KEY)[:count]]] = True
-    return chosen
 
 
 def _embedded(name: str, source: Source, train: int, test: int) -> Dataset:
@@ -123,7 +106,7 @@ def _pack_embedded(folder: Path, source: Source, test: int) -> None:
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     images, labels = source()
-    for_test = stratified_test_split(labels, test)
+    for_test = stratified(labels, test, _SPLIT_KEY)
     beside.mkdir()
     splits = {
         "train": _samples(images, labels, np.flatnonzero(~for_test)),

@@ -141,7 +141,7 @@ def label_problem(dataset: Dataset) -> str | None:
     """
     if dataset.test is None:
         return "there are no test images (data.test names some)"
-    for purpose, shards in (("training", dataset.train), ("test", dataset.test)):
+    for purpose, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
         if shards.cache is not None:
             continue
         missing = np.flatnonzero(shards.labels() < 0)

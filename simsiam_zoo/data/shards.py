@@ -94,7 +94,7 @@ class ShardSet:
     @property
     def counts(self) -> tuple[int, ...]:
         """Samples of each shard."""
-        return tuple(shard.samples for shard in self.shards)
+        return tuple(np.diff(self.offsets).tolist())
 
     @property
     def digest(self) -> str:
@@ -230,12 +230,14 @@ class Dataset:
     """What a dataset component gives: shards to train on, shards to test on, class names.
 
     `notes` are what a person should know before training: images that are not read, say.
+    `measured_on`: what `test` holds, `test` images or a `validation` part of the training images.
     """
 
     train: ShardSet
     test: ShardSet | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    measured_on: str = "test"
 
     @property
     def digest(self) -> str:

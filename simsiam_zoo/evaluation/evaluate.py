@@ -107,11 +107,12 @@ def evaluate(
     """
     began, recipe = time.monotonic(), target.recipe
     jobs = jobs_of(target.name, recipe.protocols())
-    dataset: Dataset = recipe.part("dataset").create(stream=False)
+    dataset = recipe.open_data(exact=True)
     test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
     ((train, train_entry),) = frozen.features(dataset.train, "training images", whole=False)
-    ((test, test_entry),) = frozen.features(test_images, "test images", whole=True)
+    what = f"{dataset.measured_on} images"
+    ((test, test_entry),) = frozen.features(test_images, what, whole=True)
     refuse_infinite(train, test)
     passed, data = time.monotonic() - began, recipe.data
     seed = recipe.training.seed
@@ -132,6 +133,7 @@ def evaluate(
         "weights": train_entry.facts["weights"],
         "data": {
             "name": recipe.dataset.name,
+            "measured_on": dataset.measured_on,
             "train": dataset.train.digest,
             "test": test_images.digest,
             "train_images": len(splits.train.labels),
@@ -155,7 +157,7 @@ def why_unmeasurable(dataset: Dataset) -> str | None:
     """Why nothing can be measured on the data, in words; None where it can."""
     if dataset.test is None:
         return "there are no test images"
-    for name, shards in (("training", dataset.train), ("test", dataset.test)):
+    for name, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
         labels = shards.labels()
         if missing := int((labels < 0).sum()):
             return f"{missing:,} of the {len(labels):,} {name} images have no label"

@@ -152,13 +152,33 @@ class Recipe(Section):
             return name
         return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
+    def open_data(self, *, exact: bool = False) -> Dataset:
+        """The data, with the images that `data.validation` holds out in place of the test images.
+
+        `exact`: readable by id, of a run that reads a stream too. Raises InputError where it is not
+        there or cannot be divided so, DataError where it is damaged.
+        """
+        dataset = self.part("dataset").create(stream=self.data.stream and not exact)
+        return self._divided(dataset)
+
     def data_at_hand(self) -> Dataset | None:
-        """The data; None where it is not at hand. Raises DataError where it is damaged."""
+        """As `open_data`, but None where the data is not at hand."""
         try:
-            dataset: Dataset = self.part("dataset").create(stream=self.data.stream)
+            dataset = self.part("dataset").create(stream=self.data.stream)
         except InputError:
             return None
-        return dataset
+        return self._divided(dataset)
+
+    def _divided(self, dataset: Dataset) -> Dataset:
+        data = self.data
+        if not data.validation:
+            return dataset
+        from simsiam_zoo.data.remote.ahead import limit_cache
+        from simsiam_zoo.data.validation import hold_out
+
+        # The labels of remote shards are in them: they are fetched now, within the bound.
+        limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
+        return hold_out(dataset, data.validation)
 
     def sizes(self, dataset: Dataset | None = None) -> tuple[int | None, int | None]:
         """(training images, steps an epoch); None for what is not known without the data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -78,6 +78,9 @@ class Data(Section):
         "auto", "GB of images that may rest on the device; auto: a quarter of its memory"
     )
     workers: Count = operational("auto", "Loader processes; 0: none")
+    validation: float = key(
+        0.0, "Share of the training images held out, and measured on for test images", ge=0, lt=1
+    )
     stream: bool = key(False, "Read uncounted shards, with weaker guarantees")
     steps_per_epoch: int = key(0, "Length of an epoch of a stream", ge=0)
     cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
@@ -89,6 +92,15 @@ class Data(Section):
         if min(std) <= 0:
             raise ValueError("a standard deviation is greater than 0")
         return std
+
+    @model_validator(mode="after")
+    def _can_hold_out(self) -> Self:
+        if self.stream and self.validation:
+            raise ValueError(
+                "validation holds out images that are counted, and those of a stream are not. Leave"
+                " out data.validation, or read the shards exactly, without data.stream"
+            )
+        return self
 
 
 class Training(Section):

@@ -87,9 +87,9 @@ class Confusion:
 class RunPage:
     """What a run's network made of its images, as the page shows it.
 
-    `split`: of the queries, `test`, or `training` where there are no test images. `bank` and
-    `queries`: how many images were used, and of how many. `classes`: None where any image has no
-    label. `sampled`, `wrong`: queries taken evenly, and misclassified ones.
+    `split`: of the queries, `test` or `validation`, or `training` where there are neither. `bank`
+    and `queries`: how many images were used, and of how many. `classes`: None where any image has
+    no label. `sampled`, `wrong`: queries taken evenly, and misclassified ones.
     """
 
     split: str
@@ -118,7 +118,8 @@ def collect_run_page(
 
     crop = network.transform.crop
     bank = some(dataset.train, "training images")
-    queries = bank if dataset.test is None else some(dataset.test, "test images")
+    what = f"{dataset.measured_on} images"
+    queries = bank if dataset.test is None else some(dataset.test, what)
     classes = _class_names(dataset.classes or (), torch.cat([bank.labels, queries.labels]))
     similarity, rows = _neighbors(bank, queries)
 
@@ -139,7 +140,7 @@ def collect_run_page(
         confusion = confuse(predicted, queries.labels, len(classes))
         wrong = torch.nonzero(predicted != queries.labels)[:, 0].tolist()
     return RunPage(
-        split="training" if queries is bank else "test",
+        split="training" if queries is bank else dataset.measured_on,
         bank=(len(bank.ids), len(bank.shards)),
         queries=(len(queries.ids), len(queries.shards)),
         damaged=len({*bank.damaged, *queries.damaged}),

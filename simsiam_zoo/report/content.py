@@ -196,9 +196,10 @@ def _measured(study: StudyView, metric: str) -> str:
     if not found:
         return ""
     versions = sorted({each.version for each in found})
-    images = [f"{number:,}" for number in sorted({each.test_images for each in found})]
+    images = sorted({(each.test_images, each.measured_on) for each in found})
+    counts = " or ".join(f"{number:,} {what}" for number, what in images)
     version = " and ".join(map(str, versions))
-    return f"version {version}, {' or '.join(images)} test images"
+    return f"version {version}, {counts} images"
 
 
 def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:

@@ -112,8 +112,7 @@ def open_run_data(run: Run, data: str | None = None) -> Dataset:
         settings: dict[str, object] = {"dataset": dataset_spec(data), "data.stream": False}
         settings["data.steps_per_epoch"] = 0
         recipe = Recipe.of_run(run.folder / "recipe.toml", settings)
-    dataset: Dataset = recipe.part("dataset").create()
-    return dataset
+    return recipe.open_data(exact=True)
 
 
 def check_feature_path(path: Path) -> None:

@@ -78,7 +78,8 @@ def _figures(run: Run) -> dict[str, Any]:
         found.setdefault(each["network"], {})[column] = each["top1"]
     columns = list(dict.fromkeys(column for row in found.values() for column in row))
     rows = [(network, [row.get(column) for column in columns]) for network, row in found.items()]
-    return {"columns": columns, "rows": rows}
+    measured_on = (run.result or {}).get("measured_on", "test")
+    return {"columns": columns, "rows": rows, "measured_on": measured_on}
 
 
 def _map(map: FeatureMap, classes: list[str] | None) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Measured(BaseModel, frozen=True):
     interval: tuple[float, float] | None
     test_images: int
     version: int
+    measured_on: str = "test"
 
 
 class ArmRun(BaseModel, frozen=True):

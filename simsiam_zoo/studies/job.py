@@ -105,6 +105,7 @@ class RunResult(BaseModel):
     identity: str
     steps: int
     figures: list[Score]
+    measured_on: str = "test"
     evidence: _Evidence = _Evidence()
     seconds: dict[str, float] = {}
 

@@ -258,7 +258,7 @@ def _arm(
     """An arm. `opened`: data sets that are open; most arms have the same."""
     recipes = {seed: _recipe(study, label, substitution, seed) for seed in study.seeds}
     first = recipes[study.seeds[0]]
-    data = f"{first.data.stream} {known_digest(first, None)}"
+    data = f"{first.data.stream} {first.data.validation} {known_digest(first, None)}"
     if data not in opened:
         opened[data] = first.data_at_hand()
     computes = arm_identity(first, known_digest(first, opened[data]))

@@ -85,6 +85,7 @@ def _run(study: Path, key: str, seed: int) -> ResultRow:
             "version": score.protocol_version,
             "interval": score.top1_interval,
             "test_images": score.test_images,
+            "measured_on": result.measured_on if result else "test",
         }
     return {
         "seed": seed,
@@ -183,10 +184,10 @@ def _notes(plan: StudyPlan, arms: list[ResultRow], threads: Any) -> Iterator[str
             " the base is judged with Holm's correction over the arms, each metric apart."
         )
     metrics = [each for arm in arms for run in arm["runs"] for each in run["metrics"].values()]
-    for size in sorted({metric["test_images"] for metric in metrics}):
+    for size, what in sorted({(each["test_images"], each["measured_on"]) for each in metrics}):
         half = 100 * 1.96 * (0.25 / size) ** 0.5
         yield (
-            f"{size:,} test images: top-1 near 50 % is known to about ± {half:.1f} points by them"
+            f"{size:,} {what} images: top-1 near 50 % is known to about ± {half:.1f} points by them"
             " alone."
         )
     yield from (f"{arm['label']}: {warning}" for arm in arms for warning in arm["warnings"])

@@ -189,6 +189,7 @@ def result_of(
         "format": RESULT_FORMAT,
         "verdict": verdict,
         "reason": reason,
+        "measured_on": setup.dataset.measured_on,
         "figures": [{"network": network, **as_row(score)} for network, score in final.scores],
         **({"refused": list(final.refused)} if final.refused else {}),
         "evidence": evidence_dict(evidence),

@@ -183,7 +183,7 @@ class RunEvaluation:
                 frozen.features(each, what, whole=False, ids=evenly(len(each), count))[0][0]
                 for each, what, count in (
                     (setup.dataset.train, "training images", most),
-                    (setup.dataset.test, "test images", max(1, most // 2)),
+                    (setup.dataset.test, f"{setup.dataset.measured_on} images", max(1, most // 2)),
                 )
             )
             splits = FeatureSplits(train, test, 0, device=setup.runtime.device)
@@ -205,7 +205,8 @@ class RunEvaluation:
         frozen = self._pass(list(networks.values()), self._store, self._progress)
         train = frozen.features(setup.dataset.train, "training images", whole=False)
         # A score on fewer test images than there are is another score; a bank may miss one.
-        test = frozen.features(setup.dataset.test, "test images", whole=True)
+        what = f"{setup.dataset.measured_on} images"
+        test = frozen.features(setup.dataset.test, what, whole=True)
         self._used = [entry for _, entry in (*train, *test)]
         seed = setup.recipe.training.seed
         augmented = AugmentedViews(frozen, setup.dataset.train, seed, data.lanes, data.window)
@@ -243,7 +244,7 @@ class RunEvaluation:
                 return None, result.what
             right[job.network] = result[0].correct
         if len(right[TRAINED]) < 2:
-            return None, "there is one test image only"
+            return None, f"there is one {self._setup.dataset.measured_on} image only"
         return paired_gain(right[TRAINED], right[before]), None
 
     def _pass(self, networks: list[FrozenNetwork], store: Path, progress: Progress) -> FrozenPass:

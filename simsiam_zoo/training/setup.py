@@ -81,9 +81,9 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     """
     training, data, init = recipe.training, recipe.data, init or {}
     runtime = open_runtime(training.device, training.precision, training.threads)
-    dataset: Dataset = recipe.part("dataset").create(stream=data.stream)
+    dataset = recipe.open_data()
     plan = make_plan(recipe, dataset)
-    limit_cache(dataset, plan, int(data.cache_gb * 1e9))
+    limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
     micro_batch(recipe)
     for protocol in recipe.protocols():

@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.components import datasets
-from simsiam_zoo.components.datasets import digits, mnist_5k, stratified_test_split
+from simsiam_zoo.components.datasets import _SPLIT_KEY, digits, mnist_5k
 from simsiam_zoo.data.decode import decode_any
 from simsiam_zoo.data.shards import Dataset, ShardSet
+from simsiam_zoo.data.validation import stratified
 from simsiam_zoo.errors import DataError, InputError
 
 
@@ -72,18 +73,18 @@ def test_the_split_is_the_recorded_one(cache):
     assert datasets.PACKED_VERSION == 1
     assert zlib.crc32(keys(data.test).encode()) == 1869179334
     labels = np.arange(5000) // 500
-    assert zlib.crc32(stratified_test_split(labels, 1000).tobytes()) == 1725976812
+    assert zlib.crc32(stratified(labels, 1000, _SPLIT_KEY).tobytes()) == 1725976812
 
 
 def test_split_gives_each_class_its_share_and_exactly_what_was_asked():
     labels = np.random.default_rng(0).choice([3, 5, 9], p=[0.7, 0.29, 0.01], size=1003)
     for test in (0, 1, 250, 1003):
-        chosen = stratified_test_split(labels, test)
+        chosen = stratified(labels, test, _SPLIT_KEY)
         assert chosen.sum() == test
         for label in (3, 5, 9):
             of_class = labels == label
             assert abs(chosen[of_class].sum() - of_class.sum() * test / 1003) < 1
-    chosen = stratified_test_split(np.sort(labels), 250)
+    chosen = stratified(np.sort(labels), 250, _SPLIT_KEY)
     assert 300 < np.flatnonzero(chosen).mean() < 700  # spread over a class, not its first ones
 
 

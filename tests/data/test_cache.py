@@ -45,9 +45,9 @@ def test_the_cache_stays_within_its_bound_and_comes_to_hold_what_is_next(
     largest = sorted((s.bytes for s in far.train.shards), reverse=True)
     least = sum(largest[:4]) + 2 * max(s.bytes for s in (*far.train.shards, *far.test.shards))
     with pytest.raises(InputError, match=r"Set data\.cache_gb") as bad:
-        limit_cache(far, plan, least - 1)
+        limit_cache(far, 1, 2, least - 1)
     assert f"{least / 1e9:g}" in str(bad.value)
-    limit_cache(far, plan, least)
+    limit_cache(far, 1, 2, least)
 
     most, done = [0], threading.Event()
 

@@ -49,7 +49,7 @@ def test_batches_are_bit_identical_to_local_ones(
 ) -> None:
     near, far = open_shards(str(packed)), open_shards(server.url)
     plan = SampleOrder(near.train.counts, seed=3, batch=8, lanes=2, window=2)
-    limit_cache(far, plan, 10 * max(s.bytes for s in far.train.shards))
+    limit_cache(far, 2, 2, 10 * max(s.bytes for s in far.train.shards))
 
     def batches(shards: ShardSet, workers: int) -> list[object]:
         loader = TrainLoader(shards, plan, DIGITS, 16, seed=5, epochs=2, workers=workers)

@@ -30,6 +30,7 @@ ALTERNATIVES: dict[str, Any] = {
     "data.lanes": 2,
     "data.workers": 3,
     "data.views": "split",
+    "data.validation": 0.25,
     "data.resident": 3.0,
     "data.max_damaged": 0.5,
     "data.stream": True,

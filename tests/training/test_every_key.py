@@ -31,6 +31,7 @@ CHANGES: dict[str, tuple[object, str]] = {
     "data.lanes": (2, "weights"),
     "data.workers": (1, "workers"),
     "data.views": ("split", "machine"),
+    "data.validation": (0.25, "weights"),
     "training.epochs": (1, "weights"),
     "training.batch_size": (32, "weights"),
     "training.seed": (1, "weights"),

@@ -47,6 +47,15 @@ def test_a_run_on_remote_shards_is_the_run_on_local_ones(run: Run, url: str) -> 
     assert "127.0.0.1" not in (far[0] / "lock.toml").read_text()
 
 
+def test_a_validation_part_of_remote_shards_is_that_of_local_ones(run: Run, url: str) -> None:
+    held: dict[str, object] = {"data.validation": 0.25, "data.window": 1}
+    near, far = run(held, name="near"), run({**held, "dataset": url}, name="far")
+    for key in ("identity", "figures", "evidence", "measured_on"):
+        assert far[1][key] == near[1][key]
+    with pytest.raises(InputError, match=r"data\.cache_gb = 1e-06 is too small"):
+        run({**held, "dataset": url, "data.cache_gb": 1e-6}, "small")
+
+
 def test_a_bound_that_is_too_small_and_a_lost_shard_end_the_run(
     run: Run, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

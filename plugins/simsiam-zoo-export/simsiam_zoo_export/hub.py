@@ -133,12 +133,14 @@ def model_card(source: ExportSource, license: str | None) -> str:
         else f"- Imported from `{imported['source']}` (sha256 `{imported['sha256']}`), not trained"
         " from scratch by this recipe\n",
         code=_code(source, "hf-hub:OWNER/NAME", WEIGHTS, "  # or local-dir:FOLDER"),
-        figures=_figures(run.figures, recipe.dataset.name),
+        figures=_figures(
+            run.figures, (result or {}).get("measured_on", "test"), recipe.dataset.name
+        ),
         recipe=recipe.to_toml().strip(),
     )
 
 
-def _figures(figures: list[dict[str, Any]], dataset: str) -> str:
+def _figures(figures: list[dict[str, Any]], measured_on: str, dataset: str) -> str:
     if not figures:
         return "None: the run was not evaluated."
     rows = [
@@ -146,6 +148,6 @@ def _figures(figures: list[dict[str, Any]], dataset: str) -> str:
         f" {figure['test_images']:,} | {100 * figure['top1']:.1f} % |"
         for figure in figures
     ]
-    head = ["| network | protocol | test images | top-1 |", "| --- | --- | --- | --- |"]
-    text = f"On the test images of {dataset}, features frozen:"
+    head = [f"| network | protocol | {measured_on} images | top-1 |", "| --- | --- | --- | --- |"]
+    text = f"On the {measured_on} images of {dataset}, features frozen:"
     return "\n".join([text, "", *head, *rows])

@@ -81,10 +81,10 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Iterable[Seq
     return _following(order, shards, needs)
 
 
-def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int) -> None:
+def limit_cache(dataset: Dataset, lanes: int, window: int, limit: int) -> None:
     """Bound the cache of a data set's remote shards, if there are any, in bytes.
 
-    Raises InputError where the current and the next windows of `plan` need more.
+    Raises InputError where the current and the next windows of shards in all lanes need more.
     """
     sets = [s for s in (dataset.train, dataset.test) if s is not None and s.cache is not None]
     for shards in sets:
@@ -94,11 +94,11 @@ def limit_cache(dataset: Dataset, plan: SampleOrder, limit: int) -> None:
     fetched = [] if dataset.train.cache is None else sorted(dataset.train.bytes.tolist())
     largest = max(int(shards.bytes.max()) for shards in sets)
     # What suffices for any order of the shards: room for the largest ones.
-    least = sum(fetched[-2 * plan.lanes * plan.window :]) + FREE_SHARDS * largest
+    least = sum(fetched[-2 * lanes * window :]) + FREE_SHARDS * largest
     if limit < least:
         raise InputError(
             f"data.cache_gb = {limit / 1e9:g} is too small: the current and the next windows of"
-            f" {plan.window} shards in {plan.lanes} lanes, and two shards beside, need"
+            f" {window} shards in {lanes} lanes, and two shards beside, need"
             f" {least / 1e9:.6g} at most",
             f"Set data.cache_gb to {math.ceil(least / 1e6) / 1e3:g} or more, or read with a"
             " smaller data.window.",
