@@ -16,19 +16,16 @@ from simsiam_zoo.cli.text import (
     print_heading,
     print_json,
     print_line,
-    terminal_width,
 )
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
-    from simsiam_zoo.report.study import StudyView
     from simsiam_zoo.studies.launcher import Resources
     from simsiam_zoo.studies.plan import StudyPlan
     from simsiam_zoo.studies.selection import Selection
 
 
-_PAPER = "Paper, %"
 _FILES = {
     "report.html": "the report: opens offline",
     "report.md": "the same for a repository",
@@ -235,71 +232,30 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
+    from simsiam_zoo.cli.study_table import arm_columns, fitting
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
 
     study = read_results(results)
-    columns, left_out = _fitting(_arm_columns(study))
+    columns, left_out = fitting(arm_columns(study))
     print_line()
     print_heading(study.title)
-    print_columns(list(zip(*columns, strict=True)), right=True)
-    if left_out:
-        print_line(f"  no room here for {', '.join(left_out)}: see the report")
-    if sure := in_one_line(study):
-        print_line(f"  {sure}")
-    for note in results["notes"]:
-        print_line(f"  {note}")
-    for missing in results["not_run"]:
-        seed = "" if missing["seed"] is None else f", seed {missing['seed']}"
-        print_line(f"  not run: {missing['arm']}{seed}: {missing['why']}")
-    for stale in results["stale"]:
-        print_line(f"  stale: {folder / stale} (its arm was changed, taken out or run anew)")
+    print_columns([[*columns], *zip(*columns.values(), strict=True)], right=True)
+    notes = [f"no room here for {', '.join(left_out)}: see the report"] if left_out else []
+    notes += [f"{a.label}: the same as {a.same_as}, not run again" for a in study.arms if a.same_as]
+    missing: dict[str, list[str]] = {}
+    for each in results["not_run"]:
+        seed = "" if each["seed"] is None else f" seed {each['seed']}"
+        missing.setdefault(each["why"], []).append(f"{each['arm']}{seed}")
+    notes += [
+        *filter(None, [in_one_line(study)]),
+        *results["notes"],
+        *(f"not run: {', '.join(runs)}: {why}" for why, runs in missing.items()),
+        *(f"stale: {folder / s} (its arm was changed, taken out or run anew)" for s in study.stale),
+    ]
+    for note in notes:
+        print_columns([[note]])
     print_files(folder, _FILES)
-
-
-def _arm_columns(study: StudyView) -> list[list[str]]:
-    """The report's table of arms by columns, heads first; the main metric alone has differences."""
-    from simsiam_zoo.report.content import STD_TITLE, arm_table
-
-    heads, rows = arm_table(study)
-    names = [metric.partition(" ")[0] for metric in study.metrics]
-    columns = []
-    for i, head in enumerate(heads):
-        cells, title = [row[i] for row in rows], head.title
-        if title in ("Substituted", STD_TITLE) or (
-            title == "From base" and head.group != study.main
-        ):
-            continue
-        texts = [cell.text for cell in cells]
-        if title == "From base" and len(study.seeds) > 1:
-            texts = [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]
-        elif title != "From base" and head.group:
-            name = head.group.partition(" ")[0]
-            title = f"{name if names.count(name) == 1 else head.group}, %"
-        columns.append([title, *texts])
-    same = [f"= {arm.same_as}" if arm.same_as else "" for arm in study.arms]
-    return [*columns, ["", *same]] if any(same) else columns
-
-
-def _fitting(columns: list[list[str]]) -> tuple[list[list[str]], list[str]]:
-    """The columns for which there is room, and the heads of the others; in a pipe, all.
-
-    Paper and expectation go first, then other metrics than the main one, the rank and the seeds;
-    what an arm costs and its verdict stay.
-    """
-    terminal = terminal_width()
-    heads = [column[0] for column in columns]
-    others = [head for head in heads if head.endswith(", %") and head != _PAPER][1:]
-    shown, left_out = list(columns), list[str]()
-    for head in (_PAPER, "Expectation", *reversed(others), "Effective rank", "Seeds"):
-        if head not in heads:
-            continue
-        width = sum(2 + max(map(len, column)) for column in shown)
-        if terminal is None or width <= terminal:
-            break
-        shown = [column for column in shown if column[0] != head]
-        left_out.append(head.removesuffix(", %"))
-    return shown, left_out
 
 
 def print_plan(plan: dict[str, Any]) -> None:

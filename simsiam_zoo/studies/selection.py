@@ -48,7 +48,7 @@ def _runs(plan: StudyPlan, word: str) -> str:
     if not found:
         names = [arm.name for arm in plan.arms]
         hint = did_you_mean(
-            word, [*names, *(arm.label for arm in plan.arms)], f"Its arms are {', '.join(names)}."
+            word, {*names, *(arm.label for arm in plan.arms)}, f"Its arms are {', '.join(names)}."
         )
         raise InputError(f"the study has no arm {word!r}", hint)
     if len(found) > 1:

@@ -285,6 +285,9 @@ def test_the_terminal_shows_what_an_arm_costs_within_its_width(
 ) -> None:
     results = five_parts(seeds)
     arm = results["arms"][1]
+    results["arms"][2]["label"] = (
+        "a label that alone is nearly as wide as the terminal, 70 characters"
+    )
     gap = arm["summary"]["difference"][KNN]
     cost = points(gap["mean"])
     if seeds > 1:

@@ -1,0 +1,61 @@
+"""The table of a study's arms as a terminal has room for it."""
+
+from __future__ import annotations
+
+from simsiam_zoo.cli.text import terminal_width
+from simsiam_zoo.report.content import STD_TITLE, arm_table
+from simsiam_zoo.report.study import StudyView
+
+_PAPER = "Paper, %"
+_SHORTEST = 12  # characters of a label that is cut
+
+
+def arm_columns(study: StudyView) -> dict[str, list[str]]:
+    """The report's table of arms: head → cells; the main metric alone has differences."""
+    heads, rows = arm_table(study)
+    names = _short_names(study.metrics)
+    columns: dict[str, list[str]] = {}
+    for i, head in enumerate(heads):
+        cells = [row[i] for row in rows]
+        texts = [cell.text for cell in cells]
+        if head.title == "From base" and head.group == study.main:
+            if len(study.seeds) > 1:  # else the note is that there is one seed
+                texts = [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]
+            columns[head.title] = texts
+        elif head.title not in ("Substituted", "From base", STD_TITLE):
+            columns[f"{names[head.group]}, %" if head.group else head.title] = texts
+    return columns
+
+
+def _short_names(metrics: list[str]) -> dict[str, str]:
+    """`knn (k=20, t=0.1)` as `knn`, or `knn k=20` where another knn has another k."""
+    split = {metric: metric.removesuffix(")").partition(" (")[::2] for metric in metrics}
+    short = {}
+    for metric, (name, params) in split.items():
+        alike = [other.split(", ") for word, other in split.values() if word == name]
+        own = [each for each in params.split(", ") if any(each not in other for other in alike)]
+        short[metric] = " ".join([name, *own])
+    return short
+
+
+def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns for which there is room, and the heads of the others; in a pipe, all.
+
+    Paper and expectation go first, then other metrics than the main one, the rank and the seeds;
+    what an arm costs and its verdict stay, if need be with the labels cut.
+    """
+    terminal, left_out = terminal_width(), list[str]()
+    others = [head for head in columns if head.endswith(", %") and head != _PAPER][1:]
+    shown = dict(columns)
+
+    def missing() -> int:
+        widths = (2 + max(map(len, (head, *cells))) for head, cells in shown.items())
+        return 0 if terminal is None else max(0, sum(widths) - terminal)
+
+    for head in (_PAPER, "Expectation", *reversed(others), "Effective rank", "Seeds"):
+        if missing() and shown.pop(head, None):
+            left_out.append(head.removesuffix(", %"))
+    if over := missing():
+        most = max(_SHORTEST, max(map(len, shown["Arm"])) - over)
+        shown["Arm"] = [t if len(t) <= most else f"{t[: most - 1]}…" for t in shown["Arm"]]
+    return shown, left_out
