@@ -53,7 +53,8 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
         return 0 if terminal is None else max(0, sum(widths) - terminal)
 
     for head in (_PAPER, "Expectation", *reversed(others), "Effective rank", "Seeds"):
-        if missing() and shown.pop(head, None):
+        if head in shown and missing():
+            del shown[head]
             left_out.append(head.removesuffix(", %"))
     if over := missing():
         most = max(_SHORTEST, max(map(len, shown["Arm"])) - over)
