@@ -218,7 +218,7 @@ class LocalLauncher:
             self._room = dict.fromkeys(visible_gpus(), 1.0)
         if asked > len(self._room):
             many = f"a job asks for {asked:g} GPUs, more than the {len(self._room)} there are"
-            raise LaunchError(many)
+            raise LaunchError(many, "`simsiam-zoo doctor` shows the devices.")
 
     def _free(self, asked: float) -> dict[str, float] | None:
         """GPU → share of it, the emptiest first; None where there is no room."""

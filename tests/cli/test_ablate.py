@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from simsiam_zoo.cli.ablate import ablate, print_plan
+from simsiam_zoo.cli.ablate import _command_of_all, ablate, print_plan
 from simsiam_zoo.cli.report import report
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.studies.estimate import span
@@ -88,6 +88,12 @@ def test_what_is_wrong_is_told_before_anything_runs(words, says, tmp_path, monke
         asked(*words)
     assert says in str(told.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_studys_command_is_without_what_ran_this_time_alone(monkeypatch) -> None:
+    words = ["ablate", "it.toml", "--only", "no predictor", "--seeds", "0,1", "--again=base"]
+    monkeypatch.setattr("sys.argv", ["/bin/simsiam-zoo", *words, "--out", "my study"])
+    assert _command_of_all() == "simsiam-zoo ablate it.toml --seeds 0,1 --out 'my study'"
 
 
 def test_a_report_of_no_study_is_refused(tmp_path: Path) -> None:
