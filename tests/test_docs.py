@@ -26,7 +26,7 @@ from simsiam_zoo.cli import COMMANDS, root
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe, operational_paths, recipe_keys
-from simsiam_zoo.studies.plan import make_arms
+from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 
 ROOT = Path(__file__).parents[1]

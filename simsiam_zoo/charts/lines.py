@@ -74,7 +74,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, scaled. `clipped`: lines leave the box, since they do not decide its scale."""
+    """A chart, scaled. `clipped`: lines leave the box, since they do not decide its scale.
+
+    `against`: what x is.
+    """
 
     title: str
     note: str
@@ -82,12 +85,13 @@ class Chart:
     x: Axis
     y: Axis
     clipped: bool = False
+    against: str = "epoch"
 
     @property
     def summary(self) -> str:
         """What it shows, for those who do not see it; of a few lines the first and last values."""
         if len(self.lines) > DASHES:
-            return f"{self.title} against epochs, {len(self.lines)} lines"
+            return f"{self.title} against {self.against}, {len(self.lines)} lines"
         ends = (
             f"{line.name or self.title} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}"
             for line in self.lines

@@ -32,6 +32,7 @@ PROGRAM = "simsiam-zoo"
 COMMANDS = {
     "train": ("simsiam_zoo.cli.train:train", "Train a network, evaluate it, give a verdict."),
     "ablate": ("simsiam_zoo.cli.ablate:ablate", "Substitute parts, and report what that does."),
+    "tune": ("simsiam_zoo.cli.tune:tune", "A small search for values that a run may lack."),
     "report": ("simsiam_zoo.cli.report:report", "A study's report anew, from its runs."),
     "evaluate": ("simsiam_zoo.cli.evaluate:evaluate", "Measure frozen features by protocols."),
     "look": ("simsiam_zoo.cli.look:look", "Show a run as one page that opens offline."),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.studies.launcher import Resources
     from simsiam_zoo.studies.plan import StudyPlan
     from simsiam_zoo.studies.selection import Selection
+    from simsiam_zoo.studies.study import Study
 
 
 _FILES = {
@@ -134,6 +135,7 @@ def ablate(
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.selection import select
     from simsiam_zoo.studies.study import read_study
+    from simsiam_zoo.studies.tuning import choose
 
     settings = options.settings_of({"preset": preset}, assignments)
     chosen = settings.pop("preset", None)
@@ -142,9 +144,11 @@ def ablate(
     changes = {key: value for key, value in given.items() if value} | {
         "base": read.on_base(settings)
     }
-    plan = plan_study(name, read.changed(changes), _command_of_all())
+    asked = read.changed(changes)
+    plan = plan_study(name, asked, _command_of_all())
     selection = select(plan, only, again)
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
+    plan = choose(plan, asked, folder)
     resources = Resources(cpus=plan.threads, gpus=gpus)
     running = jobs or default_jobs(resources)
     if dry_run:
@@ -158,7 +162,7 @@ def ablate(
         else:
             print_plan(described)
         return
-    _run(plan, selection, folder, running, resources, launcher, as_json, quiet)
+    _run(plan, asked, selection, folder, running, resources, launcher, as_json, quiet)
 
 
 def _command_of_all() -> str:
@@ -174,6 +178,7 @@ def _command_of_all() -> str:
 
 def _run(
     plan: StudyPlan,
+    study: Study,
     selection: Selection,
     folder: Path,
     jobs: int,
@@ -188,6 +193,7 @@ def _run(
     from simsiam_zoo.report.write import publish
     from simsiam_zoo.studies.launcher import create_launcher
     from simsiam_zoo.studies.running import StudyProgress, run_study
+    from simsiam_zoo.studies.tuning import choose
 
     starter = create_launcher(catalog().resolve("launcher", launcher))
     progress = StudyProgress(None if quiet else Console(stderr=True))
@@ -206,6 +212,7 @@ def _run(
             progress=progress,
             selection=selection,
             changed=lambda: publish(folder),
+            choose=lambda plan: choose(plan, study, folder, ended=selection.arms(plan)),
         )
     except ZooError:
         if (folder / "study.json").exists():
@@ -235,6 +242,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     from simsiam_zoo.cli.study_table import arm_columns, fitting
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
+    from simsiam_zoo.report.tuned import tuned
 
     study = read_results(results)
     columns, left_out = fitting(arm_columns(study))
@@ -249,6 +257,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         missing.setdefault(each["why"], []).append(f"{each['arm']}{seed}")
     notes += [
         *filter(None, [in_one_line(study)]),
+        *tuned(study),
         *results["notes"],
         *(f"not run: {', '.join(runs)}: {why}" for why, runs in missing.items()),
         *(f"stale: {folder / s} (its arm was changed, taken out or run anew)" for s in study.stale),
@@ -281,8 +290,15 @@ def print_plan(plan: dict[str, Any]) -> None:
     print_line()
     seeds = ", ".join(map(str, plan["seeds"]))
     print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
-    if plan["runs_left"] < plan["runs"]:
-        print_line(f"{plan['runs'] - plan['runs_left']} of them are complete")
+    if tune := plan["tune"]:
+        keys = ", ".join(tune["grid"] or tune["ranges"])
+        print_line(
+            f"{plan['runs_to_choose']} of them choose {keys} for each arm: seeds"
+            f" {', '.join(map(str, tune['seeds']))}, {tune['length']:g} of the epochs,"
+            f" {tune['metric']} on {100 * tune['validation']:g} % of the training images"
+        )
+    if done := plan["runs"] - plan["runs_left"]:
+        print_line(f"{done} of them are complete")
     if plan["seconds"] is None and plan["runs_left"]:
         print_line("how long: unknown, for the data is not at hand")
     elif plan["runs_left"]:

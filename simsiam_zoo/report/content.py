@@ -28,6 +28,7 @@ from simsiam_zoo.report.study import (
     SeedMean,
     StudyView,
 )
+from simsiam_zoo.report.tuned import candidate_table, tuned
 from simsiam_zoo.runtime.progress import duration
 
 STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
@@ -43,6 +44,7 @@ def content(study: StudyView) -> dict[str, Any]:
         "progress": progress(study),
         "answer": answer(study),
         "notes": notes(study),
+        "candidates": candidate_table(study),
         "columns": columns,
         "table_rows": list(zip(study.arms, rows, strict=True)),
         "sure": [(m, *table) for m in study.metrics if (table := sure_table(study, m))[1]],
@@ -57,7 +59,7 @@ def content(study: StudyView) -> dict[str, Any]:
 
 def answer(study: StudyView) -> list[str]:
     """Sentences about expectations, collapsed arms, the base and the differences from it."""
-    told = [*_expectations(study), *_fallen(study)]
+    told = [*tuned(study), *_expectations(study), *_fallen(study)]
     failed = [quoted(a.label) for a in study.arms if FAILED in a.states]
     if failed:
         told.append(f"Failed: {listing(failed)}; the log's end stands below.")

@@ -70,11 +70,26 @@ class ArmRun(BaseModel, frozen=True):
     identity: str | None = None
 
 
+class Candidate(BaseModel, frozen=True):
+    """An arm with values that may be chosen for it. `top1`: the share by which it is chosen."""
+
+    values: dict[str, str]
+    top1: float | None = None
+    runs: list[ArmRun] = []
+
+    @property
+    def mark(self) -> str | None:
+        """The seeds' verdict, or `mixed`."""
+        verdicts = {run.verdict for run in self.runs if run.verdict}
+        return next(iter(verdicts)) if len(verdicts) == 1 else "mixed" if verdicts else None
+
+
 class ReportArm(BaseModel, frozen=True):
     """What was substituted, and what came of it.
 
     `same_as`: label of the arm that it equals, or `base`: that is run in its place, and has the
-    `shown_runs`. `difference`: from the base, paired by seed, with its 95 % t-interval.
+    `shown_runs`. `difference`: from the base, paired by seed, with its 95 % t-interval. `at_edge`:
+    the keys of `chosen` whose value is the smallest or the largest of the candidates'.
     """
 
     number: int = 0
@@ -88,6 +103,9 @@ class ReportArm(BaseModel, frozen=True):
     expect: list[str] | None = None
     paper: float | None = None
     warnings: list[str] = []
+    candidates: list[Candidate] = []
+    chosen: dict[str, str] = {}
+    at_edge: list[str] = []
     runs: list[ArmRun] = []
     shown_runs: list[ArmRun] = []
     done: int = 0
@@ -141,6 +159,7 @@ class StudyView(BaseModel, frozen=True):
     protocols: list[str] = Field(alias="metrics")
     seeds: list[int]
     threads: int
+    tune: dict[str, Any] | None = None
     arms: list[ReportArm]
     stale: list[str]
     not_run: list[dict[str, Any]]
@@ -214,6 +233,9 @@ def _arm(number: int, arm: dict[str, Any], by_name: dict[str, Any]) -> dict[str,
     original = by_name.get(arm["same_as"], arm)
     shown = {**arm["summary"], **arm, "number": number, "shown_runs": original["runs"]}
     shown["substitution"] = {path: compact(value) for path, value in arm["substitution"].items()}
+    shown["chosen"] = {path: compact(value) for path, value in (arm.get("chosen") or {}).items()}
+    for each in arm.get("candidates", ()):
+        each["values"] = {path: compact(value) for path, value in each["values"].items()}
     shown["differences"] = [[p, compact(old), compact(new)] for p, old, new in arm["differences"]]
     if arm["same_as"] is not None:
         shown["same_as"] = "base" if original["is_base"] else original["label"]

@@ -11,16 +11,18 @@ from typing import Any
 
 from simsiam_zoo.charts.dots import Dot, DotPlot
 from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
-from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Point, Series, make_chart, thin
+from simsiam_zoo.charts.lines import Chart, Point, Series, make_chart, thin
 from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite
 from simsiam_zoo.report.pages import line, percent
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView
+from simsiam_zoo.report.tuned import line_styles, sensitivity
 
 SHOWN = (LOSS, STD, TOP1)
 """As in the paper's figure 2."""
 
 PLOTS = {
     "top1.svg": "Top-1 of each arm",
+    "sensitivity.svg": "Validation top-1 of each arm over what was tuned",
     "figure2.svg": "Gradient policies, as in the paper's figure 2",
     "curves.svg": "Curves of loss, std × √d and top-1",
 }
@@ -107,8 +109,7 @@ def thinned(curves: list[Curve]) -> list[list[Point]]:
 def legend(study: StudyView, curves: Curves) -> list[LegendKey]:
     """Style and label of each arm with curves; styles repeat after COLORS x DASHES arms."""
     drawn = {curve.arm for each in curves.values() for curve in each}
-    others = [arm.number for arm in study.arms if not arm.is_base]
-    styles = {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
+    styles = line_styles(study)
     arms = [arm for arm in study.arms if arm.number in drawn]
     return [LegendKey(arm.number, styles.get(arm.number, "base"), arm.label) for arm in arms]
 
@@ -142,6 +143,9 @@ def plot_files(study: StudyView, curves: Curves) -> dict[str, str]:
     """Name → SVG of what there is to draw; names are among `PLOTS`."""
     files = {} if study.main is None else {"top1.svg": dot_sheet(dot_plot(study, study.main))}
     drawn = {"figure2.svg": figure_2(study, curves), "curves.svg": legend(study, curves)}
+    if chart := sensitivity(study):
+        lines = [(each.style, each.name) for each in chart.lines]
+        files["sensitivity.svg"] = line_sheet("", [chart], lines)
     for name, keys in drawn.items():
         if keys:
             charts = curve_charts(study, curves, keys)

@@ -23,6 +23,7 @@ from simsiam_zoo.report import study_charts
 from simsiam_zoo.report.content import content
 from simsiam_zoo.report.pages import PACKAGE, escape, fenced, render_offline
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView, read_results
+from simsiam_zoo.report.tuned import sensitivity
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.results import collect_results, write_results
 from simsiam_zoo.studies.statistics import POINTS
@@ -85,6 +86,8 @@ def render_study(study: StudyView, curves: study_charts.Curves) -> str:
         panels=drawn(keys, "c"),
         keys=keys,
         pair=drawn(pair, "p"),
+        tuning=(tuning := sensitivity(study)) and inline_chart(tuning, "t"),
+        tuning_chart=tuning,
         pair_keys=pair,
         palette=COLORS * DASHES,
         known_mark=known_mark,
@@ -103,6 +106,9 @@ def render_markdown(study: StudyView, plots: list[str]) -> str:
 def results_csv(study: StudyView) -> str:
     """The whole file; figures are written so that they read back as the very same numbers."""
     rows = [_csv_row(study, arm, run) for arm in study.arms for run in arm.shown_runs]
+    for arm in study.arms:
+        for each in arm.candidates:
+            rows += [_csv_row(study, arm, run, each.values) for run in each.runs]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([_safe(name) for name in _csv_row(study, ReportArm(), ArmRun())])
@@ -110,7 +116,10 @@ def results_csv(study: StudyView) -> str:
     return file.getvalue()
 
 
-def _csv_row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Any]:
+def _csv_row(
+    study: StudyView, arm: ReportArm, run: ArmRun, tried: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """A run of an arm, or of a candidate with the values that were `tried` for it."""
     measured: dict[str, Any] = {}
     for metric in study.metrics:
         found = run.metrics.get(metric)
@@ -132,10 +141,11 @@ def _csv_row(study: StudyView, arm: ReportArm, run: ArmRun) -> dict[str, Any]:
         "arm": arm.name,
         **{name: getattr(arm, name) for name in of_arm},
         "substitution": json.dumps(arm.substitution, ensure_ascii=False),
+        "candidate": json.dumps(tried, ensure_ascii=False) if tried else None,
         "seed": run.seed,
         **{name: getattr(run, name) for name in ended},
-        "expect": " or ".join(arm.expect or ()),
-        "as_expected": arm.as_expected,
+        "expect": " or ".join(arm.expect or ()) if tried is None else "",
+        "as_expected": arm.as_expected if tried is None else None,
         "paper": arm.paper,
         **measured,
         **{name: getattr(run, name) for name in (*shown, "reason", "error")},

@@ -36,27 +36,35 @@ def describe_plan(
     built is not run.
     """
     seconds: dict[str, float] = {}
-    selected = selection.jobs(plan, folder)
-    left = [
-        job
-        for job in selected
-        if job.arm.name in selection.again or not is_complete(job.folder, plan.metrics)
-    ]
-    arms = {job.arm.name for job in selected} if left else set()
-    for arm in (arm for arm in plan.arms if arm.name in arms):
-        if arm.steps is not None:
+    tuning = list(plan.tuning_jobs(folder, selection.arms(plan)))
+    selected = [*tuning, *selection.jobs(plan, folder, planned=True)]
+    left = [job for job in selected if not is_complete(job.folder, job.metrics)]
+    for arm in plan.arms if left else ():
+        if arm.steps is not None and arm.name in selection.arms(plan):
             try:
-                seconds[arm.name] = arm.steps[1] * seconds_per_step(arm.recipes[plan.seeds[0]])
+                each = seconds_per_step(arm.recipes[plan.seeds[0]])
             except ZooError as error:
                 arm.not_run = error.what
-    left = [job for job in left if job.arm.not_run is None]
+            else:
+                sized = [one for one in (arm, *arm.candidates) if one.steps is not None]
+                seconds |= {one.name: each * one.steps[1] for one in sized if one.steps}
+    again = {
+        each.name
+        for arm in plan.arms
+        for each in (arm, *arm.candidates)
+        if arm.name in selection.again
+    }
+    apart = {each.name for arm in plan.arms if arm.not_run for each in (arm, *arm.candidates)}
+    selected = [job for job in selected if job.arm.name not in apart]
+    left = [job for job in selected if job in left or job.arm.name in again]
     known = all(job.arm.name in seconds for job in left)
     described = plan.model_dump(mode="json")
     return {
         **described,
         "arms": [{**arm, "seconds": seconds.get(arm["name"])} for arm in described["arms"]],
         "folder": str(folder),
-        "runs": len(selection.jobs(plan, folder)),  # without those that cannot be built
+        "runs": len(selected),
+        "runs_to_choose": sum(job in tuning for job in selected),
         "runs_left": len(left),
         "jobs": jobs,
         "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,

@@ -22,7 +22,7 @@ from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.plan import arm_identity, known_digest
+from simsiam_zoo.studies.arms import arm_identity, known_digest
 
 
 def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:

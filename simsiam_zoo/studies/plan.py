@@ -15,22 +15,17 @@ runs anew beside what it was, and one that was not is not run again.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from simsiam_zoo.catalog import catalog
-from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import differences, identity, make_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
-from simsiam_zoo.studies.study import Study, flat
+from simsiam_zoo.studies.arms import StudyArm, make_arms
+from simsiam_zoo.studies.study import Study, Tune
 
 PLAN = "study.json"
 FEW_STEPS = 10
@@ -39,52 +34,18 @@ FEW_STEPS = 10
 OTHER_OUT = "Give the study another --out."
 """The way out of a folder that cannot be the study's."""
 
-BASE = "base"
-
-
-class StudyArm(BaseModel):
-    """One arm of a study, as `study.json` has it but for recipes, identity and data.
-
-    Attributes:
-        name: different for each arm; the label is what people call it.
-        key: names its folder; it changes with all that decides what its runs compute.
-        part: the path that it substitutes, where it is one.
-        substitution: dotted path → value, as the study has them; empty for the base.
-        differences: (key, base, arm) wherever the recipes differ.
-        expect: the verdicts that would be as expected; empty: nothing is expected.
-        paper: the paper's top-1 in per cent.
-        same_as: the arm that computes the very same, and is run in its place.
-        not_run: why it is not, or cannot be.
-        steps: an epoch, and in all; None where the data is not at hand.
-        recipes: by seed.
-        identity: of its run with seed 0: recipe, parts, code and data.
-    """
-
-    name: str
-    label: str
-    key: Annotated[str, Field(pattern=r"^[a-z0-9_-][a-z0-9._-]*$")]
-    is_base: bool
-    part: str | None = None
-    substitution: dict[str, Any] = {}
-    differences: list[tuple[str, Any, Any]] = []
-    expect: list[str] = []
-    paper: float | None = None
-    same_as: str | None = None
-    not_run: str | None = None
-    warnings: list[str] = []
-    steps: tuple[int, int] | None = None
-    recipes: dict[int, Recipe] = Field({}, exclude=True)
-    identity: str = Field("", exclude=True)
-    dataset: Any = Field(None, exclude=True)
-
 
 @dataclass(frozen=True)
 class StudyJob:
-    """One arm with one seed: one process, one run, and the folder of both."""
+    """One arm with one seed: one process, one run, and the folder of both.
+
+    `metrics`: what the run is measured by.
+    """
 
     arm: StudyArm
     seed: int
     folder: Path
+    metrics: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.arm.label}, seed {self.seed}"
@@ -105,14 +66,29 @@ class StudyPlan(BaseModel):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     threads: int
     command: str
+    tune: Tune | None = None
     arms: Annotated[list[StudyArm], Field(min_length=1)]
 
-    def jobs(self, folder: Path) -> Iterator[StudyJob]:
-        """Every run, seed by seed, so that an interrupted study has all arms with some seeds."""
+    def own_arms(self) -> list[StudyArm]:
+        """Those that are run."""
+        return [arm for arm in self.arms if arm.same_as is None and arm.not_run is None]
+
+    def jobs(self, folder: Path, planned: bool = False) -> Iterator[StudyJob]:
+        """Every run, seed by seed, so that an interrupted study has all arms with some seeds.
+
+        Without the arms whose values are yet to be chosen, unless all that is `planned` is asked.
+        """
+        arms = [a for a in self.own_arms() if planned or a.chosen is not None or not a.candidates]
         for seed in self.seeds:
-            for arm in self.arms:
-                if arm.same_as is None and arm.not_run is None:
-                    yield StudyJob(arm, seed, job_folder(folder, arm.key, seed))
+            for arm in arms:
+                yield StudyJob(arm, seed, job_folder(folder, arm.key, seed), self.metrics)
+
+    def tuning_jobs(self, folder: Path, arms: Collection[str] | None = None) -> Iterator[StudyJob]:
+        """The runs that choose the values of the arms of these names, by default of all."""
+        for seed in self.tune.seeds if self.tune else ():
+            for arm in self.own_arms():
+                for each in arm.candidates if arms is None or arm.name in arms else ():
+                    yield StudyJob(each, seed, job_folder(folder, each.key, seed))
 
 
 def job_folder(study: Path, key: str, seed: int) -> Path:
@@ -129,6 +105,9 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
     for arm in arms:
         if arm.same_as is None and arm.not_run is None:
             _size(arm)
+            for each in arm.candidates:
+                _size(each)
+                arm.not_run = arm.not_run or each.not_run
     return StudyPlan(
         title=study.title or name,
         description=study.description.strip(),
@@ -138,6 +117,7 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
         seeds=study.seeds,
         threads=study.threads,
         command=command,
+        tune=study.tune,
         arms=arms,
     )
 
@@ -175,7 +155,7 @@ def write_plan(plan: StudyPlan, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / PLAN, plan.model_dump_json(indent=1) + "\n")
-        for job in plan.jobs(folder):
+        for job in (*plan.tuning_jobs(folder), *plan.jobs(folder)):
             job.folder.mkdir(parents=True, exist_ok=True)
             atomic_write_text(job.folder / "recipe.toml", job.arm.recipes[job.seed].to_toml())
     except OSError as error:
@@ -203,112 +183,3 @@ def read_plan(folder: Path) -> StudyPlan:
         if arm.same_as is not None and arm.same_as not in names:
             raise DataError(f"{path} is damaged: it has no arm {arm.same_as!r}", way_out)
     return plan
-
-
-def make_arms(study: Study) -> list[StudyArm]:
-    """The base and every arm, each recipe complete and valid.
-
-    Raises:
-        InputError: a name or a value of an arm is wrong; the arm is named.
-        PluginError: a component cannot be used, or a preset cannot be read.
-        DataError: the data is at hand, and damaged.
-    """
-    for metric in study.metrics:
-        catalog().resolve("protocol", metric)
-    opened: dict[str, Dataset | None] = {}
-    base = _arm(study, BASE, study.label, {}, opened)
-    arms = [base.model_copy(update={"expect": list(study.expect), "paper": study.paper})]
-    for ablation in study.ablation:
-        for i, substitution in enumerate(ablation.substitutions()):
-            words = [f"{path}: {_shown(value)}" for path, value in substitution.items()]
-            label = ablation.label[i] if ablation.label else ", ".join(words)
-            name = _free(_slug(substitution), [arm.name for arm in arms])
-            stated = {
-                "part": ablation.part,
-                "expect": list(ablation.expect),
-                "paper": ablation.paper[i] if ablation.paper else None,
-                "not_run": ablation.skip or None,
-            }
-            arm = _arm(study, name, label, substitution, opened).model_copy(update=stated)
-            arms.append(_compared(arm, arms))
-    return arms
-
-
-def arm_identity(recipe: Recipe, digest: str) -> str:
-    """The identity of an arm's run with seed 0, on data of this digest."""
-    training = recipe.training.model_copy(update={"seed": 0})
-    return identity(make_lock(recipe.model_copy(update={"training": training}), digest, {}))
-
-
-def known_digest(recipe: Recipe, dataset: Dataset | None) -> str:
-    """The data's digest; where it is not at hand, its name and parameters."""
-    if dataset is not None:
-        return dataset.digest
-    part = recipe.part("dataset")
-    return f"not at hand: {part.id} {json.dumps(dict(part.params), sort_keys=True, default=str)}"
-
-
-def _arm(
-    study: Study,
-    name: str,
-    label: str,
-    substitution: dict[str, Any],
-    opened: dict[str, Dataset | None],
-) -> StudyArm:
-    """An arm. `opened`: data sets that are open; most arms have the same."""
-    recipes = {seed: _recipe(study, label, substitution, seed) for seed in study.seeds}
-    first = recipes[study.seeds[0]]
-    data = f"{first.data.stream} {first.data.validation} {known_digest(first, None)}"
-    if data not in opened:
-        opened[data] = first.data_at_hand()
-    computes = arm_identity(first, known_digest(first, opened[data]))
-    return StudyArm(
-        name=name,
-        label=label,
-        key=f"{name}-{computes[:8]}",
-        is_base=not substitution,
-        substitution=substitution,
-        recipes=recipes,
-        identity=computes,
-        dataset=opened[data],
-    )
-
-
-def _compared(arm: StudyArm, others: Sequence[StudyArm]) -> StudyArm:
-    """The arm with what tells it from the base, and the earlier one that has its figures too."""
-    seed, base = next(iter(others[0].recipes.items()))
-    found: dict[str, Any] = {
-        "differences": [*map(tuple, differences(base.to_dict(), arm.recipes[seed].to_dict()))]
-    }
-    if not arm.not_run:
-        equal = (o for o in others if not o.not_run and o.identity == arm.identity)
-        if same := next(equal, None):
-            found |= {"key": same.key, "same_as": same.same_as or same.name}
-    return arm.model_copy(update=found)
-
-
-def _recipe(study: Study, label: str, substitution: dict[str, Any], seed: int) -> Recipe:
-    base = {key: value for key, value in study.base.items() if key != "preset"}
-    decided = {"training.seed": seed, "training.threads": study.threads}
-    try:
-        return Recipe.make(study.preset, None, [base, substitution, decided])
-    except InputError as error:
-        raise error.at("the study's base" if not substitution else f"arm {label!r}") from None
-
-
-def _slug(substitution: Mapping[str, Any]) -> str:
-    words = [f"{path.rpartition('.')[2]}-{_shown(value)}" for path, value in substitution.items()]
-    return re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower()).strip("-.")[:60] or "arm"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        name = str(value.get("name", ""))
-        rest = ",".join(f"{key}={each}" for key, each in flat(value).items() if key != "name")
-        return f"{name}:{rest}" if rest else name
-    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _free(name: str, taken: list[str]) -> str:
-    names = (name if number == 1 else f"{name}-{number}" for number in range(1, len(taken) + 2))
-    return next(free for free in names if free not in taken)

@@ -16,9 +16,11 @@ from typing import Any
 from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import RunResult, is_held, job_status, read_measured, read_run_result
 from simsiam_zoo.studies.plan import StudyPlan, job_folder, read_plan
 from simsiam_zoo.studies.statistics import correct, mean_std, paired_difference
+from simsiam_zoo.studies.tuning import at_edge, candidate_means
 
 RESULTS = "results.json"
 
@@ -37,7 +39,8 @@ def collect_results(folder: Path) -> ResultRow:
     arms: list[ResultRow] = []
     for planned in plan.arms:
         own = planned.same_as is None and planned.not_run is None
-        arm = planned.model_dump(mode="json", exclude={"not_run", "key", "steps"})
+        arm = planned.model_dump(mode="json", exclude={"not_run", "key", "steps", "candidates"})
+        arm |= _candidates(folder, plan, planned)
         arm["runs"] = [_run(folder, planned.key, seed) for seed in plan.seeds] if own else []
         arms.append(arm)
     by_name = {arm["name"]: arm for arm in arms}
@@ -53,7 +56,7 @@ def collect_results(folder: Path) -> ResultRow:
     return {
         **plan.model_dump(mode="json", exclude={"arms", "command"}),
         "arms": arms,
-        "stale": _stale(folder, {planned.key for planned in plan.arms}),
+        "stale": _stale(folder, {a.key for arm in plan.arms for a in (arm, *arm.candidates)}),
         "not_run": list(_not_run(plan, arms)),
         "notes": list(_notes(plan, arms, provenance["machine"].get("threads"))),
         "provenance": {"command": plan.command, **provenance},
@@ -63,6 +66,25 @@ def collect_results(folder: Path) -> ResultRow:
 def write_results(results: ResultRow, folder: Path) -> None:
     """Write `results.json`."""
     atomic_write_text(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+
+
+def _candidates(folder: Path, plan: StudyPlan, arm: StudyArm) -> ResultRow:
+    """What was tried for an arm, and whether what was chosen is an edge of it."""
+    if plan.tune is None:
+        return {"candidates": [], "at_edge": []}
+    means = candidate_means(folder, arm, plan.tune)
+    tried = [each.substitution for each in arm.candidates]
+    return {
+        "candidates": [
+            {
+                "values": each.substitution,
+                "top1": mean,
+                "runs": [_run(folder, each.key, seed) for seed in plan.tune.seeds],
+            }
+            for each, mean in zip(arm.candidates, means, strict=True)
+        ],
+        "at_edge": at_edge(arm.chosen or {}, tried),
+    }
 
 
 def _run(study: Path, key: str, seed: int) -> ResultRow:

@@ -37,12 +37,13 @@ _LIVE_SECONDS, _LINE_SECONDS = 1.0, 30.0
 class Running:
     """The jobs of a study: to be started, in order; by the launcher's id; with their exit code.
 
-    Those that were complete from the start have ended with 0.
+    Those that were complete from the start have ended with 0. `called`: what they are.
     """
 
     waiting: deque[StudyJob] = field(default_factory=deque)
     started: dict[str, StudyJob] = field(default_factory=dict)
     ended: list[tuple[StudyJob, int]] = field(default_factory=list)
+    called: str = "runs"
 
 
 class StudyProgress:
@@ -56,7 +57,8 @@ class StudyProgress:
         self._live: Live | None = None
         if console is not None and console.is_terminal:
             self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._told: int | None = None
+        self._shown: Running | None = None
+        self._told = 0
         self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -76,9 +78,9 @@ class StudyProgress:
     def show(self, state: Running) -> None:
         """Tell what has ended since, and how the others are."""
         total = len(state.ended) + len(state.waiting) + len(state.started)
-        if self._told is None:
-            self._told = len(state.ended)
-            self.say(f"{total} runs, {self._told} of them complete already")
+        if self._shown is not state:
+            self._shown, self._told = state, len(state.ended)
+            self.say(f"{total} {state.called}, {self._told} of them complete already")
         for job, code in state.ended[self._told :]:
             self.say(f"{job}: {job_outcome(job, code)}")
         self._told = len(state.ended)
@@ -144,6 +146,7 @@ def run_study(
     progress: StudyProgress,
     selection: Selection = EVERY_ARM,
     changed: Callable[[], object] = lambda: None,
+    choose: Callable[[StudyPlan], StudyPlan] = lambda plan: plan,
 ) -> list[tuple[StudyJob, int]]:
     """Run what is not complete, `jobs` at a time; every job with its exit code.
 
@@ -155,6 +158,7 @@ def run_study(
         progress: is shown how they are.
         selection: the arms that run, and those that run anew.
         changed: called after a job has ended.
+        choose: the plan with what was tuned, once the runs that choose have ended.
 
     Raises:
         InputError: the folder cannot be written, holds something else or another process runs a
@@ -165,39 +169,63 @@ def run_study(
     with _held(folder), ExitStack() as ends:
         if callable(close := getattr(launcher, "close", None)):
             ends.callback(close)
-        selected = selection.jobs(plan, folder)
-        anew = [job for job in selected if job.arm.name in selection.again]
+        again = selection.again
+        anew = [job for job in plan.jobs(folder) if job.arm.name in again]
+        anew += plan.tuning_jobs(folder, again)
         for old, new in move_aside(anew).items():
             progress.say(f"moved: {old.relative_to(folder)} is {new.relative_to(folder)} now")
         write_plan(plan, folder)
-        state = Running(deque(selected))
+
+        def work(state: Running) -> Running:
+            _work(state, launcher, jobs, resources, stop, progress, changed)
+            return state
+
         with StopRequest() as stop, progress:
-            try:
-                while (state.waiting or state.started) and not stop.requested:
-                    for job in _to_start(state, plan.metrics, jobs):
-                        (job.folder / "status.json").unlink(missing_ok=True)
-                        argv = command(job.folder, plan.metrics)
-                        state.started[launcher.submit(argv, job.folder, resources)] = job
-                    ended = _collect(state, launcher)
-                    for job, code in ended:
-                        note_end(job.folder, code)
-                    if ended:
-                        changed()
-                    progress.show(state)
-                    time.sleep(_POLL)
-                if stop.requested:
-                    progress.say("stopping: what runs is saved")
-            finally:  # none is left, unless the study was stopped or failed
-                for started in state.started:
-                    launcher.cancel(started)
-            _wait_for(state, launcher)
+            choosing = plan.tuning_jobs(folder, selection.arms(plan))
+            state = work(Running(deque(choosing), called="runs that choose"))
+            if not stop.requested:
+                if plan.tune is not None:
+                    plan = choose(plan)
+                    write_plan(plan, folder)
+                state = work(Running(deque(selection.jobs(plan, folder))))
     if stop.requested:
         left = len(state.waiting) + len(state.started) + sum(code != 0 for _, code in state.ended)
         raise StoppedError(
-            f"stopped with {left} runs to go on with",
+            f"stopped with {left} {state.called} to go on with",
             f"Go on with: {plan.command}{selection.flags()}" if plan.command else None,
         )
     return state.ended
+
+
+def _work(
+    state: Running,
+    launcher: Launcher,
+    jobs: int,
+    resources: Resources,
+    stop: StopRequest,
+    progress: StudyProgress,
+    changed: Callable[[], object],
+) -> None:
+    """Run all that waits, until a stop is asked for."""
+    try:
+        while (state.waiting or state.started) and not stop.requested:
+            for job in _to_start(state, jobs):
+                (job.folder / "status.json").unlink(missing_ok=True)
+                argv = command(job.folder, job.metrics)
+                state.started[launcher.submit(argv, job.folder, resources)] = job
+            ended = _collect(state, launcher)
+            for job, code in ended:
+                note_end(job.folder, code)
+            if ended:
+                changed()
+            progress.show(state)
+            time.sleep(_POLL)
+        if stop.requested:
+            progress.say("stopping: what runs is saved")
+    finally:  # none is left, unless the study was stopped or failed
+        for started in state.started:
+            launcher.cancel(started)
+    _wait_for(state, launcher)
 
 
 def _wait_for(state: Running, launcher: Launcher) -> None:
@@ -208,7 +236,7 @@ def _wait_for(state: Running, launcher: Launcher) -> None:
         time.sleep(_POLL)
 
 
-def _to_start(state: Running, metrics: tuple[str, ...], jobs: int) -> Iterator[StudyJob]:
+def _to_start(state: Running, jobs: int) -> Iterator[StudyJob]:
     """What waits and has room; what is complete has ended.
 
     A job that a process of an earlier study holds (that was killed) waits for it.
@@ -216,7 +244,7 @@ def _to_start(state: Running, metrics: tuple[str, ...], jobs: int) -> Iterator[S
     for job in list(state.waiting):
         if is_held(job.folder):
             continue
-        if is_complete(job.folder, metrics):
+        if is_complete(job.folder, job.metrics):
             state.waiting.remove(job)
             state.ended.append((job, 0))
         elif len(state.started) < jobs:

@@ -22,10 +22,14 @@ class Selection:
     only: tuple[str, ...] = ()
     again: tuple[str, ...] = ()
 
-    def jobs(self, plan: StudyPlan, folder: Path) -> list[StudyJob]:
-        """The plan's runs that belong to it, complete or not."""
-        chosen = {*self.only, *self.again} if self.only else {arm.name for arm in plan.arms}
-        return [job for job in plan.jobs(folder) if job.arm.name in chosen]
+    def arms(self, plan: StudyPlan) -> set[str]:
+        """The names of the arms that belong to it."""
+        return {*self.only, *self.again} if self.only else {arm.name for arm in plan.arms}
+
+    def jobs(self, plan: StudyPlan, folder: Path, planned: bool = False) -> list[StudyJob]:
+        """The plan's runs that belong to it, complete or not; `planned` as of `StudyPlan.jobs`."""
+        arms = self.arms(plan)
+        return [job for job in plan.jobs(folder, planned) if job.arm.name in arms]
 
     def flags(self) -> str:
         """What goes on with it on a command line: what runs anew has begun to."""

@@ -8,11 +8,14 @@ says in general.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
+import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -32,6 +35,14 @@ VerdictName = Literal["learned", "collapsed", "diverged", "no-gain", "worse", "u
 
 _DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
 """Keys of a recipe that the study decides for all arms, and its own key for it."""
+
+_TUNING = {
+    **{key: f"the study says {own}" for key, own in _DECIDED.items()},
+    "training.epochs": "its share is tune.length",
+    "data.validation": "it is tune.validation",
+    "evaluation.protocols": "the one that chooses is tune.metric",
+}
+"""Keys that tuning decides, and what says them."""
 
 
 class _Strict(BaseModel):
@@ -57,6 +68,15 @@ def _verdicts(value: Any) -> Any:
 
 Verdicts = Annotated[tuple[VerdictName, ...], BeforeValidator(_verdicts)]
 Listed = BeforeValidator(_listed)
+
+
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ValueError("seeds are different whole numbers from 0, one at least")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_different)]
 
 
 class Ablation(_Strict):
@@ -112,10 +132,72 @@ class Ablation(_Strict):
             return [flat({self.part: value}) for value in values]
         if self.set:
             return [flat(self.set)]
-        crossed: list[Tree] = [{}]
-        for key, values in self.grid.items():
-            crossed = [{**arm, key: value} for arm in crossed for value in values]
-        return crossed
+        return crossed(self.grid)
+
+
+class Tune(_Strict):
+    """`[tune]`: what is chosen for every arm, the base too, each with the same budget.
+
+    Every value of the `grid`, crossed, or `points` draws from `ranges`, is trained on a part of the
+    training images and measured on the rest of them; the best is the arm's. No test image is read.
+    """
+
+    grid: dict[str, tuple[Any, ...]] = Field({}, description="Values by key, crossed")
+    ranges: dict[str, tuple[float, float]] = Field(
+        {}, description="Lowest and highest by key, above 0; drawn evenly by their logarithm"
+    )
+    points: int = Field(8, description="Draws from the ranges", ge=1)
+    beside: tuple[Tree, ...] = Field((), description="Candidates beside those of grid or ranges")
+    seeds: Seeds = Field((100,), description="Other ones than are reported")
+    metric: str = Field("knn", description="The protocol that chooses")
+    validation: float = Field(
+        0.2, description="The share of the training images that it measures on", gt=0, lt=1
+    )
+    length: float = Field(0.5, description="Of the arm's epochs", gt=0, le=1)
+    stop_on_collapse: bool = Field(False, description="End a run that has collapsed")
+
+    @field_validator("grid", "ranges", mode="before")
+    @classmethod
+    def _by_path(cls, value: Any) -> Any:
+        return flat(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _something_to_choose_from(self) -> Self:
+        if bool(self.grid) == bool(self.ranges):
+            raise ValueError("state one of grid and ranges")
+        if any(
+            len(set(map(str, values))) < len(values) or not values for values in self.grid.values()
+        ):
+            raise ValueError("every key of the grid has values, each once")
+        if any(not 0 < low < high for low, high in self.ranges.values()):
+            raise ValueError("a range has its lowest value first, and it is above 0")
+        if any(set(each) != set(self.keys) for each in self.beside):
+            raise ValueError(
+                f"a candidate beside them has {', '.join(self.keys)}, and no other key"
+            )
+        for path in self.keys:
+            if path in _TUNING:
+                raise ValueError(f"{path} is not tuned: {_TUNING[path]}")
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        """What is tuned."""
+        return [*self.grid, *self.ranges]
+
+    def candidates(self) -> list[Tree]:
+        """Dotted path → value of each candidate; the same ones for every arm."""
+        if self.grid:
+            return [*self.beside, *crossed(self.grid)]
+        draws = np.random.default_rng(0).random((self.points, len(self.ranges)))
+        drawn = [
+            {
+                key: float(f"{low * (high / low) ** share:.3g}")
+                for (key, (low, high)), share in zip(self.ranges.items(), row, strict=True)
+            }
+            for row in draws.tolist()
+        ]
+        return [*self.beside, *drawn]
 
 
 class Study(_Strict):
@@ -125,19 +207,26 @@ class Study(_Strict):
     description: str = Field("", description="A paragraph under it")
     base: Tree = Field({}, description="The recipe that is taken apart")
     label: str = Field("base", description="What the base is called", min_length=1)
-    seeds: tuple[int, ...] = Field((0,), description="Each arm is trained with each of them")
+    seeds: Seeds = Field((0,), description="Each arm is trained with each of them")
     metrics: tuple[str, ...] = Field((), description="Protocols; by default the preset's own")
     threads: int = Field(1, description="CPU threads of a run, whatever else runs", ge=1)
     expect: Verdicts = Field(("learned",), description="Of the base")
     paper: float | None = Field(None, description="The paper's top-1 of the base, in %")
+    tune: Tune | None = Field(None, description="What is chosen for every arm alike")
     ablation: tuple[Ablation, ...] = Field((), description="What is substituted")
 
-    @field_validator("seeds")
-    @classmethod
-    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds are different whole numbers from 0, one at least")
-        return seeds
+    @model_validator(mode="after")
+    def _tuned_apart(self) -> Self:
+        if self.tune is None:
+            return self
+        if set(self.tune.seeds) & set(self.seeds):
+            raise ValueError("tune.seeds are other ones than the seeds that are reported")
+        for path in (
+            path for each in self.ablation for arm in each.substitutions() for path in arm
+        ):
+            if path in self.tune.keys:
+                raise ValueError(f"{path} is tuned for every arm, so that no arm substitutes it")
+        return self
 
     def changed(self, changes: Tree) -> Self:
         """The study with some of its keys changed. Raises InputError."""
@@ -224,6 +313,11 @@ def _on_preset(ablation: Any, preset: str, where: str) -> Any:
         if name == preset:
             chosen = there
     return chosen
+
+
+def crossed(grid: Mapping[str, tuple[Any, ...]]) -> list[Tree]:
+    """Every combination of a grid's values, by key."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:

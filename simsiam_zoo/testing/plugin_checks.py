@@ -13,7 +13,7 @@ from simsiam_zoo.catalog import FILE_KINDS, HOST_SUPPLIED, KINDS, PARTS, load_ta
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.studies.plan import make_arms
+from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 from simsiam_zoo.testing.checks import PLUGIN, ComponentUnderTest, check, expect
 

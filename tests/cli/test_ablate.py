@@ -104,7 +104,7 @@ def test_a_report_of_no_study_is_refused(tmp_path: Path) -> None:
 def test_the_study_that_the_docs_show_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(r"```toml file=mine.toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     (tmp_path / "mine.toml").write_text(text)
-    from simsiam_zoo.studies.plan import make_arms
+    from simsiam_zoo.studies.arms import make_arms
     from simsiam_zoo.studies.study import read_study
 
     name, study = read_study(str(tmp_path / "mine.toml"))

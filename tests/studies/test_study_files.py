@@ -12,7 +12,8 @@ from tiny_runs import pack_digits
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.layers import Text
-from simsiam_zoo.studies.plan import make_arms, plan_study
+from simsiam_zoo.studies.arms import make_arms
+from simsiam_zoo.studies.plan import plan_study
 from simsiam_zoo.studies.study import flat, parse_study, read_study
 
 PRESETS = ("mnist-5k", "mnist-5k-resnet10t", "digits", "cifar10", "imagenet")
@@ -40,7 +41,7 @@ def test_every_study_that_comes_by_name_has_valid_arms_on_every_preset(name, pre
 def test_studies_are_read_without_torch() -> None:
     code = (
         "import sys; from simsiam_zoo.studies.study import read_study;"
-        "from simsiam_zoo.studies.plan import make_arms; make_arms(read_study('five-parts')[1]);"
+        "from simsiam_zoo.studies.arms import make_arms; make_arms(read_study('five-parts')[1]);"
         "import simsiam_zoo.studies.running; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

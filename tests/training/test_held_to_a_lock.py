@@ -15,7 +15,7 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity_differences, read_locked
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.studies.plan import make_arms
+from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import Study, parse_study
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.train import train

@@ -1,0 +1,243 @@
+"""Tuning: the same candidates for every arm, chosen on validation images alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import TINY, digits
+
+from simsiam_zoo.data.packing.writer import pack_dataset
+from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.report.study import read_results
+from simsiam_zoo.report.tuned import candidate_table, sensitivity, tuned
+from simsiam_zoo.report.write import publish
+from simsiam_zoo.studies import running
+from simsiam_zoo.studies.job import run_job
+from simsiam_zoo.studies.launcher import Resources
+from simsiam_zoo.studies.plan import StudyPlan, plan_study, write_plan
+from simsiam_zoo.studies.running import StudyProgress, run_study
+from simsiam_zoo.studies.study import Study, Tune, parse_study
+from simsiam_zoo.studies.tuning import at_edge, choose
+
+LRS = [0.25, 0.5, 1.0, 2.0]
+TREE: dict[str, Any] = {
+    "base": {"preset": "digits"},
+    "seeds": [0, 1],
+    "tune": {"grid": {"optim.lr": LRS}, "seeds": [100, 101]},
+    "ablation": [
+        {"part": "predictor", "action": "remove", "label": "no predictor"},
+        {"part": "projector", "action": "remove", "label": "no projector"},
+    ],
+}
+
+
+def study_of(**changes: Any) -> Study:
+    return parse_study(TREE | changes, "it")
+
+
+class Played:
+    """A launcher whose jobs end at once, with figures that the test makes of their recipes."""
+
+    def __init__(self, top1: Any) -> None:
+        self.top1, self.recipes = top1, list[tuple[str, int, Recipe]]()
+
+    def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
+        recipe = Recipe.of_run(folder / "recipe.toml")
+        name = folder.parent.name
+        self.recipes.append((name, recipe.training.seed, recipe))
+        share, verdict = self.top1(name, recipe)
+        figure = {"network": "trained network", "protocol": "knn", "protocol_version": 2}
+        figure |= {"top1": share, "test_images": 100}
+        untrained = figure | {"network": "untrained network", "top1": 0.99}
+        result = {"verdict": verdict, "reason": "as played", "identity": "x", "steps": 1}
+        result["figures"] = [] if verdict == "diverged" else [untrained, figure]
+        (folder / "run").mkdir(parents=True, exist_ok=True)
+        (folder / "run" / "result.json").write_text(json.dumps(result))
+        code = {"diverged": 5, "failed": 3}.get(verdict, 0)
+        (folder / "status.json").write_text(json.dumps({"exit_code": code, "error": None}))
+        return f"{len(self.recipes)}:{code}"
+
+    def poll(self, job: str) -> int | None:
+        return int(job.partition(":")[2])
+
+    def cancel(self, job: str) -> None:
+        raise AssertionError(job)
+
+
+def played(name: str, recipe: Recipe) -> tuple[float, str]:
+    """The base is best at 0.5, the projector at the largest; all without a predictor collapse."""
+    at = LRS.index(recipe.optim.lr)
+    if name.startswith("predictor"):
+        return 0.2 + 0.01 * (at == 1), "collapsed"
+    if name.startswith("projector"):
+        return 0.5 + 0.1 * at, "collapsed" if at < 2 else "learned"
+    return [0.6, 0.8, 0.7, 0.1][at], ["learned", "learned", "learned", "diverged"][at]
+
+
+def run(study: Study, folder: Path, launcher: Played) -> StudyPlan:
+    plan = choose(plan_study("played", study), study, folder)
+    run_study(
+        plan,
+        folder,
+        launcher,  # type: ignore[arg-type]
+        jobs=2,
+        resources=Resources(),
+        progress=StudyProgress(None),
+        choose=lambda plan: choose(plan, study, folder, ended=[arm.name for arm in plan.arms]),
+    )
+    return choose(plan_study("played", study), study, folder)
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_POLL", 0.001)
+
+
+def test_every_arm_has_the_same_budget_and_its_best_is_trained_on_all_images(
+    tmp_path: Path,
+) -> None:
+    launcher = Played(played)
+    plan = run(study_of(), tmp_path, launcher)
+    tuning = [each for each in launcher.recipes if "-tune-" in each[0]]
+    reported = launcher.recipes[len(tuning) :]
+    assert len(tuning) == 3 * 4 * 2
+    assert len(reported) == 3 * 2
+    of_arm = [
+        sorted((r.optim.lr, seed) for name, seed, r in tuning if name.startswith(arm))
+        for arm in ("base", "predictor", "projector")
+    ]
+    assert of_arm[0] == of_arm[1] == of_arm[2] == [(lr, s) for lr in LRS for s in (100, 101)]
+    whole = Recipe.make("digits")
+    for _, _, recipe in tuning:
+        assert recipe.data.validation == 0.2
+        assert recipe.training.epochs == round(whole.training.epochs / 2)
+        assert recipe.evaluation.protocols == ("knn",)
+    for name, seed, recipe in reported:
+        assert recipe.data.validation == 0
+        assert recipe.training.epochs == whole.training.epochs
+        assert seed in (0, 1)
+        best = {"base": 0.5, "predictor": 0.5, "projector": 2.0}[name.partition("-")[0]]
+        assert recipe.optim.lr == best
+    assert [arm.chosen for arm in plan.arms] == [{"optim.lr": lr} for lr in (0.5, 0.5, 2.0)]
+    again = Played(played)
+    run(study_of(), tmp_path, again)
+    assert again.recipes == []
+
+
+def test_the_report_says_where_arms_collapsed_and_whose_best_is_an_edge(tmp_path: Path) -> None:
+    run(study_of(), tmp_path, Played(played))
+    results = publish(tmp_path)
+    assert results["stale"] == []
+    assert [arm["at_edge"] for arm in results["arms"]] == [[], [], ["optim.lr"]]
+    study = read_results(results)
+    text = " ".join(tuned(study))
+    assert "4 candidates for optim.lr, 2 seeds, 0.5 of the epochs" in text
+    assert "“no predictor” collapsed at 4 of 4 lr;" in text
+    assert "“no projector” collapsed at 2 of 4 lr, learned at 1.0 and 2.0" in text
+    assert "“base” diverged at 1 of 4 lr, learned at 0.25, 0.5 and 1.0" in text
+    assert "“no projector” (lr 2.0)" in text
+    table = candidate_table(study)
+    assert table is not None
+    assert [cell.text for cell in table[1][0]] == ["base", "lr 0.5", "60.0", "80.0", "70.0", "–"]
+    assert [cell.verdict for cell in table[1][2]][2:] == ["collapsed"] * 2 + ["learned"] * 2
+    chart = sensitivity(study)
+    assert chart is not None
+    assert chart.against == "lr"
+    assert chart.x.log
+    assert chart.lines[2].points == [(0.25, 50.0), (0.5, 60.0), (1.0, 70.0), (2.0, 80.0)]
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert len(rows) == 3 * 2 + 3 * 4 * 2
+    assert {row["candidate"] for row in rows} == {""} | {f'{{"optim.lr": "{lr}"}}' for lr in LRS}
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert 'id="tuning-heading"' in page
+    assert (tmp_path / "plots" / "sensitivity.svg").is_file()
+    assert "## Tuning" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_an_arm_without_any_figure_is_not_run_and_one_failure_is_left_out(tmp_path: Path) -> None:
+    def fails(name: str, recipe: Recipe) -> tuple[float, str]:
+        if name.startswith("predictor") or recipe.optim.lr == 0.5:
+            return 0.0, "diverged"
+        return played(name, recipe)
+
+    plan = run(study_of(), tmp_path, Played(fails))
+    base, predictor, _ = plan.arms
+    assert base.chosen == {"optim.lr": 1.0}
+    assert predictor.not_run is not None
+    assert "came to a figure" in predictor.not_run
+
+
+def test_draws_from_ranges_are_even_by_logarithm_and_the_same_each_time() -> None:
+    tune = Tune(ranges={"optim.lr": (0.01, 1.0)}, points=400)
+    drawn = [each["optim.lr"] for each in tune.candidates()]
+    assert drawn == [each["optim.lr"] for each in tune.candidates()]
+    assert min(drawn) >= 0.01
+    assert max(drawn) <= 1.0
+    assert abs(np.mean(np.array(drawn) < 0.1) - 0.5) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("tune", "said"),
+    [
+        ({}, "one of grid and ranges"),
+        ({"grid": {"optim.lr": [1.0, 1.0]}}, "each once"),
+        ({"grid": {"training.epochs": [1, 2]}}, "tune.length"),
+        ({"grid": {"optim.lr": [1.0]}, "seeds": [1]}, "other ones than the seeds"),
+        ({"grid": {"predictor": ["none", "mlp"]}}, "no arm substitutes it"),
+        ({"ranges": {"optim.lr": [0.0, 1.0]}}, "above 0"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tune: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        study_of(tune=tune)
+    assert said in str(caught.value)
+
+
+def test_an_edge_is_of_numbers() -> None:
+    tried = [{"a": 1.0, "b": "x"}, {"a": 2.0, "b": "y"}, {"a": 3.0, "b": "x"}]
+    assert at_edge({"a": 3.0, "b": "x"}, tried) == ["a"]
+    assert at_edge({"a": 2.0, "b": "y"}, tried) == []
+
+
+def packed(folder: Path, shuffled: bool) -> Path:
+    """96 digits to train on and 64 to test on, the labels of the latter as they are or shuffled."""
+    folder.mkdir(parents=True)
+    samples = digits(160)
+    labels = [each.label for each in samples[96:]]
+    if shuffled:
+        labels = np.random.default_rng(0).permutation(labels).tolist()
+    test = [replace(each, label=label) for each, label in zip(samples[96:], labels, strict=True)]
+    names = tuple(map(str, range(10)))
+    pack_dataset(folder, {"train": samples[:96], "val": test}, names, shard_size=32)
+    return folder
+
+
+def test_no_test_image_chooses_anything(tmp_path: Path) -> None:
+    """The same candidates win, by the same figures, where the test images' labels are shuffled."""
+    found = []
+    for name, shuffled in (("as it is", False), ("shuffled", True)):
+        base = TINY | {"preset": "digits", "dataset": str(packed(tmp_path / name, shuffled))}
+        tree = {
+            "base": {**base, "training.epochs": 2},
+            "tune": {"grid": {"optim.lr": [0.05, 0.5]}},
+            "ablation": [{"part": "predictor", "action": "remove"}],
+        }
+        study, folder = parse_study(tree, "it"), tmp_path / f"study {name}"
+        plan = plan_study("real", study)
+        write_plan(plan, folder)
+        for job in plan.tuning_jobs(folder):
+            assert run_job(job.folder, job.metrics) == 0
+        plan = choose(plan, study, folder)
+        write_plan(plan, folder)
+        tried = [[each["top1"] for each in a["candidates"]] for a in publish(folder)["arms"]]
+        found.append(([arm.chosen for arm in plan.arms], tried))
+    assert None not in found[0][0]
+    assert found[0] == found[1]
