@@ -22,6 +22,7 @@ _FILES = {
     "checkpoints/last.pt": "the last checkpoint",
 }
 
+MOST_ADVICE = 2  # printed after a run; result.json has all
 _NARROWEST = 16  # below this, a column of words is worse than a line that runs over the edge
 
 
@@ -97,7 +98,23 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         if (rank := evidence["effective_rank"]) is not None:
             words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
         print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))
+    print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
+
+
+def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Print what the figures of a run that did not learn suggest, with the command to run."""
+    from simsiam_zoo.training.advice import command
+
+    if advice:
+        print_line()
+        print_heading("What its figures suggest")
+    for each in advice[:MOST_ADVICE]:
+        print_columns([[each["reason"]]])
+        if each["flags"]:
+            print_line(f"    {command(folder, each['flags'])}")
+    if len(advice) > MOST_ADVICE:
+        print_line(f"  {len(advice) - MOST_ADVICE} more in result.json")
 
 
 def print_files(folder: Path, texts: Mapping[str, str]) -> None:

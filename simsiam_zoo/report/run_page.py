@@ -12,6 +12,7 @@ from simsiam_zoo.charts.drawing import inline_chart
 from simsiam_zoo.charts.lines import run_charts
 from simsiam_zoo.report.collect import NEIGHBORS, Confusion, FeatureMap, K, RunPage, T
 from simsiam_zoo.report.pages import render_offline
+from simsiam_zoo.training.advice import command
 from simsiam_zoo.training.run import Run
 
 COLORS, SHAPES = 7, 5
@@ -34,6 +35,10 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         run=run,
         parts=[(kind, _call(run, kind)) for kind in PARTS],
         evidence=_evidence((run.result or {}).get("evidence") or {}),
+        advice=[
+            (each["reason"], command(run.folder, each["flags"]) if each["flags"] else "")
+            for each in (run.result or {}).get("advice") or []
+        ],
         figures=_figures(run),
         notes=notes,
         charts=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],

@@ -25,6 +25,7 @@ from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import newest_checkpoint
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.training.advice import advice_for, advice_lines, wiring_of
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
@@ -171,6 +172,8 @@ def conclude(
         seconds = {"training": round(elapsed, 1), "evaluation": round(evaluating, 1)}
         result = result_of(setup, folder, final, evidence, step)
         result |= {"stopped_on_collapse": stopped, "seconds": seconds}
+        wiring = wiring_of(setup, untrained)
+        result["advice"] = advice_for(setup.recipe, result, evidence, folder.rows, wiring)
         file = folder.path / "backbone.safetensors"
         write_backbone(setup.siamese.backbone, setup.recipe, setup.identity, file)
         finish(setup, folder, result)
@@ -222,7 +225,8 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
 
 def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
     """Write the result of a run whose loss or weights are not finite; DivergedError."""
-    verdict, reason = judge(Evidence(finite=False))
+    evidence = Evidence(finite=False)
+    verdict, reason = judge(evidence)
     result: dict[str, Any] = {
         "format": RESULT_FORMAT,
         "verdict": verdict,
@@ -232,12 +236,15 @@ def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
         "seed": setup.recipe.training.seed,
         "steps": step,
     }
+    advice = advice_for(setup.recipe, result, evidence, folder.rows, wiring_of(setup, None))
+    result["advice"] = advice
     if folder.writes:
         finish(setup, folder, result)
     last = newest_checkpoint(folder.checkpoints)
+    told = [] if last is None else [f"The last good checkpoint is {last}."]
     raise DivergedError(
         f"the run diverged: its loss or weights were not finite by step {step}",
-        "Try a smaller --lr." if last is None else f"The last good checkpoint is {last}.",
+        "\n  ".join([*told, *advice_lines(advice, folder.path)]),
     )
 
 
