@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -137,7 +138,6 @@ class LocalLauncher:
 
     def __init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
-        self._room: dict[str, float] | None = None  # left of each GPU, once one was asked for
 
     def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
         """See `Launcher.submit`."""
@@ -146,8 +146,9 @@ class LocalLauncher:
         if not folder.is_dir():
             raise LaunchError(f"{argv[0]} cannot be started: there is no folder {folder}")
         name = f"local-{secrets.token_hex(8)}"
-        if resources.gpus:
-            self._count_gpus(resources.gpus)
+        if resources.gpus and resources.gpus > (there := len(self._room)):
+            many = f"a job asks for {resources.gpus:g} GPUs, more than the {there} there are"
+            raise LaunchError(many, "`simsiam-zoo doctor` shows the devices.")
         self._jobs[name] = _Job(list(argv), folder, resources.cpus, resources.gpus)
         self._update()
         return name
@@ -166,6 +167,11 @@ class LocalLauncher:
             found.exit_code = -signal.SIGTERM
         else:
             found.process.terminate()
+
+    @cached_property
+    def _room(self) -> dict[str, float]:
+        """What is left of each GPU; they are counted once one is asked for."""
+        return dict.fromkeys(visible_gpus(), 1.0)
 
     def _find(self, job: str) -> _Job:
         """The job as it is now."""
@@ -213,25 +219,16 @@ class LocalLauncher:
         job.held = held
         self._hand_out(job)
 
-    def _count_gpus(self, asked: float) -> None:
-        if self._room is None:
-            self._room = dict.fromkeys(visible_gpus(), 1.0)
-        if asked > len(self._room):
-            many = f"a job asks for {asked:g} GPUs, more than the {len(self._room)} there are"
-            raise LaunchError(many, "`simsiam-zoo doctor` shows the devices.")
-
     def _free(self, asked: float) -> dict[str, float] | None:
         """GPU → share of it, the emptiest first; None where there is no room."""
-        room, share, number = self._room or {}, min(asked, 1.0), math.ceil(asked)
+        room, share, number = self._room, min(asked, 1.0), math.ceil(asked)
         free = sorted(room, key=room.__getitem__, reverse=True)[:number]
-        if len(free) < number or any(room[gpu] + _ROUNDING < share for gpu in free):
-            return None
-        return dict.fromkeys(free, share)
+        enough = all(room[gpu] + _ROUNDING >= share for gpu in free)
+        return dict.fromkeys(free, share) if enough else None
 
     def _hand_out(self, job: _Job, sign: int = 1) -> None:
         """Take the job's shares from what is left, or give them back (-1)."""
         for gpu, share in job.held.items():
-            assert self._room is not None  # counted before one is held
             self._room[gpu] -= sign * share
 
 
