@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,13 @@ _FILES = {
     help="Protocols in place of the study's; may be repeated.",
 )
 @options.assignments
+@click.option(
+    "--tune",
+    "tuned",
+    metavar="KEY=V,V,...",
+    multiple=True,
+    help="Choose among these values for every arm, on validation images; may be repeated.",
+)
 @click.option("--only", metavar="ARM", multiple=True, help="Run this arm alone; may be repeated.")
 @click.option(
     "--again",
@@ -93,6 +101,7 @@ def ablate(
     seeds: str | None,
     metrics: tuple[str, ...],
     assignments: tuple[str, ...],
+    tuned: tuple[str, ...],
     only: tuple[str, ...],
     again: tuple[str, ...],
     out: str | None,
@@ -119,6 +128,7 @@ def ablate(
       simsiam-zoo ablate my-study.toml --out runs/mine --jobs 4
       simsiam-zoo ablate predictor --only base --only "no predictor"
       simsiam-zoo ablate predictor --dry-run --detect 2
+      simsiam-zoo ablate five-parts --tune optim.lr=0.25,0.5,1,2
     """
     if listed:
         from simsiam_zoo.cli.list import list_
@@ -140,7 +150,8 @@ def ablate(
     settings = options.settings_of({"preset": preset}, assignments)
     chosen = settings.pop("preset", None)
     name, read = read_study(study, None if chosen is None else str(chosen))
-    given = {"seeds": seeds and seeds.split(","), "metrics": metrics, "threads": threads}
+    given: dict[str, Any] = {"metrics": metrics, "threads": threads, "tune": _tune(read, tuned)}
+    given["seeds"] = seeds and seeds.split(",")
     changes = {key: value for key, value in given.items() if value} | {
         "base": read.on_base(settings)
     }
@@ -163,6 +174,20 @@ def ablate(
             print_plan(described)
         return
     _run(plan, asked, selection, folder, running, resources, launcher, as_json, quiet)
+
+
+def _tune(study: Study, words: Sequence[str]) -> dict[str, Any] | None:
+    """The study's `[tune]` with these values as its grid; None where there are no words."""
+    from simsiam_zoo.recipe.layers import Text, literals
+
+    grid: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, values = word.partition("=")
+        if not key or not values:
+            raise InputError(f"--tune takes KEY=VALUE,VALUE,... and not {word!r}")
+        grid[key] = [literals(Text(value.strip())) for value in values.split(",")]
+    stated = study.tune.model_dump() if study.tune else {}
+    return {**stated, "grid": grid, "ranges": {}, "beside": ()} if grid else None
 
 
 def _command_of_all() -> str:
@@ -292,11 +317,12 @@ def print_plan(plan: dict[str, Any]) -> None:
     print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
     if tune := plan["tune"]:
         keys = ", ".join(tune["grid"] or tune["ranges"])
-        print_line(
+        told = (
             f"{plan['runs_to_choose']} of them choose {keys} for each arm: seeds"
             f" {', '.join(map(str, tune['seeds']))}, {tune['length']:g} of the epochs,"
             f" {tune['metric']} on {100 * tune['validation']:g} % of the training images"
         )
+        print_columns([[told]])
     if done := plan["runs"] - plan["runs_left"]:
         print_line(f"{done} of them are complete")
     if plan["seconds"] is None and plan["runs_left"]:

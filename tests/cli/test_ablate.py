@@ -111,3 +111,16 @@ def test_the_study_that_the_docs_show_is_one(tmp_path: Path) -> None:
     arms = make_arms(study)
     assert name == "mine"
     assert len(arms) == 1 + 1 + 2 + 1 + 4
+
+
+def test_any_study_is_tuned_by_a_flag(zoo_here, tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(SMALL)
+    ran = zoo_here("ablate", "s.toml", "--tune", "optim.lr=0.25,1", "--dry-run", "--json")
+    plan = json.loads(ran.stdout)
+    assert plan["tune"]["grid"] == {"optim.lr": [0.25, 1]}
+    own = [arm for arm in plan["arms"] if not arm["same_as"] and not arm["not_run"]]
+    assert plan["runs_to_choose"] == 2 * len(own)
+    for words, said in (("optim.lr", "KEY=VALUE"), ("optim.lrr=1,2", "Did you mean lr?")):
+        refused = zoo_here("ablate", "s.toml", "--tune", words, "--dry-run")
+        assert refused.returncode == 2
+        assert said in refused.stderr

@@ -207,6 +207,38 @@ def test_an_edge_is_of_numbers() -> None:
     assert at_edge({"a": 2.0, "b": "y"}, tried) == []
 
 
+def test_one_run_is_tuned_about_its_own_values(
+    zoo_here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.make("digits", settings={"training.seed": 100, "optim.lr": 0.4})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.to_toml())
+
+    def near_own(name: str, recipe: Recipe) -> tuple[float, str]:
+        return 0.9 - abs(
+            recipe.optim.lr - 0.4
+        ) / 10, "learned" if recipe.optim.lr < 1 else "collapsed"
+
+    launcher = Played(near_own)
+    monkeypatch.setattr("simsiam_zoo.studies.launcher.create_launcher", lambda chosen: launcher)
+    ended = zoo_here("tune", "run", "--points", "5", "--json", "--quiet")
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 0, ended.stderr
+    assert len(launcher.recipes) == 6
+    assert {seed for _, seed, _ in launcher.recipes} == {101}
+    assert found["candidates"][0]["values"]["optim.lr"] == 0.4
+    assert found["chosen"] == found["candidates"][0]["values"]
+    assert "--set optim.lr=0.4 " in found["command"]
+    lrs = [each["values"]["optim.lr"] for each in found["candidates"]]
+    assert all(0.1 <= lr <= 1.6 for lr in lrs)
+    told = zoo_here("tune", "run", "--points", "5").stdout
+    assert "the run's own" in told
+    assert f"{sum(lr >= 1 for lr in lrs)} of 6 collapsed or diverged" in told
+    refused = zoo_here("tune", "nowhere")
+    assert refused.returncode == 2
+    assert "no recipe.toml" in refused.stderr
+
+
 def packed(folder: Path, shuffled: bool) -> Path:
     """96 digits to train on and 64 to test on, the labels of the latter as they are or shuffled."""
     folder.mkdir(parents=True)
