@@ -110,6 +110,24 @@ class Latest:
         return found
 
 
+def without_labels_table(evidence: Mapping[str, Any]) -> list[list[str]]:
+    """What a result has in place of a kNN gain as rows of text; [] where labels decided."""
+    if (found := evidence.get("without_labels")) is None:
+        return []
+    both = found["trained"], found["untrained"]
+    decays = [each["spectrum_decay"] for each in both]
+    ranks = [evidence["effective_rank"], evidence["untrained_effective_rank"]]
+    least = min((rank for _, rank in found["rank_course"]), default=None)
+    return [
+        ["", "trained", found["before"]],
+        ["effective rank of z", *("" if x is None else f"{x:.1f}" for x in ranks)],
+        ["  least over the run", "" if least is None else f"{least:.1f}", ""],
+        [f"LiDAR of z, at most {found['lidar_limit']}", *(f"{x['lidar']:.1f}" for x in both)],
+        ["neighbours shared by views", *(f"{100 * x['shared_neighbours']:.1f} %" for x in both)],
+        ["spectrum's decay, alpha", *("" if x is None else f"{x:.2f}" for x in decays)],
+    ]
+
+
 def top1_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """The figures of a result as rows of text: protocols across, networks down; [] without any."""
     protocols = list(dict.fromkeys(figure["protocol"] for figure in figures))

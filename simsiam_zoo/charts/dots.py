@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from simsiam_zoo.charts.lines import find_ticks
 
-MARKED = ("learned", "collapsed", "diverged", "no-gain", "worse", "undetermined", "mixed")
+MARKED = (
+    "learned",
+    "collapsed",
+    "diverged",
+    "no-gain",
+    "worse",
+    "no-collapse-seen",
+    "undetermined",
+    "mixed",
+)
 """The verdicts that `template/marks.svg` has a shape for."""
 
 _BARS = {

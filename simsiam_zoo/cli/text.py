@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.metrics import top1_table
+from simsiam_zoo.metrics import top1_table, without_labels_table
 
 _FILES = {
     "result.json": "these figures",
@@ -98,6 +98,10 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         if (rank := evidence["effective_rank"]) is not None:
             words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
         print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))
+        if rows := without_labels_table(evidence):
+            print_line()
+            print_heading("Without labels")
+            print_columns(rows, right=True)
     print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
 

@@ -147,10 +147,8 @@ class TrainBatches:
                 if drawn is not None:
                     write_view(view, drawn[v, row])
                     view = crop_of(view)
-                if side and self._apply is None:
-                    _place(render_view(image, view, self.size, out[v, row]), out[v, row])
-                elif side:
-                    _place(self._apply(to_rgb(image), view, self.size), out[v, row])
+                if side:
+                    draw_view(self._apply, image, view, out[v, row])
         return loaded(canvas, shown, labels, epoch, step, tuple(found.replaced), drawn)
 
     def _replacement(
@@ -225,6 +223,17 @@ class _Found:
         if row >= 0:
             self.replaced.append(self.damaged[id]._replace(row=row))
         return None
+
+
+def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None:
+    """Write a view of an image into `slot`, uint8 [S, S, 3].
+
+    `apply` is the augmentation's own, which is given RGB; None: `render_view`.
+    """
+    if apply is None:
+        _place(render_view(image, view, len(slot), slot), slot)
+    else:
+        _place(apply(to_rgb(image), view, len(slot)), slot)
 
 
 def _place(view: Pixels, slot: Pixels) -> None:

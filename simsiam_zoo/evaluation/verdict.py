@@ -4,7 +4,9 @@ The rules are tried in this order, and each says which evidence decided it:
 
 diverged      the loss or the weights stopped being finite
 collapsed     the embeddings shrank to (nearly) a point or a few directions while the loss went down
-undetermined  there is nothing to tell more by: no labels, one class, one test image
+undetermined  there is no kNN gain to tell by (no labels, no test images, one class), and no views
+              to measure; or rank or LiDAR is low, or views share no more neighbours than untrained
+no-collapse-seen  there is no kNN gain, and none of these: no more is claimed
 learned       the paired 95% interval of the kNN gain over the untrained network lies above 0
 worse         it lies below 0
 no-gain       none of these
@@ -18,7 +20,9 @@ from typing import Literal
 
 from torch import Tensor
 
-Verdict = Literal["diverged", "collapsed", "undetermined", "learned", "worse", "no-gain"]
+Verdict = Literal[
+    "diverged", "collapsed", "undetermined", "no-collapse-seen", "learned", "worse", "no-gain"
+]
 
 MEASURED_ON = "mnist-5k (d = 512), digits (d = 128, 512, 2048), Fashion-MNIST (d = 512)"
 """Where the bounds below were found and tried: elsewhere they are a guess. In `result.json`."""
@@ -40,11 +44,52 @@ outweigh unless it is below half of the bound, or `LOW_RANK`: few directions may
 need (Fashion-MNIST: rank 10.1 of 512, a gain of 7 to 9 points), and a collapse gains nothing.
 """
 
+LOW_LIDAR_SHARE = 0.1
+"""LiDAR, as a share of the most it could be, below which a run without labels is not cleared.
+
+Measured on `digits`, z 128 to 2,048 wide: 0.16 and more where SimSiam learned, at most 0.09 in a
+collapse, but 0.11 in one that left little more than rounding: shared neighbours show that one.
+"""
+
 LOSS_DONE, LOSS_NEAR = 0.5, 0.1
 """Share of the way from the first loss to the minimum after which the loss counts as gone down; or
 it is near the minimum, by a share of the minimum's size. A network that cannot solve its task
 stays where it began (the paper's fixed random predictor); the loss of a collapse falls.
 """
+
+
+@dataclass(frozen=True)
+class ViewFigures:
+    """Of one network: LiDAR of z, the neighbours that views share, the spectrum's decay.
+
+    `evaluation/geometry.py` has the formulas. The decay is None where the spectrum is too short.
+    """
+
+    lidar: float
+    shared_neighbours: float
+    spectrum_decay: float | None
+
+
+@dataclass(frozen=True)
+class WithoutLabels:
+    """What is measured where no label tells what a run learned.
+
+    Args:
+        trained, untrained: the figures of the two networks, on the same views.
+        shared_gain: interval of what the neighbours shared gained on the untrained network
+            (low, mean, high), paired by image.
+        lidar_limit: the most that LiDAR could be.
+        images, views: how many images, and views of each.
+        rank_course: (step, effective rank) over the run.
+    """
+
+    trained: ViewFigures
+    untrained: ViewFigures
+    shared_gain: tuple[float, float, float]
+    lidar_limit: int
+    images: int
+    views: int
+    rank_course: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +106,7 @@ class Evidence:
         gain: interval of the kNN top-1 gain over the untrained network (low, mean, high), 0 to 1.
         unmeasured: why there is no gain, in words.
         before: what to call that network: "starting" where it had another's weights.
+        without_labels: what was measured in place of a gain.
     """
 
     finite: bool
@@ -74,6 +120,7 @@ class Evidence:
     gain: tuple[float, float, float] | None = None
     unmeasured: str | None = None
     before: str = "untrained"
+    without_labels: WithoutLabels | None = None
 
     @property
     def rank_bound(self) -> float | None:
@@ -91,14 +138,33 @@ def judge(evidence: Evidence) -> tuple[Verdict, str]:
     if (sign := _collapse(evidence)) is not None:
         return "collapsed", sign
     if evidence.gain is None:
-        reason = evidence.unmeasured or "no labels"
-        return "undetermined", f"{reason}, so nothing to compare with the {evidence.before} network"
+        return _judge_without_labels(evidence)
     low, mean, high = (100 * value for value in evidence.gain)
     interval = f"95%: {low:+.1f} to {high:+.1f}"
     text = f"kNN gains {mean:+.1f} points on the {evidence.before} network ({interval})"
     if low > 0:
         return "learned", text
     return ("worse" if high < 0 else "no-gain"), text
+
+
+def _judge_without_labels(e: Evidence) -> tuple[Verdict, str]:
+    """Of a run that did not collapse by its rank: whether its views bear that out."""
+    why, found = e.unmeasured or "no labels", e.without_labels
+    if found is None or e.rank is None or e.rank_bound is None or math.isnan(e.rank):
+        return "undetermined", f"{why}, so nothing to compare with the {e.before} network"
+    before, now = found.untrained, found.trained
+    if e.rank < e.rank_bound:
+        rank = f"effective rank {e.rank:.1f} of {e.rank_limit}"
+        return "undetermined", f"few directions are in use: {rank}; {why}"
+    if now.lidar < max(LOW_LIDAR_SHARE * found.lidar_limit, LOW_RANK):
+        lidar = f"LiDAR {now.lidar:.1f} of {found.lidar_limit} ({e.before}: {before.lidar:.1f})"
+        return "undetermined", f"few directions tell images apart: {lidar}; {why}"
+    if found.shared_gain[0] <= 0:
+        low, mean, high = (100 * value for value in found.shared_gain)
+        gain = f"{mean:+.1f} points on the {e.before} network (95%: {low:+.1f} to {high:+.1f})"
+        return "undetermined", f"views share no more neighbours: {gain}; {why}"
+    seen = "rank, LiDAR and neighbours across views show none"
+    return "no-collapse-seen", f"{seen}; {why}, so what it learned is open"
 
 
 def _collapse(e: Evidence) -> str | None:
@@ -129,8 +195,8 @@ def _loss_went_down(e: Evidence) -> bool:
 def paired_gain(correct: Tensor, baseline: Tensor) -> tuple[float, float, float]:
     """95% interval (low, mean, high) of the gain in accuracy, paired by test image.
 
-    The normal interval of the mean of d in {-1, 0, 1}; it covers the choice of test images, not
-    that of the seed. `correct` and `baseline` are [N] bool of the same test images, N >= 2.
+    The normal interval of the mean of d in -1 to 1; it covers the choice of test images, not that
+    of the seed. `correct` and `baseline` are [N] bool, or shares, of the same images, N >= 2.
     """
     d = correct.double() - baseline.double()
     mean = float(d.mean())

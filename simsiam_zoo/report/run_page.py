@@ -10,6 +10,7 @@ import numpy as np
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.drawing import inline_chart
 from simsiam_zoo.charts.lines import run_charts
+from simsiam_zoo.metrics import without_labels_table
 from simsiam_zoo.report.collect import NEIGHBORS, Confusion, FeatureMap, K, RunPage, T
 from simsiam_zoo.report.pages import render_offline
 from simsiam_zoo.training.advice import command
@@ -72,6 +73,9 @@ def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
     if (gain := found.get("knn_gain_interval")) is not None:
         low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
         rows.append(("kNN gain", f"{mean} points ({low} to {high})"))
+    if table := without_labels_table(found):
+        (_, _, untrained), *rest = table
+        rows += [(what, f"{now} ({untrained}: {then})") for what, now, then in rest if then]
     return rows
 
 

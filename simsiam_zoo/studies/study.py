@@ -31,7 +31,9 @@ from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import COMPONENTS, Tree, lay, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
-VerdictName = Literal["learned", "collapsed", "diverged", "no-gain", "worse", "undetermined"]
+VerdictName = Literal[
+    "learned", "collapsed", "diverged", "no-gain", "worse", "no-collapse-seen", "undetermined"
+]
 
 _DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
 """Keys of a recipe that the study decides for all arms, and its own key for it."""

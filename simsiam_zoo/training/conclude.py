@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup, build_siamese
 from simsiam_zoo.training.weights import write_backbone
+from simsiam_zoo.training.without_labels import measure_without_labels
 
 RESULT_FORMAT = 1
 
@@ -110,6 +111,17 @@ def late_mean(rows: Sequence[MetricsRow], key: str, step: int) -> float | None:
     return sum(late) / len(late) if late else None
 
 
+def rank_course(
+    rows: Sequence[MetricsRow], step: int, last: float | None
+) -> tuple[tuple[int, float], ...]:
+    """(step, effective rank) of each measurement before `step`, and the `last` one."""
+    found = {row["step"]: row["effective_rank"] for row in rows if "effective_rank" in row}
+    found = {at: rank for at, rank in found.items() if at < step}
+    if last is not None and math.isfinite(last):
+        found[step] = last
+    return tuple(found.items())
+
+
 def state_before(setup: Setup) -> str:
     """What to call that network beside the trained one: it may begin with another's weights."""
     return "starting" if setup.init else "untrained"
@@ -156,13 +168,17 @@ def conclude(
     rank = evaluation.rank(setup.siamese)
     final = evaluation.final(untrained, f"{state_before(setup)} network")
     untrained_rank = evaluation.rank(untrained)
+    labelled = final.gain is not None
+    views = None if labelled else measure_without_labels(setup, evaluation, untrained)
 
     def write() -> dict[str, Any]:
+        course = rank_course(folder.rows, step, rank)
         evidence = replace(
             gather_evidence(setup, folder.rows, step, rank),
             untrained_rank=untrained_rank,
             gain=final.gain,
             unmeasured=final.unmeasured,
+            without_labels=None if views is None else replace(views, rank_course=course),
         )
         # it is there if the run stopped where it was measured, or was cut short here the last time
         known = any(row["step"] == step and "effective_rank" in row for row in folder.rows)
@@ -219,8 +235,20 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
     return {
         **{n: x if x is None or math.isfinite(x) else None for n, x in numbers.items()},
         "knn_gain_interval": None if evidence.gain is None else list(evidence.gain),
+        **_without_labels_dict(evidence),
         "bounds_measured_on": MEASURED_ON,
     }
+
+
+def _without_labels_dict(evidence: Evidence) -> dict[str, Any]:
+    if (found := evidence.without_labels) is None:
+        return {}
+    plain = {
+        "before": evidence.before,
+        "shared_gain": list(found.shared_gain),
+        "rank_course": [list(point) for point in found.rank_course],
+    }
+    return {"without_labels": asdict(found) | plain}
 
 
 def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:

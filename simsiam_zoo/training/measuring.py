@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.errors import InputError
@@ -119,13 +119,18 @@ class RunEvaluation:
         """Effective rank of z of fixed training images; None where the run reads a stream."""
         if self._setup.recipe.data.stream:
             return None
-        encoder = FrozenNetwork("z", nn.Sequential(siamese.backbone, siamese.projector))
-        with self._temporary(encoder) as frozen:
+        encoder = nn.Sequential(siamese.backbone, siamese.projector)
+        z = self.monitored("z", encoder)
+        return distributed.from_main(lambda: effective_rank(z))
+
+    def monitored(self, name: str, encoder: nn.Module) -> Tensor:
+        """What a network gives of the training images that are monitored, [N, D]; ranks meet."""
+        with self._temporary(FrozenNetwork(name, encoder)) as frozen:
             ids = monitor_ids(self._setup)
-            ((z, _),) = frozen.features(
+            ((found, _),) = frozen.features(
                 self._setup.dataset.train, "images for the rank", whole=False, ids=ids
             )
-            return distributed.from_main(lambda: effective_rank(z.x))
+            return found.x
 
     def final(self, untrained: Siamese, before: str) -> FinalScores:
         """Every protocol on the trained network and, if the recipe wants them, the baselines.

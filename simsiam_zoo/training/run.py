@@ -48,7 +48,7 @@ class Run:
 
     @property
     def verdict(self) -> str | None:
-        """`learned`, `no-gain`, `worse`, `collapsed`, `diverged`, `undetermined`; None for now."""
+        """`learned`, `collapsed` or another of those in `docs/verdicts.md`; None for now."""
         return None if self.result is None else str(self.result["verdict"])
 
     @property

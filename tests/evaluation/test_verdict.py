@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from scipy import stats
 
-from simsiam_zoo.evaluation.verdict import Evidence, judge, paired_gain
+from simsiam_zoo.charts import dots
+from simsiam_zoo.charts.dots import MARKED
+from simsiam_zoo.evaluation.verdict import (
+    Evidence,
+    Verdict,
+    judge,
+    paired_gain,
+)
+from simsiam_zoo.studies.study import VerdictName
 
 HEALTHY = Evidence(
     finite=True,
@@ -165,3 +175,14 @@ def test_the_gain_is_the_normal_interval_of_the_paired_differences():
     # The images that both get right or wrong narrow it: unpaired, it would be far wider.
     same = torch.rand(500, generator=generator) < 0.5
     assert paired_gain(same, same) == (0, 0, 0)
+
+
+def test_every_verdict_is_one_that_a_study_may_expect_and_that_charts_have_a_mark_for():
+    known = set(get_args(Verdict))
+    assert set(get_args(VerdictName)) == known
+    assert set(MARKED) == {*known, "mixed"}
+    templates = Path(dots.__file__).parent / "template"
+    shapes, css = ((templates / name).read_text() for name in ("marks.svg", "chart.css"))
+    for verdict in MARKED:
+        assert f'id="m-{verdict}"' in shapes
+        assert f".v-{verdict} " in css

@@ -373,23 +373,6 @@ def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:
         run(name="full")
 
 
-def test_unlabelled_shards_train_and_end_undetermined(
-    run: Run, digit_shards: Path, tmp_path: Path
-) -> None:
-    from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
-    from simsiam_zoo.data.sources import open_shards
-
-    labelled = open_shards(str(digit_shards)).train
-    samples = [labelled.read(i) for i in range(len(labelled))]
-    (tmp_path / "bare").mkdir()
-    bare = [PackedSample(sample.key, bytes(sample.image), "png") for sample in samples]
-    pack_dataset(tmp_path / "bare", {"train": bare}, None)
-
-    _, result = run({"dataset": str(tmp_path / "bare")})
-    assert result["verdict"] == "undetermined"
-    assert result["figures"] == []
-
-
 def test_bfloat16_is_not_used_where_the_cpu_gets_its_gradients_wrong(
     tiny: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
