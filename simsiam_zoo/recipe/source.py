@@ -26,7 +26,7 @@ SHOWS: Mapping[str, str] = {
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",
     "runtime": "__init__ checkpoint folders machine progress",
-    "training": "__init__ advice run_folder",
+    "training": "__init__ advice run_folder wiring",
 }
 """Room → its modules and packages (or `*`, all) that find, fetch, check, show or write: no edit of
 them changes a figure. Any other module computes.

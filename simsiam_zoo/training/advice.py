@@ -10,22 +10,17 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.evaluation.verdict import Evidence
-from simsiam_zoo.model.siamese import Batch, Loss, Siamese
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 from simsiam_zoo.training.measuring import RAW, TRAINED
 from simsiam_zoo.training.run_folder import MetricsRow
-from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.wiring import Wiring
 
 FEW_FOR_BN = 32
 """Images below which BN's statistics may be too rough: half of the paper's smallest batch."""
@@ -47,28 +42,6 @@ long run on digits: 0.01); a loss that hardly moved; one that may have found wha
 
 
 @dataclass(frozen=True)
-class Wiring:
-    """What a run's network does, found by trying it.
-
-    Args:
-        target_gradient: gradient flows into what predictions are compared with.
-        predicts: p is another vector than z.
-        predictor_trained: the predictor changes from step to step.
-        contrasts: the loss compares the images of a batch with each other, which by itself keeps
-            embeddings apart.
-        projector_bn: the projector has BN; None: it has no parameters at all.
-        bn_batch: images that BN's statistics are taken over; 0: the network has no BN.
-    """
-
-    target_gradient: bool = False
-    predicts: bool = True
-    predictor_trained: bool = True
-    contrasts: bool = False
-    projector_bn: bool | None = True
-    bn_batch: int = 0
-
-
-@dataclass(frozen=True)
 class Facts:
     """What the rules see of a run. `top1`: by the verdict's kNN, network → share."""
 
@@ -81,48 +54,11 @@ class Facts:
     top1: Mapping[str, float]
 
 
-def wiring_of(setup: Setup, untrained: Siamese | None) -> Wiring:
-    """How the run's network is wired. `untrained` is one like it, which may be spoilt, or None."""
-    siamese, optim = setup.siamese, setup.recipe.optim
-    predictor, projector = siamese.predictor, siamese.projector
-    trained = any(p.requires_grad for p in predictor.parameters())
-    norms = any(isinstance(module, _BatchNorm) for module in projector.modules())
-    wiring = Wiring(
-        predictor_trained=(trained and optim.part("predictor").lr_scale > 0)
-        or predictor in siamese.parts_after_step(),
-        contrasts=isinstance(siamese.loss, Loss) and siamese.loss.whole_batch,
-        projector_bn=norms if any(True for _ in projector.parameters()) else None,
-        bn_batch=setup.bn_batch,
-    )
-    try:
-        return wiring if untrained is None else replace(wiring, **_tried(setup, untrained))
-    except Exception:  # a plugin's part that does not take two made-up images costs two rules
-        return wiring
-
-
-def _tried(setup: Setup, untrained: Siamese) -> dict[str, bool]:
-    """What two made-up images tell: `target_gradient` and `predicts`."""
-    policy, size = untrained.eval().gradient, setup.recipe.data.image_size
-    device, dtype = setup.runtime.device, setup.runtime.dtype
-    x = torch.linspace(-2, 2, 6 * size**2, device=device, dtype=dtype).reshape(2, 3, size, size)
-    batch = Batch([x] * policy.views, torch.arange(2, device=device))
-    with distributed.apart():
-        if policy.blocks:
-            with torch.no_grad():
-                policy.prepare_block(untrained, iter([batch]))
-        with torch.enable_grad():
-            output = policy(untrained, batch)
-        z = torch.linspace(-1, 1, 2 * untrained.dim, device=device, dtype=dtype).reshape(2, -1)
-        predicts = not torch.equal(untrained.predict(z), z)
-    pairs = output if isinstance(output, list) else output.pairs
-    return {"target_gradient": any(z.requires_grad for _, z in pairs), "predicts": predicts}
-
-
 def _stop_gradient(f: Facts) -> str | None:
     if not f.wiring.target_gradient or f.wiring.contrasts:
         return None
     return (
-        "gradient flows into the targets: without a stop-gradient the paper's SimSiam collapses too"
+        "gradient flows into the targets: without a stop-gradient the paper's SimSiam collapses"
         " (section 4.1), so this may be what the method does and no fault of the run"
     )
 
@@ -148,7 +84,10 @@ def _fixed_predictor(f: Facts) -> str | None:
 def _projector_bn(f: Facts) -> str | None:
     if f.wiring.projector_bn is not False:
         return None
-    return "the projector has no BN: the paper has 34.6 % without BN and 68.1 % with it (table 3)"
+    return (
+        "the projector has no BN: the paper has 34.6 % without BN in its heads, and 68.1 % with it"
+        " (table 3)"
+    )
 
 
 def _bn_batch(f: Facts) -> str | None:
@@ -293,8 +232,8 @@ def _slow(f: Facts) -> str | None:
     if not _way(f.evidence) < SLOW or _still_falling(f) is not None:
         return None
     return (
-        f"the loss went from {f.evidence.first_loss:.3f} to {f.evidence.last_loss:.3f} alone at"
-        f" {_peak_lr(f)}: that may be too low"
+        f"the loss went no further than from {f.evidence.first_loss:.3f} to"
+        f" {f.evidence.last_loss:.3f}, at {_peak_lr(f)}: that may be too low"
     )
 
 
@@ -344,7 +283,7 @@ class Rule:
 
 FAILED = ("collapsed", "no-gain", "worse")
 RULES = (
-    Rule("stop-gradient", ("collapsed",), _stop_gradient, _restored("gradient"), stated=True),
+    Rule("stop-gradient", FAILED, _stop_gradient, _restored("gradient"), stated=True),
     Rule("no predictor", FAILED, _no_predictor, _restored("predictor"), stated=True),
     Rule("fixed predictor", FAILED, _fixed_predictor, _restored("predictor"), stated=True),
     Rule("not finite", ("diverged",), _not_finite, _smaller_lr),

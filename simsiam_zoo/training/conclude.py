@@ -25,13 +25,14 @@ from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import newest_checkpoint
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.training.advice import advice_for, advice_lines, wiring_of
+from simsiam_zoo.training.advice import advice_for, advice_lines
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup, build_siamese
 from simsiam_zoo.training.weights import write_backbone
 from simsiam_zoo.training.without_labels import measure_without_labels
+from simsiam_zoo.training.wiring import wiring_of
 
 RESULT_FORMAT = 1
 

@@ -21,9 +21,10 @@ from simsiam_zoo.errors import DivergedError
 from simsiam_zoo.evaluation.verdict import Evidence
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.report.run_page import render_run
-from simsiam_zoo.training.advice import RULES, Wiring, advice_for, command, wiring_of
+from simsiam_zoo.training.advice import RULES, advice_for, command
 from simsiam_zoo.training.run import Run, load, train
 from simsiam_zoo.training.setup import prepare
+from simsiam_zoo.training.wiring import Wiring, wiring_of
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "advice"
 
