@@ -31,8 +31,8 @@ from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup, build_siamese
 from simsiam_zoo.training.weights import write_backbone
-from simsiam_zoo.training.without_labels import measure_without_labels
 from simsiam_zoo.training.wiring import wiring_of
+from simsiam_zoo.training.without_labels import measure_without_labels
 
 RESULT_FORMAT = 1
 
