@@ -38,7 +38,15 @@ def describe_plan(
     seconds: dict[str, float] = {}
     tuning = list(plan.tuning_jobs(folder, selection.arms(plan)))
     selected = [*tuning, *selection.jobs(plan, folder, planned=True)]
-    left = [job for job in selected if not is_complete(job.folder, job.metrics)]
+    again = {
+        each.name
+        for arm in plan.arms
+        for each in (arm, *arm.candidates)
+        if arm.name in selection.again
+    }
+    left = [
+        job for job in selected if job.arm.name in again or not is_complete(job.folder, job.metrics)
+    ]
     for arm in plan.arms if left else ():
         if arm.steps is not None and arm.name in selection.arms(plan):
             try:
@@ -48,15 +56,9 @@ def describe_plan(
             else:
                 sized = [one for one in (arm, *arm.candidates) if one.steps is not None]
                 seconds |= {one.name: each * one.steps[1] for one in sized if one.steps}
-    again = {
-        each.name
-        for arm in plan.arms
-        for each in (arm, *arm.candidates)
-        if arm.name in selection.again
-    }
     apart = {each.name for arm in plan.arms if arm.not_run for each in (arm, *arm.candidates)}
     selected = [job for job in selected if job.arm.name not in apart]
-    left = [job for job in selected if job in left or job.arm.name in again]
+    left = [job for job in left if job.arm.name not in apart]
     known = all(job.arm.name in seconds for job in left)
     described = plan.model_dump(mode="json")
     return {

@@ -59,6 +59,10 @@ def test_only_runs_those_arms_and_the_report_shows_what_is_there(tmp_path: Path)
     }
     described = describe_plan(plan_of(PARTS), tmp_path, 1, Selection(only=("predictor-none",)))
     assert (described["runs"], described["runs_left"]) == (2, 0)
+    anew = Selection(("predictor-none",), ("predictor-none",))
+    described = describe_plan(plan_of(PARTS), tmp_path, 1, anew)
+    assert described["runs_left"] == 2
+    assert described["seconds"] > 0
     rest = Played()
     run_selected(plan_of(PARTS), tmp_path, rest, Selection())
     assert len(rest.order) == 4
