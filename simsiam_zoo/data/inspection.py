@@ -160,7 +160,10 @@ def data_notes(dataset: Dataset) -> list[str]:
     """What a run should say of its data before the first step, a line each."""
     notes = list(dataset.notes)
     if problem := label_problem(dataset):
-        notes.append(f"{problem}: nothing that needs labels is measured, and there is no verdict")
+        notes.append(
+            f"{problem}: nothing that needs labels is measured, and the"
+            " verdict says no more than whether a collapse was seen"
+        )
     known = dataset.train.digest_note or (dataset.test.digest_note if dataset.test else None)
     return [*notes, known] if known else notes
 

@@ -33,6 +33,7 @@ def evidence(row: dict[str, Any]) -> Evidence:
         row["lidar_limit"],
         images=256,
         views=8,
+        rank_course=tuple((step, rank) for step, rank in row["rank_course"]),
     )
     same = ("first_loss", "last_loss", "spread", "rank", "rank_limit", "untrained_rank")
     return Evidence(
@@ -50,17 +51,23 @@ def test_the_verdict_without_labels_agrees_with_the_one_with_them(row):
     with_labels, without = judge(measured)[0], judge(replace(measured, gain=None))[0]
     assert with_labels == row["with_labels"]
     agreeing = {"learned": "no-collapse-seen", "collapsed": "collapsed"}
-    # One epoch already makes views agree, and no image classified better.
-    other = "no-collapse-seen" if row["arm"] == "1 epoch" else "undetermined"
-    assert without == agreeing.get(with_labels, other)
+    expected = agreeing.get(with_labels)
+    assert without == expected or (expected is None and without != "collapsed")
+    if row["arm"] in ("lr of nothing, 2 epochs", "fixed random predictor"):
+        assert without == "undetermined"
 
 
 @recorded
 def test_the_views_alone_clear_no_run_that_collapsed(row):
-    """As if the rank were healthy; and with a margin, as another seed may measure."""
+    """As if the rank were healthy; and with a margin, as another seed may measure.
+
+    Early in a collapse LiDAR and the neighbours may both look healthy: the rank alone shows it.
+    """
+    if "epoch" in row["arm"]:
+        pytest.skip("not trained to its end")
     for factor in (0.9, 1.0, 1.1):
         measured = replace(evidence(row), gain=None, rank=100.0, spread=1.0)
-        views = measured.without_labels
+        views = replace(measured.without_labels, rank_course=())
         trained = replace(views.trained, lidar=factor * views.trained.lidar)
         verdict, reason = judge(replace(measured, without_labels=replace(views, trained=trained)))
         if row["with_labels"] == "collapsed":
@@ -81,3 +88,15 @@ def test_the_verdict_says_why_there_is_no_gain_and_claims_no_more_than_was_seen(
         assert "nothing to compare with the untrained network" in reason
     assert judge(replace(seen, rank=math.nan))[0] == "undetermined"  # no evidence clears no run
     assert judge(replace(seen, finite=False))[0] == "diverged"
+
+
+def test_a_rank_that_is_still_falling_clears_no_run():
+    """Six epochs on 600 digits without the stop-gradient; with more it collapses."""
+    seen = replace(evidence(RECORDED[0]), gain=None, rank=18.0)
+    for course, verdict in (
+        ([(9, 103), (18, 39), (27, 43), (36, 26), (45, 18), (54, 18)], "undetermined"),
+        ([(9, 103), (18, 39), (27, 19), (36, 17), (45, 18), (54, 18)], "no-collapse-seen"),
+        ([(54, 18)], "no-collapse-seen"),
+    ):
+        views = replace(seen.without_labels, rank_course=tuple(course))
+        assert judge(replace(seen, without_labels=views))[0] == verdict
