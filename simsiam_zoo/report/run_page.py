@@ -74,7 +74,7 @@ def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
         low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
         rows.append(("kNN gain", f"{mean} points ({low} to {high})"))
     if table := without_labels_table(found):
-        (_, _, untrained), *rest = table
+        (_, _, untrained), _, *rest = table  # the effective rank is above
         rows += [(what, f"{now} ({untrained}: {then})") for what, now, then in rest if then]
     return rows
 

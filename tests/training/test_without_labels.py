@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,18 @@ import pytest
 import torch
 from tiny_runs import digits
 
+from simsiam_zoo.cli.text import print_result
 from simsiam_zoo.data.batches import TrainBatches
 from simsiam_zoo.data.order import SampleOrder, evenly
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.report.run_page import render_run
+from simsiam_zoo.training.run import load
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.without_labels import SEED, drawn_views
 
-Run = Callable[..., tuple[Path, dict[str, Any]]]
+TinyRun = Callable[..., tuple[Path, dict[str, Any]]]
 
 
 def pack(folder: Path, samples: list[PackedSample]) -> Path:
@@ -30,7 +34,7 @@ def pack(folder: Path, samples: list[PackedSample]) -> Path:
 
 
 def test_a_run_without_labels_has_the_same_weights_and_a_verdict_of_its_own(
-    run: Run, digit_shards: Path, tmp_path: Path
+    run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled, with_labels = run()
     assert "without_labels" not in with_labels["evidence"]
@@ -55,6 +59,11 @@ def test_a_run_without_labels_has_the_same_weights_and_a_verdict_of_its_own(
     measured = [r for r in read_metrics(folder) if "effective_rank" in r]
     assert found["rank_course"] == [[r["step"], r["effective_rank"]] for r in measured]
     assert found["rank_course"][-1][1] == result["evidence"]["effective_rank"]
+    print_result(result, folder)
+    lidar, before = (found[network]["lidar"] for network in ("trained", "untrained"))
+    line = rf"LiDAR of z, at most 32 +{lidar:.1f} +{before:.1f}$"
+    assert re.search(line, capsys.readouterr().out, re.MULTILINE)
+    assert f"{lidar:.1f} (untrained: {before:.1f})" in render_run(load(folder), None)
 
 
 def test_the_views_are_those_of_training_drawn_by_a_seed_of_no_run(
