@@ -76,7 +76,7 @@ class Axis:
 class Chart:
     """A chart, scaled. `clipped`: lines leave the box, since they do not decide its scale.
 
-    `against`: what x is.
+    `against`: what x is. `marks`: epochs at which something changes, and what.
     """
 
     title: str
@@ -86,6 +86,7 @@ class Chart:
     y: Axis
     clipped: bool = False
     against: str = "epoch"
+    marks: Sequence[tuple[float, str]] = ()
 
     @property
     def summary(self) -> str:
@@ -96,7 +97,8 @@ class Chart:
             f"{line.name or self.title} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}"
             for line in self.lines
         )
-        return f"{self.title}: {'; '.join(ends)}"
+        changes = (f"; at epoch {x:g} {text}" for x, text in self.marks)
+        return f"{self.title}: {'; '.join(ends)}{''.join(changes)}"
 
     @property
     def many(self) -> bool:
@@ -145,13 +147,19 @@ def make_chart(
     )
 
 
-def run_charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """A chart for each metric that these rows of `metrics.jsonl` hold."""
+def run_charts(
+    rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[float, str]] = ()
+) -> list[Chart]:
+    """A chart for each metric that these rows of `metrics.jsonl` hold.
+
+    `marks`: (epoch, text) of what changed in the middle of the run; those to come are not shown.
+    """
     last = max(rows, key=lambda row: row["step"], default=None)
     per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
     end = (last["step"] / per_epoch if last else 0.0) or 1.0
     charts = (_metric_chart(metric, rows, per_epoch, end) for metric in CHARTED)
-    return [chart for chart in charts if chart is not None]
+    shown = [mark for mark in marks if mark[0] < end]
+    return [replace(chart, marks=shown) for chart in charts if chart is not None]
 
 
 def _metric_chart(

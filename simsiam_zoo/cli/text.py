@@ -89,6 +89,8 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
     print_line(f"  {result['reason']}")
+    for change in result.get("changes", ()):
+        print_line(f"  from epoch {change['epoch']} on: {change['what']}")
     if stopped := result.get("stopped_on_collapse"):
         print_line(f"  stopped at step {stopped:,}, since that was plain")
     if evidence := result.get("evidence"):

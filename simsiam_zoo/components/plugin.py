@@ -296,6 +296,7 @@ def _files() -> Iterator[Component]:
         ("alternation", " section 5.2", "Targets computed for 1, 10, 100 steps, for an epoch"),
         ("moving-average", " section 5.2", "A moving average of outputs in place of the predictor"),
         ("width", " appendix B", "An output of 256 to 2048 channels"),
+        ("when", "", "Stop-gradient and predictor taken away or brought back in the middle"),
     ):
         target = f"studies.presets:{name}.toml"
         yield _own("study", name, target, summary, (), f"{SIMSIAM}{where}")

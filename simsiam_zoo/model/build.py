@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,31 +52,66 @@ def build(
 
     projector = _create(parts["projector"], in_dim=in_dim)
     dim = _out_dim(parts["projector"], projector)
-    z = _dry_run(parts["projector"], projector, y, expected=(2, dim))
-
-    predictor = _create(parts["predictor"], dim=dim)
-    _dry_run(parts["predictor"], predictor, z, expected=(2, dim))
-
+    _dry_run(parts["projector"], projector, y, expected=(2, dim))
     sizes = {"dataset_size": dataset_size, "steps_per_epoch": steps_per_epoch, "steps": steps}
-    gradient = _create(parts["gradient"], dim=dim, **sizes)
-    if not isinstance(gradient, GradientPolicy):
-        raise _broken(parts["gradient"], "is no subclass of simsiam_zoo.plugin.GradientPolicy")
-
-    loss = _create(parts["loss"], dim=dim)
-    # not the p and z of above: an untrained model's may be all alike, which a loss need not bear
-    ramp = torch.linspace(-1, 1, 2 * dim).reshape(2, dim)
-    _dry_run(parts["loss"], loss, ramp, ramp.flip(0, 1), expected=())
-
-    siamese = Siamese(
-        backbone, projector, predictor, gradient, loss, in_dim=in_dim, dim=dim
-    ).train()
+    behind: dict[str, Any] = {
+        kind: _part_behind(parts[kind], in_dim, dim, sizes)
+        for kind in ("predictor", "gradient", "loss")
+    }
+    siamese = Siamese(backbone, projector, **behind, in_dim=in_dim, dim=dim).train()
     if fill is not None:
         fill(siamese)
     for kind in PARTS:
-        if isinstance(module := siamese.get_submodule(kind), Part):
-            with _blaming(parts[kind], "failed in setup"):
-                module.setup(siamese)
+        _set_up(parts[kind], siamese)
     return siamese
+
+
+def renew(
+    siamese: Siamese,
+    parts: Mapping[str, Resolved],
+    fit: Callable[[nn.Module], nn.Module],
+    **sizes: int | None,
+) -> None:
+    """Put new parts in the place of those of a network: created, tried and set up as by `build`.
+
+    Args:
+        parts: which component each is; any but the backbone. The width of z stays as it is.
+        fit: makes a new part like the network's others: on their device, say.
+        sizes: as `build` is told them.
+    """
+    for kind, part in parts.items():
+        module = _part_behind(part, siamese.in_dim, siamese.dim, sizes)
+        setattr(siamese, kind, fit(module.train()))
+    for kind, part in parts.items():
+        _set_up(part, siamese)
+        setattr(siamese, kind, fit(siamese.get_submodule(kind)))  # it may have made modules
+
+
+def _part_behind(
+    part: Resolved, in_dim: int, dim: int, sizes: Mapping[str, int | None]
+) -> nn.Module:
+    """A part behind the backbone, tried on two samples that are neither constant nor alike."""
+    # not a network's own z: an untrained one's may be all alike, which a loss need not bear
+    width = in_dim if part.kind == "projector" else dim
+    ramp = torch.linspace(-1, 1, 2 * width).reshape(2, width)
+    if part.kind == "gradient":
+        gradient = _create(part, dim=dim, **sizes)
+        if not isinstance(gradient, GradientPolicy):
+            raise _broken(part, "is no subclass of simsiam_zoo.plugin.GradientPolicy")
+        return gradient
+    if part.kind == "loss":
+        loss = _create(part, dim=dim)
+        _dry_run(part, loss, ramp, ramp.flip(0, 1), expected=())
+        return loss
+    head = _create(part, **({"in_dim": in_dim} if part.kind == "projector" else {"dim": dim}))
+    _dry_run(part, head, ramp, expected=(2, dim))
+    return head
+
+
+def _set_up(part: Resolved, siamese: Siamese) -> None:
+    if isinstance(module := siamese.get_submodule(part.kind), Part):
+        with _blaming(part, "failed in setup"):
+            module.setup(siamese)
 
 
 def _create(part: Resolved, **host: int | None) -> nn.Module:

@@ -81,7 +81,8 @@ class Part(nn.Module):
         """Called once, when all parts have the weights that the run starts from.
 
         That is before BN is synchronised, and before the optimiser and DDP take the parameters: a
-        module that is made here is trained.
+        module that is made here is trained. For a part that comes in the middle of a run (a
+        recipe's `change`) it is then, and the others have the weights of that moment.
         """
 
     def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:

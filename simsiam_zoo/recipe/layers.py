@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, split_spec
+from simsiam_zoo.data.remote.urls import refuse_secrets
 from simsiam_zoo.errors import InputError, PluginError
 
 COMPONENTS = (*PARTS, "augmentation", "dataset")
@@ -73,8 +74,8 @@ def read_layers(
 ) -> list[Layer]:
     """A recipe's layers, the lowest first; the last one names the preset. Raises InputError."""
     file_tree = read_toml(Path(file), "the recipe") if file is not None else {}
-    nested = [_nest(each) for each in settings]
-    stated = [tree["preset"] for tree in nested if "preset" in tree]
+    trees = [nested(each) for each in settings]
+    stated = [tree["preset"] for tree in trees if "preset" in tree]
     if stated and preset is not None:
         raise InputError("preset is set twice")
     below = file_tree.get("preset", default_preset) if preset is None else preset
@@ -83,8 +84,8 @@ def read_layers(
         raise InputError(f"preset is a name, not {base!r}")
     return [
         *read_preset(known, base),
-        Layer(f"{file}", _normal(file_tree, str(file))),
-        *(Layer("", _normal(tree, "the settings")) for tree in nested),
+        Layer(f"{file}", normal(file_tree, str(file))),
+        *(Layer("", normal(tree, "the settings")) for tree in trees),
         Layer("", {"preset": str(base)}),
     ]
 
@@ -94,8 +95,8 @@ def read_complete(file: Path, settings: Mapping[str, object]) -> list[Layer]:
     tree = read_toml(file, "the recipe")
     return [
         Layer("", {"preset": tree.get("preset", "")}),
-        Layer(str(file), _normal(tree, str(file))),
-        Layer("", _normal(_nest(settings), "the settings")),
+        Layer(str(file), normal(tree, str(file))),
+        Layer("", normal(nested(settings), "the settings")),
     ]
 
 
@@ -107,7 +108,7 @@ def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[
     tree = read_component_file(resolved)
     parent = tree.pop("extends", None)
     below = [] if parent is None else read_preset(known, str(parent), (*above, resolved.id))
-    return [*below, Layer(f"preset {name}", _normal(tree, f"preset {name}"))]
+    return [*below, Layer(f"preset {name}", normal(tree, f"preset {name}"))]
 
 
 def read_component_file(resolved: Resolved) -> Tree:
@@ -182,7 +183,7 @@ def dataset_spec(text: str) -> Tree | str:
     return {"name": "shards", "path": text} if looks_like_path else text
 
 
-def _nest(settings: Mapping[str, object]) -> Tree:
+def nested(settings: Mapping[str, object]) -> Tree:
     """`{"a.b": 1}` as `{"a": {"b": 1}}`; a component's spec and its parameters go together."""
     tree: Tree = {}
     settings = copy.deepcopy(dict(settings))  # tables are filled in place below
@@ -199,20 +200,20 @@ def _nest(settings: Mapping[str, object]) -> Tree:
     return tree
 
 
-def _normal(tree: Tree, where: str) -> Tree:
+def normal(tree: Tree, where: str) -> Tree:
     """Component specs as tables, the rest as it is."""
-    normal = {key: value for key, value in tree.items() if key != "preset"}
+    plain = {key: value for key, value in tree.items() if key != "preset"}
     for key in COMPONENTS:
-        value = normal.get(key)
+        value = plain.get(key)
         if isinstance(value, str):
-            normal[key] = _component_table(key, value)
+            plain[key] = _component_table(key, value)
         elif value is not None and not isinstance(value, dict):
             raise InputError(f"{key} is a name or a table, not {value!r}").at(where)
         elif isinstance(value, dict) and isinstance(value.get("name"), str):
             # A table's own name may be a spec as well; its keys win over the spec's.
             table = _component_table(key, value["name"])
-            normal[key] = {**table, **value, "name": table["name"]}
-    return normal
+            plain[key] = {**table, **value, "name": table["name"]}
+    return plain
 
 
 def _component_table(kind: str, spec: str) -> Tree:
@@ -221,3 +222,21 @@ def _component_table(kind: str, spec: str) -> Tree:
         return meaning
     name, params = split_spec(str(meaning))
     return {"name": name, **{key: Text(value) for key, value in params.items()}}
+
+
+def resolved_table(known: Catalog, kind: str, table: Tree) -> Tree:
+    """A component's table with all its parameters, checked. Raises InputError."""
+    name = table["name"]
+    if not isinstance(name, str):
+        raise InputError(f"{kind}.name is a component's name, not {name!r}")
+    types = {param.name: param for param in known.resolve(kind, name).entry.component.params}
+    params = {key: value for key, value in table.items() if key != "name"}
+    for key, value in params.items():
+        if isinstance(value, Text) and key in types:
+            params[key] = types[key].parse(str(value), f"{kind}.{key}")
+    resolved = known.resolve(kind, name, params)
+    given = {key: value for key, value in resolved.params.items() if value is not None}
+    for value in given.values():
+        if isinstance(value, str):  # recipes are written down, printed and passed on
+            refuse_secrets(value)
+    return {"name": resolved.name, **given}

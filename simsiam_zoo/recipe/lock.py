@@ -59,6 +59,9 @@ def make_lock(recipe: Recipe, data_digest: str, machine: dict[str, Any]) -> dict
         if key in machine:
             keys[section][key] = machine[key]
     parts = {kind: recipe.part(kind) for kind in COMPONENTS}
+    for stage in recipe.stages()[1:]:
+        stated = () if stage.change is None else stage.change.components
+        parts |= {f"{k} from epoch {stage.begin}": stage.recipe.part(k) for k in stated}
     protocols = recipe.protocols()
     packages = {name: installed_version(name) for name in _PACKAGES}
     lock = {

@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
-from simsiam_zoo.catalog import PARTS, Catalog, Resolved, catalog
-from simsiam_zoo.data.remote.urls import refuse_secrets
+from simsiam_zoo.catalog import PARTS, Resolved, catalog
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, complete_change, read_change
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import (
     COMPONENTS,
     Layer,
-    Text,
+    Tree,
     literals,
     merge,
     read_complete,
     read_layers,
+    resolved_table,
     stated_in,
 )
 from simsiam_zoo.recipe.sections import (
@@ -65,6 +66,7 @@ class Recipe(Section):
     optim: Optim = Optim()
     evaluation: Evaluation = Evaluation()
     logging: Logging = Logging()
+    change: tuple[Change, ...] = Field((), description="What is substituted from an epoch on")
 
     @classmethod
     def make(
@@ -100,26 +102,70 @@ class Recipe(Section):
 
     @classmethod
     def _complete(cls, layers: Sequence[Layer]) -> Self:
+        tree: Tree = reduce(merge, (layer.tree for layer in layers), {})
+        stated = literals(tree.pop("change", []))
+        recipe = cls._valid(tree, lambda path: stated_in(layers, path))
+        recipe.protocols()  # a wrong spec fails now, not after the training
+        recipe.online_protocols()
+        recipe.loggers()
+        if not stated:
+            return recipe
+        try:
+            return recipe.model_copy(update={"change": recipe._complete_changes(stated)})
+        except InputError as error:
+            raise error.at(stated_in(layers, ["change"])) from None
+
+    @classmethod
+    def _valid(cls, tree: Tree, where: Callable[[list[str]], str]) -> Self:
+        """The recipe of plain values; `where` says which file states the key at a path."""
         known = catalog()
-        tree: dict[str, Any] = reduce(merge, (layer.tree for layer in layers), {})
         for kind in COMPONENTS:
             table = tree.get(kind)
             if not isinstance(table, dict) or "name" not in table:
                 raise InputError(f"the recipe names no {kind}", f'Say [{kind}] name = "...".')
             try:
-                tree[kind] = _resolved_table(known, kind, table)
+                tree[kind] = resolved_table(known, kind, table)
             except InputError as error:
-                raise error.at(stated_in(layers, [kind])) from None
-        for section in cls.model_fields.keys() - set(COMPONENTS):
+                raise error.at(where([kind])) from None
+        for section in cls.model_fields.keys() - {*COMPONENTS, "change"}:
             tree[section] = literals(tree[section]) if section in tree else {}
         try:
-            recipe = cls.model_validate(tree)
+            return cls.model_validate(tree)
         except ValidationError as error:
-            raise explain(error, cls, lambda path: stated_in(layers, path)) from None
-        recipe.protocols()  # a wrong spec fails now, not after the training
-        recipe.online_protocols()
-        recipe.loggers()
-        return recipe
+            raise explain(error, cls, where) from None
+
+    def _complete_changes(self, stated: Any) -> tuple[Change, ...]:
+        """The changes of this recipe, each valid on what those before it leave in force."""
+        if not isinstance(stated, list):
+            raise InputError(f"change is a list of tables, [[change]] in a file, not {stated!r}")
+        keys = [path for path, _ in recipe_keys(type(self))]
+        now, found = self, list[Change]()
+        for number, table in enumerate(stated):
+            try:
+                after = found[-1].epoch if found else 0
+                tree = read_change(table, after, self.training.epochs, keys)
+                over = {key: tree[key] for key in tree.keys() & {*SUBSTITUTED, "optim"}}
+                now = self._valid(merge(now.to_dict(), over), lambda _: "")
+                chosen = {kind: getattr(now, kind) for kind in SUBSTITUTED if kind in tree}
+                found.append(complete_change({**tree, **chosen}))
+            except InputError as error:
+                raise error.at(f"change.{number}") from None
+        return tuple(found)
+
+    def stages(self) -> list[Stage]:
+        """What is in force from which epoch to which; one stage where nothing changes."""
+        now = self.model_copy(update={"change": ()})
+        ends = [*(change.epoch for change in self.change), self.training.epochs]
+        found = [Stage(0, ends[0], now)]
+        for change, end in zip(self.change, ends[1:], strict=True):
+            now = now.model_copy(update=change.over(now.optim))
+            frozen = (*found[-1].frozen, *(change.freeze or ()))
+            found.append(Stage(change.epoch, end, now, change, tuple(dict.fromkeys(frozen))))
+        return found
+
+    def marks(self) -> list[tuple[int, str]]:
+        """(epoch, what changes then), for charts."""
+        return [(change.epoch, str(change)) for change in self.change]
 
     def part(self, kind: str) -> Resolved:
         """The component chosen for `kind`, as the catalogue has it."""
@@ -146,6 +192,7 @@ class Recipe(Section):
             for kind in COMPONENTS
             if getattr(self, kind).name != getattr(plain, kind).name
         ]
+        parts += [f"change{change.epoch}" for change in self.change]
         words = [self.preset, *parts, f"seed{self.training.seed}"]
         name = re.sub(r"[^\w.+-]", "-", "-".join(words))
         if len(name) <= _LONGEST_NAME:
@@ -200,7 +247,10 @@ class Recipe(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, every key written out but those of other optimisers."""
-        return self.model_dump(mode="json", exclude_none=True)
+        tree = self.model_dump(mode="json", exclude_none=True)
+        if not self.change:
+            del tree["change"]
+        return tree
 
     def to_toml(self) -> str:
         """TOML that gives this very recipe when it is read back."""
@@ -219,10 +269,35 @@ class Recipe(Section):
         for path in operational_paths(type(self)):
             section, key = path.split(".")
             del tree[section][key]
-        for inherited in PartOptim.model_fields.keys() & Optim.model_fields.keys():
-            del tree["optim"][inherited]
-        tree["optim"]["parts"] = {part: self.optim.part(part)._asdict() for part in PARTS}
+        tree["optim"] = _optim_facts(self.optim)
+        for facts, stage in zip(tree.get("change", ()), self.stages()[1:], strict=True):
+            for kind in SUBSTITUTED:
+                facts.pop(kind, None)  # the lock has those too
+            facts["optim"] = _optim_facts(stage.recipe.optim)
         return {name: section for name, section in tree.items() if section}
+
+
+class Stage(NamedTuple):
+    """What is in force from the start of epoch `begin` to that of epoch `end`.
+
+    `recipe` has no changes of its own; `change` is that which began it; the parameters of the heads
+    in `frozen` are fixed.
+    """
+
+    begin: int
+    end: int
+    recipe: Recipe
+    change: Change | None = None
+    frozen: tuple[str, ...] = ()
+
+
+def _optim_facts(optim: Optim) -> dict[str, Any]:
+    """The optimiser's keys, with what parts inherit written out."""
+    facts = optim.model_dump(mode="json", exclude_none=True)
+    for inherited in PartOptim.model_fields.keys() & Optim.model_fields.keys():
+        del facts[inherited]
+    facts["parts"] = {part: optim.part(part)._asdict() for part in PARTS}
+    return facts
 
 
 def recipe_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -251,20 +326,3 @@ def may_change_on_resume(recipe: Recipe, path: str) -> bool:
         return path in operational_paths()
     params = {param.name: param for param in recipe.part(section).entry.component.params}
     return key in params and params[key].operational
-
-
-def _resolved_table(known: Catalog, kind: str, table: dict[str, Any]) -> dict[str, Any]:
-    name = table["name"]
-    if not isinstance(name, str):
-        raise InputError(f"{kind}.name is a component's name, not {name!r}")
-    types = {param.name: param for param in known.resolve(kind, name).entry.component.params}
-    params = {key: value for key, value in table.items() if key != "name"}
-    for key, value in params.items():
-        if isinstance(value, Text) and key in types:
-            params[key] = types[key].parse(str(value), f"{kind}.{key}")
-    resolved = known.resolve(kind, name, params)
-    given = {key: value for key, value in resolved.params.items() if value is not None}
-    for value in given.values():
-        if isinstance(value, str):  # recipes are written down, printed and passed on
-            refuse_secrets(value)
-    return {"name": resolved.name, **given}

@@ -28,13 +28,14 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
 
     `seen`: what was seen of its images, None where nothing could be; `notes`: what is missing, why.
     """
-    charts = run_charts(run.metrics)
+    charts = run_charts(run.metrics, run.recipe.marks())
     files = [run.folder / name for name in ("recipe.toml", "lock.toml")]
     return render_offline(
         "run",
         title=run.folder.resolve().name,
         run=run,
-        parts=[(kind, _call(run, kind)) for kind in PARTS],
+        parts=[(kind, _call(run, kind)) for kind in PARTS]
+        + [(f"from epoch {epoch}", what) for epoch, what in run.recipe.marks()],
         evidence=_evidence((run.result or {}).get("evidence") or {}),
         advice=[
             (each["reason"], command(run.folder, each["flags"]) if each["flags"] else "")

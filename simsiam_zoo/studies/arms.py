@@ -210,8 +210,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         name = str(value.get("name", ""))
         rest = ",".join(f"{key}={each}" for key, each in flat(value).items() if key != "name")
-        return f"{name}:{rest}" if rest else name
-    return "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        return ":".join(filter(None, (name, rest)))
+    return "/".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _free(name: str, taken: list[str]) -> str:

@@ -24,18 +24,21 @@ HELD_BYTES = 1 << 30
 
 
 def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
-    """The batches of the whole run, from any step on; by `workers` processes, or the recipe's."""
+    """The batches until something changes or the run ends, from any step on.
+
+    They are made by `workers` processes, or as many as the recipe says.
+    """
     data, device = setup.recipe.data, setup.runtime.device.type
     if workers is None:
         workers = default_workers(device) if data.workers == "auto" else data.workers
     return TrainLoader(
         setup.dataset.train,
         setup.plan,
-        setup.recipe.part("augmentation").create(),
+        setup.stage.recipe.part("augmentation").create(),
         image_size=data.image_size,
         views=setup.siamese.gradient.views,
         seed=setup.recipe.training.seed,
-        epochs=setup.recipe.training.epochs,
+        epochs=setup.stage.end,
         workers=workers,
         rank=distributed.rank(),
         world=distributed.world_size(),
@@ -104,8 +107,8 @@ def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterat
     if not setup.siamese.gradient.blocks:
         yield from batches
         return
-    while step < setup.steps:
-        length = min(block_steps(setup), setup.steps - step)
+    while step < setup.end:
+        length = min(block_steps(setup), setup.end - step)
         first = next(batches, None)
         if first is None:
             return

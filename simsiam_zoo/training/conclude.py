@@ -67,7 +67,9 @@ class CollapseWatch:
         step: int = distributed.from_main(lambda: rows[-1]["step"] if rows else 0)
         looks = (step - self._every, step)  # twice in a row
         warm_up = setup.recipe.optim.warmup_epochs * setup.plan.steps
-        if not self.due(step) or looks[0] < max(WARM_UP * setup.steps, warm_up):
+        changed = setup.stages[-1].begin * setup.plan.steps  # what comes back may recover
+        early = looks[0] < max(WARM_UP * setup.steps, warm_up) or looks[0] <= changed
+        if not self.due(step) or early:
             return None
         untrained = self._untrained_rank
         ends = distributed.from_main(lambda: all(self._plain(rows, at, untrained) for at in looks))
@@ -89,13 +91,19 @@ class CollapseWatch:
 def gather_evidence(
     setup: Setup, rows: Sequence[MetricsRow], step: int, rank: float | None
 ) -> Evidence:
-    """What the rows up to `step` steps and the effective rank then are evidence of."""
+    """What the rows up to `step` steps and the effective rank then are evidence of.
+
+    Values of a loss that another one took the place of tell nothing of it.
+    """
     loss = setup.siamese.loss
+    stages = setup.stages[: setup.changes + 1]
+    since = max(s.begin for s in stages if s.change is None or s.change.loss) * setup.plan.steps
     known = [row for row in rows if row["step"] <= step]
+    losses = [row for row in known if "loss" in row and row["step"] > since]
     return Evidence(
         finite=True,
-        first_loss=next((row["loss"] for row in known if "loss" in row), None),
-        last_loss=late_mean(known, "loss", step),
+        first_loss=losses[0]["loss"] if losses else None,
+        last_loss=late_mean(losses, "loss", step),
         loss_minimum=loss.minimum if isinstance(loss, Loss) else None,
         spread=late_mean(known, "std_sqrt_d", step),
         rank=rank,
@@ -140,7 +148,8 @@ def untrained_network(setup: Setup) -> Siamese:
     def calibrated() -> list[Tensor]:
         images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
         with distributed.apart(), setup.runtime.autocast():
-            loaded = train_loader(setup, workers=0 if images <= 2 * FEW else None).batches()
+            at_start = replace(setup, siamese=untrained, changes=0)
+            loaded = train_loader(at_start, workers=0 if images <= 2 * FEW else None).batches()
             views = (
                 view
                 for each in itertools.islice(loaded, CALIBRATION_BATCHES)
@@ -205,6 +214,10 @@ def result_of(
 ) -> dict[str, Any]:
     """What `result.json` says of a run that was measured after `step` steps."""
     verdict, reason = judge(evidence)
+    changes = [
+        {"epoch": change.epoch, "step": change.epoch * setup.plan.steps, "what": str(change)}
+        for change in setup.recipe.change[: setup.changes]
+    ]
     return {
         "format": RESULT_FORMAT,
         "verdict": verdict,
@@ -218,6 +231,7 @@ def result_of(
         "steps": step,
         "damaged_images": len(folder.damaged),
         "parameters": parameter_counts(setup.siamese),
+        **({"changes": changes} if changes else {}),
     }
 
 
@@ -280,7 +294,7 @@ def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:
 def finish(setup: Setup, folder: RunFolder, result: dict[str, Any]) -> None:
     """Draw the curves and write `result.json`: from then on the run is complete."""
     recipe = setup.recipe
-    if charts := run_charts(folder.rows):
+    if charts := run_charts(folder.rows, recipe.marks()):
         parts = ", ".join(f"{kind} {getattr(recipe, kind).name}" for kind in PARTS)
         title = f"{parts}, seed {recipe.training.seed}: {result['verdict']}"
         atomic_write_text(folder.path / "curves.svg", line_sheet(title, charts))

@@ -18,13 +18,8 @@ from simsiam_zoo.metrics import Latest
 from simsiam_zoo.model.siamese import Batch, StepOutput
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress, StopRequest
-from simsiam_zoo.training.batches import (
-    in_blocks,
-    micro_batches,
-    step_seed,
-    to_device,
-    train_loader,
-)
+from simsiam_zoo.training.batches import micro_batches, step_seed, to_device
+from simsiam_zoo.training.changes import run_batches
 from simsiam_zoo.training.conclude import CollapseWatch, stop_diverged
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter
@@ -66,9 +61,9 @@ def take_step(
             scaler.scale(loss / len(pieces)).backward()
         losses.append(loss.detach())
         outputs.append(output)
-    if step == 0:
+    if step == setup.begin:
         refuse_unused(setup)
-    norm, limit = None, setup.recipe.optim.clip_norm
+    norm, limit = None, setup.stage.recipe.optim.clip_norm
     if want_norm or limit:
         scaler.unscale_(optimizer)  # the optimiser's step does it not again
         norm = clip_gradients(optimizer, limit)
@@ -170,9 +165,7 @@ def run_steps(
         progress.advance(row["step"], latest.update(row))
 
     setup.siamese.train()
-    loaded_batches = train_loader(setup).batches(*divmod(step, setup.plan.steps))
-    batches = in_blocks(setup, meter.waited_for(loaded_batches), step)
-    for loaded in batches:
+    for loaded in run_batches(setup, step, meter.waited_for, progress.say):
         checkpointer.note(step, time.monotonic() - begun_at)
         batch, row_follows = to_device(setup, loaded), meter.is_due(step + 1)
         loss, output, norm = take_step(setup, batch, step, want_norm=row_follows)

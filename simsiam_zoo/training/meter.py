@@ -62,8 +62,11 @@ class Meter:
         return {"names": list(self._summed), "sums": sums, "steps": self._steps}
 
     def is_due(self, step: int) -> bool:
-        """Whether there is a row after `step` steps: the first, the last and each n-th."""
-        return step == 1 or step % self._interval == 0 or step == self._setup.steps
+        """Whether there is a row after `step` steps: the first, the last and each n-th.
+
+        Before a change too: no row is a mean over two losses.
+        """
+        return step == 1 or step % self._interval == 0 or step == self._setup.end
 
     def waited_for(self, batches: Iterator[_T]) -> Iterator[_T]:
         """`batches`, and the time that the loop stands still until it has the next one."""

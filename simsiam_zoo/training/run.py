@@ -68,7 +68,7 @@ class Run:
         InputError: there is no checkpoint. DataError: none is whole, or it does not fit.
         """
         state, path, _ = load_last(self.folder / "checkpoints")
-        siamese = build(self.recipe)
+        siamese = build(self.recipe.stages()[state.get("changes", 0)].recipe)
         load_into(siamese, state.get("siamese", {}), f"{path} does not fit the recipe beside it")
         return siamese.eval()
 

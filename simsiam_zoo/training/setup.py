@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,20 +24,22 @@ from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
+from simsiam_zoo.recipe.recipe import Stage
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolutions
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, fastest_threads, open_runtime
 from simsiam_zoo.runtime.machine import stated_threads
 from simsiam_zoo.runtime.optim import Schedule
 from simsiam_zoo.training.optimizer import make_optimizer
+from simsiam_zoo.training.recompute import recompute_activations
 from simsiam_zoo.training.weights import States, load_initial_weights
 
 _LARGER_PACKED = 4  # shards that exceed the room for their images by this factor: not looked into
 
 
-@dataclass(frozen=True)
+@dataclass
 class Setup:
-    """A run, ready for its first step.
+    """A run, ready for its first step; a change of its recipe (`changes.py`) changes it in place.
 
     Attributes:
         sizes: samples and steps of an epoch, as policies are told; a stream's samples are unknown.
@@ -45,6 +48,7 @@ class Setup:
         bn_batch: images that a BN's statistics are taken over; 0 where the network has none.
         views: who makes them: `worker`, `split` or `device`.
         resident: the images that rest on the device, where it makes all of the views.
+        changes: how many of the recipe's changes are in force.
     """
 
     recipe: Recipe
@@ -64,6 +68,27 @@ class Setup:
     resident: Resident | None = None
     init: States = field(default_factory=dict, repr=False, compare=False)
     """The weights that the run starts from, by their parts; those of the others are random."""
+    changes: int = 0
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """What the recipe has from its beginning and from each of its changes on."""
+        return self.recipe.stages()
+
+    @property
+    def stage(self) -> Stage:
+        """What is in force now."""
+        return self.stages[self.changes]
+
+    @property
+    def begin(self) -> int:
+        """The step from which on it is."""
+        return self.stage.begin * self.plan.steps
+
+    @property
+    def end(self) -> int:
+        """The step before which something changes, or the run ends."""
+        return self.stage.end * self.plan.steps
 
     @property
     def steps(self) -> int:
@@ -89,12 +114,10 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     for protocol in recipe.protocols():
         protocol.create()  # what it lacks is told now, not after the training
     sizes = None if data.stream else plan.samples, plan.steps
+    for stage in recipe.stages()[1:]:  # what cannot be built is told now, not at the change
+        refuse_stream(stage.recipe, build_siamese(stage.recipe, *sizes, {}))
     siamese = build_siamese(recipe, *sizes, init, runtime)
-    if data.stream and siamese.gradient.needs_ids:
-        raise InputError(
-            f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
-            "Read the shards exactly, without data.stream.",
-        )
+    refuse_stream(recipe, siamese)
     runtime = choose_threads(recipe, trustworthy(recipe, runtime, siamese), siamese)
     siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
     if training.activation_checkpointing:
@@ -131,6 +154,15 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     )
 
 
+def refuse_stream(recipe: Recipe, siamese: Siamese) -> None:
+    """Stop where a policy has to know which image is which, and the run reads a stream."""
+    if recipe.data.stream and siamese.gradient.needs_ids:
+        raise InputError(
+            f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
+            "Read the shards exactly, without data.stream.",
+        )
+
+
 def make_schedule(recipe: Recipe, steps: int) -> Schedule:
     """The lr over a run whose epochs have that many steps."""
     optim, whole = recipe.optim, recipe.training.epochs * steps
@@ -162,7 +194,8 @@ def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
     else worker and device in turn. The worker too where an augmentation applies views itself.
     """
     wanted, stream = recipe.data.views, recipe.data.stream
-    applies = hasattr(recipe.part("augmentation").create(), "apply")
+    used = (stage.recipe.part("augmentation") for stage in recipe.stages())
+    applies = any(hasattr(each.create(), "apply") for each in used)
     if wanted == "worker" or (wanted == "auto" and (device.type != "cuda" or applies or stream)):
         return "worker"
     if applies or stream:
@@ -271,48 +304,6 @@ def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[
             "Use a larger batch, or fewer processes.",
         )
     return siamese, size
-
-
-def recompute_activations(recipe: Recipe, siamese: Siamese) -> None:
-    """Have the backbone compute its activations anew in the backward pass; InputError: it cannot.
-
-    The values are those that there would be without: random generators are set back for it by
-    torch, and BN layers leave their running statistics alone, which the first pass has updated.
-    """
-    enable = getattr(siamese.backbone, "set_grad_checkpointing", None)  # timm's name for it
-    try:
-        if enable is None:
-            raise AssertionError
-        enable(True)
-    except (AssertionError, NotImplementedError):  # so timm's models say that they cannot
-        raise InputError(
-            f"backbone {recipe.backbone.name} cannot recompute its activations"
-            " (training.activation_checkpointing)",
-            "Leave the key out, or take a backbone that can, as timm's ResNets and ViTs.",
-        ) from None
-    for module in siamese.backbone.modules():
-        if isinstance(module, _BatchNorm):
-            own = _OwnStatistics()
-            module.register_forward_pre_hook(own.put_aside)
-            # torch leaves a recomputation as soon as it has what it needs, within a layer too
-            module.register_forward_hook(own.put_back, always_call=True)
-
-
-class _OwnStatistics:
-    """Lets a BN layer update copies of its running statistics while a backward pass is on."""
-
-    def __init__(self) -> None:
-        self._aside: dict[str, torch.Tensor | None] = {}
-
-    def put_aside(self, module: nn.Module, inputs: object) -> None:
-        if torch._C._current_graph_task_id() == -1:  # no backward pass is on
-            return
-        self._aside = dict(module._buffers)
-        module._buffers.update({n: b if b is None else b.clone() for n, b in self._aside.items()})
-
-    def put_back(self, module: nn.Module, inputs: object, output: object) -> None:
-        module._buffers.update(self._aside)
-        self._aside = {}
 
 
 def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:

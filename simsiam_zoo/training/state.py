@@ -17,6 +17,7 @@ from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import block_steps
+from simsiam_zoo.training.changes import begin_stage
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.run_folder import DISK_FULL, RunFolder
 from simsiam_zoo.training.setup import Setup
@@ -43,7 +44,6 @@ class Checkpointer:
 
     def __init__(self, setup: Setup, folder: RunFolder, progress: Progress, meter: Meter) -> None:
         self._setup, self._folder, self._progress, self._meter = setup, folder, progress, meter
-        self._block = block_steps(setup)
         self._at_start: tuple[int, dict[str, Any]] | None = None
         self._wanted_at = time.monotonic() + self._interval()
         self.saved: int | None = None
@@ -60,7 +60,7 @@ class Checkpointer:
 
     def note(self, step: int, elapsed: float) -> None:
         """Remember the state at the start of a block, if it may be wanted later."""
-        if self._block > 1 and step % self._block == 0:
+        if block_steps(self._setup) > 1 and self._begins_block(step):
             self._at_start = step, copy.deepcopy(self._state(step, elapsed))
 
     def save(self, step: int, elapsed: float, done: bool, again: bool) -> bool:
@@ -72,7 +72,7 @@ class Checkpointer:
         finite = all_finite(list(self._setup.siamese.state_dict().values()))
         if not all(distributed.collect(finite)):
             return False
-        whole = done or step % self._block == 0
+        whole = done or step == self._setup.end or self._begins_block(step)
         state = self._state(step, elapsed) if whole or not self._at_start else self._at_start[1]
         wait = self._interval()
         trouble = self._written(state)
@@ -88,6 +88,9 @@ class Checkpointer:
             wait = min(wait, RETRY_SECONDS)
         self._wanted_at = time.monotonic() + wait
         return True
+
+    def _begins_block(self, step: int) -> bool:
+        return (step - self._setup.begin) % block_steps(self._setup) == 0
 
     def _written(self, state: dict[str, Any]) -> OSError | None:
         """Write the file, on the first rank; None, or what the disk said to it."""
@@ -113,6 +116,7 @@ class Checkpointer:
         return {
             "identity": setup.identity,
             "step": step,
+            "changes": setup.changes,
             "elapsed": elapsed,
             "row": self._meter.state(),
             "siamese": setup.siamese.state_dict(),
@@ -133,6 +137,8 @@ def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
         progress.say(f"warning: {line}; going on from {path.name}")
     if state.get("identity") != setup.identity:
         raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
+    while setup.changes < state.get("changes", 0):  # to the network that was saved
+        begin_stage(setup)
     setup.siamese.load_state_dict(state["siamese"])
     setup.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     setup.scaler.load_state_dict(state["scaler"])

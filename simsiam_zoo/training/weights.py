@@ -109,7 +109,8 @@ def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
             f"{source} has the backbone {backbone.name}, and this run {own.name}",
             f"Say --backbone {backbone.name}, or start from another run.",
         )
-    states, shared = _states_of(Path(source), run), _shared(theirs, recipe)
+    states, changes = _states_of(Path(source), run)
+    shared = _shared(theirs.stages()[changes].recipe, recipe)
     return InitialWeights(source, {part: states[part] for part in shared if part in states})
 
 
@@ -149,17 +150,20 @@ def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
     return published(part.entry.member, size, part.create(image_size=size), hint)
 
 
-def _states_of(path: Path, run: Path) -> States:
-    """What a run's file holds; of its folder, the last checkpoint, or the backbone alone."""
+def _states_of(path: Path, run: Path) -> tuple[States, int]:
+    """What a run's file holds, after how many changes of its recipe.
+
+    Of its folder it is the last checkpoint, or the backbone alone.
+    """
     if path.is_dir():
         whole_network, alone = run / "checkpoints", run / BACKBONE
         path = alone if alone.is_file() and not whole_network.is_dir() else whole_network
     if path.suffix == ".safetensors":
-        return {"backbone": read_safetensors(path)[0]}
-    whole = (load_last(path)[0] if path.is_dir() else load_checkpoint(path)).get("siamese")
-    if not isinstance(whole, dict):
+        return {"backbone": read_safetensors(path)[0]}, 0
+    state = load_last(path)[0] if path.is_dir() else load_checkpoint(path)
+    if not isinstance(whole := state.get("siamese"), dict):
         raise InputError(f"{path} is no checkpoint of a run of simsiam-zoo")
-    return _by_part(whole)
+    return _by_part(whole), state.get("changes", 0)
 
 
 def _shared(theirs: Recipe, ours: Recipe) -> list[str]:

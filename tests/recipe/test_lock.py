@@ -73,6 +73,7 @@ ALTERNATIVES: dict[str, Any] = {
     "evaluation.online_epochs": 3,
     "evaluation.online_images": 3,
     "logging.loggers": ["csv"],
+    "change": [{"epoch": 2, "gradient": "none"}],
 }
 
 # What the key belongs to, where the preset has something else.
@@ -142,6 +143,7 @@ def test_the_identity_is_of_what_a_run_computes_and_not_of_how(path):
         {"augmentation.hue": 0.2},
         {"optim.parts.predictor.weight_decay": 0.0},
         {"optim.parts.predictor.schedule": "cosine"},
+        {"change": [{"epoch": 0.5, "reset": ["predictor"]}]},
     ],
 )
 def test_parameters_of_parts_change_the_identity(settings):

@@ -87,6 +87,7 @@ ELSEWHERE = {
     "training.init": "test_start.py, test_importing.py: it names weights that a run starts from",
     "training.stop_on_collapse": "test_collapse.py: it takes a run that collapses",
     "logging.loggers": "test_loggers.py",
+    "change": "test_changes.py",
 }
 
 
