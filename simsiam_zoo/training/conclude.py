@@ -148,7 +148,8 @@ def untrained_network(setup: Setup) -> Siamese:
     def calibrated() -> list[Tensor]:
         images = CALIBRATION_BATCHES * setup.recipe.training.batch_size
         with distributed.apart(), setup.runtime.autocast():
-            at_start = replace(setup, siamese=untrained, changes=0)
+            plain = setup.stages[0].recipe  # its changes decide nothing here
+            at_start = replace(setup, recipe=plain, siamese=untrained, changes=0)
             loaded = train_loader(at_start, workers=0 if images <= 2 * FEW else None).batches()
             views = (
                 view

@@ -52,34 +52,48 @@ FIRST = {
 }
 """After 6 of 18 steps."""
 
-CASES: dict[str, list[dict[str, object]]] = {
-    "policy-views-lr-and-reset": [FIRST],
-    "state-of-samples-and-frozen": [
-        FIRST,
-        {"epoch": 2, "gradient": "moving-average", "predictor": "none", "freeze": ["projector"]},
-    ],
-    "blocks": [{"epoch": 1, "gradient": "alternation:k=4"}, {"epoch": 2, "loss": "mse"}],
+CASES: dict[str, tuple[list[dict[str, object]], tuple[int, ...], int]] = {
+    "everything": (
+        [
+            FIRST,
+            {
+                "epoch": 2,
+                "gradient": "moving-average",
+                "predictor": "none",
+                "freeze": ["projector"],
+            },
+        ],
+        (5, 6, 7, 13),
+        8,
+    ),
+    "blocks": (
+        [{"epoch": 1, "gradient": "alternation:k=4"}, {"epoch": 2, "loss": "mse"}],
+        (12,),
+        6,
+    ),
 }
+"""Changes, after which steps the run is cut, and what a run that is stopped after 8 has saved."""
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_interrupted_about_a_change_ends_as_if_it_had_not_been(
-    run: Run, tiny: Tiny, tmp_path: Path, case: str
+    run: Run, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    settings = {**QUICK, "change": CASES[case]}
-    whole, result = run(settings, "whole")
-    for step in (5, 6, 7, 11, 12, 13):
+    changes, cuts, saved = CASES[case]
+    # It is cut where a row is written.
+    recipe = tiny({**QUICK, "logging.interval_steps": 1, "change": changes})
+    whole, result = run({**QUICK, "change": changes}, "whole")
+    for step in cuts:
         folder = tmp_path / f"cut-{step}"
-        cut = tiny({**settings, "logging.interval_steps": 1})  # it is cut where a row is written
-        stop_after(cut, folder, step)
-        again = train(cut, folder, resume=True, progress=Progress())
+        stop_after(recipe, folder, step)
+        again = train(recipe, folder, resume=True, progress=Progress())
         assert same(weights(folder), weights(whole)), step
         assert again["evidence"]["effective_rank"] == result["evidence"]["effective_rank"]
         assert again["changes"] == result["changes"]
-    stopped = tmp_path / "stopped"  # on request, within a block where there are some
-    stopped_at(8, tiny({**settings, "logging.interval_steps": 1}), stopped, pytest.MonkeyPatch())
-    assert load_last(stopped / "checkpoints")[0]["step"] == (6 if case == "blocks" else 8)
-    train(tiny({**settings, "logging.interval_steps": 1}), stopped, resume=True)
+    stopped = tmp_path / "stopped"
+    stopped_at(8, recipe, stopped, monkeypatch)
+    assert load_last(stopped / "checkpoints")[0]["step"] == saved
+    train(recipe, stopped, resume=True, progress=Progress())
     assert same(weights(stopped), weights(whole))
 
 
@@ -157,7 +171,10 @@ def test_a_changed_run_says_what_changed_and_its_rows_do_not_mix(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
-    changes = [{"epoch": 1, "loss": "mse", "gradient.pairs": 2}, {"epoch": 2, "predictor": "none"}]
+    changes = [
+        {"epoch": 1, "loss": "mse:scale=100", "gradient.pairs": 2},
+        {"epoch": 2, "predictor": "none"},
+    ]
     measured = {"evaluation.baselines": True, "evaluation.protocols": ["knn:k=3"]}
     folder, result = run({**QUICK, **measured, "change": changes}, "changed")
     _, plain = run({**QUICK, **measured}, "plain")
@@ -171,8 +188,7 @@ def test_a_changed_run_says_what_changed_and_its_rows_do_not_mix(
     ]
     rows = [row for row in read_metrics(folder) if "loss" in row]
     assert [row["step"] for row in rows] == [1, 4, 6, 8, 12, 16, 18]
-    assert all(row["loss"] < 0 for row in rows[:3])  # the cosine's
-    assert all(row["loss"] > 0 for row in rows[3:])  # and the squared distances
+    assert all(row["loss"] < 1 < later["loss"] for row in rows[:3] for later in rows[3:])
     assert result["evidence"]["first_loss"] == rows[3]["loss"]  # one loss's first and last
     # The untrained network is measured as in a run without changes.
     untrained = [
@@ -230,29 +246,25 @@ def test_a_collapse_before_the_last_change_ends_no_run(tiny: Tiny, tmp_path: Pat
 
 
 def test_two_processes_change_as_one_does(tiny: Tiny, tmp_path: Path) -> None:
-    changes = [
-        {"epoch": 1, "gradient": "none", "reset": ["predictor"], "freeze": ["projector"]},
-        {"epoch": 2, "gradient": "moving-average", "predictor": "none"},
-    ]
-    recipe = tiny({**QUICK, **NORM_FREE, "training.epochs": 3, "change": changes})
-    one = tmp_path / "one"
-    train(recipe, one, progress=Progress())
+    change = {"epoch": 1, "gradient": "moving-average", "predictor": "none", "reset": ["projector"]}
+    settings = {**NORM_FREE, "training.epochs": 2, "change": [change | {"freeze": ["projector"]}]}
+    recipe = tiny(settings)
+    train(recipe, tmp_path / "one", progress=Progress())
     run_script(tmp_path, 2, [[recipe.to_toml(), "two", False, False]])
-    assert far_apart(weights(one), weights(tmp_path / "two")) < 1e-9
+    assert far_apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-9
 
 
 def test_the_study_of_when_runs(tiny: Tiny, tmp_path: Path) -> None:
     _, study = read_study("when", "digits")
-    plain = tiny({**QUICK, "training.epochs": 4, "backbone": "test_resnet"})
-    base = {key: value for key, value in plain.to_dict().items() if key != "preset"}
+    quick = {**QUICK, "training.epochs": 4, "training.checkpoint_steps": 0}
+    base = {key: value for key, value in tiny(quick).to_dict().items() if key != "preset"}
     arms = make_arms(study.changed({"base": {"preset": "digits", **base}}))
-    assert len(arms) == 8
-    told = {}
-    for arm in arms:
-        result = train(arm.recipes[0], tmp_path / arm.key, progress=Progress())
-        told[arm.label] = [(each["epoch"], each["what"]) for each in result.get("changes", [])]
-        assert weights(tmp_path / arm.key)
+    told = {arm.label: arm.recipes[0].marks() for arm in arms}
+    assert len(arms) == len({arm.identity for arm in arms}) == 8
     assert told["stop-gradient from the first quarter on"] == [(1, "gradient stop-gradient")]
     assert told["no stop-gradient in the last quarter"] == [(3, "gradient none")]
     assert told["predictor frozen in the second half"] == [(2, "predictor frozen")]
     assert told["never a stop-gradient"] == told["base"] == []
+    for arm in (arms[2], arms[5]):  # the policy comes back; the predictor goes
+        result = train(arm.recipes[0], tmp_path / arm.key, progress=Progress())
+        assert [(each["epoch"], each["what"]) for each in result["changes"]] == told[arm.label]
