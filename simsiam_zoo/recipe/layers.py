@@ -172,7 +172,7 @@ def merge(lower: Tree, upper: Tree) -> Tree:
 def lay(lower: Mapping[str, object], upper: Mapping[str, object], where: str) -> Tree:
     """Settings (without a preset) as one layer, `upper` laid on `lower`. Raises InputError."""
     try:
-        return merge(*(_normal(_nest(each), "") for each in (lower, upper)))
+        return merge(*(normal(nested(each), "") for each in (lower, upper)))
     except InputError as error:
         raise error.at(where) from None
 
