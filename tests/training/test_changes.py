@@ -21,7 +21,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.report.run_page import render_run
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
-from simsiam_zoo.studies.plan import make_arms
+from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.changes import begin_stage
