@@ -12,9 +12,9 @@ machine does comes and goes.
 `crops only` is the worker's share where colour and blur are left to the device: it is compared with
 the complete pipeline, which has no such choice. `decode` is plain full-quality decoding alone.
 
-The rows `12 MP` have images of 4000 x 3000 instead. libjpeg takes 53 ms for one of 3.5 MB, and 37, 34
-and 30 ms at a half, a quarter and an eighth of its scale, since entropy decoding stays: decoding at
-a smaller scale could bring their views from 2.3 to about 3.3 x PIL.
+The rows `12 MP` have images of 4000 x 3000 instead. libjpeg takes 53 ms for one of 3.5 MB, and 37,
+34 and 30 ms at a half, a quarter and an eighth of its scale, since entropy decoding stays: decoding
+at a smaller scale could bring their views from 2.3 to about 3.3 x PIL.
 """
 
 from __future__ import annotations

@@ -33,9 +33,10 @@ or above the second at the end. Runs of digits and mnist-5k that learned: 0.7 to
 common: 0.9 after.
 """
 
-FALL, SLOW, HALF = 0.05, 0.1, 0.5
-"""Shares of the loss's way to its minimum. A fall in the last quarter of a run that is no end (runs
-of mnist-5k that learned: 0.02 to 0.05); a loss that hardly moved; a loss that stopped half-way.
+FALL, FALL_GONE, SLOW, HALF = 0.05, 0.1, 0.1, 0.5
+"""Shares of the loss's way to its minimum. A fall in the last quarter of a run that is no end: of
+the whole way (runs of mnist-5k that learned: 0.02 to 0.05), or of the way that the loss went (at
+most 0.05 there; views too strong: 0.06). A loss that hardly moved; a loss that stopped half-way.
 """
 
 
@@ -217,8 +218,11 @@ def _still_falling(f: Facts) -> str | None:
     before = [loss for done, loss in early if done > 0.5] or [loss for _, loss in early[-1:]]
     if e.first_loss is None or e.loss_minimum is None or not before or not last:
         return None
+    if e.first_loss <= e.loss_minimum:
+        return None
     then, now = (sum(part) / len(part) for part in (before, last))
-    if not then - now > FALL * (e.first_loss - e.loss_minimum):
+    way, fall = _way(e), (then - now) / (e.first_loss - e.loss_minimum)
+    if not (fall > FALL or (way >= SLOW and fall > FALL_GONE * way)):
         return None
     return (
         f"the loss was still falling, from {then:.3f} to {now:.3f} in the last quarter of"

@@ -154,6 +154,15 @@ def test_the_advice_on_a_recorded_run(name: str) -> None:
     assert {each["rule"]: each["flags"] for each in found} == expected
 
 
+def test_views_are_not_called_too_strong_while_the_loss_falls() -> None:
+    result, evidence, rows, wiring = recorded("strong-views")
+    for row in rows:
+        if row["step"] > 0.75 * result["steps"] and "loss" in row:
+            row["loss"] -= 0.03  # a tenth of the way that it went, and no twentieth of all of it
+    found = advice_for(recipe_of("strong-views"), result, evidence, rows, wiring)
+    assert [each["rule"] for each in found] == ["steps"]
+
+
 @pytest.mark.parametrize("verdict", ["collapsed", "no-gain", "worse"])
 def test_no_rule_sees_its_sign_in_a_run_that_learned(verdict: str) -> None:
     """Whatever the verdict had been: of the short one that it is short, of the long one nothing."""
