@@ -322,6 +322,8 @@ def advice_for(
     wiring: Wiring,
 ) -> list[dict[str, str | None]]:
     """What `result.json` says under `advice`, the likeliest first: `rule`, `reason`, `flags`."""
+    if recipe.change and result["verdict"] != "diverged":
+        return []  # its figures are of more than one set-up, and it asks on purpose
     top1 = {
         figure["network"]: figure["top1"]
         for figure in reversed(result["figures"])  # of several k the first, the verdict's, is kept

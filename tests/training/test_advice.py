@@ -163,6 +163,14 @@ def test_views_are_not_called_too_strong_while_the_loss_falls() -> None:
     assert [each["rule"] for each in found] == ["steps"]
 
 
+def test_a_run_that_was_changed_on_the_way_gets_none() -> None:
+    result, *seen = recorded("lr-30")
+    change = [{"epoch": 2, "gradient": {"name": "none"}}]
+    recipe = Recipe.make("digits", None, [COMMON, {"change": change}])
+    assert recipe.change
+    assert advice_for(recipe, result, *seen) == []
+
+
 @pytest.mark.parametrize("verdict", ["collapsed", "no-gain", "worse"])
 def test_no_rule_sees_its_sign_in_a_run_that_learned(verdict: str) -> None:
     """Whatever the verdict had been: of the short one that it is short, of the long one nothing."""
