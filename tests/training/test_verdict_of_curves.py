@@ -40,8 +40,12 @@ def verdict(curve: Curve, monkeypatch: pytest.MonkeyPatch) -> str:
     loss = Loss()
     loss.minimum = curve["loss_minimum"]
     siamese = SimpleNamespace(dim=512, loss=loss)
+    whole = SimpleNamespace(begin=0, change=None)  # nothing was changed on the way
+    setup = SimpleNamespace(
+        siamese=siamese, init={}, stages=[whole], changes=0, plan=SimpleNamespace(steps=21)
+    )
     seen = collapse.gather_evidence(
-        cast(Setup, SimpleNamespace(siamese=siamese, init={})),
+        cast(Setup, setup),
         curve["rows"],
         curve["steps"],
         curve["rank"],
