@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,6 +122,10 @@ def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path) -> None:
             print_line(f"    {command(folder, each['flags'])}")
     if len(advice) > MOST_ADVICE:
         print_line(f"  {len(advice) - MOST_ADVICE} more in result.json")
+    if any(
+        "lr" in (each["flags"] or "") or "min_scale" in (each["flags"] or "") for each in advice
+    ):
+        print_line(f"  simsiam-zoo tune {shlex.quote(str(folder))} tries several such values")
 
 
 def print_files(folder: Path, texts: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from simsiam_zoo.cli.text import print_result
+from simsiam_zoo.cli.text import print_advice, print_result
 from simsiam_zoo.errors import DivergedError
 from simsiam_zoo.evaluation.verdict import Evidence
 from simsiam_zoo.recipe import Recipe
@@ -261,6 +261,8 @@ def test_the_terminal_and_the_page_show_reason_and_command(
         assert f"    {command(tmp_path, str(each['flags']))}\n" in text
     assert "a third" not in text
     assert "1 more in result.json" in text
+    print_advice([{"reason": "too high", "flags": "--lr 0.1"}], tmp_path)
+    assert f"simsiam-zoo tune {tmp_path} tries" in capsys.readouterr().out
     (tmp_path / "result.json").write_text(json.dumps({**shown, "identity": ""}))
     page = render_run(Run(tmp_path, recipe), None)
     assert html.escape(command(tmp_path, str(advice[0]["flags"]))) in page
