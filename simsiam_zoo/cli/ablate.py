@@ -19,7 +19,6 @@ from simsiam_zoo.cli.text import (
     print_line,
 )
 from simsiam_zoo.errors import InputError, ZooError
-from simsiam_zoo.runtime.progress import duration
 
 if TYPE_CHECKING:
     from simsiam_zoo.studies.launcher import Resources
@@ -137,25 +136,13 @@ def ablate(
         return
     if study is None:
         raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
-    if detect is not None and not dry_run:
-        raise InputError("--detect plans and runs nothing", "Give --dry-run beside it.")
-    if earlier is not None and detect is None:
-        raise InputError("--from is of --detect", "Give --detect POINTS beside it.")
+    _refuse_stray(dry_run, detect, earlier)
     from simsiam_zoo.studies.launcher import Resources, default_jobs
     from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.selection import select
-    from simsiam_zoo.studies.study import read_study
     from simsiam_zoo.studies.tuning import choose
 
-    settings = options.settings_of({"preset": preset}, assignments)
-    chosen = settings.pop("preset", None)
-    name, read = read_study(study, None if chosen is None else str(chosen))
-    given: dict[str, Any] = {"metrics": metrics, "threads": threads, "tune": _tune(read, tuned)}
-    given["seeds"] = seeds and seeds.split(",")
-    changes = {key: value for key, value in given.items() if value} | {
-        "base": read.on_base(settings)
-    }
-    asked = read.changed(changes)
+    name, asked = _asked(study, preset, assignments, seeds, metrics, threads, tuned)
     plan = plan_study(name, asked, _command_of_all())
     selection = select(plan, only, again)
     folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
@@ -163,17 +150,59 @@ def ablate(
     resources = Resources(cpus=plan.threads, gpus=gpus)
     running = jobs or default_jobs(resources)
     if dry_run:
-        from simsiam_zoo.studies.detect import plan_seeds
-        from simsiam_zoo.studies.estimate import describe_plan
+        _describe(plan, selection, folder, running, earlier, detect, as_json)
+    else:
+        _run(plan, asked, selection, folder, running, resources, launcher, as_json, quiet)
 
-        found = plan_seeds(plan, Path(earlier or folder), detect) if detect else None
-        described = describe_plan(plan, folder, running, selection) | {"detect": found}
-        if as_json:
-            print_json(described)
-        else:
-            print_plan(described)
-        return
-    _run(plan, asked, selection, folder, running, resources, launcher, as_json, quiet)
+
+def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> None:
+    if detect is not None and not dry_run:
+        raise InputError("--detect plans and runs nothing", "Give --dry-run beside it.")
+    if earlier is not None and detect is None:
+        raise InputError("--from is of --detect", "Give --detect POINTS beside it.")
+
+
+def _asked(
+    study: str,
+    preset: str | None,
+    assignments: Sequence[str],
+    seeds: str | None,
+    metrics: Sequence[str],
+    threads: int | None,
+    tuned: Sequence[str],
+) -> tuple[str, Study]:
+    """What to call the study that is asked for, and the study with what the flags change of it."""
+    from simsiam_zoo.studies.study import read_study
+
+    settings = options.settings_of({"preset": preset}, assignments)
+    chosen = settings.pop("preset", None)
+    name, read = read_study(study, None if chosen is None else str(chosen))
+    given: dict[str, Any] = {"metrics": metrics, "threads": threads, "tune": _tune(read, tuned)}
+    given["seeds"] = seeds and seeds.split(",")
+    changes = {key: value for key, value in given.items() if value}
+    return name, read.changed(changes | {"base": read.on_base(settings)})
+
+
+def _describe(
+    plan: StudyPlan,
+    selection: Selection,
+    folder: Path,
+    jobs: int,
+    earlier: str | None,
+    detect: float | None,
+    as_json: bool,
+) -> None:
+    """Print the plan."""
+    from simsiam_zoo.cli.study_table import print_plan
+    from simsiam_zoo.studies.detect import plan_seeds
+    from simsiam_zoo.studies.estimate import describe_plan
+
+    found = plan_seeds(plan, Path(earlier or folder), detect) if detect else None
+    described = describe_plan(plan, folder, jobs, selection) | {"detect": found}
+    if as_json:
+        print_json(described)
+    else:
+        print_plan(described)
 
 
 def _tune(study: Study, words: Sequence[str]) -> dict[str, Any] | None:
@@ -290,46 +319,3 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     for note in notes:
         print_columns([[note]])
     print_files(folder, _FILES)
-
-
-def print_plan(plan: dict[str, Any]) -> None:
-    """A table of the arms, what there is to know of them, and the estimate."""
-    print_heading(plan["title"])
-    rows = [["arm", "steps", "about", "expected", "paper", ""]]
-    for arm in plan["arms"]:
-        same = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
-        rows.append(
-            [
-                arm["label"],
-                "-" if arm["steps"] is None else f"{arm['steps'][1]:,}",
-                "-" if arm["seconds"] is None else duration(arm["seconds"]),
-                " or ".join(arm["expect"]),
-                "" if arm["paper"] is None else f"{arm['paper']:g}",
-                "cannot be run" if arm["not_run"] else same,
-            ]
-        )
-    print_columns(rows, right=True)
-    for arm in plan["arms"]:
-        for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
-            print_line(f"  {arm['label']}: {warning}")
-    print_line()
-    seeds = ", ".join(map(str, plan["seeds"]))
-    print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
-    if tune := plan["tune"]:
-        keys = ", ".join(tune["grid"] or tune["ranges"])
-        told = (
-            f"{plan['runs_to_choose']} of them choose {keys} for each arm: seeds"
-            f" {', '.join(map(str, tune['seeds']))}, {tune['length']:g} of the epochs,"
-            f" {tune['metric']} on {100 * tune['validation']:g} % of the training images"
-        )
-        print_columns([[told]])
-    if done := plan["runs"] - plan["runs_left"]:
-        print_line(f"{done} of them are complete")
-    if plan["seconds"] is None and plan["runs_left"]:
-        print_line("how long: unknown, for the data is not at hand")
-    elif plan["runs_left"]:
-        print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")
-    if plan.get("detect"):
-        from simsiam_zoo.cli.seeds_text import print_seeds
-
-        print_seeds(plan)

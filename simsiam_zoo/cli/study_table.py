@@ -1,10 +1,13 @@
-"""The table of a study's arms as a terminal has room for it."""
+"""The tables of a study's arms, of what came out and of a plan, as a terminal shows them."""
 
 from __future__ import annotations
 
-from simsiam_zoo.cli.text import terminal_width
+from typing import Any
+
+from simsiam_zoo.cli.text import print_columns, print_heading, print_line, terminal_width
 from simsiam_zoo.report.content import STD_TITLE, arm_table
 from simsiam_zoo.report.study import StudyView
+from simsiam_zoo.runtime.progress import duration
 
 _PAPER = "Paper, %"
 _SHORTEST = 12  # characters of a label that is cut
@@ -60,3 +63,46 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
         most = max(_SHORTEST, max(map(len, shown["Arm"])) - over)
         shown["Arm"] = [t if len(t) <= most else f"{t[: most - 1]}…" for t in shown["Arm"]]
     return shown, left_out
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """A table of the arms, what there is to know of them, and the estimate."""
+    print_heading(plan["title"])
+    rows = [["arm", "steps", "about", "expected", "paper", ""]]
+    for arm in plan["arms"]:
+        same = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
+        rows.append(
+            [
+                arm["label"],
+                "-" if arm["steps"] is None else f"{arm['steps'][1]:,}",
+                "-" if arm["seconds"] is None else duration(arm["seconds"]),
+                " or ".join(arm["expect"]),
+                "" if arm["paper"] is None else f"{arm['paper']:g}",
+                "cannot be run" if arm["not_run"] else same,
+            ]
+        )
+    print_columns(rows, right=True)
+    for arm in plan["arms"]:
+        for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
+            print_line(f"  {arm['label']}: {warning}")
+    print_line()
+    seeds = ", ".join(map(str, plan["seeds"]))
+    print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
+    if tune := plan["tune"]:
+        keys = ", ".join(tune["grid"] or tune["ranges"])
+        told = (
+            f"{plan['runs_to_choose']} of them choose {keys} for each arm: seeds"
+            f" {', '.join(map(str, tune['seeds']))}, {tune['length']:g} of the epochs,"
+            f" {tune['metric']} on {100 * tune['validation']:g} % of the training images"
+        )
+        print_columns([[told]])
+    if done := plan["runs"] - plan["runs_left"]:
+        print_line(f"{done} of them are complete")
+    if plan["seconds"] is None and plan["runs_left"]:
+        print_line("how long: unknown, for the data is not at hand")
+    elif plan["runs_left"]:
+        print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")
+    if plan.get("detect"):
+        from simsiam_zoo.cli.seeds_text import print_seeds
+
+        print_seeds(plan)

@@ -81,9 +81,7 @@ def tune(
     (arm,) = publish(folder)["arms"]
     chosen = best(plan.arms[0].candidates, [each["top1"] for each in arm["candidates"]])
     if chosen is None:
-        errors = [each["error"] for row in arm["candidates"] for each in row["runs"]]
-        told = next((error for error in errors if error), "all of them diverged")
-        raise InputError(f"no candidate came to a figure: {told}", f"Their logs are in {folder}.")
+        raise _nothing(arm["candidates"], folder)
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
     command = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
     if as_json:
@@ -92,6 +90,12 @@ def tune(
         print_found(arm["candidates"], chosen, metric)
         print_line(f"train with it: {command}")
         print_line(f"the same as a page: {folder / 'report.html'}")
+
+
+def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:
+    errors = [each["error"] for row in candidates for each in row["runs"]]
+    told = next((error for error in errors if error), "all of them diverged")
+    return InputError(f"no candidate came to a figure: {told}", f"Their logs are in {folder}.")
 
 
 def print_found(candidates: list[dict[str, Any]], chosen: dict[str, Any], metric: str) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from simsiam_zoo.cli.ablate import _command_of_all, ablate, print_plan
+from simsiam_zoo.cli.ablate import _command_of_all, ablate
 from simsiam_zoo.cli.report import report
+from simsiam_zoo.cli.study_table import print_plan
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.studies.estimate import span
 
