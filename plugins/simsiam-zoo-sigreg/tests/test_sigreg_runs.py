@@ -93,4 +93,4 @@ def test_the_studys_last_arm_is_the_preset_and_all_arms_choose_from_the_same_lr(
     assert named.predictor.name == "none"
     lrs = [[each.substitution["optim.lr"] for each in arm.candidates] for arm in plan.arms]
     assert all(each == lrs[0] for each in lrs)
-    assert len(lrs[0]) == 4
+    assert len(lrs[0]) == 5
