@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from simsiam_zoo.plugin import Loss, Siamese, StepOutput, gather, world_size
 
@@ -52,7 +53,8 @@ class SigRegLoss(Loss):
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """[N, dim], [N, dim] → scalar >= 0."""
         distance = (prediction - target).square().mean()
-        return (1 - self.lambd) * distance + self.lambd * self.statistic(prediction)
+        loss: Tensor = (1 - self.lambd) * distance + self.lambd * self.statistic(prediction)
+        return loss
 
     def statistic(self, x: Tensor) -> Tensor:
         """The mean over the directions of T, for [N, dim]; a scalar >= 0."""
@@ -64,7 +66,8 @@ class SigRegLoss(Loss):
         own = torch.stack([angles.cos().mean(dim=0), angles.sin().mean(dim=0)])
         real, imaginary = gather(own[None]).mean(dim=0)  # [slices, knots] each, of all ranks
         error = (real - normal).square() + imaginary.square()
-        return (error @ weights).mean() * (len(x) * world_size())
+        found: Tensor = (error @ weights).mean() * (len(x) * world_size())
+        return found
 
     def after_step(self, siamese: Siamese, output: StepOutput, step: int, steps: int) -> None:
         """Draw the next step's directions."""
@@ -76,4 +79,4 @@ def _directions(dim: int, slices: int, seed: int, device: torch.device) -> Tenso
     """Independent unit vectors, uniform on the sphere, as columns: [dim, slices]."""
     generator = torch.Generator(device).manual_seed(seed)
     drawn = torch.randn(dim, slices, generator=generator, device=device)
-    return drawn / drawn.norm(dim=0)
+    return functional.normalize(drawn, dim=0)
