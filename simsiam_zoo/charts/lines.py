@@ -76,7 +76,8 @@ class Axis:
 class Chart:
     """A chart, scaled. `clipped`: lines leave the box, since they do not decide its scale.
 
-    `against`: what x is. `marks`: epochs at which something changes, and what.
+    `against`: what x is. `marks`: epochs at which something changes, and what;
+    `marks_told`: in words beside them, or else on hovering alone.
     """
 
     title: str
@@ -87,6 +88,7 @@ class Chart:
     clipped: bool = False
     against: str = "epoch"
     marks: Sequence[tuple[float, str]] = ()
+    marks_told: bool = True
 
     @property
     def summary(self) -> str:

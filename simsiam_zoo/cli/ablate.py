@@ -53,7 +53,8 @@ _FILES = {
     "tuned",
     metavar="KEY=V,V,...",
     multiple=True,
-    help="Choose among these values for every arm, on validation images; may be repeated.",
+    help="Choose among these values for every arm, on validation images; or a key of [tune]:"
+    " length=1, halving=2. May be repeated.",
 )
 @click.option("--only", metavar="ARM", multiple=True, help="Run this arm alone; may be repeated.")
 @click.option(
@@ -206,17 +207,27 @@ def _describe(
 
 
 def _tune(study: Study, words: Sequence[str]) -> dict[str, Any] | None:
-    """The study's `[tune]` with these values as its grid; None where there are no words."""
+    """The study's `[tune]` with these values as its grid; None where there are no words.
+
+    A word whose key is one of `[tune]`'s own, `length=1`, states that key.
+    """
     from simsiam_zoo.recipe.layers import Text, literals
+    from simsiam_zoo.studies.study import Tune
 
     grid: dict[str, list[Any]] = {}
+    given: dict[str, Any] = study.tune.model_dump() if study.tune else {}
     for word in words:
-        key, _, values = word.partition("=")
-        if not key or not values:
+        key, _, text = word.partition("=")
+        if not key or not text:
             raise InputError(f"--tune takes KEY=VALUE,VALUE,... and not {word!r}")
-        grid[key] = [literals(Text(value.strip())) for value in values.split(",")]
-    stated = study.tune.model_dump() if study.tune else {}
-    return {**stated, "grid": grid, "ranges": {}, "beside": ()} if grid else None
+        values = [literals(Text(value.strip())) for value in text.split(",")]
+        if key in Tune.model_fields:
+            given[key] = values if key == "seeds" else values[0]
+        else:
+            grid[key] = values
+    if grid:
+        given |= {"grid": grid, "ranges": {}, "beside": ()}
+    return given if words else None
 
 
 def _command_of_all() -> str:

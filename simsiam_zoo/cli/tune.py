@@ -25,6 +25,15 @@ from simsiam_zoo.errors import InputError
     metavar="SHARE",
     help="Of the run's epochs.",
 )
+@click.option(
+    "--halving",
+    type=click.IntRange(0, 8),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Times that the worse half of the candidates stops on the way.",
+)
+@click.option("--stop-on-collapse", is_flag=True, help="End a candidate once it has collapsed.")
 @options.spec("--metric", kind="protocol", default="knn", show_default=True, help="What chooses.")
 @click.option("--out", metavar="FOLDER", help="Where its runs go (default: RUN-tune).")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Runs at once (default: cores).")
@@ -35,6 +44,8 @@ def tune(
     run: str,
     points: int,
     length: float,
+    halving: int,
+    stop_on_collapse: bool,
     metric: str,
     out: str | None,
     jobs: int | None,
@@ -68,7 +79,9 @@ def tune(
     if not file.is_file():
         raise InputError(f"{run} is no run: it has no recipe.toml", "Name a run's folder.")
     folder = Path(out) if out else path.with_name(f"{path.stem}-tune")
-    study = study_of_run(Recipe.of_run(file), points, length, metric)
+    tuned = {"points": points, "length": length, "metric": metric, "halving": halving}
+    tuned |= {"stop_on_collapse": stop_on_collapse}
+    study = study_of_run(Recipe.of_run(file), tuned)
     plan = plan_study("tune", study, shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     run_study(
         plan,
@@ -106,6 +119,9 @@ def print_found(candidates: list[dict[str, Any]], chosen: dict[str, Any], metric
     for row in sorted(candidates, key=lambda each: -(each["top1"] or 0)):
         verdict = " or ".join(sorted({run["verdict"] or run["state"] for run in row["runs"]}))
         shown = "-" if row["top1"] is None else f"{100 * row['top1']:.1f} %"
+        if row["stopped"]:
+            epoch, share = row["stopped"]
+            shown, verdict = f"{100 * share:.1f} %", f"stopped after epoch {epoch}"
         own = "the run's own" if row is candidates[0] else ""
         values = [f"{row['values'][key]:g}" for key in keys]
         rows.append([*values, shown, verdict, own])

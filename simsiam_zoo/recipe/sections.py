@@ -124,6 +124,7 @@ class Training(Section):
     activation_checkpointing: bool = operational(
         False, "Recompute the backbone's activations in the backward pass: less memory, more time"
     )
+    until: int = operational(0, "Stop after this epoch, to go on by --resume; 0: at the end", ge=0)
     stop_on_collapse: bool = key(False, "End a run whose collapse is plain")
     sync_bn: bool = key(True, "Synchronise BN over the ranks, where CUDA has it")
 

@@ -71,10 +71,13 @@ class ArmRun(BaseModel, frozen=True):
 
 
 class Candidate(BaseModel, frozen=True):
-    """An arm with values that may be chosen for it. `top1`: the share by which it is chosen."""
+    """An arm with values that may be chosen for it. `top1`: the share by which it is chosen;
+    `stopped`: the epoch after which halving stopped it, and its share there.
+    """
 
     values: dict[str, str]
     top1: float | None = None
+    stopped: tuple[int, float] | None = None
     runs: list[ArmRun] = []
 
     @property
@@ -100,6 +103,7 @@ class ReportArm(BaseModel, frozen=True):
     same_as: str | None = None
     substitution: dict[str, str] = {}
     differences: list[tuple[str, str, str]] = []
+    changes: list[float] = []
     expect: list[str] | None = None
     paper: float | None = None
     warnings: list[str] = []
@@ -236,6 +240,11 @@ def _arm(number: int, arm: dict[str, Any], by_name: dict[str, Any]) -> dict[str,
     shown["chosen"] = {path: compact(value) for path, value in (arm.get("chosen") or {}).items()}
     for each in arm.get("candidates", ()):
         each["values"] = {path: compact(value) for path, value in each["values"].items()}
+    shown["changes"] = [
+        change["epoch"]
+        for path, _, own in arm["differences"]
+        for change in (own if path == "change" and isinstance(own, list) else ())
+    ]
     shown["differences"] = [[p, compact(old), compact(new)] for p, old, new in arm["differences"]]
     if arm["same_as"] is not None:
         shown["same_as"] = "base" if original["is_base"] else original["label"]

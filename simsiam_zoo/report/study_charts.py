@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def _chart(
         drawn = [(x, 100 * y) for x, y in points] if share else points
         lines.append(Series(drawn, styles[curve.arm], name, str(curve.arm), weight))
         leading += [] if "diverged" in arm.verdicts else [lines[-1]]
-    return make_chart(
+    chart = make_chart(
         f"{metric.label}, %" if share else metric.label,
         metric.member(curves[0].column) if share else metric.note,
         lines,
@@ -214,6 +214,15 @@ def _chart(
         cover=(0.0, 1.0) if metric is STD else (),
         leading=leading,
     )
+    marks = _marks(study, {curve.arm for curve in curves}, end)
+    return replace(chart, marks=marks, marks_told=False)  # the legend's labels say what changes
+
+
+def _marks(study: StudyView, drawn: set[int], end: float) -> list[tuple[float, str]]:
+    """The epochs at which something changes in the middle of a run, and in which arms."""
+    arms = [arm for arm in study.arms if arm.number in drawn]
+    epochs = sorted({epoch for arm in arms for epoch in arm.changes if epoch < end})
+    return [(each, "; ".join(a.label for a in arms if each in a.changes)) for each in epochs]
 
 
 def _dot(arm: ReportArm, metric: str) -> Dot:

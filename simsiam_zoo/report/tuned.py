@@ -25,6 +25,10 @@ def tuned(study: StudyView) -> list[str]:
         f" {count(len(tune['seeds']), 'seed')}, {tune['length']:g} of the epochs, chosen by"
         f" {tune['metric']} on {100 * tune['validation']:g} % of the training images."
     ]
+    if tune.get("halving"):
+        stops = {each.stopped[0] for arm in arms for each in arm.candidates if each.stopped}
+        at = listing([str(epoch) for epoch in sorted(stops)])
+        told += [f"The worse half of each arm's was stopped after epoch {at}."] if at else []
     fallen = [text for arm in arms if (text := _fallen(arm))]
     if fallen:
         told.append(f"On the way {'; '.join(fallen)}.")
@@ -75,6 +79,9 @@ def _called(candidate: Candidate) -> str:
 
 def _cell(candidate: Candidate) -> Cell:
     verdict = candidate.mark or (candidate.runs[0].state if candidate.runs else "")
+    if candidate.stopped is not None:
+        epoch, share = candidate.stopped
+        return Cell(fixed(100 * share, 1), f"stopped after epoch {epoch}")
     if candidate.top1 is None:
         return Cell(note=verdict, verdict=candidate.mark)
     return Cell(fixed(100 * candidate.top1, 1), verdict, candidate.top1, candidate.mark)

@@ -130,12 +130,15 @@ def _tuned(
     values = chosen.get(name)
     arm = _arm(study, name, label, substitution, opened, values or {})
     epochs = arm.recipes[study.seeds[0]].training.epochs
-    shorter = {
-        "training.epochs": max(1, round(tune.length * epochs)),
+    length = max(1, round(tune.length * epochs))
+    shorter: Tree = {
+        "training.epochs": length,
         "training.stop_on_collapse": tune.stop_on_collapse,
         "data.validation": tune.validation,
         "evaluation.protocols": [tune.metric],
     }
+    if rungs := tune.rungs(length):
+        shorter |= {"evaluation.online": [tune.metric], "evaluation.online_epochs": rungs[0]}
     candidates = [
         _arm(
             study, f"{name}-tune-{number}", f"{label}, {_told(each)}", substitution, opened,

@@ -13,6 +13,7 @@ import torch
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import is_complete
 from simsiam_zoo.studies.plan import StudyPlan
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection
@@ -54,8 +55,12 @@ def describe_plan(
             except ZooError as error:
                 arm.not_run = error.what
             else:
-                sized = [one for one in (arm, *arm.candidates) if one.steps is not None]
-                seconds |= {one.name: each * one.steps[1] for one in sized if one.steps}
+                seconds[arm.name] = each * arm.steps[1]
+                seconds |= {
+                    one.name: each * one.steps[1] * _share(plan, arm)
+                    for one in arm.candidates
+                    if one.steps is not None
+                }
     apart = {each.name for arm in plan.arms if arm.not_run for each in (arm, *arm.candidates)}
     selected = [job for job in selected if job.arm.name not in apart]
     left = [job for job in left if job.arm.name not in apart]
@@ -71,6 +76,13 @@ def describe_plan(
         "jobs": jobs,
         "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,
     }
+
+
+def _share(plan: StudyPlan, arm: StudyArm) -> float:
+    """What halving leaves of the candidates' steps, spread over all of them."""
+    assert plan.tune is not None
+    epochs = next(iter(arm.candidates[0].recipes.values())).training.epochs
+    return plan.tune.share(len(arm.candidates), epochs)
 
 
 def span(seconds: Iterable[float], jobs: int) -> float:

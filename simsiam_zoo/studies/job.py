@@ -25,10 +25,10 @@ from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import arm_identity, known_digest
 
 
-def command(folder: Path, metrics: tuple[str, ...]) -> list[str]:
-    """What a launcher is given to run."""
+def command(folder: Path, metrics: tuple[str, ...], until: int = 0) -> list[str]:
+    """What a launcher is given to run; `until` an epoch, where it is not 0."""
     plugins = [word for file in local_files() for word in ("--plugin", str(file.cached))]
-    job = [str(folder.resolve()), *metrics]
+    job = [*(("--until", str(until)) if until else ()), str(folder.resolve()), *metrics]
     # -P: a file in the current folder hides no module.
     return [sys.executable, "-P", "-m", "simsiam_zoo.studies.job", *plugins, *job]
 
@@ -144,22 +144,23 @@ def _unmeasured(folder: Path, metrics: tuple[str, ...]) -> list[str]:
     return [] if read_measured(folder).protocols == wanted else wanted
 
 
-def run_job(folder: Path, metrics: tuple[str, ...]) -> int:
+def run_job(folder: Path, metrics: tuple[str, ...], until: int = 0) -> int:
     """Do it, write down how it ended, and return the exit code.
 
-    A process of an earlier study that is still at work in the folder is waited for.
+    A run that stops after the epoch `until` ends as a stopped one, to be gone on with. A process of
+    an earlier study that is still at work in the folder is waited for.
     """
     with FileLock(folder / "lock").acquire(poll_interval=0.2):
-        code, error = _guarded(folder, metrics)
+        code, error = _guarded(folder, metrics, until)
         _write_status(folder, code, error)
         return code
 
 
-def _guarded(folder: Path, metrics: tuple[str, ...]) -> tuple[int, str | None]:
+def _guarded(folder: Path, metrics: tuple[str, ...], until: int) -> tuple[int, str | None]:
     try:
         (folder / "status.json").unlink(missing_ok=True)
         refuse_other_arm(folder)
-        if _train(folder) == "diverged":  # it was killed before it could say so
+        if _train(folder, until) == "diverged":  # it was killed before it could say so
             return DivergedError.exit_code, None
         _measure(folder, metrics)
     except DivergedError:
@@ -190,7 +191,7 @@ def refuse_other_arm(folder: Path) -> None:
     )
 
 
-def _train(folder: Path) -> str:
+def _train(folder: Path, until: int) -> str:
     """The verdict on the run that was there or is now."""
     from simsiam_zoo.runtime.progress import PlainProgress
     from simsiam_zoo.training.run import train
@@ -207,6 +208,8 @@ def _train(folder: Path) -> str:
     if not resume and run.exists():  # it had not come to a checkpoint
         shutil.rmtree(run)
     recipe = Recipe.of_run(folder / "recipe.toml")
+    training = recipe.training.model_copy(update={"until": until})
+    recipe = recipe.model_copy(update={"training": training})
     trained = train(recipe, run, resume=resume, progress=PlainProgress()).result
     assert trained is not None  # else it had raised
     return str(trained["verdict"])
@@ -223,17 +226,20 @@ def _measure(folder: Path, metrics: tuple[str, ...]) -> None:
 
 
 def start_job(words: list[str]) -> int:
-    """[--plugin FILE]... FOLDER [PROTOCOL...]; the exit code."""
+    """[--plugin FILE]... [--until EPOCH] FOLDER [PROTOCOL...]; the exit code."""
+    until = 0
     try:
         while words[:1] == ["--plugin"]:
             use_file(words[1])
             words = words[2:]
+        if words[:1] == ["--until"]:
+            until, words = int(words[1]), words[2:]
         if not words or not Path(words[0]).is_dir():
             raise InputError("a study's job is given its folder", "`simsiam-zoo ablate` does that.")
     except ZooError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
-    return run_job(Path(words[0]), tuple(words[1:]))
+    return run_job(Path(words[0]), tuple(words[1:]), until)
 
 
 if __name__ == "__main__":

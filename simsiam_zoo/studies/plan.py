@@ -39,13 +39,14 @@ OTHER_OUT = "Give the study another --out."
 class StudyJob:
     """One arm with one seed: one process, one run, and the folder of both.
 
-    `metrics`: what the run is measured by.
+    `metrics`: what the run is measured by. `until`: the epoch after which it stops for now, or 0.
     """
 
     arm: StudyArm
     seed: int
     folder: Path
     metrics: tuple[str, ...] = ()
+    until: int = 0
 
     def __str__(self) -> str:
         return f"{self.arm.label}, seed {self.seed}"

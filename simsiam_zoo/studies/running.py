@@ -19,6 +19,7 @@ from rich.text import Text
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.metrics import SPEED, Latest
 from simsiam_zoo.runtime.progress import StopRequest, duration
+from simsiam_zoo.studies.candidates import figures, has_reached, rounds
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
@@ -125,7 +126,8 @@ def run_status(job: StudyJob) -> str:
 def job_outcome(job: StudyJob, code: int) -> str:
     """How a job ended, in a word or two."""
     if code == StoppedError.exit_code:
-        return "stopped"
+        figure = dict(figures(job.folder)).get(job.until)
+        return "stopped" if figure is None else f"{figure:.1%} after epoch {job.until}"
     with suppress(OSError, ValueError, KeyError):
         return str(json.loads((job.folder / "run" / "result.json").read_text("utf-8"))["verdict"])
     return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
@@ -181,8 +183,10 @@ def run_study(
             return state
 
         with StopRequest() as stop, progress:
-            choosing = plan.tuning_jobs(folder, selection.arms(plan))
-            state = work(Running(deque(choosing), called="runs that choose"))
+            state = Running()
+            for choosing in rounds(plan, folder, selection.arms(plan)):
+                if not stop.requested:
+                    state = work(Running(deque(choosing), called="runs that choose"))
             if not stop.requested:
                 if plan.tune is not None:
                     plan = choose(plan)
@@ -211,7 +215,7 @@ def _work(
         while (state.waiting or state.started) and not stop.requested:
             for job in _to_start(state, jobs):
                 (job.folder / "status.json").unlink(missing_ok=True)
-                argv = command(job.folder, job.metrics)
+                argv = command(job.folder, job.metrics, job.until)
                 state.started[launcher.submit(argv, job.folder, resources)] = job
             ended = _collect(state, launcher)
             for job, code in ended:
@@ -244,7 +248,9 @@ def _to_start(state: Running, jobs: int) -> Iterator[StudyJob]:
     for job in list(state.waiting):
         if is_held(job.folder):
             continue
-        if is_complete(job.folder, job.metrics):
+        if is_complete(job.folder, job.metrics) or (
+            job.until and has_reached(job.folder, job.until)
+        ):
             state.waiting.remove(job)
             state.ended.append((job, 0))
         elif len(state.started) < jobs:

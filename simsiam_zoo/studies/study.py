@@ -156,6 +156,12 @@ class Tune(_Strict):
         0.2, description="The share of the training images that it measures on", gt=0, lt=1
     )
     length: float = Field(0.5, description="Of the arm's epochs", gt=0, le=1)
+    halving: int = Field(
+        0,
+        description="Times that the worse half of the candidates stops on the way",
+        ge=0,
+        le=8,
+    )
     stop_on_collapse: bool = Field(False, description="End a run that has collapsed")
 
     @field_validator("grid", "ranges", mode="before")
@@ -186,6 +192,19 @@ class Tune(_Strict):
     def keys(self) -> list[str]:
         """What is tuned."""
         return [*self.grid, *self.ranges]
+
+    def rungs(self, epochs: int) -> list[int]:
+        """The epochs after which the worse half stops; each is twice as far as the one before."""
+        first = max(1, epochs // 2**self.halving)
+        return [first << i for i in range(self.halving) if first << i < epochs]
+
+    def share(self, candidates: int, epochs: int) -> float:
+        """The share of all candidates' epochs that halving leaves to be run."""
+        ran, before, left = 0, 0, candidates
+        for rung in [*self.rungs(epochs), epochs]:
+            ran += left * (rung - before)
+            before, left = rung, -(-left // 2)
+        return ran / (candidates * epochs)
 
     def candidates(self) -> list[Tree]:
         """Dotted path → value of each candidate; the same ones for every arm."""

@@ -2,30 +2,30 @@
 
 Each arm has the same candidates, and each candidate was trained and measured alike: the best mean
 of the metric over the tuning's seeds is chosen, on images that were held out of the training
-images. A run that diverged or failed has no metric. No test image is read on the way.
+images. A run that diverged, failed or was stopped by halving has none. No test image is read on the
+way.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from simsiam_zoo.errors import DataError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Tree
 from simsiam_zoo.studies.arms import StudyArm, make_arms
-from simsiam_zoo.studies.job import is_complete, read_run_result
-from simsiam_zoo.studies.plan import StudyPlan, job_folder
-from simsiam_zoo.studies.study import Study, Tune, parse_study
+from simsiam_zoo.studies.candidates import all_ended, candidate_means
+from simsiam_zoo.studies.plan import StudyPlan
+from simsiam_zoo.studies.study import Study, parse_study
 
 OWN_SEED = 100
 """Of the runs that choose for one run, unless it has that seed itself."""
 
 
-def study_of_run(recipe: Recipe, points: int, length: float, metric: str) -> Study:
+def study_of_run(recipe: Recipe, keys: Tree) -> Study:
     """The recipe alone, with what a run's failure often lies in: lr, the predictor's lr, crops.
+
+    `keys`: of `[tune]`, but for ranges and seeds.
 
     Draws lie about the recipe's own values, which are a candidate too: an lr of a quarter to four
     times it, a third to three times the predictor's, smallest crops of 0.08 to 0.6 of the area.
@@ -42,8 +42,7 @@ def study_of_run(recipe: Recipe, points: int, length: float, metric: str) -> Stu
         own["augmentation.min_scale"] = float(crop)
         ranges["augmentation.min_scale"] = (min(0.08, crop), max(0.6, crop))
     seed = recipe.training.seed
-    tune = {"ranges": ranges, "points": points, "beside": [own], "length": length}
-    tune |= {"metric": metric, "seeds": [OWN_SEED + (seed == OWN_SEED)]}
+    tune = {"ranges": ranges, "beside": [own], "seeds": [OWN_SEED + (seed == OWN_SEED)], **keys}
     return parse_study(
         {"title": "Tuning one run", "base": tree, "label": "run", "seeds": [seed], "tune": tune},
         "the run's study",
@@ -61,8 +60,7 @@ def choose(plan: StudyPlan, study: Study, folder: Path, ended: Collection[str] =
     chosen: dict[str, Tree] = {}
     failed: dict[str, str] = {}
     for arm in plan.own_arms():
-        jobs = list(plan.tuning_jobs(folder, [arm.name]))
-        if arm.name in ended or all(is_complete(job.folder, ()) for job in jobs):
+        if arm.name in ended or all_ended(folder, arm, plan.tune):
             values = best(arm.candidates, candidate_means(folder, arm, plan.tune))
             if values is None:
                 failed[arm.name] = "no run that was to choose its values came to a figure"
@@ -76,27 +74,6 @@ def choose(plan: StudyPlan, study: Study, folder: Path, ended: Collection[str] =
         arm.steps, arm.warnings = sized[arm.name]
         arm.not_run = arm.not_run or failed.get(arm.name)
     return plan.model_copy(update={"arms": arms})
-
-
-def candidate_means(folder: Path, arm: StudyArm, tune: Tune) -> list[float | None]:
-    """The mean top-1 of each candidate over the seeds; None where one of them has none."""
-    means = []
-    for each in arm.candidates:
-        found = [measured(job_folder(folder, each.key, seed)) for seed in tune.seeds]
-        values = [value for value in found if value is not None]
-        means.append(math.fsum(values) / len(values) if len(values) == len(found) else None)
-    return means
-
-
-def measured(folder: Path) -> float | None:
-    """The validation figure of a run; None where it has none, or diverged."""
-    with suppress(DataError):
-        result = read_run_result(folder)
-        if result is not None and result.verdict != "diverged":
-            for score in result.figures:
-                if score.network == "trained network":
-                    return score.top1
-    return None
 
 
 def best(candidates: Sequence[StudyArm], means: Sequence[float | None]) -> Tree | None:

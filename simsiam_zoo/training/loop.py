@@ -79,6 +79,7 @@ class Control(StopRequest):
     def __init__(self, setup: Setup, folder: RunFolder, progress: Progress) -> None:
         super().__init__()
         self._setup, self._folder, self._progress = setup, folder, progress
+        self._until = setup.recipe.training.until * setup.plan.steps
         self._go_on = f"Go on with: simsiam-zoo train --resume {folder.path}"
 
     def after_step(
@@ -94,7 +95,8 @@ class Control(StopRequest):
         """
         new = [each for each in damaged if each.id not in self._folder.damaged]
         overdue = overdue and distributed.rank() == 0
-        stop, save, more = map(bool, distributed.agree(self.requested, overdue, len(new)))
+        asked = self.requested or step + 1 == self._until
+        stop, save, more = map(bool, distributed.agree(asked, overdue, len(new)))
         return stop, save, more and self._list_damaged(step, new)
 
     def _list_damaged(self, step: int, new: list[Damage]) -> bool:

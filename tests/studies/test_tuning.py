@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny_runs import TINY, digits
 
 from simsiam_zoo.data.packing.writer import pack_dataset
@@ -20,6 +23,7 @@ from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.tuned import candidate_table, sensitivity, tuned
 from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies import running
+from simsiam_zoo.studies.candidates import figures, has_reached, measured
 from simsiam_zoo.studies.job import run_job
 from simsiam_zoo.studies.launcher import Resources
 from simsiam_zoo.studies.plan import StudyPlan, plan_study, write_plan
@@ -60,6 +64,13 @@ class Played:
         result = {"verdict": verdict, "reason": "as played", "identity": "x", "steps": 1}
         result["figures"] = [] if verdict == "diverged" else [untrained, figure]
         (folder / "run").mkdir(parents=True, exist_ok=True)
+        if "--until" in argv:
+            epoch = int(argv[argv.index("--until") + 1])
+            row = {"step": 9, "epoch": epoch, "top1 knn": share}
+            with (folder / "run" / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            (folder / "status.json").write_text(json.dumps({"exit_code": 75, "error": "stopped"}))
+            return f"{len(self.recipes)}:75"
         (folder / "run" / "result.json").write_text(json.dumps(result))
         code = {"diverged": 5, "failed": 3}.get(verdict, 0)
         (folder / "status.json").write_text(json.dumps({"exit_code": code, "error": None}))
@@ -130,6 +141,56 @@ def test_every_arm_has_the_same_budget_and_its_best_is_trained_on_all_images(
     again = Played(played)
     run(study_of(), tmp_path, again)
     assert again.recipes == []
+
+
+def test_halving_stops_the_worse_half_at_each_rung(tmp_path: Path) -> None:
+    launcher = Played(played)
+    tune = TREE["tune"] | {"length": 1, "halving": 2}
+    study = study_of(tune=tune)
+    plan = run(study, tmp_path, launcher)
+    ran = Counter(
+        (name.partition("-")[0], recipe.optim.lr)
+        for name, _, recipe in launcher.recipes
+        if "-tune-" in name
+    )
+    # Of four lrs, two come past the first rung and one past the second; each with two seeds.
+    assert {lr: ran["base", lr] for lr in LRS} == {0.25: 2, 0.5: 6, 1.0: 4, 2.0: 2}
+    assert {lr: ran["projector", lr] for lr in LRS} == {0.25: 2, 0.5: 2, 1.0: 4, 2.0: 6}
+    assert [arm.chosen for arm in plan.arms] == [{"optim.lr": lr} for lr in (0.5, 0.5, 2.0)]
+    epochs = Recipe.make("digits").training.epochs
+    assert Tune(**tune).rungs(epochs) == [epochs // 4, 2 * (epochs // 4)]
+    results = publish(tmp_path)
+    stopped = [each["stopped"] for each in results["arms"][0]["candidates"]]
+    assert stopped == [(epochs // 4, 0.6), None, (2 * (epochs // 4), 0.7), (epochs // 4, 0.1)]
+    text = " ".join(tuned(read_results(results)))
+    assert f"stopped after epoch {epochs // 4} and {2 * (epochs // 4)}." in text
+    again = Played(played)
+    run(study, tmp_path, again)
+    assert again.recipes == []
+    assert Tune(**tune).share(4, 20) == (4 * 5 + 2 * 5 + 1 * 10) / 80
+
+
+def test_a_job_stops_at_its_rung_and_ends_as_if_it_had_not(tmp_path: Path) -> None:
+    tree = {
+        "base": TINY
+        | {"preset": "digits", "dataset": str(packed(tmp_path / "data", False))}
+        | {"training.epochs": 4},
+        "tune": {"grid": {"optim.lr": [0.05]}, "length": 1, "halving": 1},
+    }
+    ended = []
+    for name, runs in (("halved", [(2, 75), (0, 0)]), ("at once", [(0, 0)])):
+        plan = plan_study("real", parse_study(tree, "it"))
+        write_plan(plan, tmp_path / name)
+        (job,) = plan.tuning_jobs(tmp_path / name)
+        for rung, code in runs:
+            assert run_job(job.folder, job.metrics, rung) == code
+            assert has_reached(job.folder, 2)
+        weights = load_file(job.folder / "run" / "backbone.safetensors")
+        ended.append((weights, figures(job.folder), measured(job.folder)))
+    (halved, *measured_then), (whole, *measured_at_once) = ended
+    assert all(torch.equal(halved[name], whole[name]) for name in whole)
+    assert measured_then == measured_at_once
+    assert [epoch for epoch, _ in measured_then[0]] == [2]
 
 
 def test_the_report_says_where_arms_collapsed_and_whose_best_is_an_edge(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ ELSEWHERE = {
     "training.device": "below: there is one device here",
     "training.sync_bn": "test_gpu.py: it takes several processes with CUDA",
     "training.init": "test_start.py, test_importing.py: it names weights that a run starts from",
+    "training.until": "test_tuning.py: it stops a run on the way",
     "training.stop_on_collapse": "test_collapse.py: it takes a run that collapses",
     "logging.loggers": "test_loggers.py",
     "change": "test_changes.py",
