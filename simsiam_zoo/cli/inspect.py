@@ -98,11 +98,13 @@ def _inspect(dataset: Any, check: bool, jobs: int | None, quiet: bool) -> dict[s
 
 
 def _draw(path: Path, recipe: Any, shards: Any) -> None:
-    from simsiam_zoo.data.inspection import contact_sheet
+    from simsiam_zoo.data.inspection import channels_of, contact_sheet
     from simsiam_zoo.runtime.folders import atomic_write
 
     size = recipe.data.image_size
     augmentation = recipe.part("augmentation").create()
+    stated = recipe.data.channels
+    shards.channels = channels = stated if stated != 3 else channels_of(shards)
     sheet = contact_sheet(shards, augmentation, size, recipe.evaluation.crop, recipe.training.seed)
     try:
         with atomic_write(path) as out:
@@ -110,6 +112,9 @@ def _draw(path: Path, recipe: Any, shards: Any) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
     print_line(f"{path}: views of {recipe.augmentation.name} at {size} px", err=True)
+    if channels != 3:
+        drawn = "the first is drawn as grey" if channels < 3 else "the first three are drawn as RGB"
+        print_line(f"  of {channels} channels {drawn}, brightened alike in each row", err=True)
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -134,6 +139,8 @@ def _print(report: dict[str, Any]) -> None:
         if split["width"]:
             formats = ", ".join(f"{form} {count:,}" for form, count in split["formats"].items())
             facts.append((name, "formats", formats))
+            if split["channels"]:
+                facts.append((name, "pixels", ", ".join(split["channels"])))
             for side in ("width", "height"):
                 low, median, high = (split[side][key] for key in ("min", "median", "max"))
                 facts.append((name, side, f"{low} to {high}, median {median}"))

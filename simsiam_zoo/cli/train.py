@@ -210,6 +210,7 @@ def _print_recipe(recipe: Recipe, init: str | None, as_json: bool) -> None:
         siamese = build(
             {kind: recipe.part(kind) for kind in PARTS},
             image_size=recipe.data.image_size,
+            channels=recipe.data.channels,
             steps_per_epoch=steps,
             steps=total,
         )

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.decode import Pixels, decode_any, to_rgb
+from simsiam_zoo.data.decode import Pixels, decode_as, to_rgb
 from simsiam_zoo.data.device_views import COLUMNS, crop_of, write_view
 from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.index import ImageError, printable
@@ -55,7 +55,8 @@ class LoadedBatch:
     """One rank's share of a step: N samples, V views of each."""
 
     pixels: Tensor
-    """uint8 [V, N, 3, S, S], channels last; S is 0 where the device makes views of its images."""
+    """uint8 [V, N, 3, S, S], channels last; S is 0 where the device makes views of its images.
+    uint16 where the channels are not three."""
     ids: Tensor  # dense sample ids, int64 [N]; of what is in the row, after replacements
     labels: Tensor  # int64 [N], -1 where there is none
     epoch: int = 0
@@ -97,7 +98,18 @@ class Draws:
 
 
 Room = Callable[..., Tensor]
-"""Shape (views, images, side, side, 3) → memory for the pixels of a batch, uint8."""
+"""Shape (views, images, side, side, bytes) → memory for the pixels of a batch, uint8."""
+
+
+def pixel_bytes(channels: int) -> int:
+    """What a pixel of a batch takes: a byte for each of three channels, two of other channels."""
+    return 3 if channels == 3 else 2 * channels
+
+
+def new_canvas(room: Room, channels: int, *shape: int) -> Tensor:
+    """Room for pixels [*shape, C], uint8 of three channels, uint16 of others."""
+    made = room(*shape, pixel_bytes(channels))
+    return made if channels == 3 else made.view(torch.uint16)
 
 
 class TrainBatches:
@@ -128,7 +140,7 @@ class TrainBatches:
         """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
         epoch, step, ids = item
         side = 0 if self._resident else self.size
-        draws, canvas = Draws(self.seed), room(self.views, len(ids), side, side, 3)
+        draws, canvas = Draws(self.seed), self._room(room, len(ids), side)
         out: Pixels = canvas.numpy()
         later = self._split or self._resident is not None
         drawn = np.empty((self.views, len(ids), COLUMNS), np.float32) if later else None
@@ -150,6 +162,9 @@ class TrainBatches:
                 if side:
                     draw_view(self._apply, image, view, out[v, row])
         return loaded(canvas, shown, labels, epoch, step, tuple(found.replaced), drawn)
+
+    def _room(self, room: Room, images: int, side: int) -> Tensor:
+        return new_canvas(room, self.shards.channels, self.views, images, side, side)
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -180,7 +195,7 @@ class EvalBatches:
 
     def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or an image that must be in it."""
-        canvas = room(1, len(ids), self.size, self.size, 3)
+        canvas = new_canvas(room, self.shards.channels, 1, len(ids), self.size, self.size)
         out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)
@@ -217,7 +232,7 @@ class _Found:
                 if self._resident is not None:
                     return self._resident.look(id)
                 sample = self._shards.read(id)
-                return sample.label, decode_any(sample.image)
+                return sample.label, decode_as(sample.image, self._shards.channels)
             except ImageError as error:
                 self.damaged[id] = Damage(id, self._shards.name(id), printable(error.what.encode()))
         if row >= 0:
@@ -226,7 +241,7 @@ class _Found:
 
 
 def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None:
-    """Write a view of an image into `slot`, uint8 [S, S, 3].
+    """Write a view of an image into `slot`, [S, S, C] of the image's type.
 
     `apply` is the augmentation's own, which is given RGB; None: `render_view`.
     """
@@ -237,7 +252,9 @@ def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None
 
 
 def _place(view: Pixels, slot: Pixels) -> None:
-    if view.ndim == 2:
+    if view.ndim == 2 and slot.shape[2] == 1:
+        slot[..., 0] = view
+    elif view.ndim == 2:
         cv2.cvtColor(view, cv2.COLOR_GRAY2RGB, dst=slot)
     elif not np.may_share_memory(view, slot):
         slot[...] = view
@@ -252,7 +269,7 @@ def loaded(
     damaged: tuple[Damage, ...] = (),
     drawn: NDArray[np.float32] | None = None,
 ) -> LoadedBatch:
-    """The batch of a canvas, uint8 [V, N, S, S, 3], that was drawn on."""
+    """The batch of a canvas, [V, N, S, S, C], that was drawn on."""
     ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
     pixels = canvas.permute(0, 1, 4, 2, 3)
     return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged, drawn)

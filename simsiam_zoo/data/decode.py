@@ -1,15 +1,16 @@
 """Encoded image → pixels, of untrusted files.
 
-The first bytes choose among JPEG, PNG and WebP. The size is read from the header and bounded before
-memory is spent, as are the scans of a JPEG and the chunks of a PNG. EXIF orientation is ignored,
-alpha dropped, of an animation the first frame taken.
+The first bytes choose among JPEG, PNG, WebP and the kinds of `bands`. The size is read from the
+header and bounded before memory is spent, as are the scans of a JPEG and the chunks of a PNG. EXIF
+orientation is ignored, alpha dropped, of an animation the first frame taken. `decode_as` reads
+other channels than three.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from simsiam_zoo.data.bands import band_format, read_bands
 from simsiam_zoo.data.index import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -58,7 +60,47 @@ def decode_any(data: bytes | memoryview) -> Pixels:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         _check_webp(bytes(data[12:30]))
         return _decode_pillow(data, "WEBP")
+    if band_format(head):
+        return _eight_bits(_of_channels(read_bands(data), 3))
     raise ImageError("it is no JPEG, PNG or WebP image" if len(data) else "the image is empty")
+
+
+def decode_as(data: bytes | memoryview, channels: int) -> Pixels:
+    """Pixels of images that have `channels`: for three as `decode_any` gives them.
+
+    Else uint16 [H, W, C], or [H, W] for one channel: 65535 is the brightest, of 8 bits too.
+
+    Raises:
+        ImageError: as by `decode`, and where the image has other channels.
+        PluginError: it is a TIFF, and tifffile is not installed.
+    """
+    if channels == 3:
+        return decode_any(data)
+    pixels = _of_channels(as_stored(data), channels)
+    deep = pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * 257
+    return cast(Pixels, deep[:, :, 0] if channels == 1 else deep)
+
+
+def as_stored(data: bytes | memoryview) -> NDArray[Any]:
+    """Pixels [H, W, C] with the channels and the bits that they are stored with; alpha is one."""
+    if band_format(bytes(data[:8])):
+        return read_bands(data)
+    is_png = bytes(data[:8]) == _PNG
+    pixels = _decode_png(data, stored=True) if is_png else decode_any(data)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _of_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+    if (found := pixels.shape[2]) != channels:
+        raise ImageError(f"it has {found} channels, not the {channels} of data.channels")
+    return pixels
+
+
+def _eight_bits(pixels: NDArray[Any]) -> Pixels:
+    """uint16 → uint8: round(v / 257)."""
+    if pixels.dtype == np.uint8:
+        return cast(Pixels, pixels)
+    return ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 def to_rgb(image: Pixels) -> Pixels:
@@ -82,19 +124,24 @@ def _decode_jpeg(data: bytes | memoryview) -> Pixels:
     return pixels[:, :, 0] if space == "GRAY" else pixels
 
 
-def _decode_png(data: bytes | memoryview) -> Pixels:
+def _decode_png(data: bytes | memoryview, stored: bool = False) -> Pixels:
     """By OpenCV, which is given the pixels alone: what lies beside them could be a bomb."""
     pixels = np.frombuffer(_pixel_chunks(memoryview(data)), np.uint8)
     deep, gray = data[24] == 16, data[25] in _GRAY
     flags = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR_RGB
     try:
-        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED if deep else flags)
+        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED if deep or stored else flags)
     except cv2.error:
         image = None
     if image is None:
         raise ImageError("the PNG image is damaged, or rows are missing")
-    if deep:  # BGR(A) or grey: round(v / 257)
-        image = ((image.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if stored:  # BGR(A) or grey; grey with alpha comes as BGRA
+        if image.ndim == 2:
+            return cast(Pixels, image)
+        order = [0, 3] if gray else [2, 1, 0, 3][: image.shape[2]]
+        return cast(Pixels, np.ascontiguousarray(image[:, :, order]))
+    if deep:
+        image = _eight_bits(image)
         if image.ndim == 3:
             return np.ascontiguousarray(image[:, :, 0] if gray else image[:, :, 2::-1])
     return cast(Pixels, image)

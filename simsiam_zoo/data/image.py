@@ -2,24 +2,35 @@
 
 The operations are the ones of the paper's torchvision pipeline, in its order, on uint8 pixels; each
 is tested against torchvision or Pillow. Grey images [H, W] stay one channel wide as long as no
-operation needs three, which none of these does: the result equals that of the RGB image.
+operation needs three, which none of these does: the result equals that of the RGB image. uint16
+pixels of other channels than three (`decode.decode_as`) go through the same operations, but for
+those that need colour; a contrast is about each channel's own mean.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from simsiam_zoo.data.decode import Pixels, to_rgb
+from simsiam_zoo.errors import InputError
 
 MAX_RESIZED = 1 << 24
 """Pixels of a whole image at the size that evaluation looks at it."""
+
+TOP = 65535
+"""The brightest level of uint16 pixels."""
+
+COLOUR = ("saturation", "hue", "gray")
+"""Operations that only three channels have."""
 
 _LONGEST = 1 << 15  # sides from here on are too long for OpenCV's warps
 CUT = -0.5 + 2**-10
@@ -63,8 +74,8 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
     """Render one view.
 
     Args:
-        image: [H, W, 3], or [H, W] for grey.
-        view: what to do.
+        image: [H, W, 3], or [H, W] for grey; or uint16 of other channels.
+        view: what to do. InputError where it needs a colour that the image has not.
         size: side of the view in pixels.
         slot: [size, size, 3], where the view may be written; it saves a copy of crops of RGB images
             that nothing follows, and else is left alone.
@@ -72,6 +83,13 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
     Returns:
         [size, size, 3], or [size, size] for a grey image; `slot` itself where it was used.
     """
+    deep = image.dtype == np.uint16
+    if deep and (missing := colour_of(view)):
+        raise InputError(
+            f"a view is to be changed in {missing[0]}, and images of other channels than three have"
+            " no colour",
+            "Set what the augmentation draws it by to 0, or choose another augmentation.",
+        )
     more = view.jitter or view.gray or view.blur or view.solarize is not None
     last = slot if image.ndim == 3 and not more else None
     if view.rotation or view.shear:
@@ -83,7 +101,7 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
     if view.flip:
         out = cast(Pixels, cv2.flip(out, 1, dst=last))
     for operation, amount in view.jitter:
-        out = _JITTER[operation](out, amount)
+        out = (_DEEP_JITTER if deep else _JITTER)[operation](out, amount)
     if view.gray:
         out = _luma(out)  # one channel from here on: a third of the work
     if view.blur:
@@ -91,8 +109,30 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
         edge = cv2.BORDER_REPLICATE
         out = cast(Pixels, cv2.sepFilter2D(out, -1, kernel, kernel, borderType=edge))
     if view.solarize is not None:
-        out = np.where(out >= view.solarize, 255 - out, out)
+        most, level = (TOP, 257 * view.solarize) if deep else (255, view.solarize)
+        out = np.where(out >= level, most - out, out)
     return out if image.ndim == 2 else to_rgb(out)
+
+
+def colour_of(view: ViewParams) -> list[str]:
+    """Those of `COLOUR` that a view has."""
+    drawn = {operation for operation, _ in view.jitter} | ({"gray"} if view.gray else set())
+    return [operation for operation in COLOUR if operation in drawn]
+
+
+def shown(image: Pixels, like: Pixels | None = None) -> Pixels:
+    """Pixels as they can be looked at, uint8 [H, W, 3]: of other channels than three the first
+    three, or the first of fewer, brightened so that one pixel in 200 of `like` is white.
+    """
+    if image.dtype == np.uint8:
+        return to_rgb(image)
+    first, known = (
+        x[..., :3] if x.ndim == 3 else x for x in (image, image if like is None else like)
+    )
+    if first.ndim == 3 and first.shape[2] < 3:
+        first, known = first[..., 0], known[..., 0]
+    white = max(1.0, float(np.percentile(known, 99.5)))
+    return to_rgb(np.clip(np.rint(first * (255 / white)), 0, 255).astype(np.uint8))
 
 
 def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
@@ -126,6 +166,11 @@ def resize(
     """
     if image.shape[:2] == (height, width):
         return image
+    if image.dtype == np.uint16:
+        mode = "bicubic" if bicubic else "bilinear"
+        made = F.interpolate(_planes(image).float(), (height, width), mode=mode, antialias=True)
+        levels = made[0].permute(1, 2, 0).numpy()
+        return _levels(levels if image.ndim == 3 else levels[:, :, 0])
     if not bicubic and image.shape[0] <= height and image.shape[1] <= width:
         # There is nothing to antialias. (OpenCV's bicubic filter is another one than Pillow's.)
         flag = cv2.INTER_LINEAR
@@ -268,6 +313,22 @@ def _hue(image: Pixels, shift: float) -> Pixels:
     np.add(flat, row.ravel(), out=flat)
     return cast(Pixels, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
 
+
+def _levels(image: NDArray[np.floating[Any]]) -> Pixels:
+    """Rounded to levels of 16 bits."""
+    return cast(Pixels, np.clip(np.rint(image), 0, TOP).astype(np.uint16))
+
+
+def _deep_contrast(image: Pixels, factor: float) -> Pixels:
+    base = image.mean(axis=(0, 1), dtype=np.float32)
+    return _levels(base + np.float32(factor) * (image - base))
+
+
+_DEEP_JITTER: dict[str, Callable[[Pixels, float], Pixels]] = {
+    "brightness": lambda image, factor: _levels(image * np.float32(factor)),
+    "offset": lambda image, share: _levels(image + np.float32(TOP * share)),
+    "contrast": _deep_contrast,
+}
 
 _JITTER = {
     "brightness": _brightness,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simsiam_zoo.data.decode import decode, decode_any, to_rgb
+from simsiam_zoo.data.bands import band_format
+from simsiam_zoo.data.decode import as_stored, decode_any, decode_as, to_rgb
 from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.processes import run_tasks
@@ -36,6 +37,8 @@ class ImageCheck(NamedTuple):
     height: int
     width: int
     problem: str | None
+    pixels: str = ""
+    """Channels and bits of an array or a TIFF."""
 
 
 def _check_part(
@@ -55,8 +58,12 @@ def _check_part(
 def _check(shards: ShardSet, id: int) -> ImageCheck:
     try:
         image = bytes(shards.read(id).image)
-        height, width = decode_any(image).shape[:2]
-        return ImageCheck(id, image_format(image), height, width, None)
+        if form := band_format(image[:8]):
+            pixels = as_stored(image)
+            what = f"{pixels.shape[2]} channels of {8 * pixels.itemsize} bits"
+        else:
+            pixels, form, what = decode_any(image), image_format(image), ""
+        return ImageCheck(id, form, pixels.shape[0], pixels.shape[1], None, what)
     except DataError as error:
         return ImageCheck(id, "", 0, 0, error.what)
 
@@ -108,6 +115,7 @@ def inspect_shards(
         },
         "looked_at": len(ids),
         "formats": dict(Counter(check.format for check in good).most_common()),
+        "channels": dict(Counter(c.pixels for c in good if c.pixels).most_common(_SIZES_LISTED)),
         "sizes": dict(sizes.most_common(_SIZES_LISTED)),
         "width": _spread([check.width for check in good]),
         "height": _spread([check.height for check in good]),
@@ -123,6 +131,12 @@ def _name(shards: ShardSet, id: int) -> str:
     except DataError:
         place, row = shards.locate(id)
         return f"{shards.shards[place].where}: sample {row}"
+
+
+def channels_of(shards: ShardSet) -> int:
+    """Channels of the first array or TIFF; 3 of images of other kinds, as they are read."""
+    image = shards.read(0).image if len(shards) else b""
+    return as_stored(image).shape[2] if band_format(bytes(image[:8])) else 3
 
 
 def _spread(values: list[int]) -> dict[str, int] | None:
@@ -237,21 +251,23 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw evenly spaced images: as evaluation sees them, and the pairs of views of some epochs.
 
-    A row is an image. Views are those that a run of `seed` draws, of `size` pixels a side; `crop`
-    is that of the center view. Raises DataError where an image is damaged.
+    A row is an image, drawn as `image.shown` says. Views are those that a run of `seed` draws, of
+    `size` pixels a side; `crop` is that of the center view. Raises DataError where an image is
+    damaged.
     """
     from simsiam_zoo.data.batches import Draws
-    from simsiam_zoo.data.image import center, render_view
+    from simsiam_zoo.data.image import center, render_view, shown
 
     draws, apply = Draws(seed), getattr(augmentation, "apply", render_view)
     cells = []
     for id in evenly(len(shards), rows).tolist():
-        image = decode(shards.read(id).image)
+        image = decode_as(shards.read(id).image, shards.channels)
+        image = to_rgb(image) if shards.channels == 3 else image
         views = [center(image, size, crop)]
         for epoch, number in np.ndindex(epochs, 2):
             view = augmentation.sample(draws.at(epoch, id, number), number, image.shape[:2])
             views.append(apply(image, view, size))
-        cells.append([to_rgb(view) for view in views])
+        cells.append([shown(view, image) for view in views])
     zoom = max(1, round(_CELL / size))
     grid = np.array(cells).repeat(zoom, 2).repeat(zoom, 3)  # [row, column, y, x, 3]
     gaps = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.batches import Augmentation, EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.batches import (
+    Augmentation,
+    EvalBatches,
+    LoadedBatch,
+    TrainBatches,
+    pixel_bytes,
+)
+from simsiam_zoo.data.image import TOP
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.processes import forkserver, start_worker, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
@@ -87,8 +94,8 @@ class TrainLoader:
         where shared memory is too small for one, DataError where a shard or every image of a lane's
         part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
-        pixels = self.plan.share(self.world) * self._batches.views * 3 * self._batches.size**2
-        pixels = 1 if self._resident else pixels
+        each = pixel_bytes(self._batches.shards.channels) * self._batches.size**2
+        pixels = 1 if self._resident else self.plan.share(self.world) * self._batches.views * each
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
         order = self._order(todo)
@@ -145,7 +152,8 @@ class EvalLoader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        pixels = max(map(len, self._order), default=0) * 3 * self._batches.size**2
+        each = pixel_bytes(self._batches.shards.channels) * self._batches.size**2
+        pixels = max(map(len, self._order), default=0) * each
         workers = affordable_workers(self._workers, pixels)
         order = follow_ids(self._order, self._batches.shards)
         return _run(self._batches, order, len(self), workers, pixels, self._pin_memory)
@@ -163,19 +171,20 @@ def normalize_pixels(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """uint8 [N, C, H, W] → (images / 255 - mean) / std on `device`, channels last.
+    """[N, C, H, W] → (images / 255 - mean) / std on `device`, channels last; of uint16 / 65535.
 
     Computed in float32 at least, whatever `dtype` the result has.
     """
     precision = torch.promote_types(dtype, torch.float32)
-    if images.device.type == torch.device(device).type == "cpu":
+    most = TOP if images.dtype == torch.uint16 else 255
+    if most == 255 and images.device.type == torch.device(device).type == "cpu":
         table = _table(tuple(mean), tuple(std), precision == torch.float64)
         pixels = images.permute(0, 2, 3, 1).flatten(0, 1).numpy()  # a view where channels are last
         looked_up = torch.from_numpy(cv2.LUT(pixels, table))
         return looked_up.view(len(images), -1, *pixels.shape[1:]).permute(0, 3, 1, 2).to(dtype)
     moved = images.to(device, non_blocking=True)
     moved = moved.to(dtype=precision, memory_format=torch.channels_last)
-    shift, scale = _affine(tuple(mean), tuple(std), torch.device(device), precision)
+    shift, scale = _affine(tuple(mean), tuple(std), torch.device(device), precision, most)
     return torch.addcmul(shift, moved, scale).to(dtype)
 
 
@@ -188,13 +197,17 @@ def _table(mean: tuple[float, ...], std: tuple[float, ...], double: bool) -> NDA
 
 @functools.lru_cache(maxsize=8)
 def _affine(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    most: int,
 ) -> tuple[Tensor, Tensor]:
-    """(-mean / std, 1 / (255 std)), each [1, C, 1, 1]; copied to the device once."""
+    """(-mean / std, 1 / (most std)), each [1, C, 1, 1]; copied to the device once."""
     with torch.inference_mode(False):  # else what is kept could never meet autograd
         means, stds = (torch.tensor(x, dtype=torch.float64).view(1, -1, 1, 1) for x in (mean, std))
         # dtype first: not every device has float64
-        return (-means / stds).to(dtype).to(device), (1 / (255 * stds)).to(dtype).to(device)
+        return (-means / stds).to(dtype).to(device), (1 / (most * stds)).to(dtype).to(device)
 
 
 def _run(

@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,8 @@ from simsiam_zoo.errors import DataError
 
 IMAGE_ENDINGS = frozenset(b"jpg jpeg jpe jfif pjpeg pjp png webp".split())
 """Endings of images that are read. What is in one decides how it is decoded."""
+BAND_ENDINGS = frozenset(b"npy tif tiff".split())
+"""Endings of arrays and TIFFs, which are images where there are no others (`data.bands`)."""
 UNREAD_ENDINGS = frozenset(b"bmp gif tif tiff ppm pgm pnm heic heif avif jp2 jxl svg".split())
 """Endings of images that are not read."""
 MAX_LABEL_BYTES = 1 << 20
@@ -79,15 +81,19 @@ def sample_of(
     parts: Mapping[bytes, _T],
     head: Callable[[_T], bytes],
     pass_over: Callable[[str], None],
+    bands: bool = False,
 ) -> FoundSample[_T] | None:
     """The sample that the members of one key make: of the first image, `jpg` before `seg.jpg`.
 
     `parts` are the members by what follows the key's dot; `head` gives a member's first bytes;
-    `pass_over` is told the names of images that are no sample's.
+    `pass_over` is told the names of images that are no sample's. With `bands` an array or a TIFF is
+    the image.
     """
     images = []
     for ending, member in parts.items():
-        if ending.rpartition(b".")[2] in UNREAD_ENDINGS:
+        if bands and ending.rpartition(b".")[2] in BAND_ENDINGS:
+            images.append((ending, member))
+        elif ending.rpartition(b".")[2] in UNREAD_ENDINGS:
             pass_over(printable(key + b"." + ending))
         elif is_image(ending, partial(head, member)):
             images.append((ending, member))
@@ -103,7 +109,8 @@ def sample_of(
 def scan(path: Path, checksums: bool = False) -> ShardIndex:
     """Index a tar by reading its headers and labels, and with `checksums` every image.
 
-    Members of one key make one sample, wherever they lie. Raises DataError where the tar is
+    Members of one key make one sample, wherever they lie. Where no key has an image, arrays and
+    TIFFs are the images. Raises DataError where the tar is
     damaged, cannot be read, or names members twice; InputError where it is compressed.
     """
     try:
@@ -116,18 +123,33 @@ def scan(path: Path, checksums: bool = False) -> ShardIndex:
         return os.pread(descriptor, min(_HEAD, member.size), member.header + TAR_BLOCK)
 
     try:
-        samples: list[FoundSample[Member]] = []
         groups, scattered = _group(descriptor, str(path), head, findings)
-        for key, parts in groups.items():
-            if (sample := sample_of(key, parts, head, findings.pass_over)) is None:
-                findings.without_image += 1
-                continue
-            findings.scattered += key in scattered
-            samples.append(sample)
+        samples, found = _samples(groups, scattered, head, findings, bands=False)
+        if not samples:
+            as_bands = _samples(groups, scattered, head, findings, bands=True)
+            samples, found = as_bands if as_bands[0] else (samples, found)
         samples.sort(key=lambda s: min(m.header for m in (s.image, *(m for _, m in s.labels))))
-        return _index(descriptor, samples, findings, checksums)
+        return _index(descriptor, samples, found, checksums)
     finally:
         os.close(descriptor)
+
+
+def _samples(
+    groups: Mapping[bytes, Mapping[bytes, Member]],
+    scattered: set[bytes],
+    head: Callable[[Member], bytes],
+    findings: Findings,
+    bands: bool,
+) -> tuple[list[FoundSample[Member]], Findings]:
+    """The samples of a tar's keys, and what was met beside them, added to `findings`."""
+    found, samples = replace(findings), list[FoundSample[Member]]()
+    for key, parts in groups.items():
+        if (sample := sample_of(key, parts, head, found.pass_over, bands)) is None:
+            found.without_image += 1
+            continue
+        found.scattered += key in scattered
+        samples.append(sample)
+    return samples, found
 
 
 def _group(

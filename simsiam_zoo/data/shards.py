@@ -55,6 +55,9 @@ class ShardSet:
     shard's first sample and n, `classes` the names of the labels 0, 1, ..., where known.
     """
 
+    channels = 3
+    """Of the images, as a run reads them (`decode.decode_as`)."""
+
     def __init__(
         self,
         shards: Iterable[Shard],
@@ -238,6 +241,13 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     measured_on: str = "test"
+
+    def of_channels(self, channels: int) -> Dataset:
+        """The same data set, whose images are read as images of so many channels."""
+        for shards in (self.train, self.test):
+            if shards is not None:
+                shards.channels = channels
+        return self
 
     @property
     def digest(self) -> str:

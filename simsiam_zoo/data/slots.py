@@ -155,17 +155,25 @@ class Sent:
     def __reduce__(self) -> tuple[object, ...]:
         # Arrays throughout: each tensor would cost a descriptor and a connection.
         batch, canvas = self._batch, self._batch.pixels.permute(0, 1, 3, 4, 2)
+        deep = canvas.dtype == torch.uint16  # memory is handed on as bytes
+        canvas = canvas.view(torch.uint8) if deep else canvas
         slot = None if self._slot is None else (self._pool, self._slot, tuple(canvas.shape))
         about = batch.epoch, batch.step, batch.damaged, batch.drawn
-        return _received, (slot or canvas.numpy(), batch.ids.numpy(), batch.labels.numpy(), *about)
+        return _received, (
+            slot or canvas.numpy(),
+            deep,
+            batch.ids.numpy(),
+            batch.labels.numpy(),
+            *about,
+        )
 
 
 def _received(
-    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], *about: Any
+    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], deep: bool, *about: Any
 ) -> LoadedBatch:
     if isinstance(where, tuple):
         pool, slot, shape = where
         canvas = _POOLS[pool].received(slot, *shape)
     else:
         canvas = torch.from_numpy(where)
-    return loaded(canvas, *about)
+    return loaded(canvas.view(torch.uint16) if deep else canvas, *about)

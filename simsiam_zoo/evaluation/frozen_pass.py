@@ -50,8 +50,8 @@ class Transform:
 
     image_size: int
     crop: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -66,7 +66,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class FrozenNetwork:
-    """A network that is looked at and not changed: [N, 3, S, S] → [N, D], on the runtime's device.
+    """A network that is looked at and not changed: [N, C, S, S] → [N, D], on the runtime's device.
 
     `name` is the component with its parameters: what the weights are weights of.
     """
@@ -76,7 +76,7 @@ class FrozenNetwork:
 
 
 class RawPixels(nn.Module):
-    """The pixels themselves [N, 3, H, W] as features [N, 3 P], `RAW_SIDE` wide at most."""
+    """The pixels themselves [N, C, H, W] as features [N, C P], `RAW_SIDE` wide at most."""
 
     def forward(self, view: Tensor) -> Tensor:
         """No weights, so its digest is that of nothing."""
@@ -232,7 +232,7 @@ class FrozenPass:
         return default_workers(self.runtime.device.type) if self.workers is None else self.workers
 
     def normalized(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, S, S] as networks take them, on the device."""
+        """Pixels [N, C, S, S] as networks take them, on the device."""
         t = self.transform
         return normalize_pixels(images, t.mean, t.std, self.runtime.device, self.runtime.dtype)
 
@@ -241,8 +241,8 @@ class FrozenPass:
         return frozen(network.module, self.runtime, view).float().cpu()
 
     def _width(self, network: FrozenNetwork) -> int:
-        side = self.transform.image_size
-        empty = torch.zeros(1, 3, side, side, dtype=self.runtime.dtype, device=self.runtime.device)
+        shape = (1, len(self.transform.mean), *[self.transform.image_size] * 2)
+        empty = torch.zeros(shape, dtype=self.runtime.dtype, device=self.runtime.device)
         shape = frozen(network.module, self.runtime, empty).shape
         if len(shape) != 2:
             raise PluginError(

@@ -39,7 +39,7 @@ class EvalTarget:
     Args:
         source: as the user wrote it.
         name: the backbone's component, with its parameters.
-        backbone: [N, 3, S, S] → [N, D], in eval mode and channels last.
+        backbone: [N, C, S, S] → [N, D], in eval mode and channels last.
         recipe: gives the data, the protocols, the device and the arithmetic.
     """
 
@@ -129,7 +129,9 @@ def read_backbone(path: Path, recipe: Recipe) -> nn.Module:
             )
         state = below("backbone.", network)
     with torch.random.fork_rng(devices=[]):
-        backbone: nn.Module = recipe.part("backbone").create(image_size=recipe.data.image_size)
+        backbone: nn.Module = recipe.part("backbone").create(
+            image_size=recipe.data.image_size, channels=recipe.data.channels
+        )
     load_into(backbone, state, f"{path} does not fit the recipe beside it")
     return backbone.eval().to(memory_format=torch.channels_last)
 
@@ -164,22 +166,32 @@ def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) 
             raise InputError(f"timm has no transform for {name}", "Say --preset NAME.")
         size, crop = int(config.input_size[-1]), float(config.crop_pct)
         transform = Transform(size, crop, tuple(config.mean), tuple(config.std))
+    if (channels := recipe.data.channels) != len(transform.mean):
+        raise InputError(f"{name}'s own transform is of three channels", "Say --preset NAME.")
     hint = f"Say {LIBRARY}{name}:pretrained=false for random ones."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
-        backbone = timm_backbone(name=name, image_size=transform.image_size, drop_path_rate=0.0)
+        backbone = timm_backbone(
+            name=name,
+            image_size=transform.image_size,
+            drop_path_rate=0.0,
+            channels=channels,
+        )
         if wanted == "true":
-            state = published(name, transform.image_size, backbone, hint)
+            state = published(name, transform.image_size, backbone, hint, channels)
             load_into(backbone, state, f"{source} does not fit its backbone")
     called = f"{LIBRARY}{name}" + ("" if wanted == "true" else " at random")
     backbone = backbone.eval().to(memory_format=torch.channels_last)
     return EvalTarget(source, called, backbone, transform, recipe)
 
 
-def published(name: str, image_size: int, backbone: nn.Module, hint: str) -> dict[str, Tensor]:
+def published(
+    name: str, image_size: int, backbone: nn.Module, hint: str, channels: int = 3
+) -> dict[str, Tensor]:
     """The weights that timm has for the model `name`, as far as the backbone has such keys.
 
-    `image_size` is for a model that is made for one size. InputError with the `hint` where they
+    `image_size` is for a model that is made for one size; timm makes a stem for other `channels`
+    of the one for three. InputError with the `hint` where they
     cannot be had.
     """
     import timm
@@ -187,9 +199,10 @@ def published(name: str, image_size: int, backbone: nn.Module, hint: str) -> dic
     config: Any = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise InputError(f"timm has no weights for {name}", hint)
-    size: Any = {"img_size": image_size} if config.fixed_input_size else {}
+    options: Any = {"img_size": image_size} if config.fixed_input_size else {}
+    options |= {} if channels == 3 else {"in_chans": channels}
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, **size)
+        model = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # the hub's, the network's and the disk's own
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(

@@ -88,7 +88,7 @@ class ExportSource:
         """
         data = self.recipe.data
         return {
-            "input_size": (3, data.image_size, data.image_size),
+            "input_size": (data.channels, data.image_size, data.image_size),
             "test_input_size": None,
             "mean": tuple(data.mean),
             "std": tuple(data.std),
@@ -103,10 +103,10 @@ class ExportSource:
         write_backbone(self.backbone, self.recipe, self.identity, path)
 
     def images(self, count: int) -> Tensor:
-        """Random images [count, 3, H, W] of the run's size, the same at each call."""
-        size = self.recipe.data.image_size
+        """Random images [count, C, H, W] of the run's size, the same at each call."""
+        size, channels = self.recipe.data.image_size, self.recipe.data.channels
         generator = torch.Generator().manual_seed(count)
-        return torch.randn(count, 3, size, size, generator=generator)
+        return torch.randn(count, channels, size, size, generator=generator)
 
 
 class ExportFormat(ABC):

@@ -59,7 +59,7 @@ def load_backbone(path: Path | str) -> nn.Module:
     The component that the file's metadata name makes the module. Nothing in it is executed.
 
     Returns:
-        The backbone, [N, 3, H, W] → features [N, in_dim], on the CPU and in eval mode. Its
+        The backbone, [N, C, H, W] → features [N, in_dim], on the CPU and in eval mode. Its
         attribute `zoo_data` holds `image_size`, `mean` and `std` of the images it was trained on.
 
     Raises:
@@ -77,12 +77,12 @@ def load_backbone(path: Path | str) -> nn.Module:
         )
     part, data = stated
     with torch.random.fork_rng(devices=[]):
-        backbone: nn.Module = part.create(image_size=data["image_size"])
+        backbone: nn.Module = part.create(image_size=data["image_size"], channels=len(data["mean"]))
     load_into(backbone, state, f"{path} does not fit its backbone {part.id}")
     backbone.__dict__["zoo_data"] = data
     if isinstance(config := getattr(backbone, "pretrained_cfg", None), dict):  # of timm's models
         size, mean, std = data["image_size"], tuple(data["mean"]), tuple(data["std"])
-        config.update(input_size=(3, size, size), test_input_size=None, mean=mean, std=std)
+        config.update(input_size=(len(mean), size, size), test_input_size=None, mean=mean, std=std)
     return backbone.eval()
 
 

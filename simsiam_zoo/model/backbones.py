@@ -1,4 +1,4 @@
-"""Backbones: images [N, 3, H, W] to pooled features [N, in_dim]; all but `vgg_small` are timm's.
+"""Backbones: images [N, C, H, W] to pooled features [N, in_dim]; all but `vgg_small` are timm's.
 
 timm's models are changed in place, never wrapped, so that the keys of their state dict stay timm's.
 """
@@ -45,13 +45,16 @@ def timm_recipe(backbone: nn.Module) -> TimmRecipe | None:
     return recipe if isinstance(recipe, TimmRecipe) else None
 
 
-def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Module:
+def timm_backbone(
+    *, name: str, image_size: int, drop_path_rate: float, channels: int = 3
+) -> nn.Module:
     """Any timm model, from random weights, giving pooled features.
 
     Args:
         name: as in `timm.list_models()`.
         image_size: in pixels; a model that fixes its input size (a ViT) is made for it.
         drop_path_rate: stochastic depth; 0 is none, also where timm's own default is another.
+        channels: of the images.
 
     Raises:
         InputError: timm has no such model, or the model has no stochastic depth.
@@ -62,6 +65,7 @@ def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Mo
         raise InputError(f"timm {timm.__version__} has no model {name!r}", hint)
     config = timm.get_pretrained_cfg(name)
     size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    size |= _in_chans(channels)
     try:
         model = _create(name, drop_path_rate, size)
     except InputError:
@@ -74,10 +78,16 @@ def timm_backbone(*, name: str, image_size: int, drop_path_rate: float) -> nn.Mo
     return _with_recipe(model, TimmRecipe(name, size, _drop_fc_trunk(model)))
 
 
-def _cifar_resnet(name: str) -> nn.Module:
-    model: Any = timm.create_model(name, num_classes=0)
-    _small_stem(model, stride=1)
-    return _with_recipe(model, TimmRecipe(name, {}, _stem_code(64, stride=1)))
+def _in_chans(channels: int) -> dict[str, Any]:
+    """timm's keyword for other channels than three."""
+    return {} if channels == 3 else {"in_chans": channels}
+
+
+def _cifar_resnet(name: str, *, channels: int = 3) -> nn.Module:
+    kwargs = _in_chans(channels)
+    model: Any = timm.create_model(name, num_classes=0, **kwargs)
+    _small_stem(model, 1, channels)
+    return _with_recipe(model, TimmRecipe(name, kwargs, _stem_code(64, 1, channels)))
 
 
 # For 32 px, 512 and 2048 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 appendix D).
@@ -85,13 +95,14 @@ resnet18_cifar = partial(_cifar_resnet, "resnet18")
 resnet50_cifar = partial(_cifar_resnet, "resnet50")
 
 
-def resnet_small(*, widths: list[int], depth: int, stride: int) -> nn.Module:
+def resnet_small(*, widths: list[int], depth: int, stride: int, channels: int = 3) -> nn.Module:
     """A small ResNet of basic blocks for images of 24 to 32 px, as wide as its last stage.
 
     Args:
         widths: output channels of each stage, one to four; each stage but the first halves the map.
         depth: blocks in each stage.
         stride: of the 3x3 stem, `widths[0]` wide; there is no max-pool.
+        channels: of the images.
     """
     missing = range(len(widths) + 1, 5)
     if not 1 <= len(widths) <= 4 or widths[0] % 2:
@@ -105,47 +116,51 @@ def resnet_small(*, widths: list[int], depth: int, stride: int) -> nn.Module:
         "stem_type": "deep",  # which alone lets timm choose the stem's width: twice this
         "stem_width": widths[0] // 2,
         "avg_down": True,  # else shortcuts see one pixel of four, and on small maps little is left
+        **_in_chans(channels),
     }
     model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
     stages = [f"layer{n}" for n in missing]
     for stage in stages:
         setattr(model, stage, nn.Identity())
-    _small_stem(model, stride)
+    _small_stem(model, stride, channels)
     changes = (
-        *_stem_code(widths[0], stride),
+        *_stem_code(widths[0], stride, channels),
         *(f"model.{s} = torch.nn.Identity()" for s in stages),
     )
     return _with_recipe(model, TimmRecipe("resnet18", kwargs, changes))
 
 
-def densenet_small(*, growth_rate: int, blocks: list[int]) -> nn.Module:
+def densenet_small(*, growth_rate: int, blocks: list[int], channels: int = 3) -> nn.Module:
     """A small DenseNet for 24 to 32 px: timm's densenet121 with a 3x3 stem and fewer layers.
 
     Args:
         growth_rate: channels that each layer adds.
         blocks: layers of each dense block; between two the map and its channels are halved.
+        channels: of the images.
     """
     kwargs: dict[str, Any] = {"growth_rate": growth_rate, "block_config": tuple(blocks)}
+    kwargs |= _in_chans(channels)
     model: Any = timm.create_model("densenet121", num_classes=0, **kwargs)
     width = 2 * growth_rate
-    model.features.conv0 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+    model.features.conv0 = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(model.features.conv0.weight)  # as timm
-    conv = f"torch.nn.Conv2d(3, {width}, 3, stride=2, padding=1, bias=False)"
+    conv = f"torch.nn.Conv2d({channels}, {width}, 3, stride=2, padding=1, bias=False)"
     made = TimmRecipe("densenet121", kwargs, (f"model.features.conv0 = {conv}",))
     return _with_recipe(model, made)
 
 
-def vgg_small(*, widths: list[int], depth: int) -> nn.Module:
+def vgg_small(*, widths: list[int], depth: int, channels: int = 3) -> nn.Module:
     """A small VGG with BN for 24 to 32 px, as wide as its last stage; none of timm's.
 
     Args:
         widths: output channels of each stage; a max-pool halves the map after each.
         depth: 3x3 convolutions in each stage.
+        channels: of the images.
     """
     layers: list[nn.Module] = []
-    for before, width in itertools.pairwise([3, *widths]):
-        for channels in (before, *[width] * (depth - 1)):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    for before, width in itertools.pairwise([channels, *widths]):
+        for given in (before, *[width] * (depth - 1)):
+            layers += [nn.Conv2d(given, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
         layers.append(nn.MaxPool2d(2))
     for module in layers:
         if isinstance(module, nn.Conv2d):
@@ -188,17 +203,17 @@ def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
     )
 
 
-def _small_stem(model: Any, stride: int) -> None:
+def _small_stem(model: Any, stride: int, channels: int) -> None:
     """One 3x3 convolution in place of timm's stem, and no max-pool."""
     width = model.bn1.num_features
-    model.conv1 = nn.Conv2d(3, width, 3, stride=stride, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm
     model.maxpool = nn.Identity()
 
 
-def _stem_code(width: int, stride: int) -> tuple[str, ...]:
+def _stem_code(width: int, stride: int, channels: int) -> tuple[str, ...]:
     """`_small_stem`, to be read."""
-    conv = f"torch.nn.Conv2d(3, {width}, 3, stride={stride}, padding=1, bias=False)"
+    conv = f"torch.nn.Conv2d({channels}, {width}, 3, stride={stride}, padding=1, bias=False)"
     return f"model.conv1 = {conv}", "model.maxpool = torch.nn.Identity()"
 
 

@@ -25,6 +25,7 @@ def build(
     steps_per_epoch: int | None = None,
     steps: int | None = None,
     fill: Callable[[Siamese], object] | None = None,
+    channels: int = 3,
 ) -> Siamese:
     """Create the five parts, fit them together and let each set itself up; in training mode.
 
@@ -36,15 +37,18 @@ def build(
         image_size: of the views in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
         fill: loads weights into the network, before the parts set themselves up for them.
+        channels: of the images.
 
     InputError: a part does not take a parameter's value. PluginError: one cannot be created, or
     breaks the contract.
     """
     # neither constant nor alike, in the range of normalised images
-    x = torch.linspace(-2, 2, 6 * image_size**2).reshape(2, 3, image_size, image_size)
+    x = torch.linspace(-2, 2, 2 * channels * image_size**2)
+    x = x.reshape(2, channels, image_size, image_size)
 
-    backbone = _create(parts["backbone"], image_size=image_size)
-    size_hint = f"It may not take {image_size} px: another size or another backbone is the way out."
+    backbone = _create(parts["backbone"], image_size=image_size, channels=channels)
+    what = f"{image_size} px" if channels == 3 else f"{channels} channels of {image_size} px"
+    size_hint = f"It may not take {what}: another size or another backbone is the way out."
     y = _dry_run(parts["backbone"], backbone, x, hint=size_hint)
     if y.ndim != 2 or len(y) != len(x):
         raise _broken(parts["backbone"], f"gave {_shape(y)} for {_shape(x)}, not [2, features]")

@@ -217,7 +217,7 @@ class Recipe(Section):
         return self._divided(dataset)
 
     def _divided(self, dataset: Dataset) -> Dataset:
-        data = self.data
+        data, dataset = self.data, dataset.of_channels(self.data.channels)
         if not data.validation:
             return dataset
         from simsiam_zoo.data.remote.ahead import limit_cache
@@ -225,7 +225,7 @@ class Recipe(Section):
 
         # The labels of remote shards are in them: they are fetched now, within the bound.
         limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
-        return hold_out(dataset, data.validation)
+        return hold_out(dataset, data.validation).of_channels(data.channels)
 
     def sizes(self, dataset: Dataset | None = None) -> tuple[int | None, int | None]:
         """(training images, steps an epoch); None for what is not known without the data.

@@ -18,7 +18,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import did_you_mean
 from simsiam_zoo.recipe.layers import OPTIMIZER_KEYS, OPTIMIZERS
 
-Triple = Annotated[tuple[float, float, float], Strict(False)]
+PerChannel = Annotated[tuple[float, ...], Strict(False)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
 
@@ -67,8 +67,9 @@ class Data(Section):
     """How images become batches."""
 
     image_size: int = key(32, "Side of a view in pixels", ge=4, le=4096)
-    mean: Triple = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1")
-    std: Triple = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
+    channels: int = key(3, "Channels of an image; of any but 3, uint16 pixels", ge=1, le=16)
+    mean: PerChannel = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1")
+    std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
     views: Literal["auto", "worker", "split", "device"] = Field(
@@ -92,6 +93,16 @@ class Data(Section):
         if min(std) <= 0:
             raise ValueError("a standard deviation is greater than 0")
         return std
+
+    @model_validator(mode="after")
+    def _of_each_channel(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(
+                    f"{name} has {len(values)} values, and channels is {self.channels}. Give a"
+                    f" number for each channel: data.{name} = [...]"
+                )
+        return self
 
     @model_validator(mode="after")
     def _can_hold_out(self) -> Self:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from simsiam_zoo.data.decode import Pixels, decode
-from simsiam_zoo.data.image import center, resize
+from simsiam_zoo.data.decode import Pixels, decode_as
+from simsiam_zoo.data.image import center, resize, shown
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import PluginError
@@ -206,7 +206,7 @@ def _picture(of: Embedding, row: int, crop: float) -> str:
 
 
 def _view(shards: ShardSet, id: int, crop: float, most: int) -> Pixels:
-    pixels = decode(shards.read(id).image)
+    pixels = shown(decode_as(shards.read(id).image, shards.channels))
     return center(pixels, min(most, *pixels.shape[:2]), crop)
 
 

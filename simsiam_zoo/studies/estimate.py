@@ -101,7 +101,9 @@ def seconds_per_step(recipe: Recipe) -> float:
             setup = prepare(recipe)
             side, device = recipe.data.image_size, setup.runtime.device
             images = min(recipe.training.batch_size, AT_MOST)
-            noise = torch.randn(images, 3, side, side, dtype=setup.runtime.dtype, device=device)
+            noise = torch.randn(
+                images, recipe.data.channels, side, side, dtype=setup.runtime.dtype, device=device
+            )
             views = [noise.contiguous(memory_format=torch.channels_last)]
             batch = Batch(views * setup.siamese.gradient.views, torch.arange(images, device=device))
             _step(setup, batch)  # the first one allocates, and lets oneDNN choose

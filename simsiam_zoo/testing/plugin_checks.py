@@ -97,7 +97,7 @@ def recipe(tested: ComponentUnderTest) -> None:
     expect(recipe.preset == tested.resolved.name, f"its recipe is that of {recipe.preset}")
     parts = {kind: recipe.part(kind) for kind in PARTS}
     with torch.device("meta"):  # shapes alone, however large the model is
-        siamese = build(parts, recipe.data.image_size, 1000, 10, 100)
+        siamese = build(parts, recipe.data.image_size, 1000, 10, 100, channels=recipe.data.channels)
     expect(next(siamese.backbone.parameters(), None) is not None, "its backbone has no parameters")
 
 

@@ -30,6 +30,7 @@ from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolut
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, fastest_threads, open_runtime
 from simsiam_zoo.runtime.machine import stated_threads
 from simsiam_zoo.runtime.optim import Schedule
+from simsiam_zoo.training.channels import check_channels
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.recompute import recompute_activations
 from simsiam_zoo.training.weights import States, load_initial_weights
@@ -107,6 +108,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     training, data, init = recipe.training, recipe.data, init or {}
     runtime = open_runtime(training.device, training.precision, training.threads)
     dataset = recipe.open_data()
+    check_channels(recipe, dataset)
     plan = make_plan(recipe, dataset)
     limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
@@ -171,14 +173,15 @@ def make_schedule(recipe: Recipe, steps: int) -> Schedule:
 
 def choose_threads(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
     """With the CPU threads that are fastest for this network here, where nobody named a number."""
-    training, size = recipe.training, recipe.data.image_size
+    training, size, channels = recipe.training, recipe.data.image_size, recipe.data.channels
     named = training.threads or stated_threads() or distributed.world_size() > 1
     if named or runtime.device.type != "cpu" or runtime.threads == 1:
         return runtime
     network = copy.deepcopy(nn.Sequential(siamese.backbone, siamese.projector))
 
     def step() -> None:
-        images = torch.randn(min(training.batch_size, 64), 3, size, size, dtype=runtime.dtype)
+        count = min(training.batch_size, 64)
+        images = torch.randn(count, channels, size, size, dtype=runtime.dtype)
         with runtime.autocast():
             loss = network(images.contiguous(memory_format=torch.channels_last)).sum()
         loss.backward()
@@ -195,11 +198,14 @@ def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
     """
     wanted, stream = recipe.data.views, recipe.data.stream
     used = (stage.recipe.part("augmentation") for stage in recipe.stages())
-    applies = any(hasattr(each.create(), "apply") for each in used)
-    if wanted == "worker" or (wanted == "auto" and (device.type != "cuda" or applies or stream)):
+    why = "a stream is read by workers" if stream else ""
+    if any(hasattr(each.create(), "apply") for each in used):
+        why = "its augmentation applies views itself"
+    if recipe.data.channels != 3:
+        why = "workers make the views of other channels than three"
+    if wanted == "worker" or (wanted == "auto" and (device.type != "cuda" or why)):
         return "worker"
-    if applies or stream:
-        why = "a stream is read by workers" if stream else "its augmentation applies views itself"
+    if why:
         raise InputError(f"data.views = {wanted!r}: {why}", "Say data.views = 'worker'.")
     remote = dataset.train.cache is not None
     if wanted == "split" or (wanted == "auto" and remote):  # sizes would have to be fetched first
@@ -262,6 +268,7 @@ def build_siamese(
         steps_per_epoch=steps_per_epoch,
         steps=None if steps_per_epoch is None else epochs * steps_per_epoch,
         fill=lambda built: load_initial_weights(built, init),
+        channels=recipe.data.channels,
     ).to(memory_format=torch.channels_last)
     if runtime is None:
         return siamese
@@ -328,7 +335,9 @@ def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
     """The runtime; fp32 where bf16 would give wrong gradients; InputError if it was asked for."""
     if (runtime.device.type, runtime.precision) != ("cpu", "bf16"):
         return runtime
-    found = untrustworthy_convolutions(siamese.backbone, recipe.data.image_size)
+    found = untrustworthy_convolutions(
+        siamese.backbone, recipe.data.image_size, recipe.data.channels
+    )
     if not found:
         return runtime
     if recipe.training.precision == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,9 +56,10 @@ def wiring_of(setup: Setup, untrained: Siamese | None) -> Wiring:
 
 def _tried(setup: Setup, untrained: Siamese) -> dict[str, bool]:
     """What two made-up images tell: `target_gradient` and `predicts`."""
-    policy, size = untrained.eval().gradient, setup.recipe.data.image_size
+    policy, data = untrained.eval().gradient, setup.recipe.data
     device, dtype = setup.runtime.device, setup.runtime.dtype
-    x = torch.linspace(-2, 2, 6 * size**2, device=device, dtype=dtype).reshape(2, 3, size, size)
+    shape = (2, data.channels, data.image_size, data.image_size)
+    x = torch.linspace(-2, 2, math.prod(shape), device=device, dtype=dtype).reshape(shape)
     batch = Batch([x] * policy.views, torch.arange(2, device=device))
     with distributed.apart():
         if policy.blocks:

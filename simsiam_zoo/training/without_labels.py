@@ -5,13 +5,15 @@ It draws no random number that training would, and is the same for runs of any s
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from simsiam_zoo.data.batches import Draws, draw_view
-from simsiam_zoo.data.decode import decode_any
+from simsiam_zoo.data.decode import decode_as
 from simsiam_zoo.data.index import ImageError
 from simsiam_zoo.data.loader import normalize_pixels
 from simsiam_zoo.data.order import evenly
@@ -67,7 +69,7 @@ def measure_without_labels(
 
 
 def drawn_views(setup: Setup) -> Tensor:
-    """`VIEWS` views of each of up to `IMAGES` training images, uint8 [V, N, 3, S, S].
+    """`VIEWS` views of each of up to `IMAGES` training images, [V, N, C, S, S].
 
     The run's augmentation draws them, as for training. Damaged images are left out.
     """
@@ -77,17 +79,17 @@ def drawn_views(setup: Setup) -> Tensor:
     draws, images = Draws(SEED), []
     for id in evenly(len(shards), IMAGES).tolist():
         try:
-            image = decode_any(shards.read(id).image)
+            image = decode_as(shards.read(id).image, shards.channels)
         except ImageError:
             continue
-        out: NDArray[np.uint8] = np.empty((VIEWS, size, size, 3), np.uint8)
+        out: NDArray[Any] = np.empty((VIEWS, size, size, shards.channels), image.dtype)
         for number in range(VIEWS):
             epoch, view = divmod(number, of_step)
             params = augmentation.sample(draws.at(epoch, id, view), view, image.shape[:2])
             draw_view(apply, image, params, out[number])
         images.append(out)
     if not images:
-        return torch.empty(VIEWS, 0, 3, size, size, dtype=torch.uint8)
+        return torch.empty(VIEWS, 0, shards.channels, size, size, dtype=torch.uint8)
     return torch.from_numpy(np.stack(images, axis=1)).permute(0, 1, 4, 2, 3)
 
 

@@ -1,9 +1,10 @@
 """Data sets of encoded images: a tree of files, or what Hugging Face `datasets` saved.
 
 A tree is `train/CLASS/*.jpg` and `val/...`, `CLASS/*.jpg`, or flat and unlabelled. Regular files
-that are JPEGs, PNGs or WebPs are taken, whatever they are called, and hidden ones are not. Links to
-files and to the folders of classes are followed, links below those are not. Of saved tables only
-images that are embedded are read: a path that a table names is not followed.
+that are JPEGs, PNGs or WebPs are taken, whatever they are called, and hidden ones are not; where
+there are none of these, NumPy arrays and TIFFs are (`data.bands`). Links to files and to the
+folders of classes are followed, links below those are not. Of saved tables only images that are
+embedded are read: a path that a table names is not followed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from simsiam_zoo.data.index import MAX_IMAGE_BYTES, UNLABELLED, printable
 from simsiam_zoo.data.manifest import TEST, TRAIN
 from simsiam_zoo.data.packing.writer import Original, OriginalSplit
-from simsiam_zoo.data.scan import IMAGE_ENDINGS, UNREAD_ENDINGS, image_format
+from simsiam_zoo.data.scan import BAND_ENDINGS, IMAGE_ENDINGS, UNREAD_ENDINGS, image_format
 from simsiam_zoo.errors import DataError, InputError
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
@@ -35,18 +36,19 @@ class _Tree:
 
     unpacked: Counter[str] = field(default_factory=Counter)  # images of other kinds, by folder
     notes: list[str] = field(default_factory=list)
+    bands: bool = False  # arrays and TIFFs are the images
 
 
-def find_tree(source: Path, labels: bool = True) -> Original | None:
-    """The images below `source`.
+def find_tree(source: Path, labels: bool = True, bands: bool = False) -> Original | None:
+    """The images below `source`; with `bands`, or where there are none, its arrays and TIFFs.
 
     Raises InputError for images beside folders of images, a class that training lacks, and folders
     that may be splits or classes; OSError for what cannot be read, or a class would be missing.
     """
-    folders, tree = _splits(source, labels)
+    folders, tree = _splits(source, labels, bands)
     listed = {split: _list(folder, labels, tree) for split, folder in folders.items()}
     if not any(listed.values()):
-        return None
+        return None if bands else find_tree(source, labels, bands=True)
     classes = sorted({name for name in listed["train"] if name is not None})
     if classes and (loose := listed.get("val", {}).get(None)):
         tree.notes.append(
@@ -68,12 +70,12 @@ def _word(name: str) -> str:
     return name.lower() if name.lower() in TRAIN + TEST else ""
 
 
-def _splits(source: Path, labels: bool) -> tuple[dict[str, Path], _Tree]:
+def _splits(source: Path, labels: bool, bands: bool) -> tuple[dict[str, Path], _Tree]:
     """The folder of each split, told by their names. Raises InputError where these do not tell."""
     names = _folders(source)
     trains = [name for name in names if _word(name) in TRAIN]
     tests = sorted((n for n in names if _word(n) in TEST), key=lambda n: TEST.index(_word(n)))
-    tree = _Tree()
+    tree = _Tree(bands=bands)
     if len(trains) > 1 or (tests and not trains and labels):
         what = f"has the folders {' and '.join(trains)}" if trains else f"has the folder {tests[0]}"
         raise InputError(
@@ -95,7 +97,7 @@ def _splits(source: Path, labels: bool) -> tuple[dict[str, Path], _Tree]:
                 f"Call them {TRAIN[0]} and {TEST[0]}; or, if they are classes, by other names.",
             )
         return {"train": source}, tree
-    others = [name for name in names if not _word(name) and _holds_images(source / name)]
+    others = [name for name in names if not _word(name) and _holds_images(source / name, bands)]
     if others and labels and not tests:
         raise InputError(
             f"{source} has the folder {trains[0]} beside {', '.join(others[:3])}: it is not clear"
@@ -109,8 +111,8 @@ def _splits(source: Path, labels: bool) -> tuple[dict[str, Path], _Tree]:
     return {"train": source / trains[0]} | ({"val": source / tests[0]} if tests else {}), tree
 
 
-def _holds_images(folder: Path) -> bool:
-    tree = _Tree()
+def _holds_images(folder: Path, bands: bool) -> bool:
+    tree = _Tree(bands=bands)
     return next(_walk(folder, "", tree), None) is not None or bool(tree.unpacked)
 
 
@@ -158,7 +160,9 @@ def _files(folder: Path, prefix: str, tree: _Tree) -> Iterator[Found]:
             if entry.name.startswith(".") or not entry.is_file():  # a pipe, a dangling link
                 continue
             ending = os.fsencode(os.path.splitext(entry.name)[1][1:].lower())
-            if ending in UNREAD_ENDINGS:
+            if tree.bands and ending in BAND_ENDINGS:
+                yield prefix + entry.name, entry.stat().st_size
+            elif ending in UNREAD_ENDINGS:
                 tree.unpacked[str(folder)] += 1
             elif ending in IMAGE_ENDINGS or _is_image(entry.path):
                 yield prefix + entry.name, entry.stat().st_size

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from simsiam_zoo.data.bands import band_format, read_bands
 from simsiam_zoo.data.decode import decode_any
 from simsiam_zoo.data.index import UNLABELLED
 from simsiam_zoo.data.manifest import ShardInfo, SplitInfo, index_path, write_manifest
 from simsiam_zoo.data.scan import image_format, scan
 from simsiam_zoo.data.stated import sha256
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import atomic_write
 
 JPEG_QUALITY = 95
@@ -67,12 +69,20 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def stored_form(data: bytes, resize_short: int | None = None) -> tuple[str, bytes]:
-    """Decode an image to check it, and give what is to be stored: jpg, png or webp, and the bytes.
+    """Decode an image to check it; give what is to be stored: its ending, jpg say, and the bytes.
 
     With `resize_short` an image whose short side is longer is shrunk to it (bicubic, antialiased):
     a PNG stays one, others become JPEG. Any other image keeps its bytes. Raises DataError where it
-    is damaged, too large, or of another format.
+    is damaged, too large, or of another format; InputError where it is to be shrunk and is an array
+    or a TIFF.
     """
+    if form := band_format(data[:8]):
+        read_bands(data)
+        if resize_short is not None:
+            raise InputError(
+                f"--resize-short makes JPEGs, and these images are {form}", "Leave it out."
+            )
+        return form, data
     pixels, form = decode_any(data), image_format(data)
     height, width = pixels.shape[:2]
     if resize_short is None or min(height, width) <= resize_short:
@@ -94,7 +104,7 @@ class PackedSample:
 
     key: str
     image: bytes
-    format: str  # "jpg", "png" or "webp"
+    format: str  # "jpg", "png", "webp", "npy" or "tiff"
     label: int = UNLABELLED
 
 
