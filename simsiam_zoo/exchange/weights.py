@@ -127,6 +127,9 @@ def read_weights(path: Path) -> Weights:
             params = {key: value for key, value in part.params.items() if value is not None}
             settings: dict[str, object] = {f"backbone.{key}": params[key] for key in params}
             settings["data.image_size"] = data["image_size"]
+            if (channels := len(data["mean"])) != 3:
+                settings |= {"data.channels": channels}
+                settings |= {f"data.{key}": data[key] for key in ("mean", "std")}
             return Weights(part.id, {"backbone": state}, settings)
         table: dict[str, Any] = dict(state)
     else:

@@ -67,8 +67,8 @@ class Data(Section):
     """How images become batches."""
 
     image_size: int = key(32, "Side of a view in pixels", ge=4, le=4096)
-    channels: int = key(3, "Channels of an image; of any but 3, uint16 pixels", ge=1, le=16)
-    mean: PerChannel = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1")
+    channels: int = key(3, "Channels of an image, 8 or 16 bits each", ge=1, le=16)
+    mean: PerChannel = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1; one value is for all")
     std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
@@ -97,10 +97,12 @@ class Data(Section):
     @model_validator(mode="after")
     def _of_each_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels:
+            if len(values) == 1:
+                object.__setattr__(self, name, values * self.channels)
+            elif len(values) != self.channels:
                 raise ValueError(
-                    f"{name} has {len(values)} values, and channels is {self.channels}. Give a"
-                    f" number for each channel: data.{name} = [...]"
+                    f"{name} has {len(values)} values, and channels is {self.channels}. Give"
+                    f" data.{name} a number for each channel, or one for all: [0.5]"
                 )
         return self
 

@@ -45,6 +45,7 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         notes=notes,
         charts=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],
         seen=seen,
+        channels=run.recipe.data.channels,
         map=_map(seen.map, seen.classes) if seen else None,
         colors=COLORS,
         shapes=SHAPES,

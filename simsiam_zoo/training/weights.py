@@ -146,8 +146,10 @@ def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
             f"{PRETRAINED} is the weights of a model of timm's, and {part.name} is none",
             "`simsiam-zoo list --family timm --pretrained` shows which have some.",
         )
-    size, hint = recipe.data.image_size, "Leave out --init for random ones."
-    return published(part.entry.member, size, part.create(image_size=size), hint)
+    size, channels = recipe.data.image_size, recipe.data.channels
+    backbone = part.create(image_size=size, channels=channels)
+    hint = "Leave out --init for random ones."
+    return published(part.entry.member, size, backbone, hint, channels)
 
 
 def _states_of(path: Path, run: Path) -> tuple[States, int]:

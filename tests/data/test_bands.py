@@ -254,7 +254,7 @@ def test_a_tree_of_arrays_is_packed_and_read_alike_by_any_number_of_workers(five
     plan = SampleOrder(dataset.train.counts, 0, 4)
     made = [
         list(TrainLoader(dataset.train, plan, augmentation, 16, workers=workers, epochs=2))
-        for workers in (0, 2)
+        for workers in (0, 1)
     ]
     for alone, sent in zip(*made, strict=True):
         assert sent.pixels.shape == (2, 4, 5, 16, 16)

@@ -77,8 +77,7 @@ def test_a_flipped_byte_in_a_png_never_passes_as_an_image(level):
 
 def test_other_formats_are_refused_whatever_their_name():
     gif = encode(np.zeros((4, 4), np.uint8), "GIF")
-    tiff = encode(np.zeros((4, 4), np.uint8), "TIFF")
-    for data in (gif, tiff, pickle.dumps(print), b"", b"<svg/>"):
+    for data in (gif, pickle.dumps(print), b"", b"<svg/>"):
         with pytest.raises(DataError, match=r"no JPEG, PNG or WebP|empty"):
             decode(data)
 

@@ -24,6 +24,7 @@ ALTERNATIVES: dict[str, Any] = {
     "augmentation": "simsiam",
     "dataset": "digits",
     "data.image_size": 28,
+    "data.channels": 5,
     "data.mean": [0.1, 0.2, 0.3],
     "data.std": [0.1, 0.2, 0.3],
     "data.window": 3,
@@ -79,6 +80,7 @@ ALTERNATIVES: dict[str, Any] = {
 
 # What the key belongs to, where the preset has something else.
 NEEDS: dict[str, dict[str, Any]] = {
+    "data.channels": {"data.mean": [0.5], "data.std": [0.5]},
     "optim.betas": {"optim.name": "adamw"},
     "optim.trust_coefficient": {"optim.name": "lars"},
     "optim.lr_in_momentum": {"optim.name": "lars"},

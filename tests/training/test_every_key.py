@@ -78,6 +78,7 @@ ELSEWHERE = {
     "dataset": "below",
     "data.stream": "test_stream.py",
     "data.steps_per_epoch": "test_stream.py",
+    "data.channels": "test_channels.py: it takes images of other channels",
     "data.cache_gb": "test_remote.py: it bounds the cache of remote shards",
     "data.resident": "test_views.py: it bounds the images that rest on the device",
     "data.max_damaged": "test_damage.py: it takes damaged shards",
