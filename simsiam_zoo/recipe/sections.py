@@ -68,7 +68,9 @@ class Data(Section):
 
     image_size: int = key(32, "Side of a view in pixels", ge=4, le=4096)
     channels: int = key(3, "Channels of an image, 8 or 16 bits each", ge=1, le=16)
-    mean: PerChannel = key((0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1; one value is for all")
+    mean: PerChannel = key(
+        (0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1; one value is for all"
+    )
     std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
