@@ -46,7 +46,8 @@ def read_bands(data: bytes | memoryview) -> NDArray[Any]:
     Raises ImageError where it is damaged, too large or of another kind; PluginError where it is a
     TIFF and tifffile is not installed.
     """
-    form = band_format(bytes(data[:8]))
+    if not (form := band_format(bytes(data[:8]))):
+        raise ImageError("it is no array and no TIFF")
     try:
         pixels = _read_npy(data) if form == "npy" else _read_tiff(data)
     except (ImageError, PluginError, MemoryError):
