@@ -17,8 +17,8 @@ from torch import Tensor
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.frozen_pass import BATCH
-from simsiam_zoo.evaluation.linear_paper import AugmentedViews
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
     Features,
@@ -28,6 +28,7 @@ from simsiam_zoo.evaluation.protocol import (
     confusion_matrix,
     is_collective,
     number_classes,
+    wants_images,
 )
 from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.recipe.source import installed_version
@@ -37,6 +38,7 @@ from simsiam_zoo.runtime.folders import save_text
 from simsiam_zoo.runtime.progress import Progress
 
 REPORT_FORMAT = 1
+UNTRAINED = "untrained network"
 _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 
@@ -107,30 +109,45 @@ def evaluate(
     """
     began, recipe = time.monotonic(), target.recipe
     jobs = jobs_of(target.name, recipe.protocols())
+    if target.untrained is not None:
+        for job in jobs_of(UNTRAINED, recipe.protocols()):
+            if wants_images(job.protocol) or not is_collective(job.protocol):
+                jobs.append(job)
     dataset = recipe.open_data(exact=True)
     test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
-    ((train, train_entry),) = frozen.features(dataset.train, "training images", whole=False)
+    train = frozen.features(dataset.train, "training images", whole=False)
     what = f"{dataset.measured_on} images"
-    ((test, test_entry),) = frozen.features(test_images, what, whole=True)
-    refuse_infinite(train, test)
+    test = frozen.features(test_images, what, whole=True)
     passed, data = time.monotonic() - began, recipe.data
-    seed = recipe.training.seed
-    augmented = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
-    state = train_entry.folder / "state" / f"{train_entry.key}-{test_entry.key}"
-    splits = FeatureSplits(train, test, 0, augmented, state, frozen.runtime.device)
-    splits, labels = number_classes(splits, dataset.classes)
-    names = dataset.classes or labels
-    scores: list[Score] = []
-    for found in measure(jobs, {target.name: splits}):
+    views = AugmentedViews(frozen, dataset.train, recipe.training.seed, data.lanes, data.window)
+    given: dict[str, FeatureSplits] = {}
+    for name, network, (bank, of_bank), (queries, of_queries) in zip(
+        (target.name, UNTRAINED), frozen.networks, train, test, strict=False
+    ):
+        refuse_infinite(bank, queries)
+        splits = FeatureSplits(
+            bank,
+            queries,
+            0,
+            views if name == target.name else None,
+            of_bank.folder / "state" / f"{of_bank.key}-{of_queries.key}",
+            frozen.runtime.device,
+            views.images_of(network, test_images),
+        )
+        given[name], labels = number_classes(splits, dataset.classes)
+    splits, names = given[target.name], dataset.classes or labels
+    figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given}
+    for job, found in zip(jobs, measure(jobs, given), strict=True):
         if isinstance(found, InputError):
             raise found
-        scores += found
+        figures[job.network] += [as_dict(x, splits.test.labels, splits.classes) for x in found]
+    untrained = {"untrained": figures[UNTRAINED]} if UNTRAINED in figures else {}
     return {
         "format": REPORT_FORMAT,
         "source": target.source,
         "network": target.name,
-        "weights": train_entry.facts["weights"],
+        "weights": train[0][1].facts["weights"],
         "data": {
             "name": recipe.dataset.name,
             "measured_on": dataset.measured_on,
@@ -145,7 +162,8 @@ def evaluate(
         "transform": frozen.transform.describe(),
         "machine": frozen.runtime.describe() | {"world_size": distributed.world_size()},
         "software": {name: installed_version(name) for name in _SOFTWARE},
-        "figures": [as_dict(score, splits.test.labels, splits.classes) for score in scores],
+        "figures": figures[target.name],
+        **untrained,
         "seconds": {
             "features": round(passed, 1),
             "protocols": round(time.monotonic() - began - passed, 1),

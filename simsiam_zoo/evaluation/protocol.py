@@ -14,10 +14,12 @@ from typing import Protocol as Interface
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simsiam_zoo.data.order import keyed_order
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.device import Runtime
+from simsiam_zoo.runtime.progress import Progress
 
 RANKS = 5
 """Classes that a prediction ranks, where there are so many: top-5 is taken of them."""
@@ -50,6 +52,38 @@ number of ranks; only whole batches are given.
 """
 
 
+ImageParts = Iterator[tuple[Tensor, Tensor]]
+"""Images [n, 3, S, S], normalised, on the device, and a whole number [n] of each, on the CPU.
+
+Each part, of a few hundred images at most, is to be used before the next one is taken.
+"""
+
+
+@dataclass(frozen=True)
+class NetworkImages:
+    """A network and its images, for a protocol that trains it or looks into it.
+
+    Args:
+        network: gives a copy of it, [N, 3, S, S] → [N, D], in eval mode, on the device.
+        shape: (3, S, S) of an image.
+        count: training images of all ranks, those included that turn out to be damaged.
+        train: (epoch, batch, min_scale, flip_p) → the epoch's count // batch whole batches; of
+            each this rank's share, batch / world size random resized crops, mirrored or not, with
+            their labels. The same epoch has the same views and the same order.
+        test: this rank's share of the test images' centre views, with their rows in the splits.
+        runtime: the device, the autocast, and the scaler of the loss that fp16 needs.
+        progress: shows how far a training is.
+    """
+
+    network: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+    count: int
+    train: Callable[[int, int, float, float], Iterator[ImageParts]]
+    test: Callable[[], ImageParts]
+    runtime: Runtime
+    progress: Progress = field(default_factory=Progress)
+
+
 @dataclass(frozen=True)
 class FeatureSplits:
     """One network's features, and the classes they are to tell apart.
@@ -60,6 +94,7 @@ class FeatureSplits:
         augmented: gives an epoch of augmented training views; None where there are no images.
         folder: where a long protocol may keep what it needs to go on after an interruption.
         device: where a protocol computes.
+        images: the network itself and its images; None where there are only features.
     """
 
     train: Features
@@ -68,6 +103,7 @@ class FeatureSplits:
     augmented: Augmented | None = None
     folder: Path | None = None
     device: torch.device | str = "cpu"
+    images: NetworkImages | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +135,9 @@ class EvaluationProtocol(Interface):
     """The contract of a component of the kind `protocol`.
 
     One that trains on augmented views for many epochs, on all ranks, says `collective = True`:
-    every rank calls it, and of a run's end only the trained network is measured by it.
+    every rank calls it, and of a run's end only the trained network is measured by it. One that
+    trains the network, or looks into it, says `wants_images = True` and gets `splits.images`: every
+    rank calls it, for the trained and for the untrained network.
     """
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
@@ -109,7 +147,12 @@ class EvaluationProtocol(Interface):
 
 def is_collective(protocol: EvaluationProtocol) -> bool:
     """Whether every rank has to call the protocol."""
-    return bool(getattr(protocol, "collective", False))
+    return bool(getattr(protocol, "collective", False)) or wants_images(protocol)
+
+
+def wants_images(protocol: EvaluationProtocol) -> bool:
+    """Whether the protocol needs the network and its images, not only features."""
+    return bool(getattr(protocol, "wants_images", False))
 
 
 def check_labels(train: Features, test: Features, classes: int) -> None:
@@ -242,12 +285,19 @@ def number_classes(
         assert splits.augmented is not None
         yield from map(numbered, splits.augmented(epoch, batch))
 
+    def train(*wanted: Any) -> Iterator[ImageParts]:
+        assert splits.images is not None
+        for parts in splits.images.train(*wanted):
+            yield ((x, torch.searchsorted(known, labels)) for x, labels in parts)
+
+    images = splits.images and dataclasses.replace(splits.images, train=train)
     changed = dataclasses.replace(
         splits,
         train=numbered(splits.train),
         test=numbered(splits.test),
         classes=len(known),
         augmented=None if splits.augmented is None else augmented,
+        images=images,
     )
     return changed, known.tolist()
 

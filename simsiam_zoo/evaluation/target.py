@@ -41,6 +41,7 @@ class EvalTarget:
         name: the backbone's component, with its parameters.
         backbone: [N, C, S, S] → [N, D], in eval mode and channels last.
         recipe: gives the data, the protocols, the device and the arithmetic.
+        untrained: the backbone as the run began with it, to be measured beside; None: it is not.
     """
 
     source: str
@@ -49,19 +50,24 @@ class EvalTarget:
     transform: Transform
     recipe: Recipe
     run: Path | None = None
+    untrained: nn.Module | None = None
 
     def frozen_pass(self, batch: int = BATCH, progress: Progress | None = None) -> FrozenPass:
-        """The network on its device, which cannot do what is asked: InputError.
+        """The networks on their device, which cannot do what is asked: InputError.
 
         `batch` images at once, of each process. Features are kept beside the run if that can be,
         else in the user's cache.
         """
         training, workers = self.recipe.training, self.recipe.data.workers
         runtime = open_runtime(training.device, training.precision, training.threads)
-        network = FrozenNetwork(self.name, self.backbone.to(runtime.device, runtime.dtype))
+        networks = [
+            FrozenNetwork(self.name, backbone.to(runtime.device, runtime.dtype))
+            for backbone in (self.backbone, self.untrained)
+            if backbone is not None
+        ]
         beside = self.run if self.run is not None and os.access(self.run, os.W_OK) else cache_dir()
         return FrozenPass(
-            [network],
+            networks,
             self.transform,
             runtime,
             beside / "features",

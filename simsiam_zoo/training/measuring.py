@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.evaluate import (
     Job,
     jobs_of,
@@ -34,13 +35,13 @@ from simsiam_zoo.evaluation.frozen_pass import (
 )
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.linear_paper import AugmentedViews
 from simsiam_zoo.evaluation.protocol import (
     FeatureSplits,
     Score,
     grey_once,
     is_collective,
     number_classes,
+    wants_images,
 )
 from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import component_text
@@ -151,9 +152,12 @@ class RunEvaluation:
             shown = [TRAINED, before, RAW]
         jobs: list[Job] = []
         for network in shown:
-            of = jobs_of(network, recipe.protocols())
-            # One that trains for many epochs is worth its time on the trained network alone.
-            jobs += [job for job in of if network == TRAINED or not is_collective(job.protocol)]
+            for job in jobs_of(network, recipe.protocols()):
+                # On features, many epochs are worth their time for the trained network alone; a
+                # network that was trained anew means nothing without one that began untrained.
+                trains = network != RAW and wants_images(job.protocol)
+                if network == TRAINED or trains or not is_collective(job.protocol):
+                    jobs.append(job)
         with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
             splits = self._splits(networks)
             found = measure(jobs, splits)
@@ -222,9 +226,12 @@ class RunEvaluation:
             if network == RAW:
                 bank, queries = grey_once(bank, queries)
             one = FeatureSplits(bank, queries, 0, device=setup.runtime.device)
-            if network == TRAINED:
+            if network != RAW:
                 state = self._store / "state" / f"{of_bank.key}-{of_queries.key}"
-                one = replace(one, augmented=augmented, folder=state)
+                images = augmented.images_of(networks[network], setup.dataset.test)
+                one = replace(one, folder=state, images=images)
+            if network == TRAINED:
+                one = replace(one, augmented=augmented)
             splits[network], _ = number_classes(one, setup.dataset.classes)
         return splits
 

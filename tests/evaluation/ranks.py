@@ -52,14 +52,14 @@ def _rank(
     import torch
 
     from simsiam_zoo.cli import main
-    from simsiam_zoo.evaluation import linear_paper
+    from simsiam_zoo.evaluation import epochs
+    from simsiam_zoo.evaluation.augmented import AugmentedViews
     from simsiam_zoo.evaluation.frozen_pass import FrozenPass
-    from simsiam_zoo.evaluation.linear_paper import AugmentedViews
     from simsiam_zoo.evaluation.protocol import Features
     from simsiam_zoo.runtime import distributed
 
     torch.set_num_threads(1)
-    linear_paper.SAVE_SECONDS = 0.0  # so that each epoch is saved
+    epochs.SAVE_SECONDS = 0.0  # so that each epoch is saved
     ids: list[list[int]] = []
     real_rows, real_call = FrozenPass._rows, AugmentedViews.__call__
 

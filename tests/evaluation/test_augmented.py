@@ -16,9 +16,9 @@ from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
-from simsiam_zoo.evaluation import linear_paper
+from simsiam_zoo.evaluation import augmented
+from simsiam_zoo.evaluation.augmented import AugmentedViews, crop_and_flip, part_of
 from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, FrozenPass, Transform
-from simsiam_zoo.evaluation.linear_paper import AugmentedViews, crop_and_flip, part_of
 from simsiam_zoo.evaluation.protocol import Features
 from simsiam_zoo.runtime.device import Runtime
 
@@ -52,8 +52,8 @@ def views(shards: ShardSet, **settings: object) -> AugmentedViews:
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
-    monkeypatch.setattr(linear_paper.distributed, "rank", lambda: rank)
-    monkeypatch.setattr(linear_paper.distributed, "world_size", lambda: world)
+    monkeypatch.setattr(augmented.distributed, "rank", lambda: rank)
+    monkeypatch.setattr(augmented.distributed, "world_size", lambda: world)
 
 
 def by_id(parts: list[Features]) -> dict[int, Tensor]:
@@ -65,7 +65,7 @@ def test_an_epoch_is_the_training_plans_whole_batches_of_crops_and_flips(
     shards, monkeypatch, at_once
 ):
     """Loaded at once or in parts, which the loader writes over, a batch holds the same."""
-    monkeypatch.setattr(linear_paper, "AT_ONCE", at_once)
+    monkeypatch.setattr(augmented, "AT_ONCE", at_once)
     found = list(views(shards)(1, BATCH))
     assert [len(part.labels) for part in found] == [BATCH] * 2
     plan = SampleOrder(shards.counts, 3, BATCH)
@@ -79,7 +79,7 @@ def test_an_epoch_is_the_training_plans_whole_batches_of_crops_and_flips(
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_ranks_share_the_batches_that_one_would_have(shards, monkeypatch, lanes):
-    monkeypatch.setattr(linear_paper, "AT_ONCE", 2)
+    monkeypatch.setattr(augmented, "AT_ONCE", 2)
     alone = list(views(shards, lanes=lanes)(0, BATCH))
     shares = []
     for rank in range(2):
@@ -109,9 +109,9 @@ def test_epochs_differ_and_are_the_same_in_any_order_of_asking(shards):
 
 def test_consecutive_epochs_are_one_pass_of_the_loader(shards, monkeypatch):
     begun = []
-    batches = linear_paper.TrainLoader.batches
+    batches = augmented.TrainLoader.batches
     monkeypatch.setattr(
-        linear_paper.TrainLoader,
+        augmented.TrainLoader,
         "batches",
         lambda self, epoch=0, step=0: begun.append(epoch) or batches(self, epoch, step),
     )

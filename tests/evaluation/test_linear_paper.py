@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation import linear_paper
+from simsiam_zoo.evaluation import epochs, linear_paper
 from simsiam_zoo.evaluation.linear_paper import LinearPaperProtocol
 from simsiam_zoo.evaluation.protocol import Augmented, Features, FeatureSplits
 from simsiam_zoo.runtime.checkpoint import load_last
@@ -104,7 +104,7 @@ def test_its_name_says_which_lr_was_used_and_which_the_paper_and_its_code_have()
 
 
 def test_torn_off_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setattr(linear_paper, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "SAVE_SECONDS", 0.0)
     protocol = LinearPaperProtocol(lr=10.0, epochs=4, batch=16)
     whole = protocol(splits(Views(), tmp_path / "whole"))[0]
     with pytest.raises(KeyboardInterrupt):
@@ -123,9 +123,9 @@ def test_torn_off_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_a_checkpoint_is_saved_once_a_minute_and_at_the_end(tmp_path, monkeypatch):
     saved: list[int] = []
-    monkeypatch.setattr(linear_paper, "save_checkpoint", lambda _, epoch, __: saved.append(epoch))
+    monkeypatch.setattr(epochs, "save_checkpoint", lambda _, epoch, __: saved.append(epoch))
     clock = iter(range(0, 1000, 25))
-    monkeypatch.setattr(linear_paper.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: next(clock))
     create_component("protocol", "linear-paper", epochs=8, batch=16)(splits(Views(), tmp_path))
     assert saved[-1] == 8
     assert 2 <= len(saved) <= 4
@@ -178,6 +178,7 @@ def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch):
     one = protocol(splits(Views(), tmp_path / "one"))[0]
     ranks = TwoRanks()
     monkeypatch.setattr(linear_paper, "distributed", ranks)
+    monkeypatch.setattr(epochs, "distributed", ranks)
     figures: dict[int, object] = {}
 
     def run(rank: int) -> None:
