@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
     from simsiam_zoo.data.shards import Dataset
     from simsiam_zoo.data.sources import open_shards
+    from simsiam_zoo.evaluation.epochs import train_epochs
     from simsiam_zoo.evaluation.protocol import (
         EvaluationProtocol,
         Features,
         FeatureSplits,
+        NetworkImages,
         Score,
         check_labels,
         make_score,
@@ -47,11 +49,11 @@ if TYPE_CHECKING:
 __all__ = ["LOG", "Augmentation", "Batch", "Component", "DataError", "Dataset"]
 __all__ += ["EvaluationProtocol", "ExportFormat", "ExportSource", "Family", "FeatureSplits"]
 __all__ += ["Features", "GradientPolicy", "InputError", "LaunchError", "Launcher", "Logger", "Loss"]
-__all__ += ["PackedSample", "Param", "Part", "PluginError", "Resources", "Score", "Siamese"]
-__all__ += ["SimSiamAugmentation", "StepOutput", "ViewParams", "atomic_write_text", "cache_dir"]
-__all__ += ["check_labels", "create_component", "die_with_parent", "gather", "hookimpl"]
-__all__ += ["make_score", "mean", "open_shards", "pack_dataset", "random_resized_box", "rank"]
-__all__ += ["render_view", "thread_variables", "total", "world_size"]
+__all__ += ["NetworkImages", "PackedSample", "Param", "Part", "PluginError", "Resources", "Score"]
+__all__ += ["Siamese", "SimSiamAugmentation", "StepOutput", "ViewParams", "atomic_write_text"]
+__all__ += ["cache_dir", "check_labels", "create_component", "die_with_parent", "gather"]
+__all__ += ["hookimpl", "make_score", "mean", "open_shards", "pack_dataset", "random_resized_box"]
+__all__ += ["rank", "render_view", "thread_variables", "total", "train_epochs", "world_size"]
 
 _HOMES = {
     "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),
@@ -60,10 +62,12 @@ _HOMES = {
     "data.packing.writer": ("PackedSample", "pack_dataset"),
     "data.shards": ("Dataset",),
     "data.sources": ("open_shards",),
+    "evaluation.epochs": ("train_epochs",),
     "evaluation.protocol": (
         "EvaluationProtocol",
         "FeatureSplits",
         "Features",
+        "NetworkImages",
         "Score",
         "check_labels",
         "make_score",

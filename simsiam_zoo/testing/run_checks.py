@@ -16,13 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.components.datasets import digit_samples
 from simsiam_zoo.data.packing.writer import pack_dataset
-from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, Score
+from simsiam_zoo.evaluation.protocol import (
+    Features,
+    FeatureSplits,
+    ImageParts,
+    NetworkImages,
+    Score,
+)
 from simsiam_zoo.exchange.export import ExportSource, create_format, write_checked
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.device import Runtime
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
 from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, check, expect
@@ -102,7 +110,34 @@ def _easy_splits(folder: Path) -> FeatureSplits:
         for rows in torch.split(order[: 900 // batch * batch], batch):
             yield Features(train.x[rows], train.labels[rows])
 
-    return FeatureSplits(train, test, _CLASSES, augmented, folder)
+    def parts(epoch: int, batch: int, *_: float) -> Iterator[ImageParts]:
+        for views in augmented(epoch, batch):
+            yield iter([(views.x.view(-1, 3, 2, 1), views.labels)])
+
+    def centers() -> ImageParts:
+        yield test.x.view(-1, 3, 2, 1), torch.arange(90)
+
+    runtime = Runtime(torch.device("cpu"), "fp32", torch.get_num_threads())
+    images = NetworkImages(_EasyNetwork, (3, 2, 1), 900, parts, centers, runtime)
+    return FeatureSplits(train, test, _CLASSES, augmented, folder, images=images)
+
+
+class _EasyNetwork(nn.Module):
+    """What a protocol that trains a network is tried on: pixels to features, or to tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.features, self.tokens = nn.Linear(6, 6), nn.Linear(6, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.features(x.flatten(1))
+        return features
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.tokens(x.flatten(1))
+        return tokens.view(len(x), 4, 16)
 
 
 @check("logger")

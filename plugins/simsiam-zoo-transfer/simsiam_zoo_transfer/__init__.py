@@ -1,0 +1,1 @@
+"""What features are good for: fine-tuning, attentive probes, backbones for detection."""
