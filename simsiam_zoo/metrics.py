@@ -135,3 +135,23 @@ def top1_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     found = {(f["network"], f["protocol"]): f"{100 * f['top1']:.1f} %" for f in figures}
     rows = [[n, *(found.get((n, p), "") for p in protocols)] for n in networks]
     return [["", *protocols], *rows] if rows else []
+
+
+def top1_by_data(found: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[list[str]]:
+    """Figures of one network on several data sets as rows: data across, protocols down.
+
+    Each data set has its name and its figures, which are by the same protocols in the same order.
+    Where a protocol's name differs, since k or a batch is at most the training set, it has all of
+    the values.
+    """
+    rows = [["", *(name for name, _ in found)]]
+    for figures in zip(*(figures for _, figures in found), strict=False):
+        name = _joined([figure["protocol"] for figure in figures])
+        rows.append([name, *(f"{100 * figure['top1']:.1f} %" for figure in figures)])
+    return rows
+
+
+def _joined(names: Sequence[str]) -> str:
+    """`knn (k=200, t=0.1)` and `knn (k=80, t=0.1)` as `knn (k=200/80, t=0.1)`."""
+    parts = list(zip(*(re.split(r"(?<==)([^,;)]+)", name) for name in names), strict=False))
+    return "".join("/".join(dict.fromkeys(each)) for each in parts)

@@ -82,9 +82,9 @@ def spec(*flags: str, kind: str, **more: Any) -> Option:
     )
 
 
-def data(text: str) -> Option:
+def data(text: str, multiple: bool = False) -> Option:
     """`--data`: what `settings_of` makes a dataset of."""
-    return spec("--data", kind="dataset", metavar="NAME|PATH|URL", help=text)
+    return spec("--data", kind="dataset", metavar="NAME|PATH|URL", help=text, multiple=multiple)
 
 
 def preset(text: str) -> Option:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from simsiam_zoo.metrics import top1_table, without_labels_table
+from simsiam_zoo.metrics import top1_by_data, top1_table, without_labels_table
 
 _FILES = {
     "result.json": "these figures",
@@ -85,7 +85,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if figures:
         print_line()
         images = f"{figures[0]['test_images']:,} {result.get('measured_on', 'test')} images"
-        print_heading(f"Top-1 on {images}, features frozen")
+        print_heading(f"Top-1 on {images}" + ", features frozen" * _all_frozen(figures))
         print_columns(top1_table(figures), wrap=0)
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
@@ -140,9 +140,27 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
     data, transform = report["data"], report["transform"]
     print_line()
     images = f"{data['test_images']:,} {data['measured_on']} images"
-    print_heading(f"{report['network']}, frozen, on {images} of {data['name']}")
+    frozen = ", frozen," if _all_frozen(report["figures"]) else ""
+    print_heading(f"{report['network']}{frozen} on {images} of {data['name']}")
+    print_columns(_figure_rows(report["figures"]), wrap=0)
+    if "untrained" in report:
+        print_line()
+        print_heading("The untrained network")
+        print_columns(_figure_rows(report["untrained"]), wrap=0)
+    print_line(
+        f"  {data['train_images']:,} training images, {data['width']} channels,"
+        f" {transform['image_size']} px, crop {transform['crop']:g},"
+        f" {report['machine']['device']}, {report['machine']['precision']}"
+    )
+    if path is not None:
+        print_line()
+        print_line(f"  {path}  all of this, with each class and the confusion matrix")
+        print_line(f"  {path.with_suffix('.svg')}  the same as a picture")
+
+
+def _figure_rows(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     rows = [["protocol", "version", "top-1", "95 %", "top-5", "worst class"]]
-    for figure in report["figures"]:
+    for figure in figures:
         interval, top5 = figure["top1_interval"], figure["top5"]
         known = [share for share in figure["per_class"] if share is not None]
         rows.append(
@@ -155,16 +173,56 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
                 f"{100 * min(known):.1f} %" if known else "",
             ]
         )
-    print_columns(rows, wrap=0)
-    print_line(
-        f"  {data['train_images']:,} training images, {data['width']} channels,"
-        f" {transform['image_size']} px, crop {transform['crop']:g},"
-        f" {report['machine']['device']}, {report['machine']['precision']}"
-    )
-    if path is not None:
+    return rows
+
+
+def _all_frozen(figures: Sequence[Mapping[str, Any]]) -> bool:
+    return all(figure.get("frozen", True) for figure in figures)
+
+
+def print_reports(reports: Sequence[Mapping[str, Any]], paths: Sequence[Path | None]) -> None:
+    """Print evaluations of one network on several data sets: protocols down, data across.
+
+    A report is as `evaluate` gives it, or has an `error`; `asked` is the data's name for the user.
+    """
+    measured = [report for report in reports if "error" not in report]
+    for key, title in (("figures", "Top-1"), ("untrained", "Top-1 of the untrained network")):
+        shown = [report for report in measured if key in report]
+        frozen = ", features frozen" if all(_all_frozen(x[key]) for x in shown) else ""
+        head, *rows = top1_by_data([(_last_word(x["asked"]), x[key]) for x in shown])
+        if rows:
+            print_line()
+            print_heading(f"{title} by data set{frozen}")
+            for part in _fitting([head, *rows]):
+                print_columns(part, right=True)
+    if measured:
         print_line()
-        print_line(f"  {path}  all of this, with each class and the confusion matrix")
-        print_line(f"  {path.with_suffix('.svg')}  the same as a picture")
+    for report, path in zip(reports, paths, strict=True):
+        if "error" not in report and path is not None:
+            count, of = report["data"]["test_images"], report["data"]["measured_on"]
+            print_line(f"  {path}  {_last_word(report['asked'])}, {count:,} {of} images")
+    for report in reports:
+        if "error" in report:
+            print_line(f"Error: {report['asked']}: {report['error']['message']}", err=True)
+            print_line(f"  {report['error']['hint'] or ''}".rstrip(), err=True)
+
+
+def _last_word(asked: str) -> str:
+    """A data set's name; the last part of a path or URL."""
+    return asked.rstrip("/").rpartition("/")[2] or asked
+
+
+def _fitting(rows: Sequence[Sequence[str]]) -> list[list[list[str]]]:
+    """A table as several with the same labels, each as wide as the terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    wide, parts, used = terminal_width() or sys.maxsize, [[0]], 2 + widths[0]
+    for place, width in enumerate(widths[1:], start=1):
+        if len(parts[-1]) > 1 and used + 2 + width > wide:
+            parts.append([0])
+            used = 2 + widths[0]
+        parts[-1].append(place)
+        used += 2 + width
+    return [[[row[place] for place in part] for row in rows] for part in parts]
 
 
 def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:

@@ -21,6 +21,7 @@ from simsiam_zoo.evaluation.evaluate import as_row
 from simsiam_zoo.evaluation.frozen_pass import FEW, set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
 from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
+from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import newest_checkpoint
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -29,8 +30,8 @@ from simsiam_zoo.training.advice import advice_for, advice_lines
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
 from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
-from simsiam_zoo.training.setup import Setup, build_siamese
-from simsiam_zoo.training.weights import write_backbone
+from simsiam_zoo.training.setup import Setup, build_siamese, prepare
+from simsiam_zoo.training.weights import States, write_backbone
 from simsiam_zoo.training.wiring import wiring_of
 from simsiam_zoo.training.without_labels import measure_without_labels
 
@@ -161,6 +162,11 @@ def untrained_network(setup: Setup) -> Siamese:
 
     set_buffers(distributed.from_main(calibrated), encoder.buffers())
     return untrained
+
+
+def untrained_backbone(recipe: Recipe, init: States) -> nn.Module:
+    """The backbone of the `untrained_network` of a run of the recipe, which opens its data anew."""
+    return untrained_network(prepare(recipe, init)).backbone
 
 
 def conclude(

@@ -9,10 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tiny_runs import digits
+from tiny_runs import digits, pack_digits
 
 from simsiam_zoo.cli import main
+from simsiam_zoo.cli.text import print_reports
 from simsiam_zoo.data.packing.writer import pack_dataset
+from simsiam_zoo.metrics import top1_by_data
 
 Evaluate = Callable[..., tuple[int, str, str]]
 
@@ -122,3 +124,74 @@ def test_debug_shows_the_traceback(evaluate):
     code, _, err = evaluate("nowhere", "--debug")
     assert code == 2
     assert "Traceback" in err
+
+
+def test_several_data_sets_make_one_table_with_the_untrained_network_beside(evaluate, tmp_path):
+    """Each has the figures that it has alone; the untrained network's are those of the run."""
+    other = pack_digits(tmp_path / "other", tuple("0123456789"), first=200)
+    asked = (str(tmp_path / "own"), str(other))
+    pack_digits(tmp_path / "own", tuple("0123456789"))
+    words = [word for each in asked for word in ("--data", each)]
+    code, out, err = evaluate("run", *words, "--protocol", "knn", "--json", "--out", "all.json")
+    assert (code, err) == (0, "")
+    whole = json.loads(out)
+    assert whole == json.loads(Path("all.json").read_text())
+    assert [each["asked"] for each in whole["reports"]] == [*asked]
+    for number, report in enumerate(whole["reports"], start=1):
+        kept = json.loads(Path(f"run/evaluations/{number}.json").read_text())
+        assert kept["figures"] == report["figures"]
+        again = ("run", "--data", report["asked"], "--protocol", "knn", "--json")
+        alone = json.loads(evaluate(*again)[1])
+        assert "untrained" not in alone
+        assert alone["figures"] == report["figures"]
+    trained, untrained = (whole["reports"][0][key][0]["top1"] for key in ("figures", "untrained"))
+    gain = json.loads(Path("run/result.json").read_text())["evidence"]["knn_gain_interval"][1]
+    assert trained - untrained == pytest.approx(gain)
+    first, second = (f"{100 * each['untrained'][0]['top1']:.1f} %" for each in whole["reports"])
+    code, out, _ = evaluate("run", *words, "--protocol", "knn")
+    table = out.partition("Top-1 of the untrained network by data set")[2].splitlines()
+    assert table[1].split() == ["own", "other"]
+    assert table[2].split("  ")[1:] == ["knn (k=20, t=0.1)", first, second]
+
+
+def test_an_error_of_one_data_set_leaves_the_others_figures(evaluate, tmp_path, digit_shards):
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    samples = digits(32, labelled=False)
+    pack_dataset(folder, {"train": samples[:24], "val": samples[24:]}, None)
+    words = ["--data", "./unlabelled", "--data", str(digit_shards), "--protocol", "knn:k=5"]
+    code, out, err = evaluate("run", *words, "--json")
+    assert code == 2
+    failed, report = json.loads(out)["reports"]
+    assert failed["error"]["exit_code"] == 2
+    assert "have no label" in failed["error"]["message"]
+    assert report["figures"][0]["protocol"] == "knn (k=5, t=0.1)"
+    code, out, err = evaluate("run", *words)
+    assert code == 2
+    assert "Error: ./unlabelled: 24 of the 24 training images have no label" in err
+    assert "knn (k=5, t=0.1)" in out
+    code, out, _ = evaluate("run", *words, "--data", "mnist5k")  # before anything is measured
+    assert (code, out) == (2, "")
+
+
+def test_a_table_of_many_data_sets_is_printed_in_parts_that_fit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"data-set-{n}" for n in range(9)]
+    figure = {"protocol": "knn (k=20, t=0.1)", "top1": 0.5}
+    reports = [{"asked": f"./{n}/", "figures": [figure]} for n in names]
+    print_reports(reports, [None] * 9)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = [word for line in lines for word in line.split() if word.startswith("data-set-")]
+    assert shown == names
+
+
+def test_names_of_a_protocol_that_depend_on_the_data_are_one_row():
+    rows = [
+        (str(k), [{"protocol": f"p (lr=0.1; code 0.1; batch={k}, t=0.1)", "top1": k / 1000}])
+        for k in (200, 80)
+    ]
+    assert top1_by_data(rows) == [
+        ["", "200", "80"],
+        ["p (lr=0.1; code 0.1; batch=200/80, t=0.1)", "20.0 %", "8.0 %"],
+    ]

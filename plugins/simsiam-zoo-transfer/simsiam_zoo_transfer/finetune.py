@@ -75,6 +75,7 @@ class FineTuneProtocol:
         scale = batch / REFERENCE_BATCH
         groups = parameter_groups(model.backbone, self.lr * scale, self.wd)
         groups += parameter_groups(model.head, self.head_lr * scale, self.wd)
+        optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
         else:
