@@ -3,7 +3,7 @@
 # make lint    ruff and mypy
 # make bench   the side-by-side measurements of benchmarks/
 # make gpu     measure on a GPU, into docs/performance-gpu.md (14 minutes)
-# make figures train what the packages' READMEs report, and write it there (24 runs)
+# make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python

@@ -42,10 +42,12 @@ def main(names: list[str]) -> None:
 def render(results: dict[str, Any]) -> str:
     """What a README says of a study: a table, and what it was measured with."""
     seeds = " and ".join(", ".join(map(str, results["seeds"])).rsplit(", ", 1))
+    tune = results["tune"]
     lines = [
-        "| | seeds | kNN | logistic | effective rank | verdict |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        f"| | seeds | kNN | logistic | effective rank | verdict |{' chosen |' if tune else ''}",
+        f"| --- | ---: | ---: | ---: | ---: | --- |{' --- |' if tune else ''}",
     ]
+    empty = "| | |" + " |" * bool(tune)
     for arm in results["arms"]:
         summary = arm["summary"]
         figures = [percent(summary["metrics"].get(protocol)) for protocol in PROTOCOLS]
@@ -53,11 +55,12 @@ def render(results: dict[str, Any]) -> str:
         rank = summary["effective_rank"]
         shown = "" if rank is None else f"{rank['mean']:.0f}"
         cells = [arm["label"], str(summary["done"]), *figures, shown, verdicts]
+        cells += [chosen(arm)] if tune else []
         lines.append(f"| {' | '.join(cells)} |")
     untrained = [mean(results, protocol, "untrained") for protocol in PROTOCOLS]
     pixels = [mean(results, protocol, "raw pixels") for protocol in PROTOCOLS]
-    lines.append(f"| untrained network | | {untrained[0]} | {untrained[1]} | | |")
-    lines.append(f"| raw pixels | | {pixels[0]} | {pixels[1]} | | |")
+    lines.append(f"| untrained network | | {untrained[0]} | {untrained[1]} {empty}")
+    lines.append(f"| raw pixels | | {pixels[0]} | {pixels[1]} {empty}")
     software, machine = results["provenance"]["software"], results["provenance"]["machine"]
     measured = (
         f"Top-1 in per cent on the 1,000 test images of `mnist-5k`, mean ± standard deviation over"
@@ -65,7 +68,26 @@ def render(results: dict[str, Any]) -> str:
         f" {software['torch']}, {machine['precision']}, on one thread of"
         f" {machine['device_name']} a run."
     )
+    if tune:
+        grid = ", ".join(f"`{key}` of {listed(values)}" for key, values in tune["grid"].items())
+        measured += (
+            f" Each arm was tuned alike, {grid}, on {100 * tune['validation']:g} % of the training"
+            " images; no test image was read for that."
+        )
     return "\n".join([*lines, "", *textwrap.wrap(measured, 100)])
+
+
+def chosen(arm: dict[str, Any]) -> str:
+    """The values that were tuned for an arm; an edge of what was tried is marked."""
+    return ", ".join(
+        f"{key.rpartition('.')[2]} {value}{' (edge)' if key in arm['at_edge'] else ''}"
+        for key, value in (arm["chosen"] or {}).items()
+    )
+
+
+def listed(values: list[Any]) -> str:
+    """`0.5, 1 or 2`."""
+    return " or ".join(", ".join(f"{value:g}" for value in values).rsplit(", ", 1))
 
 
 def percent(summary: dict[str, Any] | None) -> str:

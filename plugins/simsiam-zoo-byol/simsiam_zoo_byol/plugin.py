@@ -44,7 +44,7 @@ def zoo_components() -> Iterator[Component]:
     yield _augmentation()
     for name, summary, reference in (
         ("byol", "BYOL's ImageNet settings, 100 epochs at batch 4096", f"{BYOL} section 3.3"),
-        ("byol-mnist-5k", "The preset mnist-5k-resnet10t with BYOL's momentum target", BYOL),
+        ("byol-mnist-5k", "The preset mnist-5k with BYOL's momentum target", BYOL),
     ):
         yield Component("preset", name, f"{_HERE}:{name}.toml", summary, reference=reference)
 

@@ -102,7 +102,7 @@ def test_the_presets_are_byol() -> None:
         True,
     )
     assert (paper.optim.lr_in_momentum, paper.loss.scale) == (False, 2.0)
-    small, plain = zoo.Recipe.make("byol-mnist-5k"), zoo.Recipe.make("mnist-5k-resnet10t")
+    small, plain = zoo.Recipe.make("byol-mnist-5k"), zoo.Recipe.make("mnist-5k")
     assert (small.gradient.name, small.loss.name) == ("momentum", "mse")
     same = ("backbone", "projector", "predictor", "augmentation", "dataset", "training", "optim")
     assert all(getattr(small, key) == getattr(plain, key) for key in same)
