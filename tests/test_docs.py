@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import TINY
 from torch import nn
 
-from simsiam_zoo import plugin
+import simsiam_zoo as zoo_api
+from simsiam_zoo import errors, plugin
 from simsiam_zoo.catalog import HOST_SUPPLIED, PARTS, Component, catalog
 from simsiam_zoo.cli import COMMANDS, root
 from simsiam_zoo.errors import InputError
@@ -174,7 +176,28 @@ def paragraph(value: Any) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
+EXIT_CODES = {
+    0: "done; a collapse is a result too",
+    1: "an error that nobody foresaw (`--debug` shows where), or another process of the run failed",
+    2: "what was asked for is wrong: a name, a value, a path, another run's identity",
+    3: "a component or a plugin cannot be used, or one that a run recorded is missing",
+    4: "data or a checkpoint is damaged, or a shard cannot be had",
+    5: "the loss or the weights stopped being finite",
+    75: "stopped on request; what was done is saved, and the last line says how to go on",
+}
+
+
+def reference_tables() -> str:
+    """Every command, and every exit code."""
+    lines = ["| command | |", "| --- | --- |"]
+    lines += [f"| `simsiam-zoo {name}` | {text} |" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "`simsiam-zoo COMMAND --help` has its options.", "", "## Exit codes", ""]
+    lines += ["| code | |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])
+
+
 TABLES = {
+    "reference.md": ("reference", reference_tables),
     "recipes.md": ("keys", keys_table),
     "parts.md": ("parts", parts_table),
     "plugins.md": ("contracts", contracts_table),
@@ -196,6 +219,24 @@ def with_table(page: str) -> tuple[str, str]:
 def test_tables_are_those_of_the_code(page: str) -> None:
     there, expected = with_table(page)
     assert there == expected, "run: python tests/test_docs.py --write"
+
+
+def test_the_reference_has_every_exit_code_environment_variable_and_field(tmp_path) -> None:
+    raised = {each.exit_code for each in vars(errors).values() if hasattr(each, "exit_code")}
+    assert raised | {0} == EXIT_CODES.keys()
+    text = (ROOT / "docs" / "reference.md").read_text()
+    sources = [file.read_text() for file in (ROOT / "simsiam_zoo").rglob("*.py")]
+    read = r"""environ(?:\.get|\.pop)?[\[(]["']([A-Z_]+)|["'](SIMSIAM_ZOO_[A-Z_]+)["']"""
+    names = {name for source in sources for pair in re.findall(read, source) for name in pair}
+    internal = {"", "MPLBACKEND", "PYTHONSAFEPATH"}  # set and removed by the program itself
+    internal |= {name for name in names if name.startswith("TORCHELASTIC")}
+    assert {name for name in names - internal if name not in text} == set()
+    recipe = Recipe.make("digits", settings=TINY)
+    result = zoo_api.train(recipe, tmp_path / "run", quiet=True).result
+    assert result is not None
+    assert {f"`{key}`" for key in result if f"`{key}`" not in text} == set()
+    left = {path.name for path in (tmp_path / "run").iterdir()} - {"checkpoints"}
+    assert {f"`{name}`" for name in left if f"`{name}`" not in text} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
