@@ -67,6 +67,7 @@ def results() -> dict[str, Any]:
     software, machine = {"torch": "9.9"}, {"precision": "fp32", "device_name": "a CPU"}
     return {
         "seeds": [0, 1],
+        "tune": None,
         "arms": [{"label": "BYOL", "summary": summary, "runs": runs}],
         "provenance": {"software": software, "machine": machine},
     }
@@ -78,6 +79,13 @@ def test_what_is_written_is_what_was_measured(figures: ModuleType, tmp_path: Pat
     assert "| untrained network | | 75.0 |  | | |" in text
     assert "seeds 0 and 1;" in " ".join(text.split())
     assert "torch 9.9, fp32" in " ".join(text.split())
+    tune = {"grid": {"gradient.tau": [0.9, 0.99], "optim.lr": [0.5, 1.0]}, "validation": 0.2}
+    chosen = {"chosen": {"gradient.tau": 0.9, "optim.lr": 0.5}, "at_edge": ["gradient.tau"]}
+    tuned = figures.render(results() | {"tune": tune, "arms": [results()["arms"][0] | chosen]})
+    assert "1 learned, 1 collapsed | tau 0.9 (edge), lr 0.5 |" in tuned
+    assert "`gradient.tau` of 0.9 or 0.99, `optim.lr` of 0.5 or 1, on 20 %" in " ".join(
+        tuned.split()
+    )
     readme = tmp_path / "README.md"
     readme.write_text(f"# a\n\n{figures.BEGIN}\n\nold\n\n{figures.END}\n\n## b\n")
     figures.write(readme, text)
