@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         make_score,
     )
     from simsiam_zoo.exchange.export import ExportFormat, ExportSource
+    from simsiam_zoo.model.backbones import TimmRecipe
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
     from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
@@ -50,8 +51,8 @@ __all__ = ["LOG", "Augmentation", "Batch", "Component", "DataError", "Dataset"]
 __all__ += ["EvaluationProtocol", "ExportFormat", "ExportSource", "Family", "FeatureSplits"]
 __all__ += ["Features", "GradientPolicy", "InputError", "LaunchError", "Launcher", "Logger", "Loss"]
 __all__ += ["NetworkImages", "PackedSample", "Param", "Part", "PluginError", "Resources", "Score"]
-__all__ += ["Siamese", "SimSiamAugmentation", "StepOutput", "ViewParams", "atomic_write_text"]
-__all__ += ["cache_dir", "check_labels", "create_component", "die_with_parent", "gather"]
+__all__ += ["Siamese", "SimSiamAugmentation", "StepOutput", "TimmRecipe", "ViewParams"]
+__all__ += ["atomic_write_text", "cache_dir", "check_labels", "create_component", "die_with_parent", "gather"]
 __all__ += ["hookimpl", "make_score", "mean", "open_shards", "pack_dataset", "random_resized_box"]
 __all__ += ["rank", "render_view", "thread_variables", "total", "train_epochs", "world_size"]
 
@@ -72,6 +73,7 @@ _HOMES = {
         "check_labels",
         "make_score",
     ),
+    "model.backbones": ("TimmRecipe",),
     "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),
     "exchange.export": ("ExportFormat", "ExportSource"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),

@@ -21,6 +21,8 @@ from simsiam_zoo.errors import InputError, PluginError, did_you_mean
 class TimmRecipe:
     """How plain timm makes the module that a backbone's state dict fits, key by key.
 
+    A backbone that has one in its attribute `zoo_recipe` is exported as timm's.
+
     Args:
         name, kwargs: for `timm.create_model`, beside `num_classes=0`.
         changes: Python statements that turn that `model` into the backbone; empty for most.

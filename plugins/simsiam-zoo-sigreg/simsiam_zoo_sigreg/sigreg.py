@@ -61,7 +61,7 @@ class SigRegLoss(Loss):
         t = torch.linspace(0, self.t_max, self.knots, dtype=x.dtype, device=x.device)  # [knots]
         normal = (-t.square() / 2).exp()
         weights = normal * (2 * self.t_max / (self.knots - 1))  # 2: of t and of -t
-        weights[[0, -1]] /= 2
+        weights[0], weights[-1] = weights[0] / 2, weights[-1] / 2
         angles = (x @ self.directions.to(x.dtype))[..., None] * t  # [N, slices, knots]
         own = torch.stack([angles.cos().mean(dim=0), angles.sin().mean(dim=0)])
         real, imaginary = gather(own[None]).mean(dim=0)  # [slices, knots] each, of all ranks
