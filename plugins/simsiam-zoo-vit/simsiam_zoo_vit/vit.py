@@ -41,10 +41,10 @@ def vit(
             f"patches of {patch_size} px do not tile an image of {image_size} px",
             f"Choose backbone.patch_size so that it divides data.image_size ({image_size}).",
         )
-    if embed_dim % 4 or embed_dim % num_heads:
+    if embed_dim % (step := math.lcm(4, num_heads)):
         raise InputError(
             f"embed_dim {embed_dim} is no multiple of 4 and of num_heads {num_heads}",
-            f"Choose another, {math.lcm(4, num_heads)} for example, or other heads.",
+            f"Choose another, {step * max(1, round(embed_dim / step))} for example.",
         )
     kwargs: dict[str, Any] = {
         "img_size": image_size,
