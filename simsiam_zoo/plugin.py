@@ -54,7 +54,8 @@ __all__ += ["NetworkImages", "PackedSample", "Param", "Part", "PluginError", "Re
 __all__ += ["Siamese", "SimSiamAugmentation", "StepOutput", "TimmRecipe", "ViewParams"]
 __all__ += ["atomic_write_text", "cache_dir", "check_labels", "create_component", "die_with_parent"]
 __all__ += ["gather", "hookimpl", "make_score", "mean", "open_shards", "pack_dataset"]
-__all__ += ["random_resized_box", "rank", "render_view", "thread_variables", "total", "train_epochs", "world_size"]
+__all__ += ["random_resized_box", "rank", "render_view", "thread_variables", "total"]
+__all__ += ["train_epochs", "world_size"]
 
 _HOMES = {
     "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),

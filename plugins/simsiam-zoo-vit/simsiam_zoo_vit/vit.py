@@ -25,10 +25,11 @@ def vit(
     freeze_patch_embed: bool,
     pool: str,
     drop_path_rate: float,
+    channels: int = 3,
 ) -> nn.Module:
     """A ViT whose positions are fixed, and whose patch projection may be (arXiv:2104.02057).
 
-    [N, 3, H, W] → [N, embed_dim]. As in the authors' code positions are sines and cosines in two
+    [N, channels, H, W] → [N, embed_dim]. As in the authors' code positions are sines and cosines in two
     dimensions, none of the class token; q, k, v, every other fc and the patch projection start by
     Xavier's uniform, each of q, k and v and the projection as matrices of their own; biases are 0.
     `freeze_patch_embed` is their remedy for steps that throw the training back: no gradient for the
@@ -53,6 +54,7 @@ def vit(
         "depth": depth,
         "num_heads": num_heads,
         "global_pool": pool,
+        **({} if channels == 3 else {"in_chans": channels}),
     }
     model: Any = timm.create_model(
         _TIMM, num_classes=0, weight_init="moco", drop_path_rate=drop_path_rate, **kwargs
@@ -63,7 +65,7 @@ def vit(
         model.pos_embed[0, model.num_prefix_tokens :].copy_(grid)
     model.pos_embed.requires_grad_(False)
     projection = model.patch_embed.proj
-    bound = math.sqrt(6 / (3 * patch_size**2 + embed_dim))
+    bound = math.sqrt(6 / (channels * patch_size**2 + embed_dim))
     nn.init.uniform_(projection.weight, -bound, bound)
     nn.init.zeros_(projection.bias)
     projection.requires_grad_(not freeze_patch_embed)

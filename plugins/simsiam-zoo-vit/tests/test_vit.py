@@ -99,6 +99,10 @@ def test_features_are_the_class_token_or_the_mean_of_the_patches() -> None:
         torch.testing.assert_close(model(x), expected)
 
 
+def test_it_takes_images_of_other_channels() -> None:
+    assert backbone(channels=5)(torch.zeros(2, 5, 32, 32)).shape == (2, 24)
+
+
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="8 px do not tile an image of 28 px") as error:
         backbone(image_size=28)
