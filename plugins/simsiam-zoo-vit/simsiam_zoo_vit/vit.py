@@ -29,9 +29,9 @@ def vit(
 ) -> nn.Module:
     """A ViT whose positions are fixed, and whose patch projection may be (arXiv:2104.02057).
 
-    [N, channels, H, W] → [N, embed_dim]. As in the authors' code positions are sines and cosines in two
-    dimensions, none of the class token; q, k, v, every other fc and the patch projection start by
-    Xavier's uniform, each of q, k and v and the projection as matrices of their own; biases are 0.
+    [N, channels, H, W] → [N, embed_dim]. As in the authors' code positions are sines and cosines in
+    two dimensions, none of the class token; q, k, v, every other fc and the patch projection start
+    by Xavier's uniform, each of q, k and v as a matrix of its own; biases are 0.
     `freeze_patch_embed` is their remedy for steps that throw the training back: no gradient for the
     projection (their section 4.2).
 
