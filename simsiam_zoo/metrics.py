@@ -155,3 +155,14 @@ def _joined(names: Sequence[str]) -> str:
     """`knn (k=200, t=0.1)` and `knn (k=80, t=0.1)` as `knn (k=200/80, t=0.1)`."""
     parts = list(zip(*(re.split(r"(?<==)([^,;)]+)", name) for name in names), strict=False))
     return "".join("/".join(dict.fromkeys(each)) for each in parts)
+
+
+def short_names(metrics: Iterable[str]) -> dict[str, str]:
+    """`knn (k=20, t=0.1)` as `knn`, or `knn k=20` where another knn has another k."""
+    split = {metric: metric.removesuffix(")").partition(" (")[::2] for metric in metrics}
+    short = {}
+    for metric, (name, params) in split.items():
+        alike = [other.split(", ") for word, other in split.values() if word == name]
+        own = [each for each in params.split(", ") if any(each not in other for other in alike)]
+        short[metric] = " ".join([name, *own])
+    return short

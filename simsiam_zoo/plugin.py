@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.model.backbones import TimmRecipe
     from simsiam_zoo.model.siamese import Batch, GradientPolicy, Loss, Part, Siamese, StepOutput
     from simsiam_zoo.runtime.distributed import gather, mean, rank, total, world_size
-    from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir
+    from simsiam_zoo.runtime.folders import atomic_write_text, cache_dir, run_title
     from simsiam_zoo.studies.die_with_parent import die_with_parent
     from simsiam_zoo.studies.launcher import (
         LOG,
@@ -54,7 +54,7 @@ __all__ += ["NetworkImages", "PackedSample", "Param", "Part", "PluginError", "Re
 __all__ += ["Siamese", "SimSiamAugmentation", "StepOutput", "TimmRecipe", "ViewParams"]
 __all__ += ["atomic_write_text", "cache_dir", "check_labels", "create_component", "die_with_parent"]
 __all__ += ["gather", "hookimpl", "make_score", "mean", "open_shards", "pack_dataset"]
-__all__ += ["random_resized_box", "rank", "render_view", "thread_variables", "total"]
+__all__ += ["random_resized_box", "rank", "render_view", "run_title", "thread_variables", "total"]
 __all__ += ["train_epochs", "world_size"]
 
 _HOMES = {
@@ -78,7 +78,7 @@ _HOMES = {
     "model.siamese": ("Batch", "GradientPolicy", "Loss", "Part", "Siamese", "StepOutput"),
     "exchange.export": ("ExportFormat", "ExportSource"),
     "runtime.distributed": ("gather", "mean", "rank", "total", "world_size"),
-    "runtime.folders": ("atomic_write_text", "cache_dir"),
+    "runtime.folders": ("atomic_write_text", "cache_dir", "run_title"),
     "studies.die_with_parent": ("die_with_parent",),
     "studies.launcher": ("LOG", "LaunchError", "Launcher", "Resources", "thread_variables"),
     "training.run_folder": ("Logger",),

@@ -281,6 +281,11 @@ def test_every_command_that_the_docs_show_is_one(command: str, tmp_path, monkeyp
         with pytest.raises(InputError, match="device"):
             root.main([name, *words], standalone_mode=False)
         return
+    if name == "runs":  # it would look for runs, and watch them
+        command = root.get_command(root.make_context("simsiam-zoo", [name]), name)
+        assert command is not None
+        assert command.make_context(name, words)
+        return
     if name == "train" and "--dry-run" not in words:
         words.append("--dry-run")
     root.main([name, *words], standalone_mode=False)

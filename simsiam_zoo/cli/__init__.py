@@ -34,6 +34,8 @@ COMMANDS = {
     "ablate": ("simsiam_zoo.cli.ablate:ablate", "Substitute parts, and report what that does."),
     "tune": ("simsiam_zoo.cli.tune:tune", "A small search for values that a run may lack."),
     "report": ("simsiam_zoo.cli.report:report", "A study's report anew, from its runs."),
+    "runs": ("simsiam_zoo.cli.runs:runs", "The runs in a folder: state, verdict, figures."),
+    "compare": ("simsiam_zoo.cli.compare:compare", "Runs side by side: what differs, what it did."),
     "evaluate": ("simsiam_zoo.cli.evaluate:evaluate", "Measure frozen features by protocols."),
     "look": ("simsiam_zoo.cli.look:look", "Show a run as one page that opens offline."),
     "embed": ("simsiam_zoo.cli.embed:embed", "Write a run's features of every image to a file."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ _FILES = {
     "--launcher", kind="launcher", default="local", show_default=True, help="What starts the runs."
 )
 @options.plugin_files
+@click.option("--watch", is_flag=True, help="Keep report.html up to date, and reloading itself.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and an estimate; run nothing.")
 @click.option(
     "--detect",
@@ -109,6 +111,7 @@ def ablate(
     threads: int | None,
     gpus: float,
     launcher: str,
+    watch: bool,
     dry_run: bool,
     detect: float | None,
     earlier: str | None,
@@ -129,6 +132,7 @@ def ablate(
       simsiam-zoo ablate predictor --only base --only "no predictor"
       simsiam-zoo ablate predictor --dry-run --detect 2
       simsiam-zoo ablate five-parts --tune optim.lr=0.25,0.5,1,2
+      simsiam-zoo ablate five-parts --watch
     """
     if listed:
         from simsiam_zoo.cli.list import list_
@@ -153,7 +157,7 @@ def ablate(
     if dry_run:
         _describe(plan, selection, folder, running, earlier, detect, as_json)
     else:
-        _run(plan, asked, selection, folder, running, resources, launcher, as_json, quiet)
+        _run(plan, asked, selection, folder, running, resources, launcher, watch, as_json, quiet)
 
 
 def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> None:
@@ -249,6 +253,7 @@ def _run(
     jobs: int,
     resources: Resources,
     launcher: str,
+    watch: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -267,6 +272,9 @@ def _run(
             progress.say(f"{arm.label}: {warning}")
         if arm.not_run:
             progress.say(f"{arm.label} is not run: {arm.not_run}")
+    reload = options.RELOAD if watch else 0
+    if watch:
+        progress.say(f"{folder / 'report.html'} reloads itself every {reload} s")
     try:
         ended = run_study(
             plan,
@@ -276,7 +284,8 @@ def _run(
             resources=resources,
             progress=progress,
             selection=selection,
-            changed=lambda: publish(folder),
+            changed=lambda: publish(folder, reload),
+            every=reload or math.inf,
             choose=lambda plan: choose(plan, study, folder, ended=selection.arms(plan)),
         )
     except ZooError:

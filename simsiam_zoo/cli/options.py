@@ -22,6 +22,9 @@ Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem
 
 DATA_HELP = "A dataset's name, or a folder, pattern or URL of shards."
 OTHER_DATA_HELP = "A dataset's name, or shards (default: the run's own)."
+RELOAD = 10
+"""Seconds after which a page that is kept up to date reloads itself."""
+
 _PLURALS = {"studies": "study", "losses": "loss"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line, terminal_width
+from simsiam_zoo.metrics import short_names
 from simsiam_zoo.report.content import STD_TITLE, arm_table
 from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.runtime.progress import duration
@@ -16,7 +17,7 @@ _SHORTEST = 12  # characters of a label that is cut
 def arm_columns(study: StudyView) -> dict[str, list[str]]:
     """The report's table of arms: head → cells; the main metric alone has differences."""
     heads, rows = arm_table(study)
-    names = _short_names(study.metrics)
+    names = short_names(study.metrics)
     columns: dict[str, list[str]] = {}
     for i, head in enumerate(heads):
         cells = [row[i] for row in rows]
@@ -28,17 +29,6 @@ def arm_columns(study: StudyView) -> dict[str, list[str]]:
         elif head.title not in ("Substituted", "From base", STD_TITLE):
             columns[f"{names[head.group]}, %" if head.group else head.title] = texts
     return columns
-
-
-def _short_names(metrics: list[str]) -> dict[str, str]:
-    """`knn (k=20, t=0.1)` as `knn`, or `knn k=20` where another knn has another k."""
-    split = {metric: metric.removesuffix(")").partition(" (")[::2] for metric in metrics}
-    short = {}
-    for metric, (name, params) in split.items():
-        alike = [other.split(", ") for word, other in split.values() if word == name]
-        own = [each for each in params.split(", ") if any(each not in other for other in alike)]
-        short[metric] = " ".join([name, *own])
-    return short
 
 
 def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:

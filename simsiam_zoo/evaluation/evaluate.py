@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -223,11 +225,12 @@ def refuse_infinite(*splits: Features) -> None:
 
 def as_dict(score: Score, labels: Tensor, classes: int) -> dict[str, Any]:
     """A score with all that was counted, as a report has it; labels [N] of the test images."""
+    row = {**as_row(score), "right": right_images(score)}
     if score.predicted is None:
-        return {**as_row(score), "per_class": [], "confusion": None}
+        return {**row, "per_class": [], "confusion": None}
     matrix = confusion_matrix(score.predicted, labels, classes)
     shares = [None if x is None else round(x, 6) for x in class_accuracies(matrix)]
-    return {**as_row(score), "per_class": shares, "confusion": matrix.tolist()}
+    return {**row, "per_class": shares, "confusion": matrix.tolist()}
 
 
 def as_row(score: Score) -> dict[str, Any]:
@@ -241,6 +244,14 @@ def as_row(score: Score) -> dict[str, Any]:
         "test_images": len(score.correct),
         **score.details,
     }
+
+
+def right_images(score: Score) -> str:
+    """Which test images were classified right: a bit for each in id order, the first one highest.
+
+    In base64. `studies.found_runs` reads it, to pair the figures of two networks by image.
+    """
+    return base64.b64encode(np.packbits(score.correct.numpy()).tobytes()).decode()
 
 
 def new_report_path(run: Path) -> Path:

@@ -117,14 +117,15 @@ def _row(arm: ReportArm, found: Difference) -> list[Cell]:
     return [
         Cell(arm.label),
         Cell(points(found.mean), _interval(found)),
-        Cell(_p(found.holm_p), f"alone {_p(found.p)}"),
+        Cell(p_text(found.holm_p), f"alone {p_text(found.p)}"),
         Cell(told, note),
         Cell(fixed(100 * (found.detectable or 0.0), 1), count(found.n, "seed")),
         *(Cell(f"{needed[str(each)]:,}") if str(each) in needed else Cell() for each in POINTS),
     ]
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p-value to three places; empty where there is none."""
     if value is None:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

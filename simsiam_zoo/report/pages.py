@@ -58,14 +58,17 @@ Table = tuple[list[Column], list[list[Cell]]]
 """Heads and rows; the first column names the row."""
 
 
-def render_offline(name: str, **values: Any) -> str:
+def render_offline(name: str, looks: str | None = None, **values: Any) -> str:
     """Render `template/NAME.html`, with `NAME.css` and `NAME.js` and those of all pages inside.
+
+    `looks`: the page whose style and script it has, where it has none of its own.
 
     The template is given them as `css` and `js`; `policy` for its meta element; and `marks`, the
     symbols of verdicts.
     """
-    css = page_css() + _read("page.css") + _read(f"{name}.css")
-    js = _read("page.js") + _read(f"{name}.js")
+    looks = looks or name
+    css = page_css() + _read("page.css") + _read(f"{looks}.css")
+    js = _read("page.js") + _read(f"{looks}.js")
     # This style, this script, and images from the page itself.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(css)}'; script-src '{_hash(js)}';"

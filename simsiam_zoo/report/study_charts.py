@@ -63,7 +63,7 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {metric.key: [] for metric in SHOWN}
     for arm in study.arms:
         read = {run.seed: _read_run(folder, run) for run in arm.runs}
-        per_epoch = _steps_per_epoch([row for rows in read.values() for row in rows])
+        per_epoch = steps_per_epoch([row for rows in read.values() for row in rows])
         for metric in SHOWN:
             columns = metric.columns(row for rows in read.values() for row in rows)
             if columns:
@@ -160,7 +160,7 @@ def _read_run(study: Path, run: ArmRun) -> list[dict[str, Any]]:
     return read_rows(folder / "metrics.jsonl") if inside else []
 
 
-def _steps_per_epoch(rows: list[dict[str, Any]]) -> float:
+def steps_per_epoch(rows: list[dict[str, Any]]) -> float:
     """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
 
     Before the first one's end all that was written lies in it.

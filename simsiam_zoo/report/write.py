@@ -31,18 +31,19 @@ from simsiam_zoo.studies.statistics import POINTS
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
-def publish(folder: Path) -> dict[str, Any]:
+def publish(folder: Path, reload: int = 0) -> dict[str, Any]:
     """Gather a study's results and write them and the report anew; also while arms still run.
 
+    `reload`: seconds after which a browser loads the page again; 0: it does not.
     InputError: there is no study, or the folder cannot be written. DataError: its plan is damaged.
     """
     results = collect_results(folder)
     write_results(results, folder)
-    write_study_report(results, folder)
+    write_study_report(results, folder, reload)
     return results
 
 
-def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
+def write_study_report(results: dict[str, Any], folder: Path, reload: int = 0) -> list[Path]:
     """Write `report.html`, `report.md`, `results.csv` and `plots/*.svg` of a study; return them.
 
     `results` are what `collect_results` gave; the runs' metrics are read below the study's folder.
@@ -52,7 +53,7 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     curves = study_charts.read_curves(study, folder)
     plots = study_charts.plot_files(study, curves)
     texts = {
-        "report.html": render_study(study, curves),
+        "report.html": render_study(study, curves, reload),
         "report.md": render_markdown(study, list(plots)),
         "results.csv": results_csv(study),
     }
@@ -71,7 +72,7 @@ def write_study_report(results: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def render_study(study: StudyView, curves: study_charts.Curves) -> str:
+def render_study(study: StudyView, curves: study_charts.Curves, reload: int = 0) -> str:
     """The page of a study, with the curves of its runs."""
     keys, pair = study_charts.legend(study, curves), study_charts.figure_2(study, curves)
 
@@ -90,6 +91,7 @@ def render_study(study: StudyView, curves: study_charts.Curves) -> str:
         tuning_chart=tuning,
         pair_keys=pair,
         palette=COLORS * DASHES,
+        reload=reload,
         known_mark=known_mark,
     )
 

@@ -91,6 +91,30 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def is_held(lock: Path) -> bool:
+    """Whether some process holds a lock's file."""
+    if not lock.exists():
+        return False
+    from filelock import FileLock, Timeout  # not at the top: the light commands import this module
+
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder, which can only be read
+        return False
+
+
+def run_title(folder: Path) -> str:
+    """What a run is called: its folder's name; in a study `study/arm/seed`."""
+    path = folder.resolve()
+    job = path.parent
+    if path.name == "run" and job.parent.parent.name == "jobs":
+        return "/".join((job.parents[2].name, job.parent.name, job.name))
+    return path.name
+
+
 def check_out(path: Path, what: str = "", *endings: str) -> None:
     """Refuse `--out` with another ending, or in no folder, before any work is done: InputError."""
     if endings and path.suffix not in endings:

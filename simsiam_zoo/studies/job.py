@@ -15,12 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime import folders
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import arm_identity, known_digest
 
@@ -35,15 +36,7 @@ def command(folder: Path, metrics: tuple[str, ...], until: int = 0) -> list[str]
 
 def is_held(folder: Path) -> bool:
     """Whether some process is at work in the folder."""
-    if not (folder / "lock").exists():
-        return False
-    try:
-        with FileLock(folder / "lock").acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # somebody else's folder, which can only be read
-        return False
+    return folders.is_held(folder / "lock")
 
 
 def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:

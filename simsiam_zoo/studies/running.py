@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ _GRACE = 120.0
 """Seconds for which jobs that were asked to stop may save what they have."""
 _TAIL = 1 << 14
 """Bytes of metrics.jsonl that are read for the newest figures."""
+
+_REST = 10
+"""Times as long as `changed` took, it is not called again where no job has ended."""
 
 _LIVE_SECONDS, _LINE_SECONDS = 1.0, 30.0
 
@@ -148,6 +152,7 @@ def run_study(
     progress: StudyProgress,
     selection: Selection = EVERY_ARM,
     changed: Callable[[], object] = lambda: None,
+    every: float = math.inf,
     choose: Callable[[StudyPlan], StudyPlan] = lambda plan: plan,
 ) -> list[tuple[StudyJob, int]]:
     """Run what is not complete, `jobs` at a time; every job with its exit code.
@@ -159,7 +164,7 @@ def run_study(
         launcher, jobs, resources: what starts the processes, how many at once, with what each.
         progress: is shown how they are.
         selection: the arms that run, and those that run anew.
-        changed: called after a job has ended.
+        changed: called after a job has ended, and after `every` so many seconds.
         choose: the plan with what was tuned, once the runs that choose have ended.
 
     Raises:
@@ -179,7 +184,7 @@ def run_study(
         write_plan(plan, folder)
 
         def work(state: Running) -> Running:
-            _work(state, launcher, jobs, resources, stop, progress, changed)
+            _work(state, launcher, jobs, resources, stop, progress, changed, every)
             return state
 
         with StopRequest() as stop, progress:
@@ -209,8 +214,10 @@ def _work(
     stop: StopRequest,
     progress: StudyProgress,
     changed: Callable[[], object],
+    every: float,
 ) -> None:
     """Run all that waits, until a stop is asked for."""
+    due = 0.0 if every < math.inf else math.inf
     try:
         while (state.waiting or state.started) and not stop.requested:
             for job in _to_start(state, jobs):
@@ -220,8 +227,10 @@ def _work(
             ended = _collect(state, launcher)
             for job, code in ended:
                 note_end(job.folder, code)
-            if ended:
+            if ended or time.monotonic() >= due:
+                began = time.monotonic()
                 changed()
+                due = time.monotonic() + max(every, _REST * (time.monotonic() - began))
             progress.show(state)
             time.sleep(_POLL)
         if stop.requested:

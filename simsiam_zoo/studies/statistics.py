@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 ALPHA = 0.05
 """Of two-sided tests; an interval covers 1 - ALPHA."""
@@ -61,6 +62,27 @@ def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> di
         "detectable": smallest_difference(std, n),
         "seeds_for": {str(points): seeds_needed(points / 100, std) for points in POINTS},
     }
+
+
+def paired_by_image(right: NDArray[np.bool_], base: NDArray[np.bool_]) -> dict[str, Any]:
+    """The difference in accuracy of two networks on the same N >= 2 images: [N] bool each.
+
+    The 95 % interval is the normal one of the mean of the differences image by image, p is of
+    McNemar's exact test. Both cover the choice of test images, not that of the seed.
+
+    Returns:
+        mean, low, high, p; gained and lost (images that the first, and that the second alone got
+        right) and n.
+    """
+    from scipy.stats import binomtest
+
+    n, gained, lost = len(right), int((right & ~base).sum()), int((base & ~right).sum())
+    mean = (gained - lost) / n
+    spread = math.sqrt(((gained + lost) / n - mean**2) / (n - 1))
+    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    half = 1.959964 * spread
+    counts = {"gained": gained, "lost": lost, "n": n}
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p, **counts}
 
 
 def power(difference: float, std: float, n: int) -> float:

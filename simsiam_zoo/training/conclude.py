@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.charts.drawing import line_sheet
 from simsiam_zoo.charts.lines import run_charts
 from simsiam_zoo.errors import DivergedError
-from simsiam_zoo.evaluation.evaluate import as_row
+from simsiam_zoo.evaluation.evaluate import as_row, right_images
 from simsiam_zoo.evaluation.frozen_pass import FEW, set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
 from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
@@ -28,7 +29,7 @@ from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.advice import advice_for, advice_lines
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
-from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
+from simsiam_zoo.training.measuring import TRAINED, FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
 from simsiam_zoo.training.setup import Setup, build_siamese, prepare
 from simsiam_zoo.training.weights import States, write_backbone
@@ -209,6 +210,7 @@ def conclude(
         result["advice"] = advice_for(setup.recipe, result, evidence, folder.rows, wiring)
         file = folder.path / "backbone.safetensors"
         write_backbone(setup.siamese.backbone, setup.recipe, setup.identity, file)
+        write_right_images(setup, folder, final)
         finish(setup, folder, result)
         evaluation.clean_up()
         return result
@@ -240,6 +242,21 @@ def result_of(
         "parameters": parameter_counts(setup.siamese),
         **({"changes": changes} if changes else {}),
     }
+
+
+def write_right_images(setup: Setup, folder: RunFolder, final: FinalScores) -> None:
+    """`correct.json`: which test images the trained network got right, by protocol."""
+    test = setup.dataset.test
+    if test is None or not final.scores:
+        return
+    figures = [
+        {**as_row(score), "right": right_images(score)}
+        for network, score in final.scores
+        if network == TRAINED
+    ]
+    found = {"measured_on": setup.dataset.measured_on, "test": test.digest}
+    record = {"format": 1, "data": found, "figures": figures}
+    atomic_write_text(folder.path / "correct.json", json.dumps(record, indent=1) + "\n")
 
 
 def evidence_dict(evidence: Evidence) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from filelock import FileLock
 from tiny_runs import pack_digits
 
 from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies import running
 from simsiam_zoo.studies.job import command, is_complete, run_job
 from simsiam_zoo.studies.launcher import LaunchError, Resources
@@ -111,6 +112,34 @@ def run_selected(
 
 def run(plan: StudyPlan, folder: Path, launcher: Played) -> list[tuple[StudyJob, int]]:
     return run_selected(plan, folder, launcher, EVERY_ARM)
+
+
+def test_a_report_that_is_watched_is_made_anew_while_jobs_run(tmp_path: Path) -> None:
+    made: list[bool] = []
+
+    class Waiting(Played):
+        def poll(self, job: str) -> int | None:
+            return super().poll(job) if len(made) > 1 else None
+
+    run_study(
+        plan_of(),
+        tmp_path,
+        Waiting(),
+        jobs=2,
+        resources=Resources(),
+        progress=StudyProgress(None),
+        changed=lambda: made.append("data-reload" in page(tmp_path, 10)),
+        every=0.001,
+    )
+    assert len(made) > 2
+    assert all(made)
+    assert "data-reload" not in page(tmp_path, 0)
+
+
+def page(folder: Path, reload: int) -> str:
+    """The head of the study's page."""
+    publish(folder, reload)
+    return (folder / "report.html").read_text().partition("<head>")[0]
 
 
 def states(folder: Path) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.plugin import PluginError, atomic_write_text
+from simsiam_zoo.plugin import PluginError, atomic_write_text, run_title
 
 _ID_FILE = "wandb-id.txt"
 
@@ -58,7 +58,7 @@ class WandbLogger:
         self._run = self._wandb.init(
             **self._where,
             id=name,
-            name=folder.resolve().name,
+            name=run_title(folder),
             config=recipe,
             dir=folder,
             mode=self._mode,
@@ -75,10 +75,10 @@ class WandbLogger:
         self._run.log(figures, step=row["step"])
 
     def finish(self, result: dict[str, Any]) -> None:
-        """The verdict and all of the result into the summary; closes the run."""
-        self._run.summary.update(
-            {"verdict": result["verdict"], "reason": result["reason"], "result": result}
-        )
+        """Verdict, figures and all of the result into the summary; closes the run."""
+        figures = {f"{f['network']} {f['protocol']}": f["top1"] for f in result["figures"]}
+        words = {"verdict": result["verdict"], "reason": result["reason"]}
+        self._run.summary.update({**words, **figures, "result": result})
         self._run.finish()
         _open.pop(self._run.id, None)
 

@@ -110,7 +110,7 @@ class Logged:
         self.rows: list[dict[str, Any]] = []
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
-        self.id, self.exit_code = "", None
+        self.id, self.name, self.exit_code = "", "", None
         for record in records(file):
             kind = record.WhichOneof("record_type")
             if kind == "history":
@@ -119,6 +119,7 @@ class Logged:
                 self.rows.append({"step": row["_step"], **kept})
             elif kind == "run":
                 self.id = record.run.run_id
+                self.name = record.run.display_name
                 self.config |= values(record.run.config.update)
             elif kind == "summary":
                 self.summary |= values(record.summary.update)
@@ -170,7 +171,11 @@ def test_a_run_is_logged_with_its_rows_its_recipe_and_its_verdict(
     config = {key: value for key, value in log.config.items() if key != "_wandb"}
     assert config == json.loads(json.dumps(asked.to_dict()))
     assert log.id == (tmp_path / "run" / "wandb-id.txt").read_text().strip()
+    assert log.name == "run"
     assert log.summary["verdict"] == result["verdict"]
+    for figure in result["figures"]:
+        name = f"{figure['network']} {figure['protocol']}"
+        assert log.summary[name] == figure["top1"]
     assert log.exit_code == 0  # it was finished
     assert os.environ["WANDB_ERROR_REPORTING"] == "false"  # and told nobody
 

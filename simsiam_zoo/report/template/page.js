@@ -64,3 +64,7 @@ for (const svg of document.querySelectorAll(".chart")) {
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
 });
+
+// A page that is kept up to date: the browser keeps the place to which it was scrolled.
+const seconds = Number(document.documentElement.dataset.reload);
+if (seconds) setTimeout(() => location.reload(), 1000 * seconds);

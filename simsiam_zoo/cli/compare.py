@@ -1,0 +1,108 @@
+"""`simsiam-zoo compare`: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
+from simsiam_zoo.errors import InputError
+
+
+@click.command(short_help="Runs side by side: what differs, what it did.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--out", metavar="FILE", help="The page (default: compare.html in the first RUN).")
+@click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
+@options.as_json("the comparison")
+def compare(runs: tuple[str, ...], out: str | None, opened: bool, as_json: bool) -> None:
+    """Say in which keys of their recipes runs differ, and what that did, against the first RUN.
+
+    A RUN is a run's folder, or its name in runs. Figures of the same test images are paired by
+    image. A page with the curves over each other is written, which opens offline.
+
+    \b
+    Examples:
+      simsiam-zoo compare runs/digits-seed0 runs/digits-predictor-none-seed0
+      simsiam-zoo compare digits-seed0 digits-seed1 digits-seed2 --open
+    """
+    from simsiam_zoo.report.runs_page import render_comparison
+    from simsiam_zoo.runtime.folders import check_out, save_text
+    from simsiam_zoo.studies.compared_runs import compare as compare_runs
+    from simsiam_zoo.studies.found_runs import FAILED, named_run
+
+    if len(runs) < 2:
+        raise InputError("one run alone is not compared", "Name two or more.")
+    found = [named_run(text) for text in runs]
+    if len({run.folder.resolve() for run in found}) < len(found):
+        raise InputError("a run is named twice", "Name each once.")
+    for run in found:
+        if run.state == FAILED and not run.keys:
+            raise InputError(f"{run.folder} cannot be compared: {run.why}")
+    path = Path(out) if out else found[0].folder / "compare.html"
+    check_out(path)
+    compared = compare_runs(found)
+    save_text(path, render_comparison(found, compared))
+    if as_json:
+        print_json(compared)
+    else:
+        _print(compared)
+        print_line()
+        print_line(f"{path}: the same with the curves over each other; opens offline")
+    if opened:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+def _print(found: dict[str, Any]) -> None:
+    """Runs are called by letters, so that the tables fit."""
+    from simsiam_zoo.report.how_sure import p_text
+    from simsiam_zoo.report.pages import compact
+
+    letters = [_letter(n) for n in range(len(found["runs"]))]
+    for n, run in enumerate(found["runs"]):
+        values = [f"{key}={compact(each[n])}" for key, each in found["keys"].items()]
+        print_heading(f"{letters[n]}  {run['folder']}")
+        print_columns([[text] for text in (", ".join(values), _verdict(run)) if text])
+    for metric in found["metrics"]:
+        print_line()
+        images = f"{metric['test_images']:,} {metric['measured_on']} images"
+        print_heading(f"{metric['protocol']}, {images}")
+        rows = [["", "top-1", f"from {letters[0]}, points", "right alone", "wrong alone", "p"]]
+        for name, top1, gap in zip(letters, metric["top1"], metric["differences"], strict=True):
+            row = [name, "" if top1 is None else f"{100 * top1:.1f} %"]
+            if gap is not None and gap["n"] is None:
+                row.append(f"{100 * gap['mean']:+.1f}, not paired")
+            elif gap is not None:
+                ends = f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}"
+                row += [f"{100 * gap['mean']:+.1f} ({ends})", f"{gap['gained']:,}"]
+                row += [f"{gap['lost']:,}", p_text(gap["holm_p"])]
+            rows.append([*row, *[""] * (len(rows[0]) - len(row))])
+        print_columns(rows, right=True)
+    paired = any(gap and gap["n"] for m in found["metrics"] for gap in m["differences"])
+    notes = found["notes"]
+    if paired:
+        notes = [
+            "intervals (95 %) and p (McNemar's exact test, Holm's correction over the runs) are"
+            " paired by image and cover the choice of test images, not that of the seed:"
+            " `simsiam-zoo ablate` compares over seeds",
+            *notes,
+        ]
+    print_line()
+    for text in columns([[note] for note in notes], wrap=0):
+        print_line(text)
+
+
+def _verdict(run: dict[str, Any]) -> str:
+    forms = (("std_sqrt_d", "std x sqrt(d) {:.2f}"), ("effective_rank", "effective rank {:.1f}"))
+    words = [form.format(run[key]) for key, form in forms if run[key] is not None]
+    return ", ".join([run["verdict"] or run["state"], *words])
+
+
+def _letter(number: int) -> str:
+    """A, B, ... Z, A2, B2, ..."""
+    again, place = divmod(number, 26)
+    return chr(ord("A") + place) + (str(again + 1) if again else "")

@@ -1,0 +1,264 @@
+"""`simsiam-zoo runs`: what runs there are, how they are and what came of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import columns, print_heading, print_json, print_line, terminal_width
+
+if TYPE_CHECKING:
+    from simsiam_zoo.studies.found_runs import FoundRun
+
+_MOST_KEYS = 6  # that differ; a pipe gets all
+_BUSY = 10  # times as long as a version takes to make, nothing is done
+
+
+@click.command(short_help="The runs in a folder: state, verdict, figures.")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...")
+@click.option(
+    "--where",
+    "conditions",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Only runs for which this holds (=, !=, <, <=, >, >=); may be repeated.",
+)
+@click.option("--sort", "key", metavar="KEY", default="age", help="By what (default: age).")
+@click.option("--best", "word", metavar="PROTOCOL", help="The best run by a protocol, and why.")
+@click.option("--out", metavar="FILE", help="Write the list as a page, with the runs' curves.")
+@click.option("--watch", is_flag=True, help="Keep the page up to date until Ctrl-C.")
+@options.as_json("the list, or the best runs,")
+def runs(
+    folders: tuple[str, ...],
+    conditions: tuple[str, ...],
+    key: str,
+    word: str | None,
+    out: str | None,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """List the runs in or below each FOLDER (default: runs), newest first.
+
+    A KEY is a key of the recipe, a protocol, or one of age, name, state, verdict and measured_on. A
+    run is running, resumable, complete or failed.
+
+    \b
+    Examples:
+      simsiam-zoo runs
+      simsiam-zoo runs runs/five-parts-digits --sort knn
+      simsiam-zoo runs --where predictor=none --where verdict=learned
+      simsiam-zoo runs --where "optim.lr>0.1" --best knn
+      simsiam-zoo runs --watch
+    """
+    from simsiam_zoo.studies.compared_runs import best, sort, where
+    from simsiam_zoo.studies.found_runs import common_folder, find_runs
+
+    roots = [Path(folder) for folder in folders]
+    if not roots:
+        roots = [Path("runs")] if Path("runs").is_dir() else []
+
+    def collect() -> list[FoundRun]:
+        found = where(find_runs(roots), conditions)
+        return found if key == "age" else sort(found, key)
+
+    common = common_folder(roots)
+    if watch or out is not None:
+        path = Path(out) if out is not None else (roots or [Path()])[0] / "runs.html"
+        _write_page(path, collect, common, watch)
+        return
+    found = collect()
+    if word is not None:
+        chosen = best(found, word)
+        if as_json:
+            print_json([_best_json(each) for each in chosen])
+        for each in () if as_json else chosen:
+            _print_best(each)
+    elif as_json:
+        print_json(_as_json(found))
+    elif found:
+        _print_runs(found, common)
+    else:
+        place = ", ".join(map(str, roots)) or "runs"
+        way_out = "--where holds for none" if conditions else "`simsiam-zoo train` makes one"
+        print_line(f"There are no such runs in {place}: {way_out}.")
+
+
+def _write_page(
+    path: Path, collect: Callable[[], list[FoundRun]], common: Path, watch: bool
+) -> None:
+    from simsiam_zoo.report.runs_page import render_list
+    from simsiam_zoo.runtime.folders import check_out, save_text
+
+    check_out(path)
+    told = False
+    try:
+        while True:
+            began = time.monotonic()
+            save_text(path, render_list(collect(), common, options.RELOAD if watch else 0))
+            if not told:
+                told = True
+                going = (
+                    f", reloads itself every {options.RELOAD} s; Ctrl-C ends it" if watch else ""
+                )
+                print_line(f"{path}: opens offline{going}")
+            if not watch:
+                return
+            time.sleep(max(options.RELOAD, _BUSY * (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        save_text(path, render_list(collect(), common))
+        print_line(f"\n{path} stays as it is now")
+
+
+def _print_runs(found: Sequence[FoundRun], common: Path) -> None:
+    """A table; on a terminal what differs stands below a run's name where it finds no room."""
+    from simsiam_zoo.metrics import short_names
+
+    names = short_names(dict.fromkeys(name for run in found for name in run.figures))
+    terminal, shown = terminal_width(), list(names)
+    rows = _rows(found, common, shown, names)
+    while terminal and len(shown) > 1 and _width(rows) > terminal:
+        shown.pop()
+        rows = _rows(found, common, shown, names)
+    print_heading(f"{_count(len(found))} in {common}")
+    for text in _fitting(rows, terminal):
+        print_line(text)
+    on = {run.measured_on for run in found if run.figures}
+    kind = f" on {on.pop()} images" if len(on) == 1 else "; v: on validation images" if on else ""
+    more = ", ".join(names[name] for name in names if name not in shown)
+    if names:
+        print_line(f"  top-1 in per cent{kind}{'; no room for ' if more else ''}{more}")
+
+
+def _rows(
+    found: Sequence[FoundRun], common: Path, shown: Sequence[str], names: Mapping[str, str]
+) -> list[list[str]]:
+    """Heads and cells: verdict or state, protocols that are `shown`, age, name, what differs."""
+    from simsiam_zoo.studies.compared_runs import differing
+    from simsiam_zoo.studies.found_runs import age, progress_of, short_name
+
+    mixed = len({run.measured_on for run in found if run.figures}) > 1
+    rows = [["verdict", *(names[name] for name in shown), "age", "run", "what differs"]]
+    for run, own in zip(found, differing(found, usual=False), strict=True):
+        mark = " v" if mixed and run.measured_on == "validation" else ""
+        figures = [run.figures.get(name) for name in shown]
+        texts = [f"{key}={_value(value)}" for key, value in own.items()]
+        if terminal_width() is not None and len(texts) > _MOST_KEYS + 1:
+            texts = [*texts[:_MOST_KEYS], f"{len(texts) - _MOST_KEYS} more"]
+        told = run.why or ("" if run.verdict else progress_of(run))
+        rows.append(
+            [
+                run.verdict or run.state,
+                *("" if each is None else f"{100 * each.top1:.1f}{mark}" for each in figures),
+                age(time.time() - run.changed),
+                short_name(run, common),
+                ", ".join([*([told] if told else []), *texts]),
+            ]
+        )
+    return rows
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """Of a table of these rows without their last column."""
+    cells = list(zip(*rows, strict=True))[:-1]
+    return sum(2 + max(map(len, column)) for column in cells)
+
+
+def _fitting(rows: Sequence[Sequence[str]], terminal: int | None) -> list[str]:
+    """The rows in columns; what would not fit the terminal stands on lines of its own."""
+    texts = columns(rows, wrap=len(rows[0]) - 1)
+    if terminal is None or all(len(each) <= terminal and "\n" not in each for each in texts):
+        return texts
+    below: list[list[str]] = []
+    for number, (*cells, keys) in enumerate(rows):
+        below.append(cells)
+        below += [[*[""] * (len(cells) - 1), f". {keys}"]] if keys and number else []
+    return columns(below, wrap=len(below[0]) - 1)
+
+
+def _print_best(found: dict[str, Any]) -> None:
+    run, figure, second, gap = (found[n] for n in ("run", "figure", "next", "difference"))
+    images = f"{figure.images:,} {figure.measured_on} images"
+    data = run.keys.get("dataset.name")
+    print_heading(f"Best by {figure.protocol} of {_count(found['runs'])}, on {images} of {data}")
+    lines = [f"{run.folder}: {100 * figure.top1:.1f} %, {run.verdict}"]
+    if second is not None:
+        told = f"next {second.folder}: {100 * (figure.top1 - gap['mean']):.1f} %, {second.verdict};"
+        lines.append(f"{told} {difference_text(gap)}")
+        keys = [f"{k} {_value(a)} (next: {_value(b)})" for k, (a, b) in found["differs"].items()]
+        lines.append(f"differs: {', '.join(keys) or 'nothing that decides what is computed'}")
+    if found["left_out"]:
+        lines.append(
+            f"{found['left_out']} more, measured on test images, left out: no test image chooses"
+        )
+    if figure.measured_on == "test":
+        lines.append(
+            "chosen on test images, so its figure is too good: to choose, measure on held-out"
+            " training images (--set data.validation=0.2, or `simsiam-zoo tune RUN`)"
+        )
+    for text in columns([[each] for each in lines], wrap=0):
+        print_line(text)
+
+
+def difference_text(gap: dict[str, Any]) -> str:
+    """`+1.4 points (+0.2 to +2.6)`."""
+    mean = f"{100 * gap['mean']:+.1f} points"
+    if gap["n"] is None:
+        return f"{mean} (not paired by image)"
+    return f"{mean} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}, 95 %, paired by image)"
+
+
+def _count(runs: int) -> str:
+    return f"{runs:,} run{'s' * (runs != 1)}"
+
+
+def _value(value: Any) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _as_json(found: Sequence[FoundRun]) -> list[dict[str, Any]]:
+    from simsiam_zoo.studies.compared_runs import differing
+    from simsiam_zoo.studies.found_runs import progress_of
+
+    return [
+        {
+            "folder": str(run.folder),
+            "state": run.state,
+            "verdict": run.verdict,
+            "why": run.why,
+            "progress": progress_of(run) if run.verdict is None else None,
+            "measured_on": run.measured_on if run.figures else None,
+            "figures": {name: figure.top1 for name, figure in run.figures.items()},
+            "differs": own,
+            "preset": run.keys.get("preset"),
+            "seed": run.keys.get("training.seed"),
+            "identity": run.result.get("identity"),
+            "changed": datetime.fromtimestamp(run.changed, UTC).isoformat(timespec="seconds"),
+        }
+        for run, own in zip(found, differing(found), strict=True)
+    ]
+
+
+def _best_json(found: dict[str, Any]) -> dict[str, Any]:
+    figure, second = found["figure"], found["next"]
+    return {
+        "folder": str(found["run"].folder),
+        "verdict": found["run"].verdict,
+        "protocol": figure.protocol,
+        "version": figure.version,
+        "top1": figure.top1,
+        "images": figure.images,
+        "measured_on": figure.measured_on,
+        "runs": found["runs"],
+        "left_out": found["left_out"],
+        "next": None if second is None else str(second.folder),
+        "difference": found["difference"],
+        "differs": found["differs"],
+    }

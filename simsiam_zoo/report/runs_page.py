@@ -1,0 +1,212 @@
+"""Many runs on one HTML page that opens offline: a list of them, or some side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simsiam_zoo.charts.dots import known_mark
+from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Series, make_chart, thin
+from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite, short_names
+from simsiam_zoo.report.how_sure import p_text
+from simsiam_zoo.report.pages import (
+    Cell,
+    Column,
+    Table,
+    compact,
+    count,
+    fixed,
+    line,
+    percent,
+    points,
+    render_offline,
+)
+from simsiam_zoo.report.study_charts import LegendKey, read_rows, steps_per_epoch
+from simsiam_zoo.studies.compared_runs import differing
+from simsiam_zoo.studies.found_runs import (
+    COMPLETE,
+    FoundRun,
+    age,
+    common_folder,
+    progress_of,
+    short_name,
+)
+
+MOST_DRAWN = COLORS * DASHES
+"""Runs whose curves a list shows: as many as can be told apart."""
+
+_POINTS = 1000  # in a chart's lines together, a few each at least
+
+
+def render_list(runs: Sequence[FoundRun], common: Path, reload: int = 0) -> str:
+    """The page of `runs`, which lie below `common`: a table of all, the curves of the first."""
+    names = [short_name(run, common) for run in runs]
+    keys, charts = overlay(runs[:MOST_DRAWN], names)
+    drawn = "" if len(runs) <= MOST_DRAWN else f"The first {MOST_DRAWN} of the list."
+    return _page(
+        f"{count(len(runs), 'run')} in {common}",
+        keys,
+        charts,
+        listed=_listed(runs, names),
+        drawn=drawn,
+        reload=reload,
+    )
+
+
+def render_comparison(runs: Sequence[FoundRun], found: Mapping[str, Any]) -> str:
+    """The page of `compare`; `found`: what `studies.compared_runs.compare` gave."""
+    common = common_folder([run.folder.parent for run in runs])
+    names = [short_name(run, common) for run in runs]
+    keys, charts = overlay(runs, names)
+    tables = [("What differs", "", _keys_table(found["keys"], names))]
+    for metric in found["metrics"]:
+        hint = (
+            f"{metric['test_images']:,} {metric['measured_on']} images, version"
+            f" {metric['version']}. Differences are from {names[0]}, in points; the 95 % interval"
+            " and p (McNemar's exact test, Holm's correction over the runs) are paired by image and"
+            " cover the choice of test images, not that of the seed."
+        )
+        tables.append((metric["protocol"], hint, _metric_table(metric, names)))
+    tables.append(("Verdicts", "", _verdict_table(found["runs"], names)))
+    title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs, against {names[0]}"
+    return _page(title, keys, charts, tables=tables, notes=found["notes"])
+
+
+def overlay(runs: Sequence[FoundRun], names: Sequence[str]) -> tuple[list[LegendKey], list[Chart]]:
+    """The curves of runs over each other: a chart for each metric that some of them have."""
+    read = [read_rows(run.folder / "metrics.jsonl") for run in runs]
+    styles = [f"c{n % COLORS} d{n // COLORS % DASHES}" for n in range(len(runs))]
+    drawn = [n for n, rows in enumerate(read) if rows]
+    keys = [LegendKey(n, styles[n], names[n]) for n in drawn]
+    charts = (_chart(metric, runs, read, styles, names) for metric in CHARTED)
+    return keys, [chart for chart in charts if chart is not None]
+
+
+def _chart(
+    metric: Metric,
+    runs: Sequence[FoundRun],
+    read: Sequence[list[dict[str, Any]]],
+    styles: Sequence[str],
+    names: Sequence[str],
+) -> Chart | None:
+    """The metric's first column, which all runs have; None where none has a point."""
+    columns = metric.columns(row for rows in read for row in rows)
+    scale = 100 if metric is TOP1 else 1
+    lines, leading, end = [], [], 0.0
+    for n, rows in enumerate(read):
+        if not rows:
+            continue
+        epoch = steps_per_epoch(rows)
+        end = max(end, max(row["step"] for row in rows) / epoch)
+        found = (
+            [(row["step"] / epoch, finite(row.get(columns[0]))) for row in rows] if columns else []
+        )
+        known = [(x, scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)]
+        if known:
+            buckets = max(20, min(120, _POINTS // len(read)))
+            lines.append(Series(thin(known, buckets), styles[n], names[n], str(n)))
+            leading += [] if runs[n].verdict == "diverged" else [lines[-1]]
+    if not lines:
+        return None
+    share = metric is TOP1
+    return make_chart(
+        f"{metric.label}, %" if share else metric.label,
+        metric.member(columns[0]) if metric.family else metric.note,
+        lines,
+        end,
+        cover=() if share else (metric.floor, metric.ceiling),
+        leading=leading,
+        log=metric.log,
+    )
+
+
+def _page(title: str, keys: Sequence[LegendKey], charts: Sequence[Chart], **values: Any) -> str:
+    plain = {"listed": None, "tables": (), "notes": (), "drawn": "", "reload": 0}
+    return render_offline(
+        "runs",
+        "study",
+        title=line(title),
+        keys=keys,
+        panels=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],
+        known_mark=known_mark,
+        **plain | values,
+    )
+
+
+def _listed(runs: Sequence[FoundRun], names: Sequence[str]) -> Table:
+    protocols = short_names(dict.fromkeys(name for run in runs for name in run.figures))
+    columns = [Column("Run", number=False), Column("What differs", number=False)]
+    columns += [Column("Verdict", number=False), *map(Column, protocols.values())]
+    columns += [Column("Images", number=False), Column("Age")]
+    rows = []
+    for run, name, own in zip(runs, names, differing(runs, usual=False), strict=True):
+        told = "; ".join(f"{key} = {compact(value)}" for key, value in own.items())
+        verdict = line(run.verdict or run.state)
+        note = "" if run.state == COMPLETE else progress_of(run)
+        mark = verdict if run.verdict else None
+        seconds = time.time() - run.changed
+        figures = [run.figures.get(protocol) for protocol in protocols]
+        rows.append(
+            [
+                Cell(line(name), sort=name),
+                Cell(line(told), line(run.why or ""), sort=told),
+                Cell(verdict, note, sort=verdict, verdict=mark),
+                *(
+                    Cell() if f is None else Cell(fixed(100 * f.top1, 1), sort=f.top1)
+                    for f in figures
+                ),
+                Cell(run.measured_on if run.figures else "", sort=run.measured_on),
+                Cell(age(seconds), sort=-run.changed),
+            ]
+        )
+    return columns, rows
+
+
+def _keys_table(keys: Mapping[str, Sequence[Any]], names: Sequence[str]) -> Table:
+    columns = [Column("Key", number=False), *(Column(line(name), number=False) for name in names)]
+    if not keys:
+        return columns, [
+            [Cell("nothing that decides what is computed"), *(Cell("") for _ in names)]
+        ]
+    return columns, [
+        [Cell(line(key)), *(Cell(line(compact(value))) for value in values)]
+        for key, values in keys.items()
+    ]
+
+
+def _metric_table(metric: Mapping[str, Any], names: Sequence[str]) -> Table:
+    heads = ("Run", "Top-1", "Difference", "p", "Right alone", "Wrong alone")
+    columns = [Column(head, number=head != "Run") for head in heads]
+    rows = []
+    for name, top1, gap in zip(names, metric["top1"], metric["differences"], strict=True):
+        row = [Cell(line(name)), Cell() if top1 is None else Cell(percent(top1))]
+        if gap is None:
+            row += [Cell("") for _ in range(4)]
+        elif gap["n"] is None:
+            row += [Cell(points(gap["mean"]), "not paired"), *(Cell("") for _ in range(3))]
+        else:
+            interval = f"{points(gap['low'])} to {points(gap['high'])}"
+            row += [Cell(points(gap["mean"]), interval), Cell(p_text(gap["holm_p"]))]
+            row += [Cell(f"{gap['gained']:,}"), Cell(f"{gap['lost']:,}")]
+        rows.append(row)
+    return columns, rows
+
+
+def _verdict_table(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    heads = ("Run", "Verdict", "std × √d", "Effective rank", "Loss", "Seconds", "Seed")
+    columns = [Column(head, number=head not in ("Run", "Verdict")) for head in heads]
+    rows = []
+    for run, name in zip(runs, names, strict=True):
+        verdict = line(run["verdict"] or run["state"])
+        mark = verdict if run["verdict"] else None
+        shown = (("std_sqrt_d", 2), ("effective_rank", 1), ("loss", 3), ("seconds", 0), ("seed", 0))
+        cells = [
+            Cell() if (value := finite(run[key])) is None else Cell(fixed(value, digits))
+            for key, digits in shown
+        ]
+        reason = line(str(run["reason"] or ""))
+        rows.append([Cell(line(name)), Cell(verdict, reason, verdict=mark), *cells])
+    return columns, rows
