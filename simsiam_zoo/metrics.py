@@ -140,14 +140,19 @@ def top1_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def top1_by_data(found: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[list[str]]:
     """Figures of one network on several data sets as rows: data across, protocols down.
 
-    Each data set has its name and its figures, which are by the same protocols in the same order.
-    Where a protocol's name differs, since k or a batch is at most the training set, it has all of
-    the values.
+    Each data set has its name and its figures, by the same protocols. Where a protocol's name
+    differs, since k or a batch is at most the training set, it has all of the values.
     """
+    table: dict[tuple[str, int], dict[int, Mapping[str, Any]]] = {}
+    for column, (_, figures) in enumerate(found):
+        kinds = [figure["protocol"].partition(" (")[0] for figure in figures]
+        for place, figure in enumerate(figures):
+            key = kinds[place], kinds[:place].count(kinds[place])
+            table.setdefault(key, {})[column] = figure
     rows = [["", *(name for name, _ in found)]]
-    for figures in zip(*(figures for _, figures in found), strict=False):
-        name = _joined([figure["protocol"] for figure in figures])
-        rows.append([name, *(f"{100 * figure['top1']:.1f} %" for figure in figures)])
+    for cells in table.values():
+        tops = [f"{100 * cells[n]['top1']:.1f} %" if n in cells else "" for n in range(len(found))]
+        rows.append([_joined([figure["protocol"] for figure in cells.values()]), *tops])
     return rows
 
 

@@ -82,10 +82,10 @@ def evaluate(
     named: list[str | None] = [*dict.fromkeys(data)] or [None]
     settings = [options.settings_of(texts, data=each, given=given) for each in named]
 
-    from simsiam_zoo.cli.text import print_report, print_reports
+    from simsiam_zoo.cli.text import print_report
     from simsiam_zoo.evaluation.target import open_target
     from simsiam_zoo.runtime import distributed
-    from simsiam_zoo.runtime.folders import check_out, save_text
+    from simsiam_zoo.runtime.folders import check_out
     from simsiam_zoo.runtime.progress import Progress, open_progress
 
     path, several = None if out is None else Path(out), len(named) > 1
@@ -104,10 +104,24 @@ def evaluate(
             ]
     if not main:
         return 0
-    if not several:
-        report = found[0][0]
-        click.echo(json.dumps(report, indent=1)) if as_json else print_report(*found[0])
-        return 0
+    if several:
+        return _told(source, [str(each) for each in named], found, path, as_json)
+    report, written = found[0]
+    click.echo(json.dumps(report, indent=1)) if as_json else print_report(report, written)
+    return 0
+
+
+Found = tuple[dict[str, Any], Path | None]
+"""A report, or an error, and where it was written."""
+
+
+def _told(
+    source: str, named: Sequence[str], found: Sequence[Found], path: Path | None, as_json: bool
+) -> int:
+    """Print reports on several data sets, and write them all to `path`; the first error's code."""
+    from simsiam_zoo.cli.text import print_reports
+    from simsiam_zoo.runtime.folders import save_text
+
     reports = [report | {"asked": each} for each, (report, _) in zip(named, found, strict=True)]
     whole = json.dumps({"source": source, "reports": reports}, indent=1)
     if path is not None:
@@ -119,7 +133,7 @@ def evaluate(
 
 def _measured(
     target: EvalTarget, batch: int, progress: Progress, path: Path | None, several: bool
-) -> tuple[dict[str, Any], Path | None]:
+) -> Found:
     """The report, and where it was written: in `path`, or beside the run.
 
     Of `several` data sets an error is a report as well; but not on several processes, of which

@@ -68,7 +68,7 @@ class AugmentedViews:
     def batches(
         self, epoch: int, batch: int, min_scale: float = MIN_SCALE, flip_p: float = FLIP_P
     ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        """The same batches as images: parts of each, [n, 3, S, S] on the device, and labels [n].
+        """The same batches as images: parts of each, [n, C, S, S] on the device, and labels [n].
 
         Each part is to be used before the next is taken, whose pixels the loader may write over it,
         and all parts of a batch before the next batch.
@@ -90,10 +90,10 @@ class AugmentedViews:
         def copied() -> nn.Module:
             return copy.deepcopy(network.module).eval().requires_grad_()
 
-        size = self.frozen.transform.image_size
+        transform = self.frozen.transform
         return NetworkImages(
             copied,
-            (3, size, size),
+            (len(transform.mean), transform.image_size, transform.image_size),
             len(self.shards),
             self.batches,
             lambda: self.frozen.centers(test),

@@ -20,7 +20,7 @@ from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.frozen_pass import BATCH
+from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
     Features,
@@ -118,38 +118,23 @@ def evaluate(
     dataset = recipe.open_data(exact=True)
     test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
-    train = frozen.features(dataset.train, "training images", whole=False)
-    what = f"{dataset.measured_on} images"
-    test = frozen.features(test_images, what, whole=True)
-    passed, data = time.monotonic() - began, recipe.data
-    views = AugmentedViews(frozen, dataset.train, recipe.training.seed, data.lanes, data.window)
-    given: dict[str, FeatureSplits] = {}
-    for name, network, (bank, of_bank), (queries, of_queries) in zip(
-        (target.name, UNTRAINED), frozen.networks, train, test, strict=False
-    ):
-        refuse_infinite(bank, queries)
-        splits = FeatureSplits(
-            bank,
-            queries,
-            0,
-            views if name == target.name else None,
-            of_bank.folder / "state" / f"{of_bank.key}-{of_queries.key}",
-            frozen.runtime.device,
-            views.images_of(network, test_images),
-        )
-        given[name], labels = number_classes(splits, dataset.classes)
+    given, weights, labels = _take(target, frozen, dataset, test_images)
+    passed = time.monotonic() - began
     splits, names = given[target.name], dataset.classes or labels
     figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given}
     for job, found in zip(jobs, measure(jobs, given), strict=True):
-        if isinstance(found, InputError):
+        if not isinstance(found, InputError):
+            figures[job.network] += [as_dict(x, splits.test.labels, splits.classes) for x in found]
+        elif job.network != UNTRAINED:
             raise found
-        figures[job.network] += [as_dict(x, splits.test.labels, splits.classes) for x in found]
+        elif progress is not None:  # the trained network's figures may have taken hours
+            progress.say(f"{UNTRAINED}: {job.name} is not measured: {found.what}")
     untrained = {"untrained": figures[UNTRAINED]} if UNTRAINED in figures else {}
     return {
         "format": REPORT_FORMAT,
         "source": target.source,
         "network": target.name,
-        "weights": train[0][1].facts["weights"],
+        "weights": weights,
         "data": {
             "name": recipe.dataset.name,
             "measured_on": dataset.measured_on,
@@ -171,6 +156,34 @@ def evaluate(
             "protocols": round(time.monotonic() - began - passed, 1),
         },
     }
+
+
+def _take(
+    target: EvalTarget, frozen: FrozenPass, dataset: Dataset, test_images: ShardSet
+) -> tuple[dict[str, FeatureSplits], str, list[int] | None]:
+    """Each network's features, by its name; the digest of the target's weights; and the label that
+    each class had, where classes are counted anew."""
+    train = frozen.features(dataset.train, "training images", whole=False)
+    test = frozen.features(test_images, f"{dataset.measured_on} images", whole=True)
+    data, seed = target.recipe.data, target.recipe.training.seed
+    views = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
+    given: dict[str, FeatureSplits] = {}
+    labels = None
+    for name, network, (bank, of_bank), (queries, of_queries) in zip(
+        (target.name, UNTRAINED), frozen.networks, train, test, strict=False
+    ):
+        refuse_infinite(bank, queries)
+        splits = FeatureSplits(
+            bank,
+            queries,
+            0,
+            views if name == target.name else None,
+            of_bank.folder / "state" / f"{of_bank.key}-{of_queries.key}",
+            frozen.runtime.device,
+            views.images_of(network, test_images),
+        )
+        given[name], labels = number_classes(splits, dataset.classes)
+    return given, train[0][1].facts["weights"], labels
 
 
 def why_unmeasurable(dataset: Dataset) -> str | None:

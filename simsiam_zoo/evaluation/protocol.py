@@ -53,7 +53,7 @@ number of ranks; only whole batches are given.
 
 
 ImageParts = Iterator[tuple[Tensor, Tensor]]
-"""Images [n, 3, S, S], normalised, on the device, and a whole number [n] of each, on the CPU.
+"""Images [n, C, S, S], normalised, on the device, and a whole number [n] of each, on the CPU.
 
 Each part, of a few hundred images at most, is to be used before the next one is taken.
 """
@@ -64,8 +64,8 @@ class NetworkImages:
     """A network and its images, for a protocol that trains it or looks into it.
 
     Args:
-        network: gives a copy of it, [N, 3, S, S] → [N, D], in eval mode, on the device.
-        shape: (3, S, S) of an image.
+        network: gives a copy of it, [N, C, S, S] → [N, D], in eval mode, on the device.
+        shape: (C, S, S) of an image.
         count: training images of all ranks, those included that turn out to be damaged.
         train: (epoch, batch, min_scale, flip_p) → the epoch's count // batch whole batches; of
             each this rank's share, batch / world size random resized crops, mirrored or not, with

@@ -137,3 +137,28 @@ def test_parts_are_near_256_for_each_rank_and_fit_lanes_and_ranks():
     assert part_of(4093, 1, 1) == 4093  # a prime: nothing between 1 and itself
     assert part_of(96, 32, 3) == 96
     assert part_of(10, 1, 3) == 10  # cannot be shared, which the loader says
+
+
+def test_a_protocol_gets_a_copy_of_the_network_its_views_and_its_test_images(shards, monkeypatch):
+    """The views that features are of, or crops of another kind; each rank its share."""
+    run, network = views(shards), nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 2))
+    images = run.images_of(FrozenNetwork("linear", network), shards)
+    copied = images.network()
+    with torch.no_grad():
+        copied[1].weight.zero_()
+    assert network[1].weight.abs().min() > 0
+    assert (images.shape, images.count) == ((3, SIDE, SIDE), IMAGES)
+    for parts, features in zip(images.train(1, BATCH, 0.08, 0.5), run(1, BATCH), strict=True):
+        x, labels = next(parts)
+        assert torch.equal(x.flatten(1), features.x)
+        assert torch.equal(labels, features.labels)
+        assert next(parts, None) is None
+    whole = [next(parts)[0] for parts in images.train(1, BATCH, 1.0, 0.0)]
+    flipped = [next(parts)[0] for parts in images.train(1, BATCH, 1.0, 1.0)]
+    for plain, mirrored in zip(whole, flipped, strict=True):
+        torch.testing.assert_close(plain.flip(3), mirrored, atol=0.1, rtol=0)  # resized, then bytes
+    x, rows = (torch.cat(each) for each in zip(*images.test(), strict=True))
+    assert rows.tolist() == [*range(IMAGES)]
+    as_rank(monkeypatch, 1, 2)
+    assert [*images.test()] == []  # one batch, which is the other rank's
+    assert x.shape == (IMAGES, 3, SIDE, SIDE)

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from simsiam_zoo.evaluation.frozen_pass import RawPixels, frozen
-from simsiam_zoo.evaluation.protocol import Features, FeatureSplits, grey_once, number_classes
+from simsiam_zoo.evaluation.protocol import (
+    Features,
+    FeatureSplits,
+    NetworkImages,
+    grey_once,
+    number_classes,
+)
 from simsiam_zoo.runtime.device import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -90,13 +96,20 @@ def test_labels_of_a_catalogue_are_numbered_without_gaps_and_names_keep_them():
     def augmented(epoch: int, batch: int) -> Iterator[Features]:
         yield split(90_000, 7)
 
-    given = FeatureSplits(split(7, 90_000, 7), split(7, 500), 0, augmented)
+    def train(*_: float) -> Iterator[Iterator[tuple[torch.Tensor, torch.Tensor]]]:
+        yield iter([(torch.zeros(2, 3, 1, 1), torch.tensor([90_000, 7]))])
+
+    images = NetworkImages(nn.Identity, (3, 1, 1), 3, train, lambda: iter(()), FP32)
+    given = FeatureSplits(split(7, 90_000, 7), split(7, 500), 0, augmented, images=images)
     found, labels = number_classes(given, None)
     assert (found.classes, labels) == (3, [7, 500, 90_000])
     assert found.train.labels.tolist() == [0, 2, 0]
     assert found.test.labels.tolist() == [0, 1]
     assert found.augmented is not None
     assert [each.labels.tolist() for each in found.augmented(0, 2)] == [[2, 0]]
+    assert found.images is not None
+    batches = [list(parts) for parts in found.images.train(0, 2, 0.08, 0.5)]
+    assert [labels.tolist() for ((_, labels),) in batches] == [[2, 0]]
     plain, labels = number_classes(FeatureSplits(split(0, 2, 1), split(1), 0), None)
     assert (plain.classes, labels) == (3, None)
     named, labels = number_classes(FeatureSplits(split(0, 2), split(2), 0), ("a", "b", "c", "d"))

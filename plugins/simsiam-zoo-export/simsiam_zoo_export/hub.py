@@ -149,5 +149,6 @@ def _figures(figures: list[dict[str, Any]], measured_on: str, dataset: str) -> s
         for figure in figures
     ]
     head = [f"| network | protocol | {measured_on} images | top-1 |", "| --- | --- | --- | --- |"]
-    text = f"On the {measured_on} images of {dataset}, features frozen:"
+    frozen = ", features frozen" if all(f.get("frozen", True) for f in figures) else ""
+    text = f"On the {measured_on} images of {dataset}{frozen}:"
     return "\n".join([text, "", *head, *rows])

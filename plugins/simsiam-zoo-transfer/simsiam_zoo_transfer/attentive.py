@@ -98,7 +98,7 @@ def tokens_of(network: nn.Module, x: Tensor) -> Tensor:
 
 
 class AttentivePool(nn.Module):
-    """Tokens [N, T, D] → logits [N, C].
+    """Tokens [N, T, D] → logits [N, classes].
 
     LayerNorm, then softmax(q K^T / sqrt(D / heads)) V for each head, q a parameter; no projection
     after it, as in AIM (arXiv:2401.08541), which the linear layer makes needless.
@@ -129,7 +129,7 @@ class AttentivePool(nn.Module):
 
 
 class _Probe(nn.Module):
-    """[N, 3, S, S] → logits [N, C]; the network is no submodule: it is not trained, nor saved."""
+    """[N, C, S, S] → logits [N, classes]; the network is no submodule: not trained, not saved."""
 
     def __init__(self, network: nn.Module, pool: AttentivePool, autocast: Autocast) -> None:
         super().__init__()

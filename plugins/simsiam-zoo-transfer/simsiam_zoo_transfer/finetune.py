@@ -90,7 +90,7 @@ class FineTuneProtocol:
 
 
 class _Classifier(nn.Module):
-    """[N, 3, S, S] → logits [N, C]; the new layer is computed in full precision."""
+    """[N, C, S, S] → logits [N, classes]; the new layer is computed in full precision."""
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, autocast: Autocast) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +106,7 @@ def linear_layer(width: int, classes: int, seed: int) -> nn.Linear:
 def fit(
     course: Course, splits: FeatureSplits, model: nn.Module, optimizer: Optimizer
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Train `model`, [N, 3, S, S] → logits [N, C], and rank the test images. Every rank calls it.
+    """Train `model`, [N, C, S, S] → [N, classes], and rank the test images; every rank calls it.
 
     Each rank takes its share of every batch, and gradients are averaged; BN has the statistics of
     a rank's share, and the mean of the ranks' running ones. It goes on from the last epoch that
@@ -118,69 +118,108 @@ def fit(
     InputError: it diverged. DataError: images or its checkpoints are damaged.
     """
     images, batch = open_images(splits, course.name, course.batch)
-    steps, scaler = images.count // batch, images.runtime.scaler()
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    images.progress.say(_cost(course, images, model, batch, steps, sum(p.numel() for p in trained)))
-
-    def step(number: int, parts: Any) -> Tensor:
-        """One step on this rank's share of a batch; its part of the batch's mean loss."""
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * course.lr_factor(number, steps)
-        optimizer.zero_grad()
-        summed = torch.zeros((), device=images.runtime.device)
-        for x, labels in parts:
-            share = len(labels) * world_size() / batch
-            loss = share * F.cross_entropy(model(x).float(), labels.to(x.device))
-            torch.autograd.backward(scaler.scale(loss))
-            summed += loss.detach()
-        if world_size() > 1:
-            for parameter in trained:
-                if parameter.grad is not None:
-                    parameter.grad = mean(parameter.grad)
-        scaler.step(optimizer)
-        scaler.update()
-        return summed
-
-    def train(epoch: int) -> float:
-        device = images.runtime.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed((course.seed << 32) + (epoch << 16) + rank())
-            model.train()
-            summed = torch.zeros((), dtype=torch.float64)
-            wanted = epoch, batch, course.min_scale, course.flip_p
-            for place, parts in enumerate(images.train(*wanted)):
-                number = epoch * steps + place
-                images.progress.advance(number)
-                summed += step(number, parts).double().cpu()
-        for buffer in model.buffers():
-            if buffer.is_floating_point() and world_size() > 1:
-                buffer.copy_(mean(buffer))
-        if not math.isfinite(loss := float(mean(summed) / steps)):
-            raise InputError(
-                f"{course.name} diverged in epoch {epoch + 1} of {course.epochs}",
-                f"The base lr may be too high: {course.name}:lr=...",
-            )
-        return loss
-
-    kept = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    training = _Training(course, images, batch, model, optimizer)
+    images.progress.say(training.cost())
+    kept = {"model": model, "optimizer": optimizer, "scaler": training.scaler}
     folder = splits.folder and splits.folder / f"version-{course.version}"
-    images.progress.begin(course.name, course.epochs * steps, epochs=course.epochs)
+    images.progress.begin(course.name, training.whole, epochs=course.epochs)
     try:
-        loss = train_epochs(course.epochs, folder, kept, train)
+        loss = train_epochs(course.epochs, folder, kept, training.epoch)
     finally:
         images.progress.end()
     details = {
         "epochs": course.epochs,
         "warmup_epochs": course.warmup,
         "batch": batch,
-        "steps": course.epochs * steps,
+        "steps": training.whole,
         "min_scale": course.min_scale,
         "flip_p": course.flip_p,
         "seed": course.seed,
-        "trained_parameters": sum(p.numel() for p in trained),
+        "trained_parameters": training.size,
         "last_loss": round(loss, 6),
     }
     return _ranked(model, splits, images), details
+
+
+class _Training:
+    """A model on its way through the epochs, of `whole` steps and `size` trained parameters."""
+
+    def __init__(
+        self,
+        course: Course,
+        images: NetworkImages,
+        batch: int,
+        model: nn.Module,
+        optimizer: Optimizer,
+    ) -> None:
+        self.course, self.images, self.batch = course, images, batch
+        self.model, self.optimizer, self.scaler = model, optimizer, images.runtime.scaler()
+        self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.size = sum(p.numel() for p in self.trained)
+        self.steps = images.count // batch  # of an epoch
+        self.whole = course.epochs * self.steps
+
+    def epoch(self, number: int) -> float:
+        """Train an epoch; its loss. What dropout draws follows from the seed and the number."""
+        course, device = self.course, self.images.runtime.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed((course.seed << 32) + (number << 16) + rank())
+            self.model.train()
+            summed = torch.zeros((), dtype=torch.float64)
+            batches = self.images.train(number, self.batch, course.min_scale, course.flip_p)
+            for place, parts in enumerate(batches, start=number * self.steps):
+                self.images.progress.advance(place)
+                summed += self._step(place, parts).double().cpu()
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point() and world_size() > 1:
+                buffer.copy_(mean(buffer))
+        if not math.isfinite(loss := float(mean(summed) / self.steps)):
+            raise InputError(
+                f"{course.name} diverged in epoch {number + 1} of {course.epochs}",
+                f"The base lr may be too high: {course.name}:lr=...",
+            )
+        return loss
+
+    def _step(self, number: int, parts: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        """One step on this rank's share of a batch; the mean over ranks is the batch's loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * self.course.lr_factor(number, self.steps)
+        self.optimizer.zero_grad()
+        summed = torch.zeros((), device=self.images.runtime.device)
+        for x, labels in parts:
+            share = len(labels) * world_size() / self.batch
+            loss = share * F.cross_entropy(self.model(x).float(), labels.to(x.device))
+            torch.autograd.backward(self.scaler.scale(loss))
+            summed += loss.detach()
+        if world_size() > 1:
+            for parameter in self.trained:
+                if parameter.grad is not None:
+                    parameter.grad = mean(parameter.grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return summed
+
+    def cost(self) -> str:
+        """What the training takes, in words; a step is timed on a copy, with images of zeros."""
+        runtime, share = self.images.runtime, self.batch // world_size()
+        few, cuda = min(share, _AT_ONCE), runtime.device.type == "cuda"
+        x = torch.zeros(few, *self.images.shape, device=runtime.device, dtype=runtime.dtype)
+        tried, seconds = copy.deepcopy(self.model).train(), 0.0
+        with torch.random.fork_rng(devices=[runtime.device] if cuda else []):
+            for _ in range(2):  # what a device does first takes longer
+                began = time.perf_counter()
+                torch.autograd.backward(tried(x).float().logsumexp(1).sum())
+                if cuda:
+                    torch.cuda.synchronize()
+                seconds = time.perf_counter() - began
+        seconds *= share / few * self.whole
+        about = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+        course = self.course
+        return (
+            f"{course.name}: {course.epochs} epochs of {self.images.count:,} images,"
+            f" {self.whole:,} steps of {self.batch:,}, {self.size:,} parameters:"
+            f" about {about} for each network, reading aside"
+        )
 
 
 @torch.no_grad()
@@ -192,27 +231,3 @@ def _ranked(model: nn.Module, splits: FeatureSplits, images: NetworkImages) -> T
         order = model(x).float().sort(dim=1, descending=True, stable=True).indices
         ranked[rows] = order[:, :RANKS].cpu()
     return total(ranked)
-
-
-def _cost(
-    course: Course, images: NetworkImages, model: nn.Module, batch: int, steps: int, trained: int
-) -> str:
-    """What a training will take, in words; a step is timed on a copy, with an image of zeros."""
-    runtime, share = images.runtime, batch // world_size()
-    few = min(share, _AT_ONCE)
-    x = torch.zeros(few, *images.shape, device=runtime.device, dtype=runtime.dtype)
-    tried, seconds = copy.deepcopy(model).train(), 0.0
-    with torch.random.fork_rng(devices=[runtime.device] if runtime.device.type == "cuda" else []):
-        for _ in range(2):  # what a device does first takes longer
-            began = time.perf_counter()
-            torch.autograd.backward(tried(x).float().logsumexp(1).sum())
-            if runtime.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - began
-    minutes = seconds * share / few * steps * course.epochs / 60
-    about = f"{minutes:.0f} min" if minutes >= 2 else f"{60 * minutes:.0f} s"
-    whole = course.epochs * steps
-    return (
-        f"{course.name}: {course.epochs} epochs of {images.count:,} images, {whole:,} steps of"
-        f" {batch:,}, {trained:,} parameters: about {about} for each network, reading aside"
-    )

@@ -126,7 +126,7 @@ def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch) -> Non
         monkeypatch.setattr(training, name, getattr(ranks, name))
     monkeypatch.setattr(epochs, "distributed", ranks)
     # its generator is the process's, which two threads share
-    monkeypatch.setattr(training, "_cost", lambda *_: "")
+    monkeypatch.setattr(training._Training, "cost", lambda _: "")
     found: dict[int, object] = {}
 
     def run(rank: int) -> None:
