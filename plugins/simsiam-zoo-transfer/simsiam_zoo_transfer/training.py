@@ -214,11 +214,10 @@ class _Training:
                 seconds = time.perf_counter() - began
         seconds *= share / few * self.whole
         about = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-        course = self.course
+        course, epochs = self.course, "epochs" if self.course.epochs > 1 else "epoch"
         return (
-            f"{course.name}: {course.epochs} epochs of {self.images.count:,} images,"
-            f" {self.whole:,} steps of {self.batch:,}, {self.size:,} parameters:"
-            f" about {about} for each network, reading aside"
+            f"{course.name}: {course.epochs} {epochs} of {self.images.count:,} images,"
+            f" {self.whole:,} steps, {self.size / 1e6:.3g} M parameters, about {about}"
         )
 
 

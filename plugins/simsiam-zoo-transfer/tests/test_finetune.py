@@ -120,6 +120,8 @@ def test_a_runs_end_trains_the_trained_and_the_untrained_network_and_changes_nei
     tuned = {f["network"]: f for f in run["figures"] if f["protocol"].startswith("finetune")}
     assert [*tuned] == ["trained network", "untrained network"]
     assert [f for f in run["figures"] if f["protocol"].startswith("knn")] == plain["figures"]
-    costs = [line for line in lines if line.startswith("finetune: 1 epochs of 1,347 images, 10 st")]
+    costs = [
+        line for line in lines if line.startswith("finetune: 1 epoch of 1,347 images, 10 steps")
+    ]
     assert len(costs) == 2
-    assert all("parameters: about" in line for line in costs)
+    assert all("M parameters, about" in line for line in costs)
