@@ -6,7 +6,7 @@ from typing import Any
 
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line, terminal_width
 from simsiam_zoo.metrics import short_names
-from simsiam_zoo.report.content import STD_TITLE, arm_table
+from simsiam_zoo.report.content import STD_TITLE, arm_table, metric_table
 from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.runtime.progress import duration
 
@@ -15,26 +15,30 @@ _SHORTEST = 12  # characters of a label that is cut
 
 
 def arm_columns(study: StudyView) -> dict[str, list[str]]:
-    """The report's table of arms: head → cells; the main metric alone has differences."""
-    heads, rows = arm_table(study)
+    """The report's tables of arms: head → cells; the main metric alone has differences."""
     names = short_names(study.metrics)
     columns: dict[str, list[str]] = {}
-    for i, head in enumerate(heads):
-        cells = [row[i] for row in rows]
-        texts = [cell.text for cell in cells]
-        if head.title == "From base" and head.group == study.main:
-            if len(study.seeds) > 1:  # else the note is that there is one seed
-                texts = [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]
-            columns[head.title] = texts
-        elif head.title not in ("Substituted", "From base", STD_TITLE):
-            columns[f"{names[head.group]}, %" if head.group else head.title] = texts
+    for heads, rows in (arm_table(study), metric_table(study)):
+        for i, head in enumerate(heads):
+            cells = [row[i] for row in rows]
+            texts = [cell.text for cell in cells]
+            if head.title == "From base" and head.group == study.main:
+                if len(study.seeds) > 1:  # else the note is that there is one seed
+                    texts = [f"{c.text} ({c.note})" if c.note else c.text for c in cells]
+                columns[head.title] = texts
+            elif head.title == "Verdict":
+                # ✗: another one was expected
+                texts = [c.text + " ✗" * c.note.startswith("✗") for c in cells]
+                columns[head.title] = texts
+            elif head.title not in ("From base", STD_TITLE):
+                columns[f"{names[head.group]}, %" if head.group else head.title] = texts
     return columns
 
 
 def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
     """The columns for which there is room, and the heads of the others; in a pipe, all.
 
-    Paper and expectation go first, then other metrics than the main one, the rank and the seeds;
+    The paper's goes first, then other metrics than the main one, the rank and the seeds;
     what an arm costs and its verdict stay, if need be with the labels cut.
     """
     terminal, left_out = terminal_width(), list[str]()
@@ -45,7 +49,7 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
         widths = (2 + max(map(len, (head, *cells))) for head, cells in shown.items())
         return 0 if terminal is None else max(0, sum(widths) - terminal)
 
-    for head in (_PAPER, "Expectation", *reversed(others), "Effective rank", "Seeds"):
+    for head in (_PAPER, *reversed(others), "Effective rank", "Seeds"):
         if head in shown and missing():
             del shown[head]
             left_out.append(head.removesuffix(", %"))

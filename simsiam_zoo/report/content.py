@@ -46,7 +46,8 @@ def content(study: StudyView) -> dict[str, Any]:
         "notes": notes(study),
         "candidates": candidate_table(study),
         "columns": columns,
-        "table_rows": list(zip(study.arms, rows, strict=True)),
+        "table_rows": rows,
+        "metric_table": metric_table(study) if len(study.metrics) > 1 else None,
         "sure": [(m, *table) for m in study.metrics if (table := sure_table(study, m))[1]],
         "run_columns": run_columns,
         "runs": runs,
@@ -156,23 +157,31 @@ def _base(study: StudyView, main: str) -> list[str]:
 
 
 def arm_table(study: StudyView) -> Table:
-    """A row for each arm."""
+    """A row for each arm, with the main metric."""
     columns = [
         Column("Arm", number=False),
-        Column("Substituted", number=False),
-        Column("Seeds", note="done"),
-    ]
-    for metric in study.metrics:
-        note = _measured(study, metric)
-        columns += [Column("Top‑1, %", metric, note), Column("From base", metric, note)]
-    columns += [
-        Column(STD_TITLE, note="of z/|z|"),
-        Column("Effective rank", note="of z"),
         Column("Verdict", number=False),
-        Column("Expectation", number=False),
+        Column("Seeds", note="done"),
+        *(column for metric in study.metrics[:1] for column in _metric_columns(study, metric)),
+        Column("Effective rank", note="of z"),
+        Column(STD_TITLE, note="of z/|z|"),
         Column("Paper, %"),
     ]
     return columns, [_arm_row(study, arm) for arm in study.arms]
+
+
+def metric_table(study: StudyView) -> Table:
+    """A row for each arm, with the other metrics."""
+    others = study.metrics[1:]
+    columns = [column for metric in others for column in _metric_columns(study, metric)]
+    rows = [
+        [
+            Cell(arm.label, sort=arm.label),
+            *(cell for metric in others for cell in _metric_cells(arm, metric)),
+        ]
+        for arm in study.arms
+    ]
+    return [Column("Arm", number=False), *columns], rows
 
 
 def run_table(study: StudyView) -> Table:
@@ -205,21 +214,24 @@ def _measured(study: StudyView, metric: str) -> str:
 
 
 def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
-    row = [
-        Cell(arm.label, "the base" if arm.is_base else "", sort=arm.label),
-        Cell(arm.substituted or MISSING, sort=arm.substituted or None),
-        _seeds(arm),
-    ]
-    for metric in study.metrics:
-        row += [_figure(arm.metrics.get(metric), 1, arm, scale=100), _difference(arm, metric)]
     return [
-        *row,
-        _figure(arm.std_sqrt_d, 2, arm),
+        Cell(arm.label, "the base" if arm.is_base else arm.substituted, sort=arm.label),
+        _verdict(arm),
+        _seeds(arm),
+        *(cell for metric in study.metrics[:1] for cell in _metric_cells(arm, metric)),
         _figure(arm.effective_rank, 1, arm),
-        Cell(arm.verdict or MISSING, sort=arm.verdict or None, verdict=arm.mark),
-        _expectation(arm),
+        _figure(arm.std_sqrt_d, 2, arm),
         Cell() if arm.paper is None else Cell(f"{arm.paper:g}", sort=arm.paper),
     ]
+
+
+def _metric_columns(study: StudyView, metric: str) -> list[Column]:
+    note = _measured(study, metric)
+    return [Column("Top‑1, %", metric, note), Column("From base", metric, note)]
+
+
+def _metric_cells(arm: ReportArm, metric: str) -> list[Cell]:
+    return [_figure(arm.metrics.get(metric), 1, arm, scale=100), _difference(arm, metric)]
 
 
 def _seeds(arm: ReportArm) -> Cell:
@@ -247,12 +259,13 @@ def _difference(arm: ReportArm, metric: str) -> Cell:
     return Cell(points(found.mean), note, found.mean)
 
 
-def _expectation(arm: ReportArm) -> Cell:
-    if not arm.expect:
-        return Cell()
-    text = {None: "open", True: "as expected", False: "not as expected"}[arm.as_expected]
+def _verdict(arm: ReportArm) -> Cell:
+    """The verdict, and below it whether it is the one that was expected."""
     sign = {None: "", True: "✓ ", False: "✗ "}[arm.as_expected]
-    return Cell(f"{sign}{text}", f"expected {' or '.join(arm.expect)}", text)
+    note = f"{sign}expected {' or '.join(arm.expect)}" if arm.expect else ""
+    if arm.as_expected:
+        note = "✓ as expected"
+    return Cell(arm.verdict or MISSING, note, arm.verdict or None, arm.mark)
 
 
 def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:

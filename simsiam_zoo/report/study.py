@@ -123,8 +123,11 @@ class ReportArm(BaseModel, frozen=True):
 
     @property
     def substituted(self) -> str:
-        """`gradient = none`, the substitutions in one line."""
-        return "; ".join(f"{path} = {value}" for path, value in self.substitution.items())
+        """`gradient = none; from epoch 8 on: loss mse`, the substitutions in one line."""
+        return "; ".join(
+            value if path == "change" else f"{path} = {value}"
+            for path, value in self.substitution.items()
+        )
 
     @property
     def states(self) -> dict[str, int]:

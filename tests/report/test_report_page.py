@@ -67,7 +67,7 @@ def test_the_table_is_sorted_by_its_heads_up_down_and_back(opened):
     study_order = [arm["label"] for arm in results["arms"]]
     by_knn = sorted(results["arms"], key=lambda a: -a["summary"]["metrics"][KNN]["mean"])
     falling = [arm["label"] for arm in by_knn]
-    rows = "[...document.querySelectorAll('.sortable tbody th')].map(e => e.firstChild.textContent)"
+    rows = "[...document.querySelectorAll('#arms > .scroll .sortable tbody th')].map(e => e.firstChild.textContent)"
     head = "document.querySelector('.sortable th[data-column=\"3\"] button')"
     state = f"{head}.parentElement.getAttribute('aria-sort')"
     assert browser.evaluate(rows) == study_order
@@ -78,7 +78,7 @@ def test_the_table_is_sorted_by_its_heads_up_down_and_back(opened):
     browser.evaluate(f"{head}.click()")
     assert (browser.evaluate(state), browser.evaluate(rows)) == (None, study_order)
 
-    paper = "document.querySelector('.sortable th[data-column=\"11\"] button')"
+    paper = "document.querySelector('.sortable th[data-column=\"7\"] button')"
     browser.evaluate(f"{paper}.click(); {paper}.click()")  # rising: rows without a figure last
     stated = sorted((a["paper"], a["label"]) for a in results["arms"] if a["paper"] is not None)
     found = browser.evaluate(rows)

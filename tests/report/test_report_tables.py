@@ -18,6 +18,7 @@ from simsiam_zoo.report.content import (
     STD_TITLE,
     answer,
     arm_table,
+    metric_table,
     not_run,
     notes,
     progress,
@@ -44,7 +45,7 @@ HOSTILE = (
 
 
 def column(study, title, group=""):
-    columns, rows = arm_table(study)
+    columns, rows = arm_table(study) if group in ("", study.main) else metric_table(study)
     titles = [(c.title.replace("‑", "-"), c.group) for c in columns]
     place = titles.index((title, group))
     return {row[0].text: row[place] for row in rows}
@@ -270,7 +271,7 @@ def test_the_terminal_has_the_tables_figures_in_fewer_columns(tmp_path, capsys) 
     print_results(results, tmp_path)
     text = capsys.readouterr().out
     head, base, *_ = [line.split() for line in text.splitlines() if line.startswith("  ")]
-    assert head[:2] == ["Arm", "Seeds"]
+    assert head[:2] == ["Arm", "Verdict"]
     assert "Substituted" not in text
     mean = results["arms"][0]["summary"]["metrics"][KNN]["mean"]
     assert f"{100 * mean:.1f}" in " ".join(base)

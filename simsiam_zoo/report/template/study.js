@@ -2,8 +2,7 @@
   document.documentElement.classList.add("js");
 
   // Sorting: up or down by a column, missing values last; the third time as the study has it.
-  const table = document.querySelector(".sortable");
-  if (table) {
+  for (const table of document.querySelectorAll(".sortable")) {
     const body = table.tBodies[0];
     const order = [...body.rows];
     for (const head of table.querySelectorAll("th[data-column]")) {
