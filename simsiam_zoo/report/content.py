@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from simsiam_zoo.report.how_sure import differences, sure_table
@@ -177,7 +178,7 @@ def metric_table(study: StudyView) -> Table:
     rows = [
         [
             Cell(arm.label, sort=arm.label),
-            *(cell for metric in others for cell in _metric_cells(arm, metric)),
+            *itertools.chain(*(_metric_cells(arm, m) for m in others)),
         ]
         for arm in study.arms
     ]
