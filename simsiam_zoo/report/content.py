@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from simsiam_zoo.report.how_sure import differences, sure_table
@@ -178,7 +177,7 @@ def metric_table(study: StudyView) -> Table:
     rows = [
         [
             Cell(arm.label, sort=arm.label),
-            *itertools.chain(*(_metric_cells(arm, m) for m in others)),
+            *(cell for metric in others for cell in _metric_cells(arm, metric)),
         ]
         for arm in study.arms
     ]
