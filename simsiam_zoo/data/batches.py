@@ -7,8 +7,9 @@ workers, though a rank may have to read beyond its own slice to find it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import cv2
@@ -24,20 +25,57 @@ from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.resident import ResidentIndex
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.errors import DataError
+from simsiam_zoo.errors import DataError, InputError
 
 
 class Augmentation(Protocol):
     """What an augmentation component gives.
 
     It may also have `apply(image, view, size)`, used in place of `data.image.render_view`: from
-    uint8 [H, W, 3] to uint8 [size, size, 3].
+    uint8 [H, W, 3] to uint8 [size, size, 3]. And `view_sizes(size)`: the side in pixels of each
+    view of an image, where `data.image_size` is `size`; without it there are as many views as the
+    gradient policy compares, all of `data.image_size`.
     """
 
     def sample(
         self, generator: np.random.Generator, view: int, size: tuple[int, int]
     ) -> ViewParams:
         """Draw the parameters of the `view`-th view of an image of `size` (height, width)."""
+
+
+def view_sizes(
+    augmentation: Augmentation, size: int, compared: int, called: str = "", policy: str = ""
+) -> tuple[int, ...]:
+    """The side of each view of an image in pixels, of a run's `data.image_size`, `size`.
+
+    `compared` is the number of views that the gradient policy takes; 0: any number. Raises
+    InputError, in which they have the names `called` and `policy`, where the augmentation gives
+    another number.
+    """
+    stated = stated_sizes(augmentation, size)
+    called, policy = called or "the augmentation", policy or "the gradient policy"
+    if stated is None and not compared:
+        raise InputError(
+            f"{policy} takes as many views of an image as the augmentation states, and {called}"
+            " states no number",
+            "Choose an augmentation that does, as multi-crop of simsiam-zoo-multiview, or another"
+            " policy.",
+        )
+    if stated is None:
+        return (size,) * compared
+    if compared and len(stated) != compared:
+        raise InputError(
+            f"{called} gives {len(stated)} views of each image, and {policy} compares {compared}",
+            "Choose a policy that compares so many, or as many as there are, as multi-crop does"
+            " (simsiam-zoo list gradient).",
+        )
+    return stated
+
+
+def stated_sizes(augmentation: Augmentation, size: int) -> tuple[int, ...] | None:
+    """What the augmentation's own `view_sizes` gives; None where it has none."""
+    own: Any = getattr(augmentation, "view_sizes", None)
+    return None if own is None else tuple(map(int, own(size)))
 
 
 class Damage(NamedTuple):
@@ -54,25 +92,31 @@ class Damage(NamedTuple):
 class LoadedBatch:
     """One rank's share of a step: N samples, V views of each."""
 
-    pixels: Tensor
-    """uint8 [V, N, 3, S, S], channels last; S is 0 where the device makes views of its images.
-    uint16 where the channels are not three."""
+    pixels: list[Tensor]
+    """The views, those of one size that follow each other in one tensor: [V, N, C, S, S], channels
+    last. uint8 of three channels, C being 0 where the device makes views of its images; uint16 of
+    other numbers of channels."""
     ids: Tensor  # dense sample ids, int64 [N]; of what is in the row, after replacements
     labels: Tensor  # int64 [N], -1 where there is none
     epoch: int = 0
     step: int = 0
     damaged: tuple[Damage, ...] = ()  # images that were replaced, or left out of an evaluation
     drawn: NDArray[np.float32] | None = None
-    """What the device has to do yet, [V, N, COLUMNS]; None where the views are done."""
+    """What the device has to do yet, [all views, N, COLUMNS]; None where the views are done."""
 
     @property
     def views(self) -> list[Tensor]:
-        """The V views, each uint8 [N, 3, S, S], channels last in memory."""
-        return list(self.pixels.unbind())
+        """The views, each uint8 [N, 3, S, S], channels last in memory."""
+        return [view for part in self.pixels for view in part]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return sum(part.nbytes for part in self.pixels)
 
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
-        pixels = self.pixels.pin_memory() if self.pixels.numel() else self.pixels
+        pixels = [part.pin_memory() if part.numel() else part for part in self.pixels]
         ids, labels = self.ids.pin_memory(), self.labels.pin_memory()
         return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged, self.drawn)
 
@@ -97,8 +141,9 @@ class Draws:
         return self._generator
 
 
-Room = Callable[..., Tensor]
-"""Shape (views, images, side, side, bytes) → memory for the pixels of a batch, uint8."""
+Shape = tuple[int, ...]
+Room = Callable[[Sequence[Shape]], list[Tensor]]
+"""Shapes (views, images, side, side, bytes) → memory for pixels, uint8, for each of them."""
 
 
 def pixel_bytes(channels: int) -> int:
@@ -106,10 +151,10 @@ def pixel_bytes(channels: int) -> int:
     return 3 if channels == 3 else 2 * channels
 
 
-def new_canvas(room: Room, channels: int, *shape: int) -> Tensor:
+def new_canvases(room: Room, channels: int, shapes: Sequence[Shape]) -> list[Tensor]:
     """Room for pixels [*shape, C], uint8 of three channels, uint16 of others."""
-    made = room(*shape, pixel_bytes(channels))
-    return made if channels == 3 else made.view(torch.uint16)
+    made = room(shapes)
+    return made if channels == 3 else [each.view(torch.uint16) for each in made]
 
 
 class TrainBatches:
@@ -133,17 +178,18 @@ class TrainBatches:
     ) -> None:
         self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
         self._split, self._resident = split, resident
-        self.augmentation, self.size, self.views, self.seed = augmentation, size, views, seed
+        self.augmentation, self.seed = augmentation, seed
+        self.sides = view_sizes(augmentation, size, views)
         self._apply: Any = getattr(augmentation, "apply", None)
 
     def make(self, item: tuple[int, int, NDArray[np.int64]], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
         epoch, step, ids = item
-        side = 0 if self._resident else self.size
-        draws, canvas = Draws(self.seed), self._room(room, len(ids), side)
-        out: Pixels = canvas.numpy()
+        draws = Draws(self.seed)
+        canvases = new_canvases(room, self.shards.channels, self.shapes(len(ids)))
+        out: list[Pixels] = [view for canvas in canvases for view in canvas.numpy()]
         later = self._split or self._resident is not None
-        drawn = np.empty((self.views, len(ids), COLUMNS), np.float32) if later else None
+        drawn = np.empty((len(self.sides), len(ids), COLUMNS), np.float32) if later else None
         shown, labels = ids.copy(), np.empty(len(ids), np.int64)
         found = _Found(self.shards, self._resident)
         for row, id in enumerate(ids.tolist()):
@@ -151,7 +197,7 @@ class TrainBatches:
             if read is None:
                 shown[row], read = self._replacement(found, epoch, step, row)
             labels[row], image = read
-            for v in range(self.views):
+            for v in range(len(self.sides)):
                 extent = image.shape[0], image.shape[1]
                 # Drawn for the id that was planned: a replacement, whose image may be in the
                 # batch already, is not seen twice in the same view.
@@ -159,12 +205,15 @@ class TrainBatches:
                 if drawn is not None:
                     write_view(view, drawn[v, row])
                     view = crop_of(view)
-                if side:
-                    draw_view(self._apply, image, view, out[v, row])
-        return loaded(canvas, shown, labels, epoch, step, tuple(found.replaced), drawn)
+                if self._resident is None:
+                    draw_view(self._apply, image, view, out[v][row])
+        return loaded(canvases, shown, labels, epoch, step, tuple(found.replaced), drawn)
 
-    def _room(self, room: Room, images: int, side: int) -> Tensor:
-        return new_canvas(room, self.shards.channels, self.views, images, side, side)
+    def shapes(self, images: int) -> list[Shape]:
+        """Of a batch: (views, images, side, side, bytes of a pixel) for each run of equal sizes."""
+        each = 0 if self._resident else pixel_bytes(self.shards.channels)
+        runs = ((side, len(list(same))) for side, same in groupby(self.sides))
+        return [(views, images, side, side, each) for side, views in runs]
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -195,7 +244,7 @@ class EvalBatches:
 
     def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or an image that must be in it."""
-        canvas = new_canvas(room, self.shards.channels, 1, len(ids), self.size, self.size)
+        (canvas,) = new_canvases(room, self.shards.channels, self.shapes(len(ids)))
         out: Pixels = canvas.numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)
@@ -210,7 +259,11 @@ class EvalBatches:
             more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
             raise DataError(first + more, "Restore the shard, or pack it again.")
         chosen, labels = np.array(kept, np.int64).T.copy()
-        return loaded(canvas[:, : len(kept)], chosen, labels, damaged=damaged)
+        return loaded([canvas[:, : len(kept)]], chosen, labels, damaged=damaged)
+
+    def shapes(self, images: int) -> list[Shape]:
+        """Of a batch: (1, images, side, side, bytes of a pixel)."""
+        return [(1, images, self.size, self.size, pixel_bytes(self.shards.channels))]
 
 
 class _Found:
@@ -261,7 +314,7 @@ def _place(view: Pixels, slot: Pixels) -> None:
 
 
 def loaded(
-    canvas: Tensor,
+    canvases: Iterable[Tensor],
     ids: NDArray[np.int64],
     labels: NDArray[np.int64],
     epoch: int = 0,
@@ -269,7 +322,7 @@ def loaded(
     damaged: tuple[Damage, ...] = (),
     drawn: NDArray[np.float32] | None = None,
 ) -> LoadedBatch:
-    """The batch of a canvas, [V, N, S, S, C], that was drawn on."""
+    """The batch of canvases, [V, N, S, S, C], that were drawn on."""
     ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
-    pixels = canvas.permute(0, 1, 4, 2, 3)
+    pixels = [canvas.permute(0, 1, 4, 2, 3) for canvas in canvases]
     return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged, drawn)

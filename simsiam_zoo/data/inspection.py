@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from simsiam_zoo.data.bands import band_format
-from simsiam_zoo.data.decode import as_stored, decode_any, decode_as, to_rgb
+from simsiam_zoo.data.decode import Pixels, as_stored, decode_any, decode_as, to_rgb
 from simsiam_zoo.data.index import load_index
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.processes import run_tasks
@@ -237,6 +237,13 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
     return f"warning: {order.problem}" if order and order.ordered else None
 
 
+def _framed(view: Pixels, side: int) -> Pixels:
+    """A view in the middle of a white square."""
+    before = (side - len(view)) // 2
+    around = (before, side - len(view) - before)
+    return np.pad(view, (around, around, (0, 0)), constant_values=255)
+
+
 _CELL, _GAP = 96, 4  # smaller views are enlarged to about this side, pixel by pixel
 
 
@@ -249,26 +256,29 @@ def contact_sheet(
     rows: int = 8,
     epochs: int = 4,
 ) -> Image.Image:
-    """Draw evenly spaced images: as evaluation sees them, and the pairs of views of some epochs.
+    """Draw evenly spaced images: as evaluation sees them, and the views of some epochs.
 
     A row is an image, drawn as `image.shown` says. Views are those that a run of `seed` draws, of
-    `size` pixels a side; `crop` is that of the center view. Raises DataError where an image is
-    damaged.
+    `size` pixels a side, two in an epoch; or those that the augmentation states, in fewer epochs,
+    the smaller ones with a white frame. `crop` is that of the center view. Raises DataError where
+    an image is damaged.
     """
-    from simsiam_zoo.data.batches import Draws
+    from simsiam_zoo.data.batches import Draws, stated_sizes
     from simsiam_zoo.data.image import center, render_view, shown
 
     draws, apply = Draws(seed), getattr(augmentation, "apply", render_view)
+    sizes = stated_sizes(augmentation, size) or (size, size)
+    epochs, widest = max(1, 2 * epochs // len(sizes)), max(size, *sizes)
     cells = []
     for id in evenly(len(shards), rows).tolist():
         image = decode_as(shards.read(id).image, shards.channels)
         image = to_rgb(image) if shards.channels == 3 else image
         views = [center(image, size, crop)]
-        for epoch, number in np.ndindex(epochs, 2):
+        for epoch, number in np.ndindex(epochs, len(sizes)):
             view = augmentation.sample(draws.at(epoch, id, number), number, image.shape[:2])
-            views.append(apply(image, view, size))
-        cells.append([shown(view, image) for view in views])
-    zoom = max(1, round(_CELL / size))
+            views.append(apply(image, view, sizes[number]))
+        cells.append([_framed(shown(view, image), widest) for view in views])
+    zoom = max(1, round(_CELL / widest))
     grid = np.array(cells).repeat(zoom, 2).repeat(zoom, 3)  # [row, column, y, x, 3]
     gaps = ((0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0))
     sheet = np.pad(grid, gaps, constant_values=255).swapaxes(1, 2)

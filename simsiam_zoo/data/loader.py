@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import math
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -25,7 +26,6 @@ from simsiam_zoo.data.batches import (
     EvalBatches,
     LoadedBatch,
     TrainBatches,
-    pixel_bytes,
 )
 from simsiam_zoo.data.image import TOP
 from simsiam_zoo.data.order import SampleOrder
@@ -51,8 +51,9 @@ class TrainLoader:
 
     Args:
         shards, plan: the training shards; the plan is over their `counts`.
-        augmentation, views, seed: draws so many views of each image, from (seed, epoch, id, view).
-        image_size: side S of the views in pixels.
+        augmentation, views, seed: draws so many views of each image, from (seed, epoch, id, view);
+            0 views: as many as the augmentation states (`batches.view_sizes`).
+        image_size: side of the views in pixels, where the augmentation states no other.
         epochs: where the run ends.
         workers: processes beside this one; 0 makes each batch here, when it is asked for.
         rank, world: which slice of each global batch. Raises InputError where there is none.
@@ -94,8 +95,7 @@ class TrainLoader:
         where shared memory is too small for one, DataError where a shard or every image of a lane's
         part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
-        each = pixel_bytes(self._batches.shards.channels) * self._batches.size**2
-        pixels = 1 if self._resident else self.plan.share(self.world) * self._batches.views * each
+        pixels = max(1, sum(map(math.prod, self._batches.shapes(self.plan.share(self.world)))))
         workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
         order = self._order(todo)
@@ -152,8 +152,8 @@ class EvalLoader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[LoadedBatch]:
-        each = pixel_bytes(self._batches.shards.channels) * self._batches.size**2
-        pixels = max(map(len, self._order), default=0) * each
+        longest = max(map(len, self._order), default=0)
+        pixels = sum(map(math.prod, self._batches.shapes(longest)))
         workers = affordable_workers(self._workers, pixels)
         order = follow_ids(self._order, self._batches.shards)
         return _run(self._batches, order, len(self), workers, pixels, self._pin_memory)

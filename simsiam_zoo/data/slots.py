@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, TrainBatches, loaded
+from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, Shape, TrainBatches, loaded
 from simsiam_zoo.errors import InputError, ZooError
 
 PREFETCH = 4
@@ -101,21 +101,28 @@ class Slots:
         """A free slot, which is not free any more; None where there is none."""
         return self._free.pop() if self._free else None
 
-    def canvas(self, slot: int, *shape: int) -> Tensor:
-        """A slot's memory as uint8 `shape`."""
-        return self._memory[slot, : math.prod(shape)].view(shape)
+    def canvases(self, slot: int, shapes: Sequence[Shape]) -> list[Tensor]:
+        """A slot's memory as uint8 tensors of these shapes, one after the other."""
+        return _divided(self._memory[slot], shapes)
 
-    def received(self, slot: int, *shape: int) -> Tensor:
-        """`canvas`, whose end, and that of all views of it, makes the slot free again."""
+    def received(self, slot: int, shapes: Sequence[Shape]) -> list[Tensor]:
+        """`canvases`; the end of the last of them, and of all views of it, frees the slot."""
         # A tensor's storage keeps the array alive that it was made from, so it outlives all views.
-        array = self.canvas(slot, *shape).numpy()
+        array = self._memory[slot].numpy()
         weakref.finalize(array, self._free.append, slot).atexit = False
-        return torch.from_numpy(array)
+        return _divided(torch.from_numpy(array), shapes)
 
 
-def new_memory(*shape: int) -> Tensor:
+def new_memory(shapes: Sequence[Shape]) -> list[Tensor]:
     """Room for a batch's pixels, uint8, that is no slot."""
-    return torch.empty(shape, dtype=torch.uint8)
+    return [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
+
+
+def _divided(memory: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """The beginning of some memory [bytes] as tensors of these shapes."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = torch.split(memory[: sum(sizes)], sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def with_slots(order: Iterable[Any], slots: Slots | None) -> Iterator[tuple[int | None, Any]]:
@@ -135,7 +142,7 @@ class Made(Dataset["LoadedBatch | Sent | ZooError"]):
 
     def __getitem__(self, asked: tuple[int | None, Any]) -> LoadedBatch | Sent | ZooError:
         (slot, item), slots = asked, self._slots
-        room = new_memory if slots is None or slot is None else partial(slots.canvas, slot)
+        room = new_memory if slots is None or slot is None else partial(slots.canvases, slot)
         try:
             batch = self._batches.make(item, room)
         except ZooError as error:
@@ -154,26 +161,26 @@ class Sent:
 
     def __reduce__(self) -> tuple[object, ...]:
         # Arrays throughout: each tensor would cost a descriptor and a connection.
-        batch, canvas = self._batch, self._batch.pixels.permute(0, 1, 3, 4, 2)
-        deep = canvas.dtype == torch.uint16  # memory is handed on as bytes
-        canvas = canvas.view(torch.uint8) if deep else canvas
-        slot = None if self._slot is None else (self._pool, self._slot, tuple(canvas.shape))
+        batch, slot = self._batch, self._slot
+        canvases = [part.permute(0, 1, 3, 4, 2) for part in batch.pixels]
+        deep = any(canvas.dtype == torch.uint16 for canvas in canvases)
+        if deep:  # memory is handed on as bytes
+            canvases = [canvas.view(torch.uint8) for canvas in canvases]
+        where: object = [canvas.numpy() for canvas in canvases]
+        if slot is not None:
+            where = (self._pool, slot, [tuple(canvas.shape) for canvas in canvases])
         about = batch.epoch, batch.step, batch.damaged, batch.drawn
-        return _received, (
-            slot or canvas.numpy(),
-            deep,
-            batch.ids.numpy(),
-            batch.labels.numpy(),
-            *about,
-        )
+        return _received, (where, deep, batch.ids.numpy(), batch.labels.numpy(), *about)
 
 
 def _received(
-    where: tuple[str, int, tuple[int, ...]] | NDArray[np.uint8], deep: bool, *about: Any
+    where: tuple[str, int, list[Shape]] | list[NDArray[np.uint8]], deep: bool, *about: Any
 ) -> LoadedBatch:
     if isinstance(where, tuple):
-        pool, slot, shape = where
-        canvas = _POOLS[pool].received(slot, *shape)
+        pool, slot, shapes = where
+        canvases = _POOLS[pool].received(slot, shapes)
     else:
-        canvas = torch.from_numpy(where)
-    return loaded(canvas.view(torch.uint16) if deep else canvas, *about)
+        canvases = [torch.from_numpy(each) for each in where]
+    if deep:
+        canvases = [canvas.view(torch.uint16) for canvas in canvases]
+    return loaded(canvases, *about)

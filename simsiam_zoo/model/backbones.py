@@ -6,6 +6,7 @@ timm's models are changed in place, never wrapped, so that the keys of their sta
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,7 +49,12 @@ def timm_recipe(backbone: nn.Module) -> TimmRecipe | None:
 
 
 def timm_backbone(
-    *, name: str, image_size: int, drop_path_rate: float, channels: int = 3
+    *,
+    name: str,
+    image_size: int,
+    drop_path_rate: float,
+    channels: int = 3,
+    view_sizes: Sequence[int] = (),
 ) -> nn.Module:
     """Any timm model, from random weights, giving pooled features.
 
@@ -57,9 +63,10 @@ def timm_backbone(
         image_size: in pixels; a model that fixes its input size (a ViT) is made for it.
         drop_path_rate: stochastic depth; 0 is none, also where timm's own default is another.
         channels: of the images.
+        view_sizes: of views in pixels; such a model is made for others too where timm can do that.
 
     Raises:
-        InputError: timm has no such model, or the model has no stochastic depth.
+        InputError: timm has no such model, or the model has no stochastic depth, or one size alone.
         PluginError: timm cannot build it.
     """
     if not timm.is_model(name):  # keeps `hf-hub:...` out as well, for which timm would go online
@@ -67,11 +74,22 @@ def timm_backbone(
         raise InputError(f"timm {timm.__version__} has no model {name!r}", hint)
     config = timm.get_pretrained_cfg(name)
     size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    others = sorted({*view_sizes} - {image_size})
+    if size and others:
+        size["dynamic_img_size"] = True
     size |= _in_chans(channels)
     try:
         model = _create(name, drop_path_rate, size)
     except InputError:
         raise
+    except TypeError as error:
+        if "'dynamic_img_size'" not in str(error):
+            raise
+        raise InputError(
+            f"backbone {name} is made for {image_size} px alone, and there are views of"
+            f" {', '.join(map(str, others))} px",
+            "Take a ViT of timm's, a convolutional network, or views of one size.",
+        ) from None
     except Exception as error:  # timm's constructors raise whatever they come upon
         raise PluginError(
             f"backbone {name} cannot be built at {image_size} px by timm {timm.__version__}"

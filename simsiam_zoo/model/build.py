@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ def build(
     steps: int | None = None,
     fill: Callable[[Siamese], object] | None = None,
     channels: int = 3,
+    view_sizes: Sequence[int] = (),
 ) -> Siamese:
     """Create the five parts, fit them together and let each set itself up; in training mode.
 
@@ -34,25 +35,24 @@ def build(
 
     Args:
         parts: which component each of `PARTS` is.
-        image_size: of the views in pixels.
+        image_size: of the images in pixels.
         dataset_size, steps_per_epoch, steps: for the policies that ask; None where unknown.
         fill: loads weights into the network, before the parts set themselves up for them.
         channels: of the images.
+        view_sizes: of the views in pixels, where they have other sizes too.
 
     InputError: a part does not take a parameter's value. PluginError: one cannot be created, or
     breaks the contract.
     """
-    # neither constant nor alike, in the range of normalised images
-    x = torch.linspace(-2, 2, 2 * channels * image_size**2)
-    x = x.reshape(2, channels, image_size, image_size)
-
-    backbone = _create(parts["backbone"], image_size=image_size, channels=channels)
-    what = f"{image_size} px" if channels == 3 else f"{channels} channels of {image_size} px"
-    size_hint = f"It may not take {what}: another size or another backbone is the way out."
-    y = _dry_run(parts["backbone"], backbone, x, hint=size_hint)
-    if y.ndim != 2 or len(y) != len(x):
-        raise _broken(parts["backbone"], f"gave {_shape(y)} for {_shape(x)}, not [2, features]")
+    host = {"image_size": image_size, "channels": channels, "view_sizes": view_sizes}
+    backbone = _create(parts["backbone"], **host)
+    y = _try_images(parts["backbone"], backbone, image_size, channels)
+    if y.ndim != 2 or len(y) != 2:
+        given = [2, channels, image_size, image_size]
+        raise _broken(parts["backbone"], f"gave {_shape(y)} for {given}, not [2, features]")
     in_dim = y.shape[1]
+    for size in sorted({*view_sizes} - {image_size}):
+        _try_images(parts["backbone"], backbone, size, channels, (2, in_dim))
 
     projector = _create(parts["projector"], in_dim=in_dim)
     dim = _out_dim(parts["projector"], projector)
@@ -68,6 +68,21 @@ def build(
     for kind in PARTS:
         _set_up(parts[kind], siamese)
     return siamese
+
+
+def _try_images(
+    part: Resolved,
+    backbone: nn.Module,
+    size: int,
+    channels: int,
+    expected: tuple[int, ...] | None = None,
+) -> Tensor:
+    """What a backbone gives of two images [channels, size, size], checked as by `_dry_run`."""
+    # neither constant nor alike, in the range of normalised images
+    x = torch.linspace(-2, 2, 2 * channels * size**2).reshape(2, channels, size, size)
+    what = f"{size} px" if channels == 3 else f"{channels} channels of {size} px"
+    hint = f"It may not take {what}: another size or another backbone is the way out."
+    return _dry_run(part, backbone, x, expected=expected, hint=hint)
 
 
 def renew(
@@ -118,7 +133,7 @@ def _set_up(part: Resolved, siamese: Siamese) -> None:
             module.setup(siamese)
 
 
-def _create(part: Resolved, **host: int | None) -> nn.Module:
+def _create(part: Resolved, **host: object) -> nn.Module:
     module = part.create(**host)
     if not isinstance(module, nn.Module):
         raise _broken(part, f"made a {type(module).__name__}, not a torch.nn.Module")

@@ -25,7 +25,7 @@ class Batch:
     """Views of the same N images, and which images they are.
 
     Args:
-        views: one tensor [N, 3, H, W] for each view that the gradient policy asks for.
+        views: one tensor [N, 3, H, W] for each view of an image; they may be of several sizes.
         ids: [N] int64, dense 0..n-1 over the training set; None in stream mode.
         labels: [N] int64, -1 where there is none. No part sees them in training.
     """
@@ -114,7 +114,7 @@ class GradientPolicy(Part):
     """
 
     views: int = 2
-    """How many views of each image it compares."""
+    """How many views of each image it compares; 0: as many as the augmentation gives."""
     blocks: int = 0
     """Steps in a block, for a policy that sees the batches of a block before its first step
     (`prepare_block`); 0: there are no blocks."""
@@ -197,7 +197,7 @@ class Siamese(nn.Module):
             InputError: the batch has another number of views than the policy compares.
             PluginError: the policy gave something else.
         """
-        if len(batch.views) != self.gradient.views:
+        if self.gradient.views not in (0, len(batch.views)):
             raise InputError(
                 f"the batch has {len(batch.views)} views of each image,"
                 f" and the gradient policy compares {self.gradient.views}"

@@ -69,9 +69,9 @@ def as_products(network: nn.Module) -> None:
             conv.__class__ = OneOutputConv2d
 
 
-def untrustworthy_convolutions(network: nn.Module, image_size: int, channels: int = 3) -> list[str]:
-    """The modules' names in `network`, which takes [N, channels, image_size, image_size], with
-    sizes."""
+def untrustworthy_convolutions(network: nn.Module, *sizes: int, channels: int = 3) -> list[str]:
+    """The modules' names in `network`, which takes images [N, channels, size, size], with their
+    inputs' sizes."""
     found: list[str] = []
     probe = copy.deepcopy(network).eval()
     names = {module: name for name, module in probe.named_modules()}
@@ -86,9 +86,10 @@ def untrustworthy_convolutions(network: nn.Module, image_size: int, channels: in
     for module in names:
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(check)
-    x = torch.zeros(1, channels, image_size, image_size)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        probe(next((x.to(parameter) for parameter in probe.parameters()), x))
+        for size in sizes:
+            x = torch.zeros(1, channels, size, size)
+            probe(next((x.to(parameter) for parameter in probe.parameters()), x))
     return list(dict.fromkeys(found))
 
 

@@ -99,13 +99,15 @@ def seconds_per_step(recipe: Recipe) -> float:
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             setup = prepare(recipe)
-            side, device = recipe.data.image_size, setup.runtime.device
+            device, dtype = setup.runtime.device, setup.runtime.dtype
             images = min(recipe.training.batch_size, AT_MOST)
-            noise = torch.randn(
-                images, recipe.data.channels, side, side, dtype=setup.runtime.dtype, device=device
+            channels = recipe.data.channels
+            noise = (
+                torch.randn(images, channels, side, side, dtype=dtype, device=device)
+                for side in setup.view_sizes
             )
-            views = [noise.contiguous(memory_format=torch.channels_last)]
-            batch = Batch(views * setup.siamese.gradient.views, torch.arange(images, device=device))
+            views = [view.contiguous(memory_format=torch.channels_last) for view in noise]
+            batch = Batch(views, torch.arange(images, device=device))
             _step(setup, batch)  # the first one allocates, and lets oneDNN choose
             began = time.perf_counter()
             for _ in range(_STEPS):

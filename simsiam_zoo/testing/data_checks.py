@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from simsiam_zoo.data.batches import stated_sizes
 from simsiam_zoo.data.decode import decode, to_rgb
 from simsiam_zoo.data.image import ViewParams, render_view
 from simsiam_zoo.data.shards import Dataset, ShardSet
@@ -21,24 +22,31 @@ _SIDE = 16
 def views(tested: ComponentUnderTest) -> None:
     """sample(generator, view, size) gives a simsiam_zoo.plugin.ViewParams whose box lies in an
     image of that size (height, width). It is rendered, by the host or by the augmentation's own
-    apply(image, view, size), to uint8 [size, size, 3], and the image is left as it is.
+    apply(image, view, size), to uint8 [size, size, 3], and the image is left as it is. One that
+    has view_sizes(size) gives sizes in pixels there, the same each time.
 
     The way out: clip the box to 0 <= left < right <= width and 0 <= top < bottom <= height, draw
     values that `render_view` knows, and in apply return a new uint8 array.
     """
     augmentation, generator = tested.resolved.create(), default_rng(0)
     apply = getattr(augmentation, "apply", None) or render_view
+    stated = stated_sizes(augmentation, _SIDE)
+    sizes = (_SIDE, _SIDE) if stated is None else stated
+    expect(sizes and min(sizes) > 0, f"states views of {list(sizes)} px")
+    expect(stated == stated_sizes(augmentation, _SIDE), "states other sizes each time")
     for height, width in _SIZES:
         image = generator.integers(0, 256, (height, width, 3), np.uint8)
         before = image.copy()
         for draw in range(20):
-            view = augmentation.sample(generator, draw % 2, (height, width))
+            number = draw % len(sizes)
+            side = sizes[number]
+            view = augmentation.sample(generator, number, (height, width))
             expect(isinstance(view, ViewParams), f"drew a {type(view).__name__}, not a ViewParams")
             left, top, end, bottom = view.box
             inside = 0 <= left < end <= width and 0 <= top < bottom <= height
             expect(inside, f"drew the box {view.box} for an image of {height} x {width}")
-            out = to_rgb(apply(image, view, _SIDE))
-            right = out.shape == (_SIDE, _SIDE, 3) and out.dtype == np.uint8
+            out = to_rgb(apply(image, view, side))
+            right = out.shape == (side, side, 3) and out.dtype == np.uint8
             expect(right, f"gave {out.dtype} {list(out.shape)} for {height} x {width} pixels")
             expect(np.array_equal(image, before), "changed the image in place")
 

@@ -46,12 +46,19 @@ class ConformanceBench:
         self._size = size
 
     def batch(self, seed: int = 0, n: int = 3) -> Batch:
-        """Views [n, 3, size, size], as many as the policy compares, like normalised images."""
+        """Views [n, 3, size, size], as many as the policy compares, like normalised images.
+
+        For a policy that takes any number there are two more of half that size.
+        """
         generator = torch.Generator().manual_seed(seed)
-        shape = (n, 3, self._size, self._size)
+        shape, compared = (n, 3, self._size, self._size), self.siamese.gradient.views
         images = torch.randn(shape, generator=generator)
-        noise = torch.randn(self.siamese.gradient.views, *shape, generator=generator)
-        return Batch([images + 0.5 * each for each in noise], torch.arange(n))
+        noise = torch.randn(compared or 4, *shape, generator=generator)
+        views = [images + 0.5 * each for each in noise]
+        if not compared:
+            half = self._size // 2
+            views[2:] = [view[..., :half, :half].contiguous() for view in views[2:]]
+        return Batch(views, torch.arange(n))
 
     def step(self, batch: Batch, number: int = 0, autocast: bool = False) -> Tensor:
         """One step as the loop takes it, with a little SGD. Gradients are left where they are."""

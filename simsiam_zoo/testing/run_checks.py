@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.catalog import PARTS, Resolved, catalog
 from simsiam_zoo.components.datasets import digit_samples
+from simsiam_zoo.data.batches import stated_sizes
 from simsiam_zoo.data.packing.writer import pack_dataset
 from simsiam_zoo.evaluation.protocol import (
     Features,
@@ -33,7 +34,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.device import Runtime
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.launcher import LOG, LaunchError, Resources
-from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, check, expect
+from simsiam_zoo.testing.checks import Broken, ComponentUnderTest, Inapplicable, check, expect
 from simsiam_zoo.testing.part_checks import SMALL
 from simsiam_zoo.training.run import Run, build, train
 
@@ -259,7 +260,32 @@ def _with(tested: ComponentUnderTest) -> dict[str, object]:
             raise Broken(f"has {images} images, and {STEPS} steps need as many")
         # the steps are those of an epoch, the rest of which is dropped
         return {"dataset": tested.spec, "training.batch_size": images // STEPS}
-    return {"dataset": str(_digits()), tested.kind: tested.spec}
+    return {"dataset": str(_digits()), tested.kind: tested.spec, **_with_views(tested)}
+
+
+def _with_views(tested: ComponentUnderTest) -> dict[str, object]:
+    """What goes with an augmentation that states its views, or with a policy that takes any."""
+    kind, part = tested.kind, tested.resolved
+    stated = _stated(part) if kind == "augmentation" else None
+    if not (stated not in (None, 2) or (kind == "gradient" and _compared(part) == 0)):
+        return {}
+    other = "gradient" if kind == "augmentation" else "augmentation"
+    for entry in catalog().entries(other):
+        if entry.distribution == tested.plugin.distribution and not entry.is_family:
+            found = catalog().resolve(other, entry.full)
+            if _compared(found) in (0, stated) if stated else _stated(found):
+                return {other: entry.full}
+    raise Inapplicable(f"its package has no {other} for its views")
+
+
+def _stated(augmentation: Resolved) -> int | None:
+    sizes = stated_sizes(augmentation.create(), 16)
+    return None if sizes is None else len(sizes)
+
+
+def _compared(policy: Resolved) -> int:
+    views: int = policy.create(dim=32, dataset_size=80, steps_per_epoch=STEPS, steps=STEPS).views
+    return views
 
 
 @functools.cache

@@ -65,19 +65,22 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
 
 
 def _views_on_device(setup: Setup, loaded: LoadedBatch) -> list[Tensor]:
-    """The views, uint8 [N, 3, S, S], after what is left to the device."""
+    """The views, uint8 [N, 3, S, S] each, after what is left to the device."""
     if loaded.drawn is None:
         return loaded.views
-    views = len(loaded.drawn)
-    if setup.resident is None:
-        crops = loaded.pixels.flatten(0, 1).to(setup.runtime.device, non_blocking=True)
-    else:
-        images, sizes = setup.resident.images(loaded.ids.numpy())
-        size = setup.recipe.data.image_size
-        crops = torch.cat([crop_views(images, sizes, table, size) for table in loaded.drawn])
-    # All at once: each operation is a few launches, however many views it is for.
-    finished = finish_views(crops, loaded.drawn.reshape(-1, loaded.drawn.shape[2]))
-    return [view.expand(-1, 3, -1, -1) for view in finished.chunk(views)]
+    resident, views, done = setup.resident, list[Tensor](), 0
+    images = None if resident is None else resident.images(loaded.ids.numpy())
+    for part in loaded.pixels:  # of one size each
+        count, size = len(part), part.shape[-1]
+        drawn, done = loaded.drawn[done : done + count], done + count
+        if images is None:
+            crops = part.flatten(0, 1).to(setup.runtime.device, non_blocking=True)
+        else:
+            crops = torch.cat([crop_views(*images, table, size) for table in drawn])
+        # All at once: each operation is a few launches, however many views it is for.
+        finished = finish_views(crops, drawn.reshape(-1, drawn.shape[2]))
+        views += [view.expand(-1, 3, -1, -1) for view in finished.chunk(count)]
+    return views
 
 
 def monitor_ids(setup: Setup) -> NDArray[np.int64]:
@@ -112,7 +115,7 @@ def in_blocks(setup: Setup, batches: Iterator[LoadedBatch], step: int) -> Iterat
         first = next(batches, None)
         if first is None:
             return
-        if first.pixels.nbytes * length <= HELD_BYTES:
+        if first.nbytes * length <= HELD_BYTES:
             held = [first, *islice(batches, length - 1)]
             _prepare_block(setup, step, iter(held))
             yield from held

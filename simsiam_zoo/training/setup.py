@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.remote.ahead import limit_cache
-from simsiam_zoo.data.resident import SHARE, Resident, expected_bytes, memory_of
+from simsiam_zoo.data.resident import Resident
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
@@ -33,9 +33,8 @@ from simsiam_zoo.runtime.optim import Schedule
 from simsiam_zoo.training.channels import check_channels
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.recompute import recompute_activations
+from simsiam_zoo.training.views import choose_views, stated_sizes_of, view_sizes_of
 from simsiam_zoo.training.weights import States, load_initial_weights
-
-_LARGER_PACKED = 4  # shards that exceed the room for their images by this factor: not looked into
 
 
 @dataclass
@@ -92,6 +91,11 @@ class Setup:
         return self.stage.end * self.plan.steps
 
     @property
+    def view_sizes(self) -> tuple[int, ...]:
+        """The side of each view of an image in pixels, as things stand now."""
+        return view_sizes_of(self.stage.recipe, self.siamese)
+
+    @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.recipe.training.epochs * self.plan.steps
@@ -117,9 +121,9 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         protocol.create()  # what it lacks is told now, not after the training
     sizes = None if data.stream else plan.samples, plan.steps
     for stage in recipe.stages()[1:]:  # what cannot be built is told now, not at the change
-        refuse_stream(stage.recipe, build_siamese(stage.recipe, *sizes, {}))
+        refuse_batches(stage.recipe, build_siamese(stage.recipe, *sizes, {}))
     siamese = build_siamese(recipe, *sizes, init, runtime)
-    refuse_stream(recipe, siamese)
+    refuse_batches(recipe, siamese)
     runtime = choose_threads(recipe, trustworthy(recipe, runtime, siamese), siamese)
     siamese, bn_batch = synchronise_bn(recipe, runtime, siamese)
     if training.activation_checkpointing:
@@ -156,8 +160,11 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     )
 
 
-def refuse_stream(recipe: Recipe, siamese: Siamese) -> None:
-    """Stop where a policy has to know which image is which, and the run reads a stream."""
+def refuse_batches(recipe: Recipe, siamese: Siamese) -> None:
+    """Stop where a policy compares another number of views than the augmentation gives, or has to
+    know which image is which, and the run reads a stream.
+    """
+    view_sizes_of(recipe, siamese)
     if recipe.data.stream and siamese.gradient.needs_ids:
         raise InputError(
             f"gradient {recipe.gradient.name} needs the ids of samples, and a stream has none",
@@ -188,42 +195,6 @@ def choose_threads(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtim
 
     with torch.random.fork_rng(devices=[]):
         return replace(runtime, threads=fastest_threads(step, runtime.threads))
-
-
-def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
-    """Who makes views: what the recipe says (InputError: it cannot be done), or `auto` means here.
-
-    On a CPU the worker. On CUDA the device, if the images fit in its memory beside the network;
-    else worker and device in turn. The worker too where an augmentation applies views itself.
-    """
-    wanted, stream = recipe.data.views, recipe.data.stream
-    used = (stage.recipe.part("augmentation") for stage in recipe.stages())
-    why = "a stream is read by workers" if stream else ""
-    if any(hasattr(each.create(), "apply") for each in used):
-        why = "its augmentation applies views itself"
-    if recipe.data.channels != 3:
-        why = "workers make the views of other channels than three"
-    if wanted == "worker" or (wanted == "auto" and (device.type != "cuda" or why)):
-        return "worker"
-    if why:
-        raise InputError(f"data.views = {wanted!r}: {why}", "Say data.views = 'worker'.")
-    remote = dataset.train.cache is not None
-    if wanted == "split" or (wanted == "auto" and remote):  # sizes would have to be fetched first
-        return "split"
-    room = recipe.data.resident
-    allowed = SHARE * memory_of(device) if room == "auto" else 1e9 * room
-    needed = int(dataset.train.bytes.sum())
-    if needed <= _LARGER_PACKED * allowed:
-        needed = expected_bytes(dataset.train)
-    if needed <= allowed:
-        return "device"
-    if wanted == "auto":
-        return "split"
-    raise InputError(
-        f"data.views = 'device': the images take about {needed / 1e9:.3g} GB, and"
-        f" {allowed / 1e9:.3g} GB of {device} are theirs",
-        "Raise data.resident, or say data.views = 'split'.",
-    )
 
 
 def make_plan(recipe: Recipe, dataset: Dataset) -> SampleOrder:
@@ -269,6 +240,7 @@ def build_siamese(
         steps=None if steps_per_epoch is None else epochs * steps_per_epoch,
         fill=lambda built: load_initial_weights(built, init),
         channels=recipe.data.channels,
+        view_sizes=stated_sizes_of(recipe),
     ).to(memory_format=torch.channels_last)
     if runtime is None:
         return siamese
@@ -335,8 +307,9 @@ def trustworthy(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> Runtime:
     """The runtime; fp32 where bf16 would give wrong gradients; InputError if it was asked for."""
     if (runtime.device.type, runtime.precision) != ("cpu", "bf16"):
         return runtime
+    sizes = {recipe.data.image_size, *stated_sizes_of(recipe)}
     found = untrustworthy_convolutions(
-        siamese.backbone, recipe.data.image_size, recipe.data.channels
+        siamese.backbone, *sorted(sizes), channels=recipe.data.channels
     )
     if not found:
         return runtime

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from simsiam_zoo.model.siamese import Batch, Loss, Siamese
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.views import view_sizes_of
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ def wiring_of(setup: Setup, untrained: Siamese | None) -> Wiring:
 
 def _tried(setup: Setup, untrained: Siamese) -> dict[str, bool]:
     """What two made-up images tell: `target_gradient` and `predicts`."""
-    policy, data = untrained.eval().gradient, setup.recipe.data
-    device, dtype = setup.runtime.device, setup.runtime.dtype
-    shape = (2, data.channels, data.image_size, data.image_size)
-    x = torch.linspace(-2, 2, math.prod(shape), device=device, dtype=dtype).reshape(shape)
-    batch = Batch([x] * policy.views, torch.arange(2, device=device))
+    policy, made = untrained.eval().gradient, dict[int, Tensor]()
+    device, dtype, channels = setup.runtime.device, setup.runtime.dtype, setup.recipe.data.channels
+    sizes = view_sizes_of(setup.recipe, untrained)
+    for size in sizes:
+        x = torch.linspace(-2, 2, 2 * channels * size**2, device=device, dtype=dtype)
+        made[size] = x.reshape(2, channels, size, size)
+    batch = Batch([made[size] for size in sizes], torch.arange(2, device=device))
     with distributed.apart():
         if policy.blocks:
             with torch.no_grad():

@@ -71,11 +71,14 @@ def measure_without_labels(
 def drawn_views(setup: Setup) -> Tensor:
     """`VIEWS` views of each of up to `IMAGES` training images, [V, N, C, S, S].
 
-    The run's augmentation draws them, as for training. Damaged images are left out.
+    The run's augmentation draws them, as for training, of views of several sizes the large ones.
+    Damaged images are left out.
     """
     augmentation = setup.recipe.part("augmentation").create()
     apply, shards = getattr(augmentation, "apply", None), setup.dataset.train
-    size, of_step = setup.recipe.data.image_size, setup.siamese.gradient.views
+    sizes = setup.view_sizes
+    size = max(sizes)
+    large = [view for view, side in enumerate(sizes) if side == size]
     draws, images = Draws(SEED), []
     for id in evenly(len(shards), IMAGES).tolist():
         try:
@@ -84,7 +87,7 @@ def drawn_views(setup: Setup) -> Tensor:
             continue
         out: NDArray[Any] = np.empty((VIEWS, size, size, shards.channels), image.dtype)
         for number in range(VIEWS):
-            epoch, view = divmod(number, of_step)
+            epoch, view = number // len(large), large[number % len(large)]
             params = augmentation.sample(draws.at(epoch, id, view), view, image.shape[:2])
             draw_view(apply, image, params, out[number])
         images.append(out)

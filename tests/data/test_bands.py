@@ -257,10 +257,10 @@ def test_a_tree_of_arrays_is_packed_and_read_alike_by_any_number_of_workers(five
         for workers in (0, 1)
     ]
     for alone, sent in zip(*made, strict=True):
-        assert sent.pixels.shape == (2, 4, 5, 16, 16)
-        assert sent.pixels.dtype == torch.uint16
-        assert torch.equal(alone.pixels.int(), sent.pixels.int())
-    seen = [batch.pixels.int() for batch in EvalLoader(dataset.train, 16, workers=1)]
+        assert sent.pixels[0].shape == (2, 4, 5, 16, 16)
+        assert sent.pixels[0].dtype == torch.uint16
+        assert torch.equal(alone.pixels[0].int(), sent.pixels[0].int())
+    seen = [batch.pixels[0].int() for batch in EvalLoader(dataset.train, 16, workers=1)]
     first = decode_as(dataset.train.read(0).image, 5)
     assert np.array_equal(seen[0][0, 0].permute(1, 2, 0).numpy(), center(first, 16))
 

@@ -100,8 +100,8 @@ def test_a_damaged_image_is_replaced_by_the_next_good_one_of_its_lane(hurt):
         met |= {damage.id for damage in ours.damaged}
 
         good = [row for row in range(BATCH) if row not in rows]  # exact for undamaged data
-        assert torch.equal(ours.pixels[:, good], undamaged.pixels[:, good])
-        seen = {ours.pixels[0, row].numpy().tobytes() for row in range(BATCH)}
+        assert torch.equal(ours.pixels[0][:, good], undamaged.pixels[0][:, good])
+        seen = {ours.pixels[0][0, row].numpy().tobytes() for row in range(BATCH)}
         assert len(seen) == BATCH  # what is shown twice is shown in two views
     assert met == bad
 
@@ -115,7 +115,7 @@ def test_what_replaces_it_depends_on_neither_ranks_nor_workers(hurt):
         ranks = [list(loader(shards, rank=r, world=world)) for r in range(world)]
         for step, batch in enumerate(alone):
             slices = [rank[step] for rank in ranks]
-            assert torch.equal(torch.cat([s.pixels for s in slices], dim=1), batch.pixels)
+            assert torch.equal(torch.cat([s.pixels[0] for s in slices], dim=1), batch.pixels[0])
             assert torch.equal(torch.cat([s.ids for s in slices]), batch.ids)
             share = BATCH // world
             rows = [d.row + r * share for r, s in enumerate(slices) for d in s.damaged]
@@ -160,8 +160,8 @@ def test_evaluation_refuses_a_damaged_image_or_leaves_it_out(hurt):
     assert ids.tolist() == good
     assert torch.cat([batch.labels for batch in kept]).tolist() == good
     assert {damage.id for batch in kept for damage in batch.damaged} == bad
-    expected = torch.cat([batch.pixels for batch in EvalLoader(whole, 8)], dim=1)[:, good]
-    assert torch.equal(torch.cat([batch.pixels for batch in kept], dim=1), expected)
+    expected = torch.cat([batch.pixels[0] for batch in EvalLoader(whole, 8)], dim=1)[:, good]
+    assert torch.equal(torch.cat([batch.pixels[0] for batch in kept], dim=1), expected)
     with pytest.raises(DataError, match="k3"):  # nothing would be left
         list(EvalLoader(shards, 8, ids=np.array([3, 4, 5]), skip_damaged=True))
 

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     )
     loader = TrainLoader(shards, plan, augmentation, 8, seed=3, epochs=5, workers=2)
     for batch in loader.batches(*divmod(start, plan.steps)):
-        pixels = int(batch.pixels.sum())
+        pixels = int(batch.pixels[0].sum())
         print(batch.epoch, batch.step, pixels, *batch.ids.tolist(), flush=True)
         if batch.epoch * plan.steps + batch.step == last:
             sys.stdin.read()  # and the workers fill what they may make ahead

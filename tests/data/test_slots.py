@@ -39,7 +39,7 @@ def test_a_slot_is_free_again_when_no_tensor_over_it_lives_any_more() -> None:
     slots = Slots(1, 12)
     slot = slots.take()
     assert (slot, slots.take()) == (0, None)
-    whole = slots.received(slot, 2, 6)
+    (whole,) = slots.received(slot, [(2, 6)])
     kept = [whole[1], whole.numpy()[1:], torch.utils.dlpack.from_dlpack(whole.view(12))]
     del whole
     while kept:
@@ -54,7 +54,7 @@ def test_a_caller_that_keeps_every_batch_sees_none_of_them_overwritten(shards: S
     assert len(alone) > 2 * (PREFETCH + BATCHES_HELD)
     for kept in (list(loader(shards, workers=1)), list(loader(shards, workers=2))):
         for ours, theirs in zip(kept, alone, strict=True):
-            assert torch.equal(ours.pixels, theirs.pixels)
+            assert torch.equal(ours.pixels[0], theirs.pixels[0])
     views = [batch.views[1][2:5] for batch in loader(shards, workers=1)]  # and nothing else of it
     for view, batch in zip(views, alone, strict=True):
         assert torch.equal(view, batch.views[1][2:5])
@@ -64,7 +64,7 @@ def places(batches: object) -> list[int]:
     """Where in memory each batch lay that was let go before the next."""
     found = []
     for batch in batches:
-        found.append(batch.pixels.data_ptr())
+        found.append(batch.pixels[0].data_ptr())
     return found
 
 
@@ -88,15 +88,15 @@ def test_the_last_batch_of_an_evaluation_may_be_smaller_than_its_slot(shards: Sh
     ours, theirs = (list(EvalLoader(shards, 16, batch=12, workers=w)) for w in (1, 0))
     assert [len(batch.ids) for batch in ours] == [12, 12, 12, 4]
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.pixels[0], b.pixels[0])
         assert torch.equal(a.labels, b.labels)
 
 
 def test_a_batch_from_a_slot_can_be_sent_on(shards: ShardSet) -> None:
     batch = next(iter(loader(shards, workers=1)))
     copy = pickle.loads(pickle.dumps(batch))
-    assert torch.equal(copy.pixels, batch.pixels)
-    assert copy.pixels.stride() == batch.pixels.stride()
+    assert torch.equal(copy.pixels[0], batch.pixels[0])
+    assert copy.pixels[0].stride() == batch.pixels[0].stride()
 
 
 def test_batches_go_by_page_locked_memory_where_it_is_asked_for(
@@ -106,4 +106,4 @@ def test_batches_go_by_page_locked_memory_where_it_is_asked_for(
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self.clone())
     batches = [LoadedBatch.pin_memory(batch) for batch in loader(shards, workers=1)]
     for ours, theirs in zip(batches, loader(shards), strict=True):
-        assert torch.equal(ours.pixels, theirs.pixels)
+        assert torch.equal(ours.pixels[0], theirs.pixels[0])

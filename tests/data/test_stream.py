@@ -123,9 +123,9 @@ def test_batches_are_those_of_a_run(packed: Path, workers: int) -> None:
     loader = TrainLoader(shards, plan, DIGITS, 16, epochs=2, workers=workers)
     batches = list(loader.batches(0, 1))
     assert [(b.epoch, b.step) for b in batches] == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
-    assert all(b.pixels.shape == (2, 8, 3, 16, 16) for b in batches)
+    assert all(b.pixels[0].shape == (2, 8, 3, 16, 16) for b in batches)
     assert all((b.labels == -1).all() for b in batches)
-    assert not torch.equal(batches[0].pixels, batches[1].pixels)
+    assert not torch.equal(batches[0].pixels[0], batches[1].pixels[0])
     ranks = [plan.ids(e, s, r, 2) for e in range(2) for s in range(3) for r in range(2)]
     assert sorted(i for ids in ranks for i in ids.tolist()) == list(range(48))
 

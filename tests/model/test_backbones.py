@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from simsiam_zoo.catalog import catalog, create_component
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.model.backbones import timm_backbone, timm_recipe
 from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Batch
@@ -230,3 +230,49 @@ def test_unknown_models_are_refused_without_going_online() -> None:
         timm_backbone(name="resnet5O", image_size=32, drop_path_rate=0.0)
     with pytest.raises(InputError, match="no model"):
         timm_backbone(name="hf-hub:timm/resnet18.a1_in1k", image_size=32, drop_path_rate=0.0)
+
+
+def sized(name: str, image_size: int, *view_sizes: int) -> nn.Module:
+    specs = {
+        "backbone": name,
+        "projector": "mlp:layers=2,hidden_dim=8,out_dim=8",
+        "predictor": "none",
+        "gradient": "stop-gradient",
+        "loss": "cosine",
+    }
+    parts = {kind: catalog().resolve(kind, spec) for kind, spec in specs.items()}
+    torch.manual_seed(0)
+    return build(parts, image_size, view_sizes=view_sizes).backbone
+
+
+def test_a_vit_takes_views_of_several_sizes_and_is_the_same_vit() -> None:
+    ours, usual = (sized("vit_tiny_patch16_224", 64, *more) for more in ((64, 32), ()))
+    assert ours.state_dict().keys() == usual.state_dict().keys()
+    large, small = images(3, 64), images(3, 32)
+    assert torch.equal(features(ours, large), features(usual, large))
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, img_size=64, dynamic_img_size=True
+    )
+    theirs.load_state_dict(usual.state_dict())
+    torch.testing.assert_close(features(ours, small), features(theirs, small))
+    with pytest.raises(AssertionError):
+        features(usual, small)
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "error", "said"),
+    [
+        ("mixer_s16_224", 32, InputError, "made for 64 px alone, and there are views of 32 px"),
+        (
+            "vit_tiny_patch16_224",
+            24,
+            PluginError,
+            r"failed on \[2, 3, 24, 24\]",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_take_the_small_views_says_so(
+    name: str, small: int, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        sized(name, 64, 64, small)

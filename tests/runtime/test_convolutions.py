@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from simsiam_zoo.runtime.convolutions import OneOutputConv2d, as_products
+from simsiam_zoo.runtime.convolutions import (
+    OneOutputConv2d,
+    as_products,
+    untrustworthy_convolutions,
+)
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 FIELDS = st.tuples(st.integers(1, 7), st.integers(1, 7))
@@ -82,3 +86,9 @@ def test_names_weights_copies_and_other_classes_are_left_as_they_are() -> None:
         assert type(same[0]) is OneOutputConv2d
         for name, value in same.state_dict().items():
             assert torch.equal(value, before[name])
+
+
+def test_each_size_of_view_is_tried() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 7, padding=3))
+    assert untrustworthy_convolutions(network, 32) == []
+    assert untrustworthy_convolutions(network, 32, 2) == ["0 on 2x2"]

@@ -22,9 +22,11 @@ from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training import setup as setting_up
+from simsiam_zoo.training import views as choosing
 from simsiam_zoo.training.batches import to_device, train_loader
-from simsiam_zoo.training.setup import Setup, choose_views, prepare
+from simsiam_zoo.training.setup import Setup, prepare
 from simsiam_zoo.training.train import train
+from simsiam_zoo.training.views import choose_views
 
 Tiny = Callable[..., Recipe]
 WAYS = ("worker", "split", "device")
@@ -170,7 +172,7 @@ class Cuda:
 def test_auto_on_cuda_is_the_device_where_the_images_fit(
     tiny: Tiny, monkeypatch, settings, memory, way
 ) -> None:
-    monkeypatch.setattr(setting_up, "memory_of", lambda _: memory)
+    monkeypatch.setattr(choosing, "memory_of", lambda _: memory)
     recipe = tiny(settings)
     dataset = recipe.part("dataset").create(stream=False)
     assert choose_views(recipe, Cuda(), dataset) == way
