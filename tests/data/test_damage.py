@@ -65,9 +65,8 @@ def loader(shards: ShardSet, lanes: int = LANES, **options: object) -> TrainLoad
 
 
 def same(ours: LoadedBatch, theirs: LoadedBatch) -> bool:
-    tensors = ("pixels", "ids", "labels")
-    equal = all(torch.equal(getattr(ours, t), getattr(theirs, t)) for t in tensors)
-    return equal and ours.damaged == theirs.damaged
+    tensors = ([*batch.views, batch.ids, batch.labels] for batch in (ours, theirs))
+    return all(map(torch.equal, *tensors)) and ours.damaged == theirs.damaged
 
 
 @pytest.fixture
