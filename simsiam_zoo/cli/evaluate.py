@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     help="Measure the network as the run began with it too (default: with several --data, or where"
     " a protocol trains the network).",
 )
+@click.option(
+    "--validation",
+    metavar="SHARE",
+    help="Measure on this share of the training images, held out, and not on the test images:"
+    " to choose a protocol's lr by.",
+)
 @options.preset("Transform and data for a source that is no run.")
 @options.device
 @options.precision
@@ -55,6 +61,7 @@ def evaluate(
     data: tuple[str, ...],
     protocols: tuple[str, ...],
     untrained: bool | None,
+    validation: str | None,
     preset: str | None,
     device: str | None,
     precision: str | None,
@@ -65,9 +72,8 @@ def evaluate(
 ) -> int:
     """Take features of a frozen network once, and measure them by every protocol.
 
-    The features are kept beside the run (or in the user's cache) for the next evaluation. Nothing
-    that the training wrote is changed. Of several data sets each has a report of its own, and what
-    goes wrong with one leaves the others'.
+    Features are kept beside the run (or in the user's cache) for the next evaluation; nothing that
+    the training wrote is changed. Each data set has its report; an error of one leaves the others'.
 
     \b
     Examples:
@@ -78,6 +84,7 @@ def evaluate(
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
     texts = {"training.device": device, "training.precision": precision}
+    texts["data.validation"] = validation
     given = {"evaluation.protocols": list(dict.fromkeys(protocols))}
     named: list[str | None] = [*dict.fromkeys(data)] or [None]
     settings = [options.settings_of(texts, data=each, given=given) for each in named]
@@ -88,8 +95,8 @@ def evaluate(
     from simsiam_zoo.runtime.folders import check_out
     from simsiam_zoo.runtime.progress import Progress, open_progress
 
-    path, several = None if out is None else Path(out), len(named) > 1
-    if path is not None:
+    several = len(named) > 1
+    if (path := None if out is None else Path(out)) is not None:
         check_out(path, "a report is", ".json")
     with distributed.joined():
         targets = distributed.together(

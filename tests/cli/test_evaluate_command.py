@@ -85,6 +85,7 @@ def test_a_model_of_timms_has_no_folder_and_is_only_shown(evaluate, digit_shards
         (["run", "--device", "cuda:77"], "cuda:77"),
         (["run", "--precision", "fp17"], "'bf16'"),
         (["run", "--batch-size", "0"], "--batch-size"),
+        (["run", "--validation", "1.5"], "data.validation"),
         (["run", "--out", "nowhere/report.json"], "there is no folder nowhere"),
         (["run", "--out", "report.png"], "a report is written as .json"),
     ],
@@ -152,6 +153,14 @@ def test_several_data_sets_make_one_table_with_the_untrained_network_beside(eval
     table = out.partition("Top-1 of the untrained network by data set")[2].splitlines()
     assert table[1].split() == ["own", "other"]
     assert table[2].split("  ")[1:] == ["knn (k=20, t=0.1)", first, second]
+
+
+def test_a_part_of_the_training_images_takes_the_place_of_the_test_images(evaluate):
+    code, out, _ = evaluate("run", "--validation", "0.25", "--protocol", "knn:k=5", "--json")
+    assert code == 0
+    data = json.loads(out)["data"]
+    counts = data["train_images"], data["test_images"]
+    assert (data["measured_on"], *counts) == ("validation", 72, 24)
 
 
 def test_an_error_of_one_data_set_leaves_the_others_figures(evaluate, tmp_path, digit_shards):
