@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny_runs import TINY
 from torch import nn
 
@@ -267,6 +268,11 @@ def test_every_command_that_the_docs_show_is_one(command: str, tmp_path, monkeyp
     """Read up to where it would train: names, flags and values are right."""
     name, *words = command.split()[1:]
     (tmp_path / "narrow.toml").write_text(narrow_recipe())
+    if "./photos" in command:
+        monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "cache"))
+        (tmp_path / "photos").mkdir()
+        for i in range(4):
+            Image.new("RGB", (40, 40), (60 * i, 0, 0)).save(tmp_path / "photos" / f"{i}.jpg")
     monkeypatch.chdir(tmp_path)
     if "leaky" in command:
         pytest.skip("run below, with its package")

@@ -150,7 +150,7 @@ def ablate(
     name, asked = _asked(study, preset, assignments, seeds, metrics, threads, tuned)
     plan = plan_study(name, asked, _command_of_all())
     selection = select(plan, only, again)
-    folder = Path(out) if out else Path("runs") / f"{name}-{plan.preset.replace('/', '-')}"
+    folder = Path(out) if out else Path("runs") / _folder_name(name, plan)
     plan = choose(plan, asked, folder)
     resources = Resources(cpus=plan.threads, gpus=gpus)
     running = jobs or default_jobs(resources)
@@ -158,6 +158,11 @@ def ablate(
         _describe(plan, selection, folder, running, earlier, detect, as_json)
     else:
         _run(plan, asked, selection, folder, running, resources, launcher, watch, as_json, quiet)
+
+
+def _folder_name(study: str, plan: StudyPlan) -> str:
+    data = next(iter(plan.arms[0].recipes.values())).data_word()
+    return "-".join(filter(None, (study, plan.preset.replace("/", "-"), data)))
 
 
 def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> None:
@@ -181,7 +186,11 @@ def _asked(
 
     settings = options.settings_of({"preset": preset}, assignments)
     chosen = settings.pop("preset", None)
-    name, read = read_study(study, None if chosen is None else str(chosen))
+    name, read = read_study(
+        study,
+        None if chosen is None else str(chosen),
+        lambda: str(options.preset_of(settings, None)),
+    )
     given: dict[str, Any] = {"metrics": metrics, "threads": threads, "tune": _tune(read, tuned)}
     given["seeds"] = seeds and seeds.split(",")
     changes = {key: value for key, value in given.items() if value}

@@ -20,11 +20,11 @@ _ROWS = 20  # of classes and of damaged samples; --json has all
 @click.argument("shards")
 @click.option("--check", is_flag=True, help="Decode every image, not only a sample of 512.")
 @click.option("--grid", metavar="OUT.png", help="Draw images and their views as training does.")
-@options.preset("The recipe whose views are drawn (default: mnist-5k).")
+@options.preset("The recipe whose views are drawn (default: photos).")
 @click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.quiet
 def inspect(
     shards: str,
     check: bool,
@@ -37,8 +37,9 @@ def inspect(
 ) -> None:
     """Tell what is in SHARDS: counts, classes, sizes, formats, damage.
 
-    SHARDS is a folder, a tar, or a pattern. Images are read, compared with their checksums where
-    these are known, and decoded. Ends with 4 if any is damaged.
+    SHARDS is a folder, a tar, or a pattern; or images, which are packed into the cache. Images are
+    read, compared with their checksums where these are known, and decoded. Ends with 4 if any is
+    damaged.
 
     \b
     Examples:
@@ -51,8 +52,11 @@ def inspect(
 
     if grid is None and (preset or file):
         raise InputError("--preset and --recipe are for the views that --grid draws")
-    recipe = Recipe.make(preset, file, {}) if grid else None
     dataset = open_shards(shards)
+    recipe = None
+    if grid:
+        settings = {"dataset": {"name": "shards", "path": shards}}
+        recipe = Recipe.make(options.preset_of(settings, preset, file), file, settings)
     splits = _inspect(dataset, check, jobs, quiet)
     report = {
         "source": shards,
@@ -132,6 +136,8 @@ def _print(report: dict[str, Any]) -> None:
             f"{key} {packed[key]}" for key in ("seed", "resize_short", "limit") if key in packed
         ]
         print_line(f"  packed from {packed.get('source')}, {', '.join(told)}")
+    for note in report["notes"]:
+        print_line(f"  note: {note}")
     print_line()
     print_heading("Images")
     facts = []

@@ -20,8 +20,8 @@ Option = Callable[[Any], Any]
 # Items in quotes, since CompletionItem became generic only in click 8.2.
 Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
-DATA_HELP = "A dataset's name, or a folder, pattern or URL of shards."
-OTHER_DATA_HELP = "A dataset's name, or shards (default: the run's own)."
+DATA_HELP = "A dataset's name; a folder or archive of images; a folder, pattern or URL of shards."
+OTHER_DATA_HELP = "A dataset's name, images or shards (default: the run's own)."
 RELOAD = 10
 """Seconds after which a page that is kept up to date reloads itself."""
 
@@ -112,7 +112,17 @@ assignments = click.option(
 )
 device = click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 precision = click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
-quiet = click.option("--quiet", is_flag=True, help="No progress.")
+
+
+def _keep_silent(ctx: click.Context, param: click.Parameter, quiet: bool) -> bool:
+    from simsiam_zoo.runtime.progress import keep_silent
+
+    keep_silent(quiet)
+    ctx.call_on_close(lambda: keep_silent(False))  # a process may run several commands
+    return quiet
+
+
+quiet = click.option("--quiet", is_flag=True, callback=_keep_silent, help="No progress.")
 
 
 def _use_plugins(ctx: click.Context, param: click.Parameter, files: tuple[str, ...]) -> None:
@@ -164,6 +174,25 @@ def settings_of(
             raise InputError(f"{key} is set twice")
         settings[key] = Text(value)
     return settings
+
+
+def preset_of(
+    settings: Mapping[str, object], preset: str | None, file: str | None = None
+) -> str | None:
+    """The preset that is named, or that goes with the data that `settings` state.
+
+    It is told where it is not the default, and None where the recipe's `file` or `settings` say it.
+    """
+    from simsiam_zoo.recipe.naming import preset_for
+    from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
+    from simsiam_zoo.runtime.progress import tell
+
+    if preset is not None or file is not None or "preset" in settings:
+        return preset
+    fitting = preset_for(settings, DEFAULT_PRESET)
+    if fitting != DEFAULT_PRESET:
+        tell(f"preset {fitting}, for the data is not that of {DEFAULT_PRESET} (--preset names one)")
+    return fitting
 
 
 def _refuse_mistaken(data: str, dataset: object) -> None:

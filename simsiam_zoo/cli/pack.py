@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,8 @@ def pack(
 
     SOURCE is CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST or STL-10 as it is downloaded or as
     torchvision keeps it, a folder that Hugging Face datasets saved, or a tree of images:
-    train/CLASS/*.jpg and val/CLASS/*.jpg, CLASS/*.jpg, or *.jpg without labels.
+    train/CLASS/*.jpg and val/CLASS/*.jpg, CLASS/*.jpg, or *.jpg without labels. Or a .zip, .tar.gz,
+    .tar.bz2 or .tar.xz of one of these.
 
     Every image is decoded to check it; damaged ones are listed and left out. The same call again
     goes on where an interrupted one stopped, and gives the same bytes.
@@ -70,23 +72,26 @@ def pack(
       simsiam-zoo pack data/cifar-10-batches-py data/cifar10
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-size 10000
     """
+    from simsiam_zoo.data.packing.archives import unpacked
     from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import StopRequest, open_progress
 
     began = time.monotonic()
-    original = _open(source, not no_labels, classes, quiet)
-    folder = expand_user(out)
+    folder, given = expand_user(out), expand_user(source)
     options = PackOptions(seed, shard_size, resize_short, limit)
-    total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
-    with StopRequest() as stop, open_progress(quiet) as progress:
-        progress.begin("images", total)
+    beside = folder.with_name(f".{folder.name}.unpacked")
+    with unpacked(given, beside, lambda: shutil.disk_usage(beside).free) as images:
+        original = _open(images, not no_labels, classes, quiet)
+        total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
+        with StopRequest() as stop, open_progress(quiet) as progress:
+            progress.begin("images", total)
 
-        def dealt_with(done: int) -> bool:
-            progress.advance(done)
-            return stop.requested
+            def dealt_with(done: int) -> bool:
+                progress.advance(done)
+                return stop.requested
 
-        packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)
+            packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)
     if packed is None:
         raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
     if packed.damaged:
@@ -102,11 +107,11 @@ def pack(
         _print(report, original.classes or ())
 
 
-def _open(source: str, labels: bool, classes: str | None, quiet: bool) -> Any:
+def _open(source: Path, labels: bool, classes: str | None, quiet: bool) -> Any:
     """The data set to be packed, with the classes' names in the file `classes`; its notes told."""
     from simsiam_zoo.data.packing.formats import open_original
 
-    original = open_original(expand_user(source), labels=labels)
+    original = open_original(source, labels=labels)
     if classes is not None:
         original = replace(original, classes=_class_names(Path(classes)))
     if original.classes is not None:

@@ -48,7 +48,7 @@ def _part_options(command: Any) -> Any:
 
 
 @click.command()
-@options.preset("The recipe to start from (default: mnist-5k).")
+@options.preset("The recipe to start from (default: mnist-5k; of your own data: photos).")
 @options.recipe_file
 @_part_options
 @options.data(options.DATA_HELP)
@@ -113,6 +113,7 @@ def train(
       simsiam-zoo train
       simsiam-zoo train --backbone densenet121 --predictor none
       simsiam-zoo train --preset digits --set optim.weight_decay=1e-4
+      simsiam-zoo train --data ./photos
       simsiam-zoo train --backbone resnet18 --init timm:pretrained
       simsiam-zoo train --resume runs/mnist-5k-seed0
     """
@@ -124,6 +125,7 @@ def train(
         refuse_missing(lock)
     settings = _settings(flags)
     if resume is None:
+        preset = options.preset_of(settings, preset, file)
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:

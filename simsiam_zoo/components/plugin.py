@@ -73,6 +73,8 @@ def _backbones() -> Iterator[Component | Family]:
         name, target = f"resnet{depth}_cifar", f"model.backbones:resnet{depth}_cifar"
         summary = f"ResNet-{depth} ({block}) with a 3x3 stride-1 stem and no max-pool"
         yield _own("backbone", name, target, summary, paper="appendix D")
+    summary = "ResNet-18 (basic); below 64 px with a 3x3 stride-2 stem and no max-pool"
+    yield _own("backbone", "resnet18_fit", "model.backbones:resnet18_fit", summary)
     params: tuple[Param, ...] = (
         Param("widths", list[int], [32, 64, 128], "Channels of each stage", min=1),
         Param("depth", int, 1, "Blocks in each stage", min=1),
@@ -207,13 +209,13 @@ def _datasets() -> Iterator[Component]:
     summary = "scikit-learn's 1,797 digits, 8x8, 10 classes; 1,347 to train, 450 to test"
     source = "sklearn.datasets.load_digits"
     yield _own("dataset", "digits", f"{home}:digits", summary, (), source)
-    path = "Folder with train-*.tar and val-*.tar, or a pattern"
-    test = "Test shards, where the folder does not hold them"
+    path = "Folder with train-*.tar and val-*.tar, a pattern, or images"
+    test = "Test shards or images, where the folder does not hold them"
     params = (
         Param("path", str, "", path, operational=True),
         Param("test", str, "", test, operational=True),
     )
-    summary = "WebDataset shards: a folder, or a brace pattern of tars, here or at a URL"
+    summary = "WebDataset shards here or at a URL; a folder or archive of images is packed once"
     yield _own("dataset", "shards", f"{home}:shards", summary, params)
 
 
@@ -281,6 +283,7 @@ def _files() -> Iterator[Component]:
         ("mnist-5k", "5,000 MNIST images, a small ResNet: two minutes on two cores"),
         ("mnist-5k-resnet10t", "The same with timm's ResNet-10-T: three times as long"),
         ("digits", "scikit-learn's 8x8 digits: seconds, for tours and tests"),
+        ("photos", "One's own images, labelled or not; size and length by the data"),
         ("cifar10", "The paper's CIFAR-10 settings (appendix D), 800 epochs"),
         ("imagenet", "The paper's ImageNet settings, 100 epochs at batch 512"),
     ):

@@ -24,6 +24,7 @@ from simsiam_zoo.data.manifest import (
     stated_by,
     stated_shards,
 )
+from simsiam_zoo.data.packing.cached import is_unpacked, note_images_beside, pack_once
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.transfer import ask_for, read_small
 from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
@@ -126,7 +127,7 @@ def _matching(source: str, path: Path) -> list[str]:
     if not found:
         raise InputError(
             f"no data at {source}: no such folder, tar or match of the pattern",
-            "Name a folder of shards, a tar, or a pattern such as train-{000000..000009}.tar.",
+            "Name a folder of images or shards, a tar, or a pattern: train-{000000..000009}.tar.",
         )
     return found
 
@@ -134,8 +135,9 @@ def _matching(source: str, path: Path) -> list[str]:
 def open_shards(source: str, test: str = "") -> Dataset:
     """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `locate_shards`).
 
-    Of remote shards nothing is read yet but what is stated beside them. `test` is another source of
-    test shards: those in it that are named so, else all.
+    Images that are no shards yet are packed into the user's cache first. Of remote shards nothing
+    is read yet but what is stated beside them. `test` is another source of test shards: those in it
+    that are named so, else all.
 
     Raises:
         InputError: there is nothing to read, or its counts are not known.
@@ -193,9 +195,14 @@ def _open(source: str, met: _Met) -> tuple[ShardSet, ShardSet | None]:
         train, test, notes = _open_remote(source)
         met.said += notes
         return train, test
+    if is_unpacked(folder := expand_user(source)):
+        folder, notes = pack_once(folder)
+        source, met.said = str(folder), met.said + notes
+    elif folder.is_dir():
+        met.said += note_images_beside(folder)
     for_training, for_test, notes = locate_shards(source)
     met.said += notes
-    if os.path.isdir(folder := expand_user(source)):
+    if folder.is_dir():
         _refuse_missing(folder)
     train = _shard_set(for_training, source, met)
     return train, _shard_set(for_test, source, met) if for_test else None

@@ -100,6 +100,9 @@ def open_target(
     lock = read_lock(run)
     refuse_missing(lock)
     recipe = Recipe.of_run(run / "recipe.toml", settings)
+    if "dataset" in settings and not recipe.data.validation:  # other data may lack test images
+        settings = {"data.validation": "auto", **settings}
+        recipe = Recipe.of_run(run / "recipe.toml", settings)
     machine = lock.get("machine", {})
     if recipe.training.precision == "auto" and machine.get("device") == "cpu":
         # What `auto` meant when the run was trained, so that it is evaluated alike.
@@ -158,7 +161,7 @@ def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) 
         )
     if preset is None and "dataset" not in settings:
         raise InputError(f"{source} comes with no data", "Say --data DATASET|SHARDS.")
-    recipe = Recipe.make(preset, None, settings)
+    recipe = Recipe.make(preset, None, {"data.validation": "auto", **settings})
     name, params = split_spec(source.removeprefix(LIBRARY))
     wanted = params.pop("pretrained", "true")
     if params or wanted not in ("true", "false"):

@@ -115,6 +115,16 @@ resnet18_cifar = partial(_cifar_resnet, "resnet18")
 resnet50_cifar = partial(_cifar_resnet, "resnet50")
 
 
+def resnet18_fit(*, image_size: int, channels: int = 3) -> nn.Module:
+    """timm's ResNet-18; below 64 px with a 3x3 stride-2 stem and no max-pool."""
+    kwargs = _in_chans(channels)
+    model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
+    if image_size >= 64:
+        return _with_recipe(model, TimmRecipe("resnet18", kwargs))
+    _small_stem(model, 2, channels)
+    return _with_recipe(model, TimmRecipe("resnet18", kwargs, _stem_code(64, 2, channels)))
+
+
 def resnet_small(*, widths: list[int], depth: int, stride: int, channels: int = 3) -> nn.Module:
     """A small ResNet of basic blocks for images of 24 to 32 px, as wide as its last stage.
 

@@ -7,8 +7,6 @@ and leaves a frozen value in which nothing is implied: defaults are written out.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from simsiam_zoo.catalog import PARTS, Resolved, catalog
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe.auto import choose, take_out
 from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, complete_change, read_change
 from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import (
@@ -27,11 +26,13 @@ from simsiam_zoo.recipe.layers import (
     Tree,
     literals,
     merge,
+    nested,
     read_complete,
     read_layers,
     resolved_table,
     stated_in,
 )
+from simsiam_zoo.recipe.naming import data_word, run_name
 from simsiam_zoo.recipe.sections import (
     ChosenComponent,
     Data,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from simsiam_zoo.data.shards import Dataset
 
 DEFAULT_PRESET = "mnist-5k"
-_LONGEST_NAME = 120  # characters: a file system takes 255 bytes, and a report adds to the name
 
 
 class Recipe(Section):
@@ -74,6 +74,8 @@ class Recipe(Section):
         preset: str | None = None,
         file: Path | str | None = None,
         settings: Mapping[str, object] | Sequence[Mapping[str, object]] | None = None,
+        *,
+        measure: bool = True,
     ) -> Self:
         """Read preset < file < settings, and resolve every component.
 
@@ -83,14 +85,18 @@ class Recipe(Section):
             settings: dotted paths and values, e.g. `{"training.epochs": 3, "predictor": "none",
                 "predictor.hidden_dim": 64}`; a part's own path takes a spec. Of several, each is a
                 layer on the one before.
+            measure: choose by the data what is `auto` (`auto.py`); without, keys have their
+                defaults there, and no data is opened.
 
         Raises:
             InputError: an unknown name or key, a wrong type, a value out of range, no such file;
-                the file or preset that states it is named.
+                the file or preset that states it is named. Or no data to measure.
+            DataError: the data that is measured is damaged.
             PluginError: a preset's file cannot be read.
         """
         layers = [settings] if isinstance(settings, Mapping) else settings or ()
-        return cls._complete(read_layers(catalog(), preset, file, layers, DEFAULT_PRESET))
+        read = read_layers(catalog(), preset, file, layers, DEFAULT_PRESET)
+        return cls._complete(read, measure)
 
     @classmethod
     def of_run(cls, file: Path, settings: Mapping[str, object] | None = None) -> Self:
@@ -101,10 +107,13 @@ class Recipe(Section):
         return cls._complete(read_complete(file, settings or {}))
 
     @classmethod
-    def _complete(cls, layers: Sequence[Layer]) -> Self:
+    def _complete(cls, layers: Sequence[Layer], measure: bool = True) -> Self:
         tree: Tree = reduce(merge, (layer.tree for layer in layers), {})
         stated = literals(tree.pop("change", []))
+        wanted = take_out(tree)
         recipe = cls._valid(tree, lambda path: stated_in(layers, path))
+        if wanted and measure:
+            recipe = recipe._measured(wanted)
         recipe.protocols()  # a wrong spec fails now, not after the training
         recipe.online_protocols()
         recipe.loggers()
@@ -133,6 +142,22 @@ class Recipe(Section):
             return cls.model_validate(tree)
         except ValidationError as error:
             raise explain(error, cls, where) from None
+
+    def _measured(self, wanted: Sequence[str]) -> Self:
+        """This recipe with what the data says of the keys that are `auto`."""
+        if self.data.stream:
+            wanted = [path for path in wanted if path != "data.validation"]  # a stream has none
+            if not wanted:
+                return self
+            raise InputError(
+                f"{wanted[0]} = auto is measured on counted images, and a stream's are not",
+                f"State {', '.join(wanted)}, or name a preset that does; or read the shards"
+                " exactly, without data.stream.",
+            )
+        dataset = self.part("dataset").create(stream=False)
+        share = self.data.validation
+        values = choose(wanted, dataset, share, lambda share: self._divided(dataset, share))
+        return self._valid(merge(self.to_dict(), nested(values)), lambda _: "")
 
     def _complete_changes(self, stated: Any) -> tuple[Change, ...]:
         """The changes of this recipe, each valid on what those before it leave in force."""
@@ -185,19 +210,12 @@ class Recipe(Section):
         return [catalog().resolve("logger", spec) for spec in self.logging.loggers]
 
     def run_name(self) -> str:
-        """A name for the run's folder: the preset, the parts that differ from it, the seed."""
-        plain = type(self).make(self.preset)
-        parts = [
-            f"{kind}-{getattr(self, kind).name}"
-            for kind in COMPONENTS
-            if getattr(self, kind).name != getattr(plain, kind).name
-        ]
-        parts += [f"change{change.epoch}" for change in self.change]
-        words = [self.preset, *parts, f"seed{self.training.seed}"]
-        name = re.sub(r"[^\w.+-]", "-", "-".join(words))
-        if len(name) <= _LONGEST_NAME:
-            return name
-        return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        """A name for the run's folder: the preset, the data and parts that differ, the seed."""
+        return run_name(self, type(self).make(self.preset, measure=False))
+
+    def data_word(self) -> str:
+        """What to call the data where it is not the preset's own, else nothing."""
+        return data_word(self, type(self).make(self.preset, measure=False))
 
     def open_data(self, *, exact: bool = False) -> Dataset:
         """The data, with the images that `data.validation` holds out in place of the test images.
@@ -206,7 +224,7 @@ class Recipe(Section):
         there or cannot be divided so, DataError where it is damaged.
         """
         dataset = self.part("dataset").create(stream=self.data.stream and not exact)
-        return self._divided(dataset)
+        return self._divided(dataset, self.data.validation)
 
     def data_at_hand(self) -> Dataset | None:
         """As `open_data`, but None where the data is not at hand."""
@@ -214,18 +232,18 @@ class Recipe(Section):
             dataset = self.part("dataset").create(stream=self.data.stream)
         except InputError:
             return None
-        return self._divided(dataset)
+        return self._divided(dataset, self.data.validation)
 
-    def _divided(self, dataset: Dataset) -> Dataset:
+    def _divided(self, dataset: Dataset, share: float) -> Dataset:
         data, dataset = self.data, dataset.of_channels(self.data.channels)
-        if not data.validation:
+        if not share:
             return dataset
         from simsiam_zoo.data.remote.ahead import limit_cache
         from simsiam_zoo.data.validation import hold_out
 
         # The labels of remote shards are in them: they are fetched now, within the bound.
         limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
-        return hold_out(dataset, data.validation).of_channels(data.channels)
+        return hold_out(dataset, share).of_channels(data.channels)
 
     def sizes(self, dataset: Dataset | None = None) -> tuple[int | None, int | None]:
         """(training images, steps an epoch); None for what is not known without the data.

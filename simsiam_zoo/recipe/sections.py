@@ -66,12 +66,13 @@ class ChosenComponent(BaseModel):
 class Data(Section):
     """How images become batches."""
 
-    image_size: int = key(32, "Side of a view in pixels", ge=4, le=4096)
+    image_size: int = key(32, "Side of a view in pixels; auto: by the images' own", ge=4, le=4096)
     channels: int = key(3, "Channels of an image, 8 or 16 bits each", ge=1, le=16)
     mean: PerChannel = key(
-        (0.5, 0.5, 0.5), "Mean of each channel, of pixels in 0..1; one value is for all"
+        (0.5, 0.5, 0.5),
+        "Mean of each channel, of pixels in 0..1; one value is for all; auto: measured",
     )
-    std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel")
+    std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel; auto: measured")
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
     views: Literal["auto", "worker", "split", "device"] = Field(
@@ -82,7 +83,11 @@ class Data(Section):
     )
     workers: Count = operational("auto", "Loader processes; 0: none")
     validation: float = key(
-        0.0, "Share of the training images held out, and measured on for test images", ge=0, lt=1
+        0.0,
+        "Share of the training images held out, and measured on for test images; auto: 0.2 of"
+        " labelled images that have no test images",
+        ge=0,
+        lt=1,
     )
     stream: bool = key(False, "Read uncounted shards, with weaker guarantees")
     steps_per_epoch: int = key(0, "Length of an epoch of a stream", ge=0)
@@ -121,8 +126,8 @@ class Data(Section):
 class Training(Section):
     """How long and on what."""
 
-    epochs: int = key(14, "Passes over the training images", ge=1)
-    batch_size: int = key(64, "Global batch: images per step, all ranks", ge=2)
+    epochs: int = key(14, "Passes over the training images; auto: about 1,000 steps", ge=1)
+    batch_size: int = key(64, "Global batch: images per step, all ranks; auto: 64 at most", ge=2)
     seed: int = key(0, "Decides initialisation, order and views", ge=0, lt=2**63)
     init: str = key("", "Digest of the weights to start from; --init and import write it")
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = key(

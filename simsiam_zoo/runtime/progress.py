@@ -154,9 +154,24 @@ class LiveProgress(Progress):
             self._bars.stop()
 
 
+_silent = False
+
+
+def keep_silent(quiet: bool) -> None:
+    """Whether this process is to show no progress, whoever opens it: what `--quiet` says."""
+    global _silent
+    _silent = quiet
+
+
+def tell(text: str) -> None:
+    """One line on stderr of what is done before a run begins, unless it is to be silent."""
+    if not _silent and os.environ.get("RANK", "0") == "0":
+        open_progress().say(text)
+
+
 def open_progress(quiet: bool = False) -> Progress:
     """A live bar where stderr is a terminal, plain lines elsewhere, nothing if quiet."""
-    if quiet:
+    if quiet or _silent:
         return Progress()
     return LiveProgress() if sys.stderr.isatty() else PlainProgress()
 

@@ -136,10 +136,15 @@ def _size(arm: StudyArm) -> None:
     if steps is None:
         return
     arm.steps = steps, steps * recipe.training.epochs
+    if arm.candidates and recipe.data.validation:
+        arm.warnings = [
+            "the images that choose its values are among those that it is reported on"
+            " (data.validation); test images of their own would be fair"
+        ]
     if steps < FEW_STEPS:
         images = "a stream" if samples is None else f"{samples:,} images"
         few = f"{steps} step{'s' if steps > 1 else ''} an epoch, {arm.steps[1]} in all"
-        arm.warnings = [f"batch {recipe.training.batch_size} on {images}: {few}"]
+        arm.warnings += [f"batch {recipe.training.batch_size} on {images}: {few}"]
 
 
 def refuse_other_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ says in general.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -266,10 +266,12 @@ class Study(_Strict):
         return str(self.base.get("preset", DEFAULT_PRESET))
 
 
-def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
+def read_study(
+    name: str, preset: str | None = None, otherwise: Callable[[], str] = lambda: DEFAULT_PRESET
+) -> tuple[str, Study]:
     """What to call a study, and the study: a component, or a TOML file.
 
-    `preset` takes the place of the base's.
+    `preset` takes the place of the base's; `otherwise` gives that of a component without a base.
 
     Raises:
         InputError: there is none of that name, it is no TOML, or not a study.
@@ -283,7 +285,7 @@ def read_study(name: str, preset: str | None = None) -> tuple[str, Study]:
         return path.stem, parse_study(tree, f"the study {path}", preset, path.parent)
     tree = read_component_file(catalog().resolve("study", name))
     if preset is None and "base" not in tree:
-        preset = DEFAULT_PRESET
+        preset = otherwise()
     return name.replace("/", "-"), parse_study(tree, f"study {name}", preset)
 
 

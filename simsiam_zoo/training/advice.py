@@ -112,7 +112,7 @@ def _restored(kind: str, key: str = "") -> Callable[[Facts], str | None]:
 
     def flags(f: Facts) -> str | None:
         try:
-            preset = Recipe.make(f.recipe.preset)
+            preset = Recipe.make(f.recipe.preset, measure=False)
         except ZooError:  # it may have been a plugin's, which is gone
             return None
         own, theirs = getattr(f.recipe, kind), getattr(preset, kind)

@@ -43,6 +43,8 @@ LAYOUTS = (
     "a tree of images (train/CLASS/*.jpg and val/..., CLASS/*.jpg, or *.jpg)",
 )
 
+SHARDS = "Shards are called *.tar, and are read as they are."
+
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Pixels [n, H, W] or [n, H, W, 3], and labels [n]."""
 
@@ -70,7 +72,7 @@ def open_original(source: Path, labels: bool = True) -> Original:
         ) from None
     if original is None or not any(len(split) for split in original.splits.values()):
         looked = "".join(f"\n    {layout}" for layout in LAYOUTS)
-        raise InputError(f"{source} holds no images; looked for{looked}")
+        raise InputError(f"{source} holds no images; looked for{looked}", SHARDS)
     if labels:
         return original
     for split in original.splits.values():

@@ -133,7 +133,8 @@ def _list(folder: Path, labels: bool, tree: _Tree) -> dict[str | None, list[Foun
     if beside and by_class:
         raise InputError(
             f"{folder} holds {len(beside)} images beside {len(by_class)} folders of images",
-            "Folders are classes. Name one folder, or say --no-labels to take all of them.",
+            "Folders are classes. Name one folder; or take all of them without labels, by"
+            " `simsiam-zoo pack --no-labels`.",
         )
     if by_class and (empty := [name for name in names if name not in by_class]):
         tree.notes.append(
