@@ -61,6 +61,7 @@ def _print(found: dict[str, Any]) -> None:
     """Runs are called by letters, so that the tables fit."""
     from simsiam_zoo.report.how_sure import p_text
     from simsiam_zoo.report.pages import compact
+    from simsiam_zoo.report.runs_page import PAIRED
 
     letters = [_letter(n) for n in range(len(found["runs"]))]
     for n, run in enumerate(found["runs"]):
@@ -85,12 +86,7 @@ def _print(found: dict[str, Any]) -> None:
     paired = any(gap and gap["n"] for m in found["metrics"] for gap in m["differences"])
     notes = found["notes"]
     if paired:
-        notes = [
-            "intervals (95 %) and p (McNemar's exact test, Holm's correction over the runs) are"
-            " paired by image and cover the choice of test images, not that of the seed:"
-            " `simsiam-zoo ablate` compares over seeds",
-            *notes,
-        ]
+        notes = [f"{PAIRED}: `simsiam-zoo ablate` compares over seeds", *notes]
     print_line()
     for text in columns([[note] for note in notes], wrap=0):
         print_line(text)

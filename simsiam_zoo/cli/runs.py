@@ -174,11 +174,15 @@ def _fitting(rows: Sequence[Sequence[str]], terminal: int | None) -> list[str]:
     texts = columns(rows, wrap=len(rows[0]) - 1)
     if terminal is None or all(len(each) <= terminal and "\n" not in each for each in texts):
         return texts
-    below: list[list[str]] = []
-    for number, (*cells, keys) in enumerate(rows):
-        below.append(cells)
-        below += [[*[""] * (len(cells) - 1), f". {keys}"]] if keys and number else []
-    return columns(below, wrap=len(below[0]) - 1)
+    import textwrap
+
+    left = 4 + _width([row[:-1] for row in rows])
+    indent = " " * max(4, min(left, terminal - 30))
+    texts = columns([row[:-1] for row in rows], wrap=len(rows[0]) - 2)
+    for number, row in enumerate(rows[1:], 1):
+        told = textwrap.wrap(row[-1], terminal - len(indent), break_on_hyphens=False)
+        texts[number] += "".join(f"\n{indent}{each}" for each in told)
+    return texts
 
 
 def _print_best(found: dict[str, Any]) -> None:

@@ -38,6 +38,11 @@ from simsiam_zoo.studies.found_runs import (
 MOST_DRAWN = COLORS * DASHES
 """Runs whose curves a list shows: as many as can be told apart."""
 
+PAIRED = (
+    "Intervals (95 %) and p (McNemar's exact test, Holm's correction over the runs) are paired by"
+    " image and cover the choice of test images, not that of the seed"
+)
+
 _POINTS = 1000  # in a chart's lines together, a few each at least
 
 
@@ -65,10 +70,10 @@ def render_comparison(runs: Sequence[FoundRun], found: Mapping[str, Any]) -> str
     for metric in found["metrics"]:
         hint = (
             f"{metric['test_images']:,} {metric['measured_on']} images, version"
-            f" {metric['version']}. Differences are from {names[0]}, in points; the 95 % interval"
-            " and p (McNemar's exact test, Holm's correction over the runs) are paired by image and"
-            " cover the choice of test images, not that of the seed."
+            f" {metric['version']}. Differences are from {names[0]}, in points."
         )
+        if any(gap and gap["n"] for gap in metric["differences"]):
+            hint += f" {PAIRED}."
         tables.append((metric["protocol"], hint, _metric_table(metric, names)))
     tables.append(("Verdicts", "", _verdict_table(found["runs"], names)))
     title = " and ".join(names) if len(names) < 3 else f"{len(names)} runs, against {names[0]}"

@@ -89,8 +89,9 @@ def best(runs: Sequence[FoundRun], word: str) -> list[dict[str, Any]]:
             key = data, run.measured_on, figure.protocol, figure.version, figure.images, run.data
             groups.setdefault(key, []).append((figure, run))
     if not groups:
-        known = sorted({name for run in runs for name in run.figures})
-        raise InputError(f"no complete run has a figure of {word!r}", _choice(word, known))
+        known = _protocols(runs)
+        hint = did_you_mean(word, known, f"There are {', '.join(known)}." if known else None)
+        raise InputError(f"no complete run has a figure of {word!r}", hint)
     validated = {key[0] for key in groups if key[1] == "validation"}
     found = []
     for (data, measured_on, *_), group in groups.items():
@@ -165,8 +166,8 @@ def compare(runs: Sequence[FoundRun]) -> dict[str, Any]:
         if (why := _other_images(first, other)) is not None:
             raise InputError(
                 f"{first.folder} and {other.folder} are not compared: {why}",
-                "Compare runs of the same data; `simsiam-zoo evaluate RUN --data DATA` measures"
-                " one on other data.",
+                "Name runs of the same data. Figures on other data: simsiam-zoo evaluate RUN --data"
+                " DATA",
             )
     recorded = [run.recorded() for run in runs]
     metrics, notes = [], []
@@ -297,10 +298,14 @@ def _literal(text: str) -> Any:
 def _refuse_unknown(runs: Sequence[FoundRun], key: str) -> None:
     if not runs or key in FIELDS or any(run.value(key) is not None for run in runs):
         return
-    known = {key for run in runs for key in run.keys} | {n for run in runs for n in run.figures}
-    raise InputError(f"no run has {key!r}", _choice(key, [*FIELDS, *sorted(known)]))
+    keys = sorted({key for run in runs for key in run.keys})
+    words = [*FIELDS, *_protocols(runs)]
+    near = [each for each in keys if each.rpartition(".")[2] == key]
+    told = f"There are {', '.join(words)} and the keys of the recipes."
+    hint = f"Did you mean {' or '.join(near)}?" if near else None
+    raise InputError(f"no run has {key!r}", hint or did_you_mean(key, [*words, *keys], told))
 
 
-def _choice(key: str, known: Sequence[str]) -> str | None:
-    words = list(dict.fromkeys(name.partition(" (")[0] for name in known))
-    return did_you_mean(key, words, f"There are {', '.join(words[:12])}." if words else None)
+def _protocols(runs: Sequence[FoundRun]) -> list[str]:
+    """The words by which the runs' figures are asked for."""
+    return sorted({name.partition(" (")[0] for run in runs for name in run.figures})

@@ -12,8 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from made_runs import KNN, make_run
 
 Zoo = Callable[..., subprocess.CompletedProcess[str]]

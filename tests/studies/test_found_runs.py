@@ -53,10 +53,14 @@ def test_the_state_is_what_the_files_and_the_lock_say(tmp_path: Path) -> None:
     (make_run(tmp_path / "f-damaged") / "result.json").write_text('{"verdict": ')
     (make_run(tmp_path / "g-damaged") / "recipe.toml").write_bytes(b"\xff = [[[")
     (make_run(tmp_path / "h-odd") / "result.json").write_text('{"verdict": "x", "figures": [3]}')
+    imported = make_run(tmp_path / "i-imported", verdict=None)
+    (imported / "checkpoints").mkdir()
+    (imported / "checkpoints" / "last.pt").touch()
+    (imported / "lock.toml").write_text("[imported]\nsource = 'moco.pth.tar'\n")
     with FileLock(running / ".lock"):
         found = {run.folder: run for run in find_runs([tmp_path])}
     states = [run.state for _, run in sorted(found.items())]
-    expected = "complete running resumable failed failed failed failed complete"
+    expected = "complete running resumable failed failed failed failed complete imported"
     assert states == expected.split()
     whys = [run.why or "" for _, run in sorted(found.items())]
     assert whys[4] == "a shard is damaged"
@@ -104,6 +108,9 @@ def test_runs_are_asked_for_by_keys_figures_and_states(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run has 'optim\.lt'") as error:
         where(runs, ["optim.lt=1"])
     assert "optim.lr" in str(error.value)
+    with pytest.raises(InputError) as error:
+        sort(runs, "lr")
+    assert error.value.hint == "Did you mean optim.lr?"
     with pytest.raises(InputError, match="KEY=VALUE"):
         where(runs, ["optim.lr"])
 
