@@ -53,6 +53,7 @@ class MlflowLogger:
 
     def start(self, folder: Path, recipe: dict[str, Any], step: int) -> None:
         """Open the run, or open it again."""
+        self._step = step
         path = folder / _ID_FILE
         if path.exists():
             self._run = path.read_text().strip()
@@ -75,8 +76,8 @@ class MlflowLogger:
 
     def log(self, row: dict[str, Any]) -> None:
         """The figures of one step."""
-        step, figures = row["step"], {n: value for n, value in row.items() if n != "step"}
-        self._send(figures, step)
+        self._step = row["step"]
+        self._send({name: value for name, value in row.items() if name != "step"})
 
     def finish(self, result: dict[str, Any]) -> None:
         """The verdict as tags, the figures of each network; closes the run."""
@@ -84,16 +85,16 @@ class MlflowLogger:
         tags = [self._entities.RunTag(key, value[:_LONGEST]) for key, value in words.items()]
         self._client.log_batch(self._run, tags=tags)
         figures = {f"{f['network']} {f['protocol']}": f["top1"] for f in result["figures"]}
-        self._send(figures, result["steps"])
+        self._send(figures)
         self._client.set_terminated(self._run)
 
-    def _send(self, figures: Mapping[str, float], step: int) -> None:
+    def _send(self, figures: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
         named = ((_name(key), float(value)) for key, value in figures.items())
         metrics = [
-            self._entities.Metric(name, value, now, step)
+            self._entities.Metric(name, value, now, self._step)
             for name, value in named
-            if self._logged.get(name, -1) < step
+            if self._logged.get(name, -1) < self._step
         ]
         if metrics:
             self._client.log_batch(self._run, metrics=metrics)
