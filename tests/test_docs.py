@@ -27,6 +27,7 @@ from simsiam_zoo import errors, plugin
 from simsiam_zoo.catalog import HOST_SUPPLIED, PARTS, Component, catalog
 from simsiam_zoo.cli import COMMANDS, root
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.recipe.expected import Expected
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import Recipe, operational_paths, recipe_keys
 from simsiam_zoo.studies.arms import make_arms
@@ -198,7 +199,34 @@ def reference_tables() -> str:
     return "\n".join([*lines, *(f"| {code} | {text} |" for code, text in EXIT_CODES.items())])
 
 
+def anchors_table() -> str:
+    """Every preset that states a published figure: the core's, and those of simsiam-zoo-anchors."""
+    package = ROOT / "plugins" / "simsiam-zoo-anchors" / "simsiam_zoo_anchors"
+    files = [*sorted((ROOT / "simsiam_zoo/recipe/presets").glob("*.toml"))]
+    lines = [
+        "| preset | published | by | its training | GPU-hours there |",
+        "| --- | --- | --- | --- | ---: |",
+    ]
+    for file in [*files, *sorted(package.glob("*.toml"))]:
+        tree = tomllib.loads(file.read_text())
+        if (stated := tree.get("expected")) is None:
+            continue
+        found, whole = Expected.model_validate(stated), tree
+        while "training" not in whole or "epochs" not in whole["training"]:
+            whole = tomllib.loads((package / f"{whole['extends']}.toml").read_text())
+        hours = "" if found.gpu_hours is None else f"{found.gpu_hours:g}"
+        cells = (
+            f"`{file.stem}`",
+            f"{found.figure:.1f} by {found.protocol}",
+            f"[{found.by}]({found.source})",
+        )
+        training = f"{whole['training']['epochs']:,} x {found.images:,} images"
+        lines.append(f"| {' | '.join((*cells, training, hours))} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "anchors.md": ("anchors", anchors_table),
     "reference.md": ("reference", reference_tables),
     "recipes.md": ("keys", keys_table),
     "parts.md": ("parts", parts_table),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 
@@ -13,7 +14,7 @@ from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
 
-ListRow = dict[str, str]
+ListRow = dict[str, Any]
 
 
 @click.command(name="list")
@@ -48,7 +49,7 @@ def list_(
         if entry.is_family:
             rows += _family_rows(known, entry, None if whole else match, pretrained)
         elif not pretrained and (match(entry.name) or match(entry.call)):
-            rows.append(_row(entry))
+            rows.append(_row(entry) | (_published(entry) if kind == "preset" else {}))
     unusable = _unusable(known) if whole else []
     if as_json:
         print_json(rows + (unusable if kind is None else []))
@@ -112,6 +113,17 @@ def _row(entry: CatalogEntry) -> ListRow:
     return row if entry.note is None else row | {"note": entry.note}
 
 
+def _published(entry: CatalogEntry) -> ListRow:
+    """The figure that a preset's source reached, and what it cost; empty where it states none."""
+    from simsiam_zoo.recipe.expected import described
+
+    try:
+        found = described(entry.call)
+    except PluginError as error:
+        return {"status": "broken", "note": error.what}
+    return {} if found is None else {"expected": found}
+
+
 def _fields(of: CatalogEntry | Plugin, kind: str) -> ListRow:
     names = ("name", "distribution", "version", "status")
     return {"kind": kind, **{name: getattr(of, name) for name in names}}
@@ -119,13 +131,19 @@ def _fields(of: CatalogEntry | Plugin, kind: str) -> ListRow:
 
 def _print_rows(rows: list[ListRow]) -> None:
     cells = [
-        (row["call"], row["summary"], f"{row['distribution']} {row['version']}") for row in rows
+        (row["call"], _summary(row), f"{row['distribution']} {row['version']}") for row in rows
     ]
     last = None
     for row, text in zip(rows, columns(cells, wrap=1), strict=True):
         if row["kind"] != last:
             print_heading(last := row["kind"])
         print_line(text)
+
+
+def _summary(row: ListRow) -> str:
+    if (found := row.get("expected")) is None:
+        return str(row["summary"])
+    return f"{row['summary']}. Published: {found['figure']:.1f} % ({found['by']}); {found['cost']}"
 
 
 def _print_states(rows: list[ListRow], unusable: list[ListRow]) -> None:

@@ -46,6 +46,10 @@ def show(kind: str, name: str, as_json: bool) -> None:
     else:
         resolved = known.resolve(kind, name)
         facts = _facts(resolved.entry, resolved.name, resolved.name)
+        if kind == "preset":
+            from simsiam_zoo.recipe.expected import described
+
+            facts["expected"] = described(name)
     if as_json:
         print_json(facts)
     else:
@@ -117,6 +121,12 @@ def _print(facts: Facts) -> None:
         ("names", f"{len(facts['names']):,}" if "names" in facts else ""),
     ]
     print_columns([row for row in rows if row[1]], wrap=1)
+    if found := facts.get("expected"):
+        print_line()
+        print_heading(f"published: {found['figure']:.1f} % by {found['protocol']}")
+        keys = ("by", "source", "note", "cost", "download", "data")
+        rows = [(key, found[key]) for key in keys if found[key]]
+        print_columns([*rows, ("measured", "not here")], wrap=1)
     if facts["params"]:
         print_line()
         print_heading("parameters (name, default, meaning)")

@@ -7,11 +7,14 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from simsiam_zoo.metrics import top1_by_data, top1_table, without_labels_table
+
+if TYPE_CHECKING:  # a listing of names needs no recipe
+    from simsiam_zoo.recipe import Recipe
 
 _FILES = {
     "result.json": "these figures",
@@ -24,6 +27,7 @@ _FILES = {
 }
 
 MOST_ADVICE = 2  # printed after a run; result.json has all
+_NAMED = 4  # settings that differ
 _NARROWEST = 16  # below this, a column of words is worse than a line that runs over the edge
 
 
@@ -107,6 +111,22 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
             print_columns(rows, right=True)
     print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
+
+
+def print_published(recipe: Recipe) -> None:
+    """Print what the preset's source reached with its settings, where it states that."""
+    from simsiam_zoo.recipe.expected import published_for
+
+    if (published := published_for(recipe)) is None:
+        return
+    found, others = published
+    print_line()
+    print_heading(f"Published: {found}")
+    lines = [found.source, "; ".join(filter(None, (found.note, "unmeasured here")))]
+    if others:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        lines.append(f"this run has other settings: {', '.join(others[:_NAMED])}{more}")
+    print_columns([(line,) for line in lines])
 
 
 def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path) -> None:

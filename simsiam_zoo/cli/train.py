@@ -10,7 +10,7 @@ import click
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_json, print_result
+from simsiam_zoo.cli.text import print_json, print_published, print_result
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.folders import new_run_folder
 
@@ -161,6 +161,7 @@ def train(
         print_json({"folder": str(folder), **result})
     else:
         print_result(result, folder)
+        print_published(recipe)
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, object]:

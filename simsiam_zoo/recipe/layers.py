@@ -107,6 +107,7 @@ def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[
         raise PluginError(f"preset {name} extends itself, through {' -> '.join(above)}")
     tree = read_component_file(resolved)
     parent = tree.pop("extends", None)
+    tree.pop("expected", None)  # of `expected.py`: it sets nothing
     below = [] if parent is None else read_preset(known, str(parent), (*above, resolved.id))
     return [*below, Layer(f"preset {name}", normal(tree, f"preset {name}"))]
 

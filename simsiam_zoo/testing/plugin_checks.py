@@ -13,6 +13,7 @@ from simsiam_zoo.catalog import FILE_KINDS, HOST_SUPPLIED, KINDS, PARTS, load_ta
 from simsiam_zoo.catalog.discovery import SELECTION
 from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.expected import expected_of
 from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.study import read_study
 from simsiam_zoo.testing.checks import PLUGIN, ComponentUnderTest, check, expect
@@ -94,6 +95,7 @@ def recipe(tested: ComponentUnderTest) -> None:
     try simsiam-zoo train --preset NAME --dry-run.
     """
     recipe = Recipe.make(tested.resolved.name, measure=False)
+    expected_of(tested.resolved.id)  # raises where it is damaged
     expect(recipe.preset == tested.resolved.name, f"its recipe is that of {recipe.preset}")
     parts = {kind: recipe.part(kind) for kind in PARTS}
     with torch.device("meta"):  # shapes alone, however large the model is

@@ -1,0 +1,1 @@
+"""Presets with published figures to compare with: recipes alone, no code."""
