@@ -104,7 +104,8 @@ class Data(Section):
     @model_validator(mode="after")
     def _of_each_channel(self) -> Self:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) == 1:
+            if len(values) == 1 or name not in self.model_fields_set:
+                values = values[:1]
                 object.__setattr__(self, name, values * self.channels)
             elif len(values) != self.channels:
                 raise ValueError(
