@@ -17,8 +17,9 @@ from simsiam_zoo_transfer.training import (
 )
 
 DEFAULTS = {"sgd": (0.05, 0.0), "adamw": (0.0005, 0.05)}
-"""Base lr and weight decay: SimCLR's fine-tuning (arXiv:2002.05709: SGD with Nesterov momentum, no
-regularisation) and MAE's (arXiv:2111.06377), whose layer-wise lr decay is left out."""
+"""Base lr and weight decay: of SimCLR's fine-tuning (arXiv:2002.05709, appendix B.5: Nesterov
+momentum, 30 epochs on a tenth of the labels), and of MAE's released code for ViT-B
+(arXiv:2111.06377), whose lr of each layer, mixup and erasing are left out."""
 
 
 class FineTuneProtocol:

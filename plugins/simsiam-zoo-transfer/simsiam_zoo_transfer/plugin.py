@@ -22,7 +22,7 @@ def zoo_components() -> Iterator[Component]:
         "finetune",
         target=f"{_HERE}.finetune:FineTuneProtocol",
         summary="All layers trained on the labels; trains the untrained network beside it",
-        reference="arXiv:2002.05709 section 4.2 (sgd), arXiv:2111.06377 appendix A (adamw)",
+        reference="arXiv:2002.05709 appendix B.5 (sgd), arXiv:2111.06377 (adamw)",
         params=(
             Param("optimizer", str, "sgd", "sgd for ResNets, adamw for ViTs", choices=_OPTIMIZERS),
             Param("lr", float, None, "Base lr (default: sgd 0.05, adamw 0.0005)", min=0),
@@ -39,7 +39,7 @@ def zoo_components() -> Iterator[Component]:
         "attentive-probe",
         target=f"{_HERE}.attentive:AttentiveProbeProtocol",
         summary="A query that attends to frozen tokens, then a linear classifier",
-        reference="arXiv:2404.08471 section 5.2",
+        reference="arXiv:2401.08541, arXiv:2404.08471",
         params=(
             Param("heads", int, 8, "Attention heads; the tokens' width is a multiple", min=1),
             Param("lr", float, 0.001, "Base lr of AdamW", min=0),

@@ -215,9 +215,10 @@ class _Training:
         seconds *= share / few * self.whole
         about = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
         course, epochs = self.course, "epochs" if self.course.epochs > 1 else "epoch"
+        size = f"{self.size / 1e6:.1f} M" if self.size >= 1e6 else f"{self.size:,}"
         return (
             f"{course.name}: {course.epochs} {epochs} of {self.images.count:,} images,"
-            f" {self.whole:,} steps, {self.size / 1e6:.3g} M parameters, about {about}"
+            f" {self.whole:,} steps, {size} parameters, about {about}"
         )
 
 

@@ -124,4 +124,4 @@ def test_a_runs_end_trains_the_trained_and_the_untrained_network_and_changes_nei
         line for line in lines if line.startswith("finetune: 1 epoch of 1,347 images, 10 steps")
     ]
     assert len(costs) == 2
-    assert all("M parameters, about" in line for line in costs)
+    assert all(" parameters, about " in line for line in costs)
