@@ -106,9 +106,11 @@ def pack_once(source: Path) -> tuple[Path, list[str]]:
             f"{source} cannot be packed into {folder}: {error.strerror or error}",
             "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
         ) from None
-    damaged = sum(dict((read_packed(folder) or {}).get("damaged") or {}).values())
-    left_out = f"{damaged:,} images of {source} are damaged and left out: {folder / DAMAGED}"
-    return folder, [f"{left_out} lists them"] if damaged else []
+    if not (damaged := sum(dict((read_packed(folder) or {}).get("damaged") or {}).values())):
+        return folder, []
+    total = damaged + sum(split.samples for split in (read_manifest(folder) or {}).values())
+    left_out = f"{damaged:,} of the {total:,} images of {source} cannot be decoded and are left out"
+    return folder, [f"{left_out}: {folder / DAMAGED} lists them"]
 
 
 def _key(source: Path) -> tuple[str, int]:
