@@ -58,7 +58,7 @@ def shards(*, path: str, test: str, stream: bool = False) -> Dataset:
     if not path:
         raise InputError(
             "the dataset 'shards' needs a path",
-            "Say --data FOLDER or --data URL, or set data.path in the recipe.",
+            "Say --data FOLDER or --data URL, or set dataset.path in the recipe.",
         )
     if stream:
         return Dataset(open_stream_set(path))

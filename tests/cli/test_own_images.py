@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_photos_without_labels_then_evaluated_on_some_with_labels(
     about = json.loads(done.stdout)["data"]
     assert (about["train_images"], about["test_images"]) == (16, 4)
     assert about["measured_on"] == "validation"
+
+
+def test_pack_takes_an_archive_too(zoo_here, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "cache"))
+    photos(tmp_path / "in" / "insects", ("ant", "bee"), 3)
+    shutil.make_archive(str(tmp_path / "insects"), "zip", tmp_path / "in")
+    done = zoo_here("pack", "insects.zip", "new/shards", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"]["train"]["samples"] == 6
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["shards"]
 
 
 def test_a_study_of_own_images_takes_their_preset_and_name(

@@ -334,3 +334,10 @@ def test_no_test_image_chooses_anything(tmp_path: Path) -> None:
         found.append(([arm.chosen for arm in plan.arms], tried))
     assert None not in found[0][0]
     assert found[0] == found[1]
+
+
+def test_a_plan_says_where_the_images_that_choose_are_those_that_are_reported_on() -> None:
+    held_out = {"preset": "digits", "data.validation": 0.2}
+    for base, count in ((held_out, 1), ({"preset": "digits"}, 0)):
+        arms = plan_study("it", study_of(base=base)).arms
+        assert {sum("data.validation" in line for line in arm.warnings) for arm in arms} == {count}
