@@ -143,7 +143,7 @@ def shards(folder: Path, train: list[int], test: list[int] | None) -> dict[str, 
 @pytest.mark.parametrize(
     ("train", "test", "words"),
     [
-        ([0, 1, 0], None, "there are no test images"),
+        ([-1, -1, -1], None, "there are no test images"),
         ([0, -1, 1], [0, 1], "1 of the 3 training images have no label"),
         ([0, 1, 1], [-1, -1], "2 of the 2 test images have no label"),
         ([2, 2, 2], [2, 2], "all of one class"),
