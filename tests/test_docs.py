@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,31 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+SHOWN_PRESETS = ("mnist-5k", "digits", "cifar10", "imagenet")
+
+
 def keys_table() -> str:
+    """Every key with its default, and what the presets have in its place."""
     operational = set(operational_paths())
-    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    presets = {name: Recipe.make(name) for name in SHOWN_PRESETS}
+    heads = ["key", "default", *(f"`{name}`" for name in presets), "meaning"]
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for path, field in recipe_keys():
         if path in COMPONENTS:
             continue
-        default = field.get_default()
-        default = list(default) if isinstance(default, tuple) else default
-        shown = "" if default in ({}, None) else f"`{default}`"
+        default = plain(field.get_default())
+        cells = ["" if default in ({}, None, "") else f"`{default}`"]
+        for recipe in presets.values():
+            value = plain(attrgetter(path)(recipe))
+            own = value not in (default, None) and path != "preset" and not isinstance(value, dict)
+            cells.append(f"`{value}`" if own else "")
         how = " *Operational.*" if path in operational else ""
-        lines.append(f"| `{path}` | {shown} | {field.description}.{how} |")
+        lines.append(f"| `{path}` | {' | '.join(cells)} | {field.description}.{how} |")
     return "\n".join(lines)
+
+
+def plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parts_table() -> str:
