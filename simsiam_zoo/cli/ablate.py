@@ -139,8 +139,6 @@ def ablate(
 
         click.get_current_context().invoke(list_, kind="study", as_json=as_json)
         return
-    if study is None:
-        raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
     _refuse_stray(dry_run, detect, earlier)
     from simsiam_zoo.studies.launcher import Resources, default_jobs
     from simsiam_zoo.studies.plan import plan_study
@@ -173,7 +171,7 @@ def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> N
 
 
 def _asked(
-    study: str,
+    study: str | None,
     preset: str | None,
     assignments: Sequence[str],
     seeds: str | None,
@@ -184,6 +182,8 @@ def _asked(
     """What to call the study that is asked for, and the study with what the flags change of it."""
     from simsiam_zoo.studies.study import read_study
 
+    if study is None:
+        raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
     settings = options.settings_of({"preset": preset}, assignments)
     chosen = settings.pop("preset", None)
     name, read = read_study(

@@ -95,11 +95,8 @@ def pack(
     if packed is None:
         raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
     if packed.damaged:
-        click.echo(
-            f"warning: {packed.damaged:,} of {total:,} images are damaged and were not packed;"
-            f" {folder / DAMAGED} lists them",
-            err=True,
-        )
+        told = f"{packed.damaged:,} of {total:,} images are damaged and were not packed"
+        click.echo(f"warning: {told}; {folder / DAMAGED} lists them", err=True)
     report = _report(original, folder, packed, time.monotonic() - began)
     if as_json:
         click.echo(json.dumps(report, indent=2))

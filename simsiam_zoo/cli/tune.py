@@ -74,14 +74,13 @@ def tune(
     from simsiam_zoo.studies.running import StudyProgress, run_study
     from simsiam_zoo.studies.tuning import best, study_of_run
 
-    path = Path(run)
-    file = path / "recipe.toml" if path.is_dir() else path
+    file = Path(run, "recipe.toml") if (path := Path(run)).is_dir() else path
     if not file.is_file():
         raise InputError(f"{run} is no run: it has no recipe.toml", "Name a run's folder.")
     folder = Path(out) if out else path.with_name(f"{path.stem}-tune")
-    tuned = {"points": points, "length": length, "metric": metric, "halving": halving}
-    tuned |= {"stop_on_collapse": stop_on_collapse}
-    study = study_of_run(Recipe.of_run(file), tuned)
+    keys = {"points": points, "length": length, "metric": metric, "halving": halving}
+    keys["stop_on_collapse"] = stop_on_collapse
+    study = study_of_run(Recipe.of_run(file), keys)
     plan = plan_study("tune", study, shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     run_study(
         plan,
@@ -95,14 +94,18 @@ def tune(
     chosen = best(plan.arms[0].candidates, [each["top1"] for each in arm["candidates"]])
     if chosen is None:
         raise _nothing(arm["candidates"], folder)
-    sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
-    command = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
+    command = _train_with(file, chosen)
     if as_json:
         print_json({"candidates": arm["candidates"], "chosen": chosen, "command": command})
     else:
         print_found(arm["candidates"], chosen, metric)
         print_line(f"train with it: {command}")
         print_line(f"the same as a page: {folder / 'report.html'}")
+
+
+def _train_with(file: Path, chosen: dict[str, Any]) -> str:
+    sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
+    return f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
 
 
 def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:

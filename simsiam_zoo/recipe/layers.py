@@ -201,6 +201,18 @@ def nested(settings: Mapping[str, object]) -> Tree:
     return tree
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    """Nested tables as dotted paths; a table that names a component stays one."""
+    paths: Tree = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and not (path in COMPONENTS and "name" in value):
+            paths |= flat(value, f"{path}.")
+        else:
+            paths[path] = value
+    return paths
+
+
 def normal(tree: Tree, where: str) -> Tree:
     """Component specs as tables, the rest as it is."""
     plain = {key: value for key, value in tree.items() if key != "preset"}

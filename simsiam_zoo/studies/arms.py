@@ -16,9 +16,9 @@ from simsiam_zoo.catalog import catalog
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import Tree
+from simsiam_zoo.recipe.layers import Tree, flat
 from simsiam_zoo.recipe.lock import differences, identity, make_lock
-from simsiam_zoo.studies.study import Study, flat
+from simsiam_zoo.studies.study import Study
 
 BASE = "base"
 

@@ -155,9 +155,7 @@ def run_study(
     every: float = math.inf,
     choose: Callable[[StudyPlan], StudyPlan] = lambda plan: plan,
 ) -> list[tuple[StudyJob, int]]:
-    """Run what is not complete, `jobs` at a time; every job with its exit code.
-
-    A job's failure is a result and stops no other.
+    """Run what is not complete, `jobs` at a time; every job with its exit code: a failure is one.
 
     Args:
         plan, folder: the study's.
@@ -176,9 +174,8 @@ def run_study(
     with _held(folder), ExitStack() as ends:
         if callable(close := getattr(launcher, "close", None)):
             ends.callback(close)
-        again = selection.again
-        anew = [job for job in plan.jobs(folder) if job.arm.name in again]
-        anew += plan.tuning_jobs(folder, again)
+        anew = [job for job in plan.jobs(folder) if job.arm.name in selection.again]
+        anew += plan.tuning_jobs(folder, selection.again)
         for old, new in move_aside(anew).items():
             progress.say(f"moved: {old.relative_to(folder)} is {new.relative_to(folder)} now")
         write_plan(plan, folder)

@@ -28,7 +28,7 @@ from pydantic import (
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, Tree, lay, read_component_file, read_toml
+from simsiam_zoo.recipe.layers import COMPONENTS, Tree, flat, lay, read_component_file, read_toml
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
 VerdictName = Literal[
@@ -341,15 +341,3 @@ def _on_preset(ablation: Any, preset: str, where: str) -> Any:
 def crossed(grid: Mapping[str, tuple[Any, ...]]) -> list[Tree]:
     """Every combination of a grid's values, by key."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """Nested tables as dotted paths; a table that names a component stays one."""
-    paths: Tree = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict) and not (path in COMPONENTS and "name" in value):
-            paths |= flat(value, f"{path}.")
-        else:
-            paths[path] = value
-    return paths
