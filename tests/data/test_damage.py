@@ -168,16 +168,16 @@ def test_evaluation_refuses_a_damaged_image_or_leaves_it_out(hurt):
 def test_each_damaged_image_is_tried_once_a_batch(hurt, monkeypatch):
     shards, _, bad = hurt
     tried: list[int] = []
-    decode: Callable[..., np.ndarray] = batches.decode_any
+    decode: Callable[..., np.ndarray] = batches.decode_as
 
-    def counting(data: bytes) -> np.ndarray:
+    def counting(data: bytes, channels: int) -> np.ndarray:
         try:
-            return decode(data)
+            return decode(data, channels)
         except DataError:
             tried.append(1)
             raise
 
-    monkeypatch.setattr(batches, "decode_any", counting)
+    monkeypatch.setattr(batches, "decode_as", counting)
     found = sum(len(batch.damaged) for batch in loader(shards, epochs=1))
     assert found == len(bad) == len(tried)
 
