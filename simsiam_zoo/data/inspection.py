@@ -20,7 +20,7 @@ from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.scan import describe_findings, image_format
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import Shard, check_sha256
-from simsiam_zoo.errors import DataError
+from simsiam_zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:  # processes that look at images need no torch
     from simsiam_zoo.data.batches import Augmentation
@@ -137,6 +137,27 @@ def channels_of(shards: ShardSet) -> int:
     """Channels of the first array or TIFF; 3 of images of other kinds, as they are read."""
     image = shards.read(0).image if len(shards) else b""
     return as_stored(image).shape[2] if band_format(bytes(image[:8])) else 3
+
+
+def refuse_other_channels(shards: ShardSet) -> None:
+    """Stop where the first image has other channels than `shards.channels`. Raises InputError.
+
+    Nothing is fetched for it: of remote shards and of streams no image is looked at.
+    """
+    if not len(shards) or shards.cache is not None:
+        return
+    try:
+        found = channels_of(shards)
+        if found == 3 != shards.channels:  # of a PNG or a JPEG, as it is stored
+            found = as_stored(shards.read(0).image).shape[2]
+    except DataError:  # whoever needs the image will tell
+        return
+    if found != shards.channels:
+        raise InputError(
+            f"the images have {found} channels, and data.channels is {shards.channels}"
+            f" ({shards.name(0)})",
+            f"Say --set data.channels={found} --set data.mean=auto --set data.std=auto.",
+        )
 
 
 def _spread(values: list[int]) -> dict[str, int] | None:

@@ -235,7 +235,10 @@ class Recipe(Section):
         return self._divided(dataset, self.data.validation)
 
     def _divided(self, dataset: Dataset, share: float) -> Dataset:
+        from simsiam_zoo.data.inspection import refuse_other_channels
+
         data, dataset = self.data, dataset.of_channels(self.data.channels)
+        refuse_other_channels(dataset.train)
         if not share:
             return dataset
         from simsiam_zoo.data.remote.ahead import limit_cache

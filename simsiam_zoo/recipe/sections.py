@@ -110,7 +110,7 @@ class Data(Section):
             elif len(values) != self.channels:
                 raise ValueError(
                     f"{name} has {len(values)} values, and channels is {self.channels}. Give"
-                    f" data.{name} a number for each channel, or one for all: [0.5]"
+                    f" data.{name} a number for each channel, one for all, [0.5], or auto"
                 )
         return self
 

@@ -30,7 +30,7 @@ from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolut
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, fastest_threads, open_runtime
 from simsiam_zoo.runtime.machine import stated_threads
 from simsiam_zoo.runtime.optim import Schedule
-from simsiam_zoo.training.channels import check_channels
+from simsiam_zoo.training.channels import check_views
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.recompute import recompute_activations
 from simsiam_zoo.training.views import choose_views, stated_sizes_of, view_sizes_of
@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     training, data, init = recipe.training, recipe.data, init or {}
     runtime = open_runtime(training.device, training.precision, training.threads)
     dataset = recipe.open_data()
-    check_channels(recipe, dataset)
+    check_views(recipe)
     plan = make_plan(recipe, dataset)
     limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
