@@ -119,7 +119,8 @@ def _tell(values: Mapping[str, Any], count: int) -> None:
         for path, v in values.items()
         if path != "data.validation"
     ]
-    tell(f"auto, by the {count:,} training images: {', '.join(words)}")
+    if words:
+        tell(f"auto, by the {count:,} training images: {', '.join(words)}")
 
 
 def _share(dataset: Dataset, divided: Callable[[float], Dataset]) -> float:
