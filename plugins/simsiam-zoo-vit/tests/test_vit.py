@@ -146,4 +146,4 @@ def test_every_arm_of_the_study_has_as_many_lr_to_choose_from() -> None:
     name, study = read_study("vit", None)
     plan = plan_study(name, study, "")
     assert not [arm.not_run for arm in plan.arms if arm.not_run]
-    assert {len(arm.candidates) for arm in plan.arms} == {4}
+    assert {len(arm.candidates) for arm in plan.arms} == {3}
