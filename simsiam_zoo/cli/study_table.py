@@ -86,7 +86,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         keys = ", ".join(tune["grid"] or tune["ranges"])
         told = (
             f"{plan['runs_to_choose']} of them choose {keys} for each arm: seeds"
-            f" {', '.join(map(str, tune['seeds']))}, {tune['length']:g} of the epochs,"
+            f" {', '.join(map(str, tune['seeds']))}, {100 * tune['length']:g} % of the epochs,"
             f" {tune['metric']} on {100 * tune['validation']:g} % of the training images"
         )
         print_columns([[told]])

@@ -60,13 +60,13 @@ def content(study: StudyView) -> dict[str, Any]:
 
 def answer(study: StudyView) -> list[str]:
     """Sentences about expectations, collapsed arms, the base and the differences from it."""
-    told = [*tuned(study), *_expectations(study), *_fallen(study)]
+    told = [*_expectations(study), *_fallen(study)]
     failed = [quoted(a.label) for a in study.arms if FAILED in a.states]
     if failed:
         told.append(f"Failed: {listing(failed)}; the log's end stands below.")
     if study.main is not None:
         told += [*_base(study, study.main), *differences(study, study.main)]
-    return told
+    return [*told, *tuned(study)]
 
 
 def progress(study: StudyView) -> str | None:

@@ -22,7 +22,7 @@ def tuned(study: StudyView) -> list[str]:
     keys = listing(list(arms[0].candidates[0].values))
     told = [
         f"Every arm was tuned alike: {count(len(arms[0].candidates), 'candidate')} for {keys},"
-        f" {count(len(tune['seeds']), 'seed')}, {tune['length']:g} of the epochs, chosen by"
+        f" {count(len(tune['seeds']), 'seed')}, {_epochs(tune['length'])}, chosen by"
         f" {tune['metric']} on {100 * tune['validation']:g} % of the training images."
     ]
     if tune.get("halving"):
@@ -36,6 +36,10 @@ def tuned(study: StudyView) -> list[str]:
     if edges:
         told.append(f"At the edge of what was tried, so that more may be better: {listing(edges)}.")
     return told
+
+
+def _epochs(length: float) -> str:
+    return "all epochs" if length == 1 else f"{length:g} of the epochs"
 
 
 def _fallen(arm: ReportArm) -> str:
@@ -97,7 +101,7 @@ def sensitivity(study: StudyView) -> Chart | None:
     (key,) = next(arm for arm in study.arms if arm.candidates).candidates[0].values
     drawn = make_chart(
         f"{study.tune['metric']} on validation images, %",
-        f"after {study.tune['length']:g} of the epochs",
+        f"after {_epochs(study.tune['length'])}",
         lines,
         1.0,
     )
