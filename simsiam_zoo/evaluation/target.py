@@ -161,13 +161,14 @@ def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) 
         )
     if preset is None and "dataset" not in settings:
         raise InputError(f"{source} comes with no data", "Say --data DATASET|SHARDS.")
-    recipe = Recipe.make(preset, None, {"data.validation": "auto", **settings})
     name, params = split_spec(source.removeprefix(LIBRARY))
     wanted = params.pop("pretrained", "true")
     if params or wanted not in ("true", "false"):
         raise InputError(f"{source}: the one parameter is pretrained, true or false")
     if not timm.is_model(name):
         catalog().resolve("backbone", LIBRARY + name)  # says which name is near
+    # Last, since a data set may be packed for it.
+    recipe = Recipe.make(preset, None, {"data.validation": "auto", **settings})
     config: Any = timm.get_pretrained_cfg(name)
     transform = Transform.of(recipe)
     if preset is None:
@@ -200,8 +201,7 @@ def published(
     """The weights that timm has for the model `name`, as far as the backbone has such keys.
 
     `image_size` is for a model that is made for one size; timm makes a stem for other `channels`
-    of the one for three. InputError with the `hint` where they
-    cannot be had.
+    of the one for three. InputError with the `hint` where they cannot be had.
     """
     import timm
 
