@@ -142,19 +142,17 @@ def train(
     if dry_run:
         _print_recipe(recipe, init, as_json)
         return
+    how = {"resume": resume is not None, "allow_bn_change": allow_bn_change}
+    _run(recipe, folder, quiet, as_json, **how, locked=lock, init=start)
+
+
+def _run(recipe: Recipe, folder: Path, quiet: bool, as_json: bool, **how: Any) -> None:
+    """Train, and on the first rank print what came out; `how`: further arguments of `train`."""
     from simsiam_zoo.runtime.distributed import announced_rank
     from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.training.train import train as run
 
-    result = run(
-        recipe,
-        folder,
-        resume=resume is not None,
-        allow_bn_change=allow_bn_change,
-        locked=lock,
-        init=start,
-        progress=open_progress(quiet),
-    )
+    result = run(recipe, folder, progress=open_progress(quiet), **how)
     if announced_rank() != 0:
         return
     if as_json:
