@@ -38,7 +38,7 @@ def test_a_pattern_looks_at_names_and_into_families(listed):
     assert found == ["convnext_pico"]
     assert listed("backbones", "resnet18*") == [
         *("resnet18", "resnet18d"),
-        "resnet18_cifar",
+        *("resnet18_cifar", "resnet18_fit"),
     ]
     assert set(listed("predictors", "*i*")) == {"fixed-random", "linear"}
     assert listed("losses", "nothing*") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -56,6 +57,10 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
     monkeypatch.setattr(augmented.distributed, "world_size", lambda: world)
 
 
+def room(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    return [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
+
+
 def by_id(parts: list[Features]) -> dict[int, Tensor]:
     return {int(i): row for part in parts for i, row in zip(part.labels, part.x, strict=True)}
 
@@ -72,7 +77,7 @@ def test_an_epoch_is_the_training_plans_whole_batches_of_crops_and_flips(
     drawn = TrainBatches(shards, plan, crop_and_flip(), SIDE, 1, 3)
     for step, part in enumerate(found):
         ids = plan.ids(1, step)
-        batch = drawn.make((1, step, ids), lambda *shape: torch.empty(shape, dtype=torch.uint8))
+        batch = drawn.make((1, step, ids), room)
         assert part.labels.tolist() == ids.tolist()
         assert torch.equal(part.x, normalize_pixels(batch.views[0], MEAN, STD).flatten(1))
 

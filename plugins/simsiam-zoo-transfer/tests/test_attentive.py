@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Small, draw, splits
 from scipy.special import softmax
+from small_network import Small, draw, splits
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.evaluation import epochs
@@ -128,10 +128,11 @@ def test_two_ranks_with_half_of_each_batch_are_one(tmp_path, monkeypatch) -> Non
     # its generator is the process's, which two threads share
     monkeypatch.setattr(training._Training, "cost", lambda _: "")
     found: dict[int, object] = {}
+    networks = [Small(), Small()]  # here, for the same reason
 
     def run(rank: int) -> None:
         ranks.local.rank = rank
-        (found[rank],) = probe(epochs=4)(splits(Small(), tmp_path / "two", rank, 2))
+        (found[rank],) = probe(epochs=4)(splits(networks[rank], tmp_path / "two", rank, 2))
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
     for thread in threads:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CLASSES, TEST, TRAIN, Small, draw, splits, views
+from small_network import CLASSES, TEST, TRAIN, Small, draw, splits, views
 from torch import Tensor
 
 import simsiam_zoo as zoo

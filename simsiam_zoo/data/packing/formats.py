@@ -43,7 +43,7 @@ LAYOUTS = (
     "a tree of images (train/CLASS/*.jpg and val/..., CLASS/*.jpg, or *.jpg)",
 )
 
-SHARDS = "Shards are called *.tar, and are read as they are."
+SHARDS = "Shards, called train-*.tar and val-*.tar or just *.tar, are read as they are."
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Pixels [n, H, W] or [n, H, W, 3], and labels [n]."""
