@@ -79,8 +79,7 @@ def tune(
         raise InputError(f"{run} is no run: it has no recipe.toml", "Name a run's folder.")
     folder = Path(out) if out else path.with_name(f"{path.stem}-tune")
     keys = {"points": points, "length": length, "metric": metric, "halving": halving}
-    keys["stop_on_collapse"] = stop_on_collapse
-    study = study_of_run(Recipe.of_run(file), keys)
+    study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
     plan = plan_study("tune", study, shlex.join(["simsiam-zoo", *sys.argv[1:]]))
     run_study(
         plan,

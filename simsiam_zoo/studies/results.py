@@ -80,7 +80,8 @@ def _candidates(folder: Path, plan: StudyPlan, arm: StudyArm) -> ResultRow:
             {
                 "values": each.substitution,
                 "top1": mean,
-                "stopped": stopped_at(folder, each, plan.tune),
+                # Before one has come to its end, others may still go on.
+                "stopped": stopped_at(folder, each, plan.tune) if any(means) else None,
                 "runs": [_run(folder, each.key, seed) for seed in plan.tune.seeds],
             }
             for each, mean in zip(arm.candidates, means, strict=True)

@@ -24,8 +24,9 @@ from simsiam_zoo.report.content import (
     progress,
     run_table,
 )
-from simsiam_zoo.report.pages import escape, fenced, points
+from simsiam_zoo.report.pages import compact, escape, fenced, points
 from simsiam_zoo.report.study import read_results
+from simsiam_zoo.report.study_charts import _marks
 from simsiam_zoo.report.write import render_markdown, results_csv
 
 HOSTILE = (
@@ -304,3 +305,16 @@ def test_the_terminal_shows_what_an_arm_costs_within_its_width(
         assert arm["summary"]["verdict"] in shown
         narrow = [line for line in lines if "no room here for" in line]
         assert [line.strip()[:22] for line in narrow] == ["no room here for Paper"] * (width == 80)
+
+
+def test_a_studys_curves_mark_the_epochs_at_which_arms_change():
+    changes = [{"epoch": 10, "freeze": ["predictor"], "gradient": {"name": "none"}}]
+    results = five_parts(1)
+    arm = results["arms"][1]
+    arm["differences"] = [["change", None, changes]]
+    study = read_results(results)
+    number = study.arms[1].number
+    assert _marks(study, {0, number}, 20.0) == [(10.0, arm["label"])]
+    assert _marks(study, {0}, 20.0) == _marks(study, {number}, 10.0) == []
+    assert compact(changes) == "from epoch 10 on: freeze predictor, gradient none"
+    assert compact([{"epoch": 0.5, "loss": "mse"}]) == "from 50 % of the run on: loss mse"

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import TINY, digits
 
+from simsiam_zoo.cli.ablate import _tune
 from simsiam_zoo.data.packing.writer import pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
@@ -298,6 +299,16 @@ def test_one_run_is_tuned_about_its_own_values(
     refused = zoo_here("tune", "nowhere")
     assert refused.returncode == 2
     assert "no recipe.toml" in refused.stderr
+
+
+def test_the_command_line_states_a_grid_and_keys_of_tune() -> None:
+    given = _tune(study_of(tune=None), ["optim.lr=0.25,0.5,1,2", "length=1", "seeds=7,8"])
+    tune = study_of(tune=given).tune
+    assert tune == Tune(grid={"optim.lr": (0.25, 0.5, 1, 2)}, length=1, seeds=(7, 8))
+    (kept,) = (study_of(tune=_tune(study_of(), ["halving=2"])).tune,)
+    assert kept == Tune(**TREE["tune"], halving=2)
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        _tune(study_of(), ["halving"])
 
 
 def packed(folder: Path, shuffled: bool) -> Path:
