@@ -51,10 +51,14 @@ PARTS = (
     Planned("speed", "Images/s and memory", 130),
     Planned("views", "Views made by workers and by the device", 110),
     Planned("protocols", "kNN and the linear grid at 200,000 x 2,048", 70),
+    Planned("inputs", "Views of two sizes; images of five channels", 90),
+    Planned("runs", "Runs of presets, a change in the middle, protocols that train", 110),
+    Planned("vit", "A ViT on Fashion-MNIST: the study `vit`", 200),
     Planned("fashion", "Fashion-MNIST: base, no stop-gradient, no predictor", 240),
 )
 """The last one gets what is left."""
 
+OF_FASHION = ("vit", "fashion")
 SLOWER = 4  # a machine to rehearse on may be, and busy with something else
 LEAST = 10.0  # seconds with which a part is begun
 LINES = 12  # of a log that are shown of a part that failed
@@ -83,7 +87,7 @@ def main() -> None:
 
         def work(part: Planned) -> None:
             left = 60 * options.minutes - (time.monotonic() - began)
-            if part.name == "fashion":
+            if part.name in OF_FASHION:
                 fashion.wait(left)
             limit = SLOWER * part.seconds if options.rehearse else min(part.seconds, left)
             found = results["parts"][part.name]
@@ -249,7 +253,7 @@ def run_apart(
     command += ["--seconds", str(limit), "--fail", options.fail]
     command += ["--hang", options.hang]
     command += ["--rehearse"] if options.rehearse else []
-    command += ["--fashion", str(fashion)] if fashion and part.name == "fashion" else []
+    command += ["--fashion", str(fashion)] if fashion and part.name in OF_FASHION else []
     log, began = folder / "log.txt", time.monotonic()
     environment = os.environ | {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
     with log.open("w") as file:

@@ -5,15 +5,16 @@
 #
 # Into FOLDER/wheels go wheels for CPython 3.12 on Linux, x86-64 (VERSION=3.11 chooses another): what
 # simsiam-zoo needs beside torch, torchvision, timm, OpenCV, scikit-learn, pandas, torchmetrics and
-# their needs, and simsiam-zoo itself, for its entry points. FASHION (Debian's dataset-fashion-mnist, if
-# it is installed) goes into FOLDER/fashion. At the end the wheels are installed into an empty
-# folder as the other machine will, the sizes are added up, and its commands are printed.
+# their needs; simsiam-zoo itself, and the packages of it that are measured, for their entry points.
+# FASHION (Debian's dataset-fashion-mnist, if it is installed) goes into FOLDER/fashion. At the end
+# the wheels are installed into an empty folder as the other machine will, the sizes are added up,
+# and its commands are printed.
 set -eu
 
 cd "$(dirname "$0")/.."
 folder=${1:-gpu-kit}
 version=${VERSION:-3.12}
-python=${PYTHON:-.venv/bin/python}
+python=$(realpath -s "${PYTHON:-.venv/bin/python}")
 fashion=${FASHION:-/usr/share/datasets/fashion-mnist}
 most=64 # MB, of all that has to be carried
 # Any glibc that is old enough; pip takes each of them by its very name.
@@ -30,7 +31,10 @@ mkdir -p "$folder/wheels"
 $python -m pip download --quiet $target -d "$folder/wheels" pydantic
 $python -m pip download --quiet --no-deps $target -d "$folder/wheels" \
   webdataset braceexpand simplejpeg mlxtend tomli-w platformdirs
-$python -m hatchling build -t wheel -d "$folder/wheels" >/dev/null 2>&1
+wheels=$(cd "$folder/wheels" && pwd)
+for package in . plugins/simsiam-zoo-multiview plugins/simsiam-zoo-transfer plugins/simsiam-zoo-vit; do
+  (cd "$package" && "$python" -m hatchling build -t wheel -d "$wheels" >/dev/null 2>&1)
+done
 if [ -d "$fashion" ]; then
   mkdir -p "$folder/fashion"
   cp "$fashion"/*.gz "$folder/fashion/"

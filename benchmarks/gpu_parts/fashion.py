@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import signal
 import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from gpu_parts.part import Found, Part, Skipped, end_of
-from shared.steps import bare_step, clock
+from gpu_parts.command import Command, train, trained
+from gpu_parts.part import Found, Part, Skipped
+from gpu_parts.resident import speed_from_loader
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.training.batches import to_device, train_loader
-from simsiam_zoo.training.setup import prepare
 
 ARMS = {
     "base": {},
@@ -35,9 +29,9 @@ def run(part: Part) -> None:
     chosen = part.found("epochs").get("epochs")
     if chosen is None:
         return
-    runs = {name: start(part, name, chosen) for name in ARMS}
-    for name, process in runs.items():
-        part.case(name, partial(result, part, name, process))
+    runs = {name: train(part, name, recipe(part, chosen, **ARMS[name])) for name in ARMS}
+    for name, command in runs.items():
+        part.case(name, partial(result, part, name, command))
 
 
 def recipe(part: Part, epochs: int, **parts: object) -> Recipe:
@@ -58,61 +52,18 @@ def epochs_that_fit(part: Part) -> Found:
     if part.rehearsal:
         recipe(part, 1)
         return {"epochs": 1, "images/s, one run alone": "-"}
-    setup = prepare(recipe(part, 1000))
-    device = setup.runtime.device
-    batches = map(partial(to_device, setup), train_loader(setup, workers=part.cores).batches())
-    setup.schedule.apply(setup.optimizer, 0)
-    for batch in itertools.islice(batches, part.cores):
-        bare_step(setup, batch)
-    began, steps = clock(device), 0
-    while time.perf_counter() - began < 3:
-        bare_step(setup, next(batches))
-        steps += 1
-    speed = steps * setup.recipe.training.batch_size / (clock(device) - began)
-    images = setup.plan.steps * setup.recipe.training.batch_size
+    speed, images = speed_from_loader(part, recipe(part, 1000))
     fit = (part.left - AROUND) * SHARE * speed / (len(ARMS) * images)
     if fit < 1:
         raise Skipped(f"no epoch of each run fits in {part.left:.0f} s at {speed:,.0f} images/s")
     return {"epochs": math.floor(fit), "images/s, one run alone": speed}
 
 
-def start(part: Part, name: str, epochs: int) -> subprocess.Popen[str]:
-    """An arm, by the command line."""
-    file = part.folder / f"{name}.toml"
-    file.write_text(recipe(part, epochs, **ARMS[name]).to_toml(), "utf-8")
-    flags = ["train", "--recipe", str(file), "--out", str(part.folder / name)]
-    with (part.folder / f"{name}.log").open("w") as log:
-        command = [sys.executable, "-m", "simsiam_zoo", *flags]
-        return subprocess.Popen(command, stdout=log, stderr=log, text=True)
-
-
-def result(part: Part, name: str, process: subprocess.Popen[str]) -> Found:
+def result(part: Part, name: str, command: Command) -> Found:
     """What an arm came to. One that takes too long is stopped, and its last row is told."""
-    folder = part.folder / name
     try:
-        code = process.wait(timeout=max(1.0, part.left - 10))
+        command.process.wait(timeout=max(1.0, part.left - 10))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=max(1.0, part.left - 2))
-    if code != 0:
-        told = end_of((part.folder / f"{name}.log").read_text("utf-8", "replace"))
-        raise RuntimeError(f"{name} ended with {code}:\n{told}")
-    found = json.loads((folder / "result.json").read_text("utf-8"))
-    (knn,) = (each for each in found["figures"] if each["network"] == "trained network")
-    evidence = found["evidence"]
-    return {
-        "verdict": found["verdict"],
-        "kNN top-1": knn["top1"],
-        "loss": evidence["last_loss"],
-        "std x sqrt(d)": evidence["std_sqrt_d"],
-        "effective rank": evidence["effective_rank"],
-        "training, s": found["seconds"]["training"],
-        "evaluation, s": found["seconds"]["evaluation"],
-        "images/s": last_speed(folder),
-    }
-
-
-def last_speed(folder: Path) -> float:
-    """The run's own, by its last row that states it."""
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
-    return [row["images_per_second"] for row in rows if "images_per_second" in row][-1]
+        command.process.send_signal(signal.SIGTERM)
+    command.ends()
+    return trained(part.folder / name)

@@ -23,11 +23,12 @@ On a CPU fp64 is away by 3e-5 and 3e-3 (in 50 steps), bf16 by 4e-4 and 4e-3.
 """
 
 
-def losses(part: Part, device: str, precision: str, steps: int, tf32: bool = False) -> list[float]:
-    """Of the first steps of `digits`."""
-    setup = prepare(
-        part.recipe(training__device=device, training__precision=precision, optim__lr=LR)
-    )
+def losses(
+    part: Part, device: str, precision: str, steps: int, tf32: bool = False, **settings: object
+) -> list[float]:
+    """Of the first steps of `digits`, or of what the settings make of it."""
+    settings |= {"training__device": device, "training__precision": precision, "optim__lr": LR}
+    setup = prepare(part.recipe(**settings))
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [switch.allow_tf32 for switch in switches]
     for switch in switches:
@@ -44,12 +45,13 @@ def losses(part: Part, device: str, precision: str, steps: int, tf32: bool = Fal
             switch.allow_tf32 = value
 
 
-def beside(part: Part, reference: list[float], name: str) -> Found:
+def beside(part: Part, reference: list[float], name: str, **settings: object) -> Found:
     """One precision of the device."""
     if part.rehearsal and name in ("TF32", "fp16"):
         raise Skipped("on CUDA alone")
     precision = "fp32" if name == "TF32" else name
-    found = losses(part, str(part.device), precision, len(reference), tf32=name == "TF32")
+    tf32 = name == "TF32"
+    found = losses(part, str(part.device), precision, len(reference), tf32, **settings)
     apart = [abs(a - b) for a, b in zip(found, reference, strict=True)]
     first, every = max(apart[:FIRST]), max(apart)
     near = first <= MAY_BE[name][0] and every <= MAY_BE[name][1]

@@ -1,14 +1,20 @@
-"""The networks of the paper at their full size, and batches for them."""
+"""The networks of the paper at their full size, batches for them, and how fast a recipe is."""
 
 from __future__ import annotations
 
+import itertools
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from gpu_parts.part import Part
 from shared.images import noise_shards
+from shared.steps import bare_step, clock
 from simsiam_zoo.model.siamese import Batch
+from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import Setup, prepare
 
 
@@ -34,7 +40,23 @@ def paper_setup(
     return setup
 
 
-def noise(device: torch.device, batch: int, size: int) -> Batch:
-    """Two views [batch, 3, size, size] on the device, channels last."""
-    views = torch.randn(2, batch, 3, size, size, device=device).unbind()
+def noise(device: torch.device, batch: int, size: int, small: tuple[int, ...] = ()) -> Batch:
+    """Two views [batch, 3, size, size] on the device, and one of each small size; channels last."""
+    sides = (size, size, *small)
+    views = [torch.randn(batch, 3, side, side, device=device) for side in sides]
     return Batch([x.contiguous(memory_format=torch.channels_last) for x in views])
+
+
+def speed_from_loader(part: Part, recipe: Recipe, seconds: float = 3.0) -> tuple[float, int]:
+    """Images/s of a recipe that all cores feed, and the images of one epoch."""
+    setup = prepare(recipe)
+    device, batch = setup.runtime.device, recipe.training.batch_size
+    batches = map(partial(to_device, setup), train_loader(setup, workers=part.cores).batches())
+    setup.schedule.apply(setup.optimizer, 0)
+    for loaded in itertools.islice(batches, part.cores):
+        bare_step(setup, loaded)
+    began, steps = clock(device), 0
+    while time.perf_counter() - began < seconds:
+        bare_step(setup, next(batches))
+        steps += 1
+    return steps * batch / (clock(device) - began), setup.plan.steps * batch

@@ -33,9 +33,9 @@ def sized(part: Part, **settings: object) -> Setup:
     return paper_setup(part, "cifar10", size, batch, data__workers=2, **settings)
 
 
-def waits(part: Part, precision: str, views: str) -> Found:
+def waits(part: Part, precision: str, views: str, **settings: object) -> Found:
     """How often the host waits for the device in ten steps that are fed by the loader."""
-    setup = sized(part, training__precision=precision, data__views=views)
+    setup = sized(part, training__precision=precision, data__views=views, **settings)
     device, batches = setup.runtime.device, train_loader(setup).batches()
     warmed = part.pick(3, 1)
     with warnings.catch_warnings(record=True) as caught:
@@ -59,12 +59,13 @@ def waits(part: Part, precision: str, views: str) -> Found:
     }
 
 
-def compiled(part: Part) -> Found:
+def compiled(part: Part, small: tuple[int, ...] = (), **settings: object) -> Found:
     """Losses and speed of `--compile` against eager. A rehearsal compiles by the backend eager."""
     first = part.pick(5, 2)
-    plain, own = sized(part), sized(part, training__compile=not part.rehearsal)
+    plain = sized(part, **settings)
+    own = sized(part, training__compile=not part.rehearsal, **settings)
     size, images = plain.recipe.data.image_size, plain.recipe.training.batch_size
-    batch = noise(part.device, images, size)
+    batch = noise(part.device, images, size, small)
     if part.rehearsal:
         for module in (own.siamese.backbone, own.siamese.projector, own.siamese.predictor):
             module.compile(backend="eager")
