@@ -16,6 +16,9 @@ from simsiam_zoo.recipe import Recipe
 
 AT_ONCE = 8  # runs that share the device
 COST = 10.0  # times the base's training: four arms of three candidates at half the length, and one
+BATCH, LR = 256, "0.00025,0.0005,0.001"
+"""More images than `mnist-5k` has allow a larger batch; AdamW's lr grows less than the batch does."""
+
 AROUND = 90.0  # seconds for the start of the runs and their evaluation
 SHARE = 0.7  # of what the speed of one run promises
 STD, MEAN = 0.3530, 0.2860  # of Fashion-MNIST's pixels
@@ -60,6 +63,7 @@ def settings(part: Part, epochs: int) -> dict[str, object]:
         "data.std": [STD] * 3,
         "data.workers": max(1, part.cores // AT_ONCE),
         "training.precision": "auto",
+        "training.batch_size": BATCH,
     }
 
 
@@ -84,6 +88,7 @@ def arguments(part: Part, epochs: int) -> list[str]:
         file = part.folder / "two-arms.toml"
         file.write_text(TWO_ARMS, "utf-8")
         return [str(file), *flags, "--seeds", "0", "--jobs", "2"]
+    flags += ["--tune", f"optim.lr={LR}"]
     return ["vit", *flags, "--gpus", str(1 / AT_ONCE), "--jobs", str(AT_ONCE)]
 
 
