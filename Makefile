@@ -2,7 +2,7 @@
 # make test    set up, run the tests
 # make lint    ruff and mypy
 # make bench   the side-by-side measurements of benchmarks/
-# make gpu     measure on a GPU, into docs/performance-gpu.md (14 minutes)
+# make gpu     measure on a GPU, into docs/performance-gpu.md (22 minutes)
 # make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
 
 VENV := .venv

@@ -111,7 +111,7 @@ def test_a_case_that_fails_leaves_the_next_one(gpu: ModuleType, tmp_path: Path, 
     from gpu_parts.part import Part, Skipped
     from gpu_parts.table import cases
 
-    part = Part(tmp_path, 10, rehearsal=True)
+    part = Part(tmp_path, time.monotonic() + 10, rehearsal=True)
     part.case("halves", lambda: {"value": 1 / 2})
     part.case("zeros", lambda: {"value": 1 / 0})
 
@@ -135,7 +135,7 @@ def test_the_parts_fit_in_the_minutes_that_are_given(gpu: ModuleType):
     *first, last = gpu.PARTS
     assert tuple(part.name for part in gpu.PARTS) == PARTS
     assert last.name == "fashion"  # which takes what is left: a minute at least
-    assert sum(part.seconds for part in first) <= 20 * 60
+    assert sum(part.seconds for part in first) <= 21 * 60
 
 
 def test_what_an_earlier_go_found_on_such_a_machine_stays(gpu: ModuleType, tmp_path: Path):

@@ -52,7 +52,7 @@ def epochs_that_fit(part: Part) -> Found:
     if part.rehearsal:
         recipe(part, 1)
         return {"epochs": 1, "images/s, one run alone": "-"}
-    speed, images = speed_from_loader(part, recipe(part, 1000))
+    speed, images = speed_from_loader(part, recipe(part, 1000), part.cores)
     fit = (part.left - AROUND) * SHARE * speed / (len(ARMS) * images)
     if fit < 1:
         raise Skipped(f"no epoch of each run fits in {part.left:.0f} s at {speed:,.0f} images/s")

@@ -43,20 +43,20 @@ class Part:
 
     Args:
         folder: where it may write, and what it found is kept (`cases.json`).
-        seconds: how long it may take.
+        ends: when it has to be done, by `time.monotonic()`, which processes share.
         rehearsal: on the CPU at tiny sizes, to find mistakes and no figures.
         fashion: the folder of Fashion-MNIST's shards, or None.
     """
 
     def __init__(
-        self, folder: Path, seconds: float, rehearsal: bool, fashion: Path | None = None
+        self, folder: Path, ends: float, rehearsal: bool, fashion: Path | None = None
     ) -> None:
         self.folder, self.rehearsal, self.fashion = folder, rehearsal, fashion
         self.device = torch.device("cpu" if rehearsal else "cuda")
         self.cores = 2 if rehearsal else available_cores()
         self.threads = 1 if rehearsal else self.cores
         torch.set_num_threads(self.threads)
-        self._ends = time.monotonic() + seconds
+        self._ends = ends
         self._cases: dict[str, dict[str, Any]] = {}
 
     @property

@@ -47,16 +47,16 @@ def noise(device: torch.device, batch: int, size: int, small: tuple[int, ...] = 
     return Batch([x.contiguous(memory_format=torch.channels_last) for x in views])
 
 
-def speed_from_loader(part: Part, recipe: Recipe, seconds: float = 3.0) -> tuple[float, int]:
-    """Images/s of a recipe that all cores feed, and the images of one epoch."""
+def speed_from_loader(part: Part, recipe: Recipe, workers: int) -> tuple[float, int]:
+    """Images/s of a recipe that some workers feed, and the images of one epoch."""
     setup = prepare(recipe)
     device, batch = setup.runtime.device, recipe.training.batch_size
-    batches = map(partial(to_device, setup), train_loader(setup, workers=part.cores).batches())
+    batches = map(partial(to_device, setup), train_loader(setup, workers=workers).batches())
     setup.schedule.apply(setup.optimizer, 0)
     for loaded in itertools.islice(batches, part.cores):
         bare_step(setup, loaded)
     began, steps = clock(device), 0
-    while time.perf_counter() - began < seconds:
+    while time.perf_counter() - began < 3:
         bare_step(setup, next(batches))
         steps += 1
     return steps * batch / (clock(device) - began), setup.plan.steps * batch

@@ -13,6 +13,9 @@ from simsiam_zoo.recipe import Recipe
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", *SIMSIAM_ZOO)
 
+SHARE: dict[str, Any] = {"data__workers": 1, "training__threads": 1}
+"""Of the cores, for each of several runs at once."""
+
 
 def run(part: Part) -> None:
     """All runs at once, since most of a short run's time is its start; then what they are for."""
@@ -33,6 +36,7 @@ def run(part: Part) -> None:
 def recipes(part: Part) -> list[tuple[str, Recipe]]:
     """Of runs on one device. A rehearsal has two of them, tiny."""
     quick: dict[str, Any] = {"evaluation__protocols": ["knn"], "evaluation__online_epochs": 0}
+    quick |= SHARE
     if part.rehearsal:
         tiny = quick | {"training__epochs": 1}
         vit = {"backbone": "vit:patch_size=8,embed_dim=16,depth=1,num_heads=2"}
@@ -40,7 +44,7 @@ def recipes(part: Part) -> list[tuple[str, Recipe]]:
     few = quick | {"training__epochs": 4}
     bands: dict[str, Any] = {"dataset": str(five_channels(part.folder)), **FIVE}
     return [
-        ("mnist-5k", part.recipe("mnist-5k")),
+        ("mnist-5k", part.recipe("mnist-5k", **SHARE)),
         ("vit", part.recipe("vit-mnist-5k", **few)),
         ("multi-crop", part.recipe("multi-crop-mnist-5k", **few)),
         (
@@ -67,6 +71,7 @@ def changed(part: Part, compiled: bool = False) -> Recipe:
         training__compile=compiled,
         evaluation__protocols=["knn"],
         evaluation__online_epochs=0,
+        **SHARE,
     )
 
 

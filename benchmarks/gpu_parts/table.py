@@ -9,7 +9,7 @@ from typing import Any
 HEAD = """\
 # Measured on a GPU
 
-`make gpu` runs `benchmarks/gpu.py`, in at most fourteen minutes on one H100, and writes this page
+`make gpu` runs `benchmarks/gpu.py`, in at most 22 minutes on one H100, and writes this page
 and `performance-gpu.json` beside it. Parts may be run in several goes (`--only`): what an earlier
 one found on such a machine stays, with its date and commit."""
 
@@ -17,7 +17,7 @@ HOW = """\
 ## How to run it
 
     make gpu                                          # or, to choose:
-    python benchmarks/gpu.py --only speed,step --minutes 14 --fashion FOLDER --out docs
+    python benchmarks/gpu.py --only speed,step --minutes 4 --fashion FOLDER --out docs
     python benchmarks/gpu.py --rehearse               # every part on the CPU, tiny
 
 `--fashion` is a folder that holds Fashion-MNIST, as shards or as it is downloaded (Debian's

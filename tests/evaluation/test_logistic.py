@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info
 
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
@@ -27,6 +28,28 @@ def splits() -> tuple[Features, Features]:
         return Features(x * scales + 5, labels)
 
     return draw(300, 0.0), draw(200, 0.4)
+
+
+def test_blas_has_no_more_threads_than_torch(splits, monkeypatch):
+    seen = []
+    fit = LogisticRegression.fit
+
+    def watched(self, *arguments):
+        pools = threadpool_info()
+        seen.extend(pool["num_threads"] for pool in pools if pool["user_api"] == "blas")
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    before, threads = threadpool_info(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        create_component("protocol", "logistic")(FeatureSplits(*splits, 4))
+    finally:
+        torch.set_num_threads(threads)
+    assert seen
+    assert set(seen) == {1}
+    after = threadpool_info()
+    assert [x["num_threads"] for x in after] == [x["num_threads"] for x in before]
 
 
 @pytest.mark.parametrize("c", [1.0, 0.01])
