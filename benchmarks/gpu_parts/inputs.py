@@ -63,7 +63,7 @@ def run(part: Part) -> None:
 
 def five_channels(folder: Path) -> Path:
     """320 images of 8 px whose channels each are another one, as arrays of 16 bits; ten classes."""
-    rng, folder = np.random.default_rng(0), folder / "five-channels"
+    rng, folder = np.random.default_rng(0), folder / "bands"
     classes = rng.random((10, 8, 8))
     samples = []
     for i in range(320):

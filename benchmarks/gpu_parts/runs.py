@@ -16,19 +16,22 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1",
 SHARE: dict[str, Any] = {"data__workers": 1, "training__threads": 1}
 """Of the cores, for each of several runs at once."""
 
+MEASURED = {"vit": "attentive-probe", "mnist-5k": "finetune"}
+"""By which protocol, as soon as the run has ended."""
+
 
 def run(part: Part) -> None:
     """All runs at once, since most of a short run's time is its start; then what they are for."""
     runs = {name: train(part, name.replace(" ", "-"), recipe) for name, recipe in recipes(part)}
     rank = changed(part, compiled=not part.rehearsal)
     runs["a change, compiled, torchrun"] = train(part, "torchrun", rank, TORCHRUN)
+    evaluated: dict[str, Command] = {}
     for name, command in runs.items():
         part.case(name, partial(result, command))
-    evaluated: dict[str, Command] = {}
-    for name, of in {"finetune": "mnist-5k", "attentive-probe": "vit"}.items():
-        spec = f"{name}:epochs={part.pick(5, 1)}"
-        flags = ["evaluate", str(part.folder / of), "--protocol", spec, "--json"]
-        evaluated[name] = Command(part, name, *flags, "--device", str(part.device))
+        if protocol := MEASURED.get(name):
+            flags = ["evaluate", str(part.folder / name), "--json", "--device", str(part.device)]
+            flags += ["--protocol", f"{protocol}:epochs={part.pick(5, 1)}"]
+            evaluated[protocol] = Command(part, protocol, *flags)
     for name, command in evaluated.items():
         part.case(name, partial(figures, command))
 
@@ -44,8 +47,8 @@ def recipes(part: Part) -> list[tuple[str, Recipe]]:
     few = quick | {"training__epochs": 4}
     bands: dict[str, Any] = {"dataset": str(five_channels(part.folder)), **FIVE}
     return [
-        ("mnist-5k", part.recipe("mnist-5k", **SHARE)),
         ("vit", part.recipe("vit-mnist-5k", **few)),
+        ("mnist-5k", part.recipe("mnist-5k", **SHARE)),
         ("multi-crop", part.recipe("multi-crop-mnist-5k", **few)),
         (
             "DenseNet-121 without predictor",
