@@ -15,7 +15,7 @@ def zoo_components() -> Iterator[Component]:
     views = (
         Param("min_scale", float, 0.08, "Least share of an image that a crop shows", 0.01, 1),
         Param("flip_p", float, 0.5, "How often a view is mirrored; 0 for digits, say", 0, 1),
-        Param("seed", int, 0, "Draws the new layers' weights, and dropout", min=0),
+        Param("seed", int, 0, "Draws the new layers' weights, and dropout", 0, 2**31 - 1),
     )
     yield Component(
         "protocol",

@@ -165,11 +165,12 @@ class _Training:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed((course.seed << 32) + (number << 16) + rank())
             self.model.train()
-            summed = torch.zeros((), dtype=torch.float64)
+            losses = []  # on the device until the epoch's end: a step waits for nothing
             batches = self.images.train(number, self.batch, course.min_scale, course.flip_p)
             for place, parts in enumerate(batches, start=number * self.steps):
                 self.images.progress.advance(place)
-                summed += self._step(place, parts).double().cpu()
+                losses.append(self._step(place, parts))
+        summed = torch.stack(losses).cpu().double().sum()
         for buffer in self.model.buffers():
             if buffer.is_floating_point() and world_size() > 1:
                 buffer.copy_(mean(buffer))
