@@ -19,6 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = (
     ("cli",),
+    ("api",),
     ("testing",),
     ("report",),
     ("studies",),

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Iterable
-from typing import Any
-
 import click
 
-from simsiam_zoo.catalog import KINDS, Catalog, CatalogEntry, Plugin, catalog
+from simsiam_zoo.api.names import ListRow, list_components, unusable_plugins
+from simsiam_zoo.catalog import KINDS, catalog
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import InputError, PluginError, did_you_mean, nearest_names
-
-ListRow = dict[str, Any]
+from simsiam_zoo.errors import nearest_names
 
 
 @click.command(name="list")
@@ -39,94 +33,30 @@ def list_(
       simsiam-zoo list backbones 'conv*'
       simsiam-zoo list --family timm --pretrained
     """
-    known = catalog()
-    entries, whole = known.entries(kind), pattern is None and family is None and not pretrained
-    if family is not None:
-        entries = (_family(entries, family),)
-    match = re.compile(fnmatch.translate((pattern or "*").lower())).match
-    rows: list[ListRow] = []
-    for entry in entries:
-        if entry.is_family:
-            rows += _family_rows(known, entry, None if whole else match, pretrained)
-        elif not pretrained and (match(entry.name) or match(entry.call)):
-            rows.append(_row(entry) | (_published(entry) if kind == "preset" else {}))
-    unusable = _unusable(known) if whole else []
+    rows = list_components(kind, pattern, family, pretrained)
+    whole = pattern is None and family is None and not pretrained
+    unusable = unusable_plugins() if whole else []
     if as_json:
         print_json(rows + (unusable if kind is None else []))
         return
     if rows:
         _print_rows(rows)
     else:
-        print_line(_nothing(known, kind, pattern, pretrained))
+        print_line(_nothing(kind, pattern, pretrained))
     _print_states(rows, unusable)
 
 
-def _family(entries: Iterable[CatalogEntry], name: str) -> CatalogEntry:
-    prefix = name.removesuffix("*").removesuffix(":")
-    families = {entry.call.removesuffix(":*"): entry for entry in entries if entry.is_family}
-    if prefix not in families:
-        none = f"There are {', '.join(families)}." if families else "There are none."
-        raise InputError(f"unknown family {prefix!r}", did_you_mean(prefix, families, none))
-    return families[prefix]
-
-
-def _family_rows(
-    known: Catalog, entry: CatalogEntry, match: Callable[[str], object] | None, pretrained: bool
-) -> list[ListRow]:
-    """A row for each of its names that matches; one for all of them without `match`."""
-    row = _row(entry) | {"name": f"{entry.name}:*"}
-    try:
-        names = known.pretrained(entry) if pretrained else known.members(entry)
-    except PluginError as error:
-        return [row | {"status": "broken", "note": error.what}]
-    if match is None:
-        return [row | {"summary": f"{row['summary']} ({len(names):,} names)".strip()}]
-    prefix = entry.call.removesuffix("*")
-    row |= {"status": "ok", "summary": f"in {entry.call}"}
-    return [
-        row | {"name": f"{entry.name}:{name}", "call": known.member_call(entry, name)}
-        for name in names
-        if match(name.lower()) or match((prefix + name).lower())
-    ]
-
-
-def _nothing(known: Catalog, kind: str | None, pattern: str | None, pretrained: bool) -> str:
+def _nothing(kind: str | None, pattern: str | None, pretrained: bool) -> str:
     """What was not found, and where to look."""
     what = f"name of a {kind}" if kind else "name"
     what += " with pretrained weights" if pretrained else ""
     if pattern is None:
         return f"There is no {what}."
     kinds = (kind,) if kind else KINDS
-    names = [name for each in kinds for name in known.names(each)]
+    names = [name for each in kinds for name in catalog().names(each)]
     near = nearest_names(pattern.strip("*?").lower(), names)
     other = f"Near are {', '.join(near)}." if near else f"All: simsiam-zoo list {kind or ''}"
     return f"No {what} matches {pattern}. {other}".rstrip()
-
-
-def _unusable(known: Catalog) -> list[ListRow]:
-    plugins = [plugin for plugin in known.plugins if plugin.status != "ok"]
-    return [_fields(each, "plugin") | {"summary": each.cause or ""} for each in plugins]
-
-
-def _row(entry: CatalogEntry) -> ListRow:
-    row = _fields(entry, entry.kind) | {"summary": entry.component.summary, "call": entry.call}
-    return row if entry.note is None else row | {"note": entry.note}
-
-
-def _published(entry: CatalogEntry) -> ListRow:
-    """The figure that a preset's source reached, and what it cost; empty where it states none."""
-    from simsiam_zoo.recipe.expected import described
-
-    try:
-        found = described(entry.call)
-    except PluginError as error:
-        return {"status": "broken", "note": error.what}
-    return {} if found is None else {"expected": found}
-
-
-def _fields(of: CatalogEntry | Plugin, kind: str) -> ListRow:
-    names = ("name", "distribution", "version", "status")
-    return {"kind": kind, **{name: getattr(of, name) for name in names}}
 
 
 def _print_rows(rows: list[ListRow]) -> None:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 import click
 
-from simsiam_zoo.catalog import KINDS, Family, Plugin, canonical_name, catalog
+from simsiam_zoo.api.names import list_plugins as plugin_facts
+from simsiam_zoo.catalog import KINDS, canonical_name
 from simsiam_zoo.cli import LazyGroup, options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.errors import InputError
 
 PLUGIN_COMMANDS = {
     "list": ("simsiam_zoo.cli.plugin:list_plugins", "What is installed, and what became of it."),
     "new": ("simsiam_zoo.cli.plugin:new_package", "Write a package that supplies one component."),
     "check": ("simsiam_zoo.cli.plugin:check_package", "Hold a package to the contract."),
 }
-
-_SLOW_MS = 100.0
-"""A plugin that takes longer to load is called slow: `list` answers in 250 ms."""
 
 
 @click.group(cls=LazyGroup, table=PLUGIN_COMMANDS)
@@ -46,7 +39,7 @@ def list_plugins(as_json: bool) -> None:
 
     The time is what importing the plugin and asking it for its components took.
     """
-    facts = [plugin_facts(each) for each in catalog().plugins]
+    facts = plugin_facts()
     if as_json:
         print_json(facts)
         return
@@ -62,29 +55,6 @@ def list_plugins(as_json: bool) -> None:
         supplies = each["supplies"].items()
         details = [(f"{len(names)} {kind}", ", ".join(names)) for kind, names in supplies]
         print_columns(details + ([("cause", each["cause"])] if each["cause"] else []), wrap=1)
-
-
-def plugin_facts(plugin: Plugin) -> dict[str, Any]:
-    """One plugin as plain values; `load_ms` is None for one that was not imported.
-
-    `supplies` has the names by kind, in the order of `KINDS`, a family's with `:*`.
-    """
-    supplies: dict[str, list[str]] = {kind: [] for kind in KINDS}
-    for item in plugin.components:
-        supplies[item.kind].append(f"{item.name}:*" if isinstance(item, Family) else item.name)
-    loaded = plugin.status in ("ok", "broken")
-    return {
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "entry_point": plugin.name,
-        "module": plugin.module,
-        "api": plugin.api,
-        "status": plugin.status,
-        "cause": plugin.cause,
-        "load_ms": round(1e3 * plugin.seconds, 1) if loaded else None,
-        "slow": loaded and 1e3 * plugin.seconds > _SLOW_MS,
-        "supplies": {kind: names for kind, names in supplies.items() if names},
-    }
 
 
 @click.command(name="new")
@@ -130,25 +100,6 @@ def check_package(distribution: str, fast: bool, specs: tuple[str, ...]) -> None
     A failure says what the contract asks and how to meet it; the exit code is then 3. The
     same checks run in a package's own tests: pytest -p simsiam_zoo.testing.
     """
-    if importlib.util.find_spec("pytest") is None:
-        raise InputError(
-            "the conformance kit needs pytest, and it is not installed",
-            "python -m pip install pytest",
-        )
-    import pytest
+    from simsiam_zoo.testing.conformance import check_plugin
 
-    import simsiam_zoo.testing
-    from simsiam_zoo.testing.checks import components_of
-
-    list(components_of(distribution, specs))  # an unknown name is refused at once
-    # Neither the user's options and plugins of pytest, nor tests in a folder: the checks alone.
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
-    with tempfile.TemporaryDirectory() as nothing, mock.patch.dict(os.environ, alone):
-        words = ["-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", nothing]
-        words += ["--zoo-plugin", distribution, *(["--zoo-fast"] if fast else [])]
-        words += [word for spec in specs for word in ("--zoo-spec", spec)]
-        code = pytest.main([*words, nothing], plugins=[simsiam_zoo.testing])
-    if code == pytest.ExitCode.TESTS_FAILED:
-        raise PluginError(f"{distribution} does not conform")
-    if code:
-        raise PluginError(f"the conformance kit could not run (pytest's exit code {int(code)})")
+    check_plugin(distribution, fast, specs)

@@ -21,7 +21,7 @@ from simsiam_zoo.catalog.local import local_file
 
 SHOWS: Mapping[str, str] = {
     **dict.fromkeys(("__init__", "__main__", "charts", "errors", "metrics", "plugin"), "*"),
-    **dict.fromkeys(("catalog", "cli", "exchange", "recipe", "report"), "*"),
+    **dict.fromkeys(("api", "catalog", "cli", "exchange", "recipe", "report"), "*"),
     **dict.fromkeys(("studies", "testing"), "*"),
     "components": "__init__ loggers plugin",
     "data": "__init__ inspection packing processes remote",

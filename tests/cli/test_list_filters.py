@@ -28,7 +28,7 @@ def library(monkeypatch):
         lib = Family("backbone", "lib", functions.pop("names", lambda: ["vgg"]), "a:b", **functions)
         own = Component("backbone", "own", "a:b", "")
         known = Catalog([Plugin("p", "m", "lib-zoo", "1.0", "v1", components=(lib, own))])
-        monkeypatch.setattr("simsiam_zoo.cli.list.catalog", lambda: known)
+        monkeypatch.setattr("simsiam_zoo.api.names.catalog", lambda: known)
 
     return use
 

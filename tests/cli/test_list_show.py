@@ -110,7 +110,7 @@ def test_the_table_names_suppliers_and_ends_with_what_is_wrong(zoo):
 def test_a_family_without_names_is_listed_as_broken(monkeypatch, capsys):
     family = Family("backbone", "lib", lambda: 1 / 0, "a:b", summary="A library")
     known = Catalog([Plugin("p", "m", "lib-zoo", "1.0", "v1", components=(family,))])
-    monkeypatch.setattr("simsiam_zoo.cli.list.catalog", lambda: known)
+    monkeypatch.setattr("simsiam_zoo.api.names.catalog", lambda: known)
     cli.root.main(["list"], standalone_mode=False)
     table, states = capsys.readouterr().out.split("needs attention\n")
     assert table.split() == ["backbone", "lib:*", "A", "library", "lib-zoo", "1.0"]
@@ -125,7 +125,7 @@ def test_a_family_whose_names_are_no_text_is_listed_as_broken(names, monkeypatch
         for prefix in ("lib", "other")
     )
     known = Catalog([Plugin("p", "m", "lib-zoo", "1.0", "v1", components=families)])
-    monkeypatch.setattr("simsiam_zoo.cli.list.catalog", lambda: known)
+    monkeypatch.setattr("simsiam_zoo.api.names.catalog", lambda: known)
     for words in (["list"], ["list", "backbones", "a*"], ["list", "--pretrained"]):
         cli.root.main(words, standalone_mode=False)
         shown = " ".join(capsys.readouterr().out.split())  # wherever its lines break

@@ -34,7 +34,7 @@ def slow_plugin(seconds: float) -> Plugin:
 def plugin_list(monkeypatch, capsys):
     def run(*plugins: Plugin, json: bool = False) -> str:
         known = Catalog(plugins)
-        monkeypatch.setattr("simsiam_zoo.cli.plugin.catalog", lambda: known)
+        monkeypatch.setattr("simsiam_zoo.api.names.catalog", lambda: known)
         arguments = ["plugin", "list", *(["--json"] if json else [])]
         cli.root.main(arguments, standalone_mode=False)
         return capsys.readouterr().out
