@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.runtime.progress import Progress
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 DISTRIBUTION = "simsiam-zoo-byol"
 BYOL = {
     "gradient": "momentum:tau=0.9",
@@ -24,29 +23,12 @@ BYOL = {
 }
 
 
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
-
-
 def test_a_run_goes_on_to_the_bit_after_a_kill_and_its_target_lags(
-    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+    tiny: Callable[..., zoo.Recipe], killed_at: Killed, tmp_path: Path
 ) -> None:
     recipe = tiny(**BYOL)
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(6))
+    killed_at(6, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = [run.model.state_dict() for run in (whole, cut)]
     torch.testing.assert_close(*states, rtol=0, atol=0)

@@ -13,30 +13,14 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.runtime.progress import Progress
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 DISTRIBUTION = "simsiam-zoo-contrastive"
 SIMCLR = {"loss": "nt-xent:temperature=0.5", "predictor": "none", "gradient": "none:sides=one"}
 
 
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
-
-
 def test_a_run_descends_and_goes_on_to_the_bit_after_a_kill(
-    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+    tiny: Callable[..., zoo.Recipe], killed_at: Killed, tmp_path: Path
 ) -> None:
     recipe = tiny(**SIMCLR)
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
@@ -44,8 +28,7 @@ def test_a_run_descends_and_goes_on_to_the_bit_after_a_kill(
     assert len(losses) == 8
     assert losses[0] < 1.2 * math.log(2 * 160 - 1)  # at first no view is told from another
     assert losses[-1] < losses[0] - 0.1
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(6))
+    killed_at(6, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = (run.model.state_dict() for run in (whole, cut))
     torch.testing.assert_close(*states, rtol=0, atol=0)

@@ -13,25 +13,9 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.runtime.progress import Progress
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 DISTRIBUTION = "simsiam-zoo-dynamics"
-
-
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
 
 
 @pytest.mark.parametrize("predictor", ["directset:alpha=0.3,every=3", "directcopy"])
@@ -46,12 +30,11 @@ def test_set_predictors_train(
 
 
 def test_a_run_of_both_kinds_goes_on_to_the_bit_after_a_kill(
-    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+    tiny: Callable[..., zoo.Recipe], killed_at: Killed, tmp_path: Path
 ) -> None:
     recipe = tiny(predictor="directpred:every=2", gradient="guided-stop-gradient")
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(7))
+    killed_at(7, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = [run.model.state_dict() for run in (whole, cut)]
     torch.testing.assert_close(*states, rtol=0, atol=0)

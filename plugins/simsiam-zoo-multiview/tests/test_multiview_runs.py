@@ -13,43 +13,26 @@ import torch
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.estimate import seconds_per_step
 from simsiam_zoo.training.batches import to_device, train_loader
 from simsiam_zoo.training.setup import prepare
 from simsiam_zoo.training.without_labels import drawn_views
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 Tiny = Callable[..., zoo.Recipe]
 CROPS = "multi-crop:base=digits,large=2,small=3,small_size=8,min_scale=0.2,split_scale=0.5"
 SIZES = (16, 16, 8, 8, 8)
 DISAGREE = "multi-crop gives 5 views of each image, and gradient stop-gradient compares 2"
 
 
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
-
-
 @pytest.mark.parametrize("way", ["worker", "split", "device"])
 def test_a_run_of_two_sizes_goes_on_to_the_bit_after_a_kill(
-    tiny: Tiny, tmp_path: Path, way: str
+    tiny: Tiny, killed_at: Killed, tmp_path: Path, way: str
 ) -> None:
     settings = {"augmentation": CROPS, "data.views": way}
     recipe = tiny(gradient="multi-crop:predictors=by-size", **settings)
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(3))
+    killed_at(3, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     torch.testing.assert_close(*(r.model.state_dict() for r in (whole, cut)), rtol=0, atol=0)
     losses = [row["loss"] for row in whole.metrics if "loss" in row]

@@ -12,8 +12,8 @@ import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.runtime.progress import Progress
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 DISTRIBUTION = "simsiam-zoo-redundancy"
 PARTS = {
     "projector": "mlp:layers=2,hidden_dim=32,out_dim=32,norm=hidden",
@@ -24,22 +24,6 @@ LOSSES = {
     "barlow-twins": "barlow-twins:scale=0.05",
     "vicreg": "vicreg:invariance=1,variance=1,covariance=0.04",
 }
-
-
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
 
 
 def losses(run: zoo.Run) -> list[float]:
@@ -53,13 +37,12 @@ def test_barlow_twins_descends(tiny: Callable[..., zoo.Recipe], tmp_path: Path) 
 
 
 def test_vicreg_descends_and_goes_on_to_the_bit_after_a_kill(
-    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+    tiny: Callable[..., zoo.Recipe], killed_at: Killed, tmp_path: Path
 ) -> None:
     recipe = tiny(**PARTS, loss=LOSSES["vicreg"])
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
     assert 0 < losses(whole)[-1] < losses(whole)[0]
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(6))
+    killed_at(6, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = (run.model.state_dict() for run in (whole, cut))
     torch.testing.assert_close(*states, rtol=0, atol=0)

@@ -7,15 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 
 import simsiam_zoo as zoo
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.plan import plan_study
 from simsiam_zoo.studies.study import read_study
 
+Killed = Callable[[int, zoo.Recipe, Path], None]
 DISTRIBUTION = "simsiam-zoo-sigreg"
 PARTS = {
     "projector": "mlp:layers=2,hidden_dim=32,out_dim=16,norm=hidden",
@@ -25,32 +24,15 @@ PARTS = {
 }
 
 
-class Cut(Exception):
-    pass
-
-
-class CutAt(Progress):
-    """Ends the process's work after a step, as a kill would."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def advance(self, done: int, text: str = "") -> None:
-        if done == self.step:
-            raise Cut
-
-
 def test_a_run_descends_and_goes_on_to_the_bit_after_a_kill(
-    tiny: Callable[..., zoo.Recipe], tmp_path: Path
+    tiny: Callable[..., zoo.Recipe], killed_at: Killed, tmp_path: Path
 ) -> None:
     recipe = tiny(**PARTS)
     whole = zoo.train(recipe, tmp_path / "whole", quiet=True)
     losses = [row["loss"] for row in whole.metrics if "loss" in row]
     assert len(losses) == 8
     assert 0 < losses[-1] < losses[0]
-    with pytest.raises(Cut):
-        zoo.train(recipe, tmp_path / "cut", progress=CutAt(6))
+    killed_at(6, recipe, tmp_path / "cut")
     cut = zoo.train(recipe, tmp_path / "cut", resume=True, quiet=True)
     states = (run.model.state_dict() for run in (whole, cut))
     torch.testing.assert_close(*states, rtol=0, atol=0)
