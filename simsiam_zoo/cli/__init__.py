@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -26,6 +27,7 @@ from simsiam_zoo.errors import (
     did_you_mean,
 )
 from simsiam_zoo.runtime.machine import wait_briefly
+from simsiam_zoo.runtime.progress import tell
 
 PROGRAM = "simsiam-zoo"
 
@@ -91,18 +93,36 @@ class LazyGroup(click.Group):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code (see `errors.py`)."""
+    """Run the command line and exit with its code (see `errors.py`).
+
+    Of the objects of torch and timm, which all stay, garbage collection takes half a second while
+    they are imported and another one when Python ends: it comes seldom, and at the end not at all.
+    """
     # Not `list(...)`: once the module list.py is imported, that is its name in this package.
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     wait_briefly()
     _prepare_streams()
+    gc.set_threshold(20_000, *gc.get_threshold()[1:])
+    if "torch" not in sys.modules:
+        sys.meta_path.insert(0, _LoadingNotice())
     code = _run(words)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:  # its reader has gone; Python would complain once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    gc.freeze()
     sys.exit(code)
+
+
+class _LoadingNotice:
+    """Tells that torch is loaded, when it is: with what else comes along that takes seconds."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Find nothing: the import system asks the next finder."""
+        if name == "torch":
+            sys.meta_path.remove(self)
+            tell("loading torch ...")
 
 
 def _run(words: list[str]) -> int:

@@ -208,11 +208,13 @@ def _describe(
 ) -> None:
     """Print the plan."""
     from simsiam_zoo.cli.study_table import print_plan
+    from simsiam_zoo.runtime.progress import open_progress
     from simsiam_zoo.studies.detect import plan_seeds
     from simsiam_zoo.studies.estimate import describe_plan
 
     found = plan_seeds(plan, Path(earlier or folder), detect) if detect else None
-    described = describe_plan(plan, folder, jobs, selection) | {"detect": found}
+    with open_progress() as progress:
+        described = describe_plan(plan, folder, jobs, selection, progress) | {"detect": found}
     if as_json:
         print_json(described)
     else:

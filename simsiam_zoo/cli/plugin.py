@@ -11,6 +11,7 @@ from simsiam_zoo.catalog import KINDS, canonical_name
 from simsiam_zoo.cli import LazyGroup, options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.progress import tell
 
 PLUGIN_COMMANDS = {
     "list": ("simsiam_zoo.cli.plugin:list_plugins", "What is installed, and what became of it."),
@@ -102,4 +103,5 @@ def check_package(distribution: str, fast: bool, specs: tuple[str, ...]) -> None
     """
     from simsiam_zoo.testing.conformance import check_plugin
 
+    tell(f"checking {distribution}: each component is built and run, which takes some seconds each")
     check_plugin(distribution, fast, specs)

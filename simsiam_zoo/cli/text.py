@@ -111,6 +111,13 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
             print_columns(rows, right=True)
     print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
+    run = shlex.quote(str(folder))
+    more = ("evaluate", "other protocols, other data") if figures else ("embed", "its features")
+    following = [("look", "the run as a page", ""), (*more, "" if figures else " --out z.npz")]
+    following.append(("export", "the backbone for another library", " --to timm"))
+    print_line()
+    print_heading("Next")
+    print_columns([(f"simsiam-zoo {c} {run}{words}", text) for c, text, words in following], wrap=1)
 
 
 def print_published(recipe: Recipe) -> None:

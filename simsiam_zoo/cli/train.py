@@ -11,7 +11,7 @@ import click
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_json, print_published, print_result
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.runtime.folders import new_run_folder
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def train(
     if dry_run:
         _print_recipe(recipe, init, as_json)
         return
+    _tell_first(recipe, folder, resume is not None)
     how = {"resume": resume is not None, "allow_bn_change": allow_bn_change}
     _run(recipe, folder, quiet, as_json, **how, locked=lock, init=start)
 
@@ -160,6 +161,16 @@ def _run(recipe: Recipe, folder: Path, quiet: bool, as_json: bool, **how: Any) -
     else:
         print_result(result, folder)
         print_published(recipe)
+
+
+def _tell_first(recipe: Recipe, folder: Path, goes_on: bool) -> None:
+    from simsiam_zoo.runtime.progress import tell
+
+    try:
+        of = recipe.summary()
+    except ZooError:  # the preset of a run that goes on may be gone
+        of = f"preset {recipe.preset}"
+    tell(f"{folder}: {'goes on; ' if goes_on else ''}{of}")
 
 
 def _settings(flags: dict[str, Any]) -> dict[str, object]:

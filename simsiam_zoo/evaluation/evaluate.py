@@ -67,16 +67,24 @@ def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
 
 
 def measure(
-    jobs: Sequence[Job], splits: Mapping[str, FeatureSplits]
+    jobs: Sequence[Job], splits: Mapping[str, FeatureSplits], progress: Progress | None = None
 ) -> list[list[Score] | InputError]:
     """Of each job its scores, or why its protocol refused the features. Every rank calls it.
 
     Every rank takes part in a `collective` protocol; each other job is done by one rank, and the
     scores do not depend on which. `splits` are by the networks' names.
     """
+    progress = progress or Progress()
     own = [place for place, job in enumerate(jobs) if not is_collective(job.protocol)]
     share = own[distributed.rank() :: distributed.world_size()]
-    done = distributed.together(lambda: {n: _scores(jobs[n], splits) for n in share})
+    progress.begin("protocols", len(share))
+
+    def scores(number: int, place: int) -> list[Score] | InputError:
+        progress.advance(number, f"{jobs[place].name} of the {jobs[place].network}")
+        return _scores(jobs[place], splits)
+
+    done = distributed.together(lambda: {place: scores(n, place) for n, place in enumerate(share)})
+    progress.end()
     found = {n: scores for each in distributed.collect(done) for n, scores in each.items()}
     for place, job in enumerate(jobs):
         if place not in found:
@@ -122,7 +130,7 @@ def evaluate(
     passed = time.monotonic() - began
     splits, names = given[target.name], dataset.classes or labels
     figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given}
-    for job, found in zip(jobs, measure(jobs, given), strict=True):
+    for job, found in zip(jobs, measure(jobs, given, progress), strict=True):
         if not isinstance(found, InputError):
             figures[job.network] += [as_dict(x, splits.test.labels, splits.classes) for x in found]
         elif job.network != UNTRAINED:

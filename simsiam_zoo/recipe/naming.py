@@ -47,17 +47,30 @@ def _dataset_of(preset: str) -> Any:
 def run_name(recipe: Any, plain: Any) -> str:
     """The name of a recipe's run; `plain` is the recipe's preset alone."""
     words = [recipe.preset, data_word(recipe, plain)]
-    words += [
-        f"{kind}-{getattr(recipe, kind).name}"
-        for kind in (*PARTS, "augmentation")
-        if getattr(recipe, kind).name != getattr(plain, kind).name
-    ]
+    words += [f"{kind}-{getattr(recipe, kind).name}" for kind in other_parts(recipe, plain)]
     words += [f"change{change.epoch}" for change in recipe.change]
     words.append(f"seed{recipe.training.seed}")
     name = re.sub(r"[^\w.+-]", "-", "-".join(filter(None, words)))
     if len(name) <= _LONGEST:
         return name
     return f"{name[: _LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def other_parts(recipe: Any, plain: Any) -> list[str]:
+    """The kinds of which a recipe has another component than `plain`."""
+    return [
+        kind
+        for kind in (*PARTS, "augmentation")
+        if getattr(recipe, kind).name != getattr(plain, kind).name
+    ]
+
+
+def run_summary(recipe: Any, plain: Any) -> str:
+    """`preset digits, predictor none, data digits, seed 0`; `plain`: the preset alone."""
+    words = [f"preset {recipe.preset}"]
+    words += [f"{kind} {getattr(recipe, kind).name}" for kind in other_parts(recipe, plain)]
+    data = data_word(recipe, plain) or recipe.dataset.name
+    return ", ".join([*words, f"data {data}", f"seed {recipe.training.seed}"])
 
 
 def data_word(recipe: Any, plain: Any) -> str:

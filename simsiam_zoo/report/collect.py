@@ -139,13 +139,15 @@ def collect_run_page(
         predicted = vote(similarity, bank.labels[rows], T)[:, 0]
         confusion = confuse(predicted, queries.labels, len(classes))
         wrong = torch.nonzero(predicted != queries.labels)[:, 0].tolist()
+    with network.progress.stage("a map of the features"):
+        plane = _map(queries, method, crop)
     return RunPage(
         split="training" if queries is bank else dataset.measured_on,
         bank=(len(bank.ids), len(bank.shards)),
         queries=(len(queries.ids), len(queries.shards)),
         damaged=len({*bank.damaged, *queries.damaged}),
         classes=classes,
-        map=_map(queries, method, crop),
+        map=plane,
         sampled=[card(query) for query in evenly(len(queries.ids), _SAMPLED).tolist()],
         wrong=[card(wrong[i]) for i in evenly(len(wrong), _WRONG)] if wrong else [],
         confusion=confusion,

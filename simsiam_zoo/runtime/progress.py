@@ -34,6 +34,11 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that stays."""
 
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Inside, something is done that takes seconds and cannot be counted: `what`."""
+        yield
+
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Something countable starts, or goes on. It may be part of what was begun before.
 
@@ -92,6 +97,13 @@ class PlainProgress(Progress):
         """Print the line."""
         print(text, file=self._stream, flush=True)
 
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Print what is done."""
+        self.say(what)
+        self._last = time.monotonic()
+        yield
+
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Remember what is counted."""
         self._counts.append(_Count(what, total, epochs))
@@ -134,10 +146,22 @@ class LiveProgress(Progress):
         """Print the line above the bars."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    @contextmanager
+    def stage(self, what: str) -> Iterator[None]:
+        """Show a moving bar without an end."""
+        self._show(what, None)
+        try:
+            yield
+        finally:
+            self.end()
+
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Show a bar, below those of what it is part of."""
+        self._show(what, total, done, epochs)
+
+    def _show(self, what: str, total: int | None, done: int = 0, epochs: int | None = None) -> None:
         bar = self._bars.add_task(what, total=total, completed=done)
-        self._counts.append((bar, _Count(what, total, epochs)))
+        self._counts.append((bar, _Count(what, total or 0, epochs)))
         self._bars.start()
 
     def advance(self, done: int, text: str = "") -> None:

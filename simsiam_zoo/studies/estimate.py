@@ -13,6 +13,7 @@ import torch
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import is_complete
 from simsiam_zoo.studies.plan import StudyPlan
@@ -28,7 +29,11 @@ _STEPS = 2
 
 
 def describe_plan(
-    plan: StudyPlan, folder: Path, jobs: int, selection: Selection = EVERY_ARM
+    plan: StudyPlan,
+    folder: Path,
+    jobs: int,
+    selection: Selection = EVERY_ARM,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The plan, what is done of its selected runs and an estimate of the rest, as plain values.
 
@@ -48,19 +53,18 @@ def describe_plan(
     left = [
         job for job in selected if job.arm.name in again or not is_complete(job.folder, job.metrics)
     ]
-    for arm in plan.arms if left else ():
-        if arm.steps is not None and arm.name in selection.arms(plan):
-            try:
-                each = seconds_per_step(arm.recipes[plan.seeds[0]])
-            except ZooError as error:
-                arm.not_run = error.what
-            else:
-                seconds[arm.name] = each * arm.steps[1]
-                seconds |= {
-                    one.name: each * one.steps[1] * _share(plan, arm)
-                    for one in arm.candidates
-                    if one.steps is not None
-                }
+    chosen = selection.arms(plan) if left else ()
+    timed = [arm for arm in plan.arms if arm.steps is not None and arm.name in chosen]
+    for arm in (progress or Progress()).follow(timed, len(timed), "arms, a few steps of each"):
+        try:
+            each = seconds_per_step(arm.recipes[plan.seeds[0]])
+        except ZooError as error:
+            arm.not_run = error.what
+            continue
+        for one in (arm, *arm.candidates):
+            if one.steps is not None:
+                share = 1.0 if one is arm else _share(plan, arm)
+                seconds[one.name] = each * one.steps[1] * share
     apart = {each.name for arm in plan.arms if arm.not_run for each in (arm, *arm.candidates)}
     selected = [job for job in selected if job.arm.name not in apart]
     left = [job for job in left if job.arm.name not in apart]

@@ -64,7 +64,8 @@ class StudyProgress:
             self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown: Running | None = None
         self._told = 0
-        self._last = time.monotonic()
+        self._before = 0  # jobs that were complete when this began
+        self._began = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -85,6 +86,7 @@ class StudyProgress:
         total = len(state.ended) + len(state.waiting) + len(state.started)
         if self._shown is not state:
             self._shown, self._told = state, len(state.ended)
+            self._began, self._before = time.monotonic(), self._told
             self.say(f"{total} {state.called}, {self._told} of them complete already")
         for job, code in state.ended[self._told :]:
             self.say(f"{job}: {job_outcome(job, code)}")
@@ -93,16 +95,42 @@ class StudyProgress:
         if now - self._last >= (_LINE_SECONDS if self._live is None else _LIVE_SECONDS):
             self._last = now
             lines = [f"{job}: {run_status(job)}" for job in state.started.values()]
+            done = f"{self._told} of {total} {state.called} done"
+            left = seconds_left(state, self._before, now - self._began)
+            lines.append(done if left is None else f"{done}, about {duration(left)} left")
             if self._live is None:
                 for line in lines:
                     self.say(line)
             else:
-                done = Text(f"{self._told} of {total} runs done", style="dim")
-                self._live.update(Group(*map(_plain, lines), done), refresh=True)
+                last = Text(lines.pop(), style="dim")
+                self._live.update(Group(*map(_plain, lines), last), refresh=True)
 
 
-def run_status(job: StudyJob) -> str:
-    """How far a job's run is, by the end of its metrics."""
+def seconds_left(state: Running, before: int, elapsed: float) -> float | None:
+    """Until all jobs have ended, by the images that were trained on; None while nothing tells.
+
+    The first `before` were complete when the `elapsed` seconds began.
+    """
+    done = sum(_images(job) for job, _ in state.ended[before:])
+    left = sum(map(_images, state.waiting))
+    for job in state.started.values():
+        rows, whole = _newest_rows(job), _images(job)
+        share = 0.0
+        if rows and job.arm.steps is not None:
+            share = min(rows[-1].get("step", 0) / job.arm.steps[1], 1.0)
+        done += share * whole
+        left += (1 - share) * whole
+    return elapsed * left / done if done else None
+
+
+def _images(job: StudyJob) -> float:
+    """How many a job trains on, an image as often as it is seen; 0 where that is not known."""
+    steps = job.arm.steps
+    return 0.0 if steps is None else float(steps[1] * job.arm.recipes[job.seed].training.batch_size)
+
+
+def _newest_rows(job: StudyJob) -> list[dict[str, Any]]:
+    """The end of a job's metrics."""
     rows: list[dict[str, Any]] = []
     with suppress(OSError), (job.folder / "run" / "metrics.jsonl").open("rb") as file:
         size = file.seek(0, 2)
@@ -112,6 +140,12 @@ def run_status(job: StudyJob) -> str:
                 row = json.loads(line)
                 if isinstance(row, dict):
                     rows.append(row)
+    return rows
+
+
+def run_status(job: StudyJob) -> str:
+    """How far a job's run is, by the end of its metrics."""
+    rows = _newest_rows(job)
     if not rows:
         return "starting"
     latest, training = Latest(rows), job.arm.recipes[job.seed].training

@@ -182,12 +182,16 @@ def conclude(
     stopped = CollapseWatch(setup, evaluation).stops(folder.rows)
     step = stopped or setup.steps
     progress.say("evaluating")
-    untrained = untrained_network(setup)
+    with progress.stage("BN statistics of the untrained network"):
+        untrained = untrained_network(setup)
     rank = evaluation.rank(setup.siamese)
     final = evaluation.final(untrained, f"{state_before(setup)} network")
     untrained_rank = evaluation.rank(untrained)
     labelled = final.gain is not None
-    views = None if labelled else measure_without_labels(setup, evaluation, untrained)
+    views = None
+    if not labelled:
+        with progress.stage("measures that need no labels"):
+            views = measure_without_labels(setup, evaluation, untrained)
 
     def write() -> dict[str, Any]:
         course = rank_course(folder.rows, step, rank)

@@ -160,7 +160,7 @@ class RunEvaluation:
                     jobs.append(job)
         with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
             splits = self._splits(networks)
-            found = measure(jobs, splits)
+            found = measure(jobs, splits, self._progress)
         scores: list[tuple[str, Score]] = []
         refused: list[dict[str, str]] = []
         for job, result in zip(jobs, found, strict=True):

@@ -71,7 +71,8 @@ def train(
         loggers = distributed.together(lambda: Loggers(specs, progress.say))
         goes_on = None if before is None else out
         states = distributed.together(lambda: initial_states(recipe, init, goes_on))
-        setup = distributed.together(lambda: prepare(recipe, states))
+        with progress.stage("opening the data and building the network"):
+            setup = distributed.together(lambda: prepare(recipe, states))
         check_setup(setup, before, locked, allow_bn_change, progress)
         lock = setup.lock if init is None else setup.lock | {"init": init.describe()}
         folder = RunFolder(out, recipe, lock, setup.identity, loggers)

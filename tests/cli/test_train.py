@@ -30,6 +30,8 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path, monkeypa
     assert re.search(r"^Verdict: (learned|no-gain)", done.stdout, re.MULTILINE)
     for path in re.findall(r"^  (\S+\.\w+) ", done.stdout, re.MULTILINE):
         assert (tmp_path / "run" / path).exists(), path
+    first = done.stderr.splitlines()[0]
+    assert first == "run: preset digits, backbone test_resnet, data digits, seed 3"
     assert "\x1b" not in done.stdout + done.stderr  # piped: no control codes
     assert "\r" not in done.stdout + done.stderr
 

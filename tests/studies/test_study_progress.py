@@ -7,10 +7,11 @@ import json
 from collections import deque
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from simsiam_zoo.studies.plan import StudyJob, plan_study
-from simsiam_zoo.studies.running import Running, StudyProgress, run_status
+from simsiam_zoo.studies.running import Running, StudyProgress, run_status, seconds_left
 from simsiam_zoo.studies.study import parse_study
 
 
@@ -55,6 +56,15 @@ def test_a_terminal_has_what_runs_below_what_has_ended(tmp_path: Path, monkeypat
     assert "25 of 40 runs done" in text
     assert "\x1b[31m" not in text  # a label is text, whatever is in it
     assert "[bold]no" in text
+
+
+def test_what_is_left_of_a_study_is_told_by_the_images_that_it_has_trained_on(tmp_path) -> None:
+    queue = jobs(tmp_path, 4)  # eight of as many steps
+    written(queue[3], {"step": 252})  # half of its 504
+    state = Running(deque(queue[4:]), {"a": queue[3]}, [(job, 0) for job in queue[:3]])
+    assert seconds_left(state, 3, 60.0) == pytest.approx(60.0 * 4.5 / 0.5)
+    assert seconds_left(state, 1, 60.0) == pytest.approx(60.0 * 4.5 / 2.5)
+    assert seconds_left(Running(deque(queue)), 0, 60.0) is None
 
 
 def test_plain_lines_tell_each_end_once(tmp_path: Path) -> None:
