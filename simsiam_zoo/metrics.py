@@ -17,7 +17,8 @@ class Metric:
     """What a column of `metrics.jsonl` is, or a family of columns: one for each part, view, ...
 
     `key`: the column; of a family the text that its columns begin with. `label` is a chart's title,
-    `note` its unit and how to read it; an axis covers `floor` and `ceiling` at least.
+    `note` its unit and how to read it; an axis covers `floor` and `ceiling` at least. A chart shows
+    `scale` times the column's values.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Metric:
     floor: float | None = None
     ceiling: float | None = None
     log: bool = False
+    scale: float = 1.0
 
     def columns(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
         """The columns of this metric that occur in the rows, in the order of their first row."""
@@ -39,10 +41,13 @@ class Metric:
         return re.sub(r"(?<=\d)_(?=\d)", " and ", column.removeprefix(self.key)) or column
 
 
+TRAINED = "trained network"
+"""The network of a result's figures that the run trained."""
+
 LOSS = Metric("loss", "Loss", "what is minimised")
 STD = Metric("std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", False, 0, 1.1)
 RANK = Metric("effective_rank", "Effective rank of z", "directions in use", floor=0)
-TOP1 = Metric("top1 ", "Top-1 on the way", "share of images", True, 0, 1)
+TOP1 = Metric("top1 ", "Top-1 on the way, %", "", True, scale=100.0)
 ALIGNMENT = Metric("alignment_", "Alignment", "distance of two views; lower: closer", True, 0)
 UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", True)
 GRADIENT = Metric("gradient_norm", "Gradient norm", "logarithmic", log=True)

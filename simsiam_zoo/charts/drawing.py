@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simsiam_zoo.charts.dots import DotPlot, known_mark
-from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
+from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LABELS, LEFT, RIGHT, TOP, WIDTH, Chart
 
 _PACKAGE = "simsiam_zoo.charts"
 _ROW = 24  # px of a legend's or a dot plot's row
@@ -51,19 +51,20 @@ def page_marks() -> Markup:
 
 
 def line_sheet(title: str, charts: Sequence[Chart], keys: Sequence[tuple[str, str]] = ()) -> str:
-    """Charts, one at least, four in a row, as one SVG file; the title may be empty.
+    """Charts, one at least, four in a row (of wide ones two), as one SVG; the title may be empty.
 
     `keys`: (style, label) of lines that all charts share, shown below them; where there are none,
     a chart of several lines has its own.
     """
-    across = min(4, len(charts))
-    width = max(across * WIDTH + (across - 1) * _GAP, 2 * WIDTH)
+    wide = max(chart.width for chart in charts)
+    across = min(4 if wide == WIDTH else 2, len(charts))
+    width = max(across * wide + (across - 1) * _GAP, 2 * WIDTH)
     own = [[] if keys or len(c.lines) < 2 else [(x.style, x.name) for x in c.lines] for c in charts]
-    legends = [_flow(each, 4, _HEAD + HEIGHT, WIDTH - 8) for each in own]
+    legends = [_flow(each, 4, _HEAD + HEIGHT, wide - 8) for each in own]
     high = _HEAD + HEIGHT + max(rows for _, rows in legends) * _ROW + _GAP
     top = 34 if title else 4
     places = [
-        (n % across * (WIDTH + _GAP), top + n // across * high, chart, legend)
+        (n % across * (wide + _GAP), top + n // across * high, chart, legend)
         for n, (chart, (legend, _)) in enumerate(zip(charts, legends, strict=True))
     ]
     bottom = top + -(-len(charts) // across) * high
@@ -199,6 +200,7 @@ def _own() -> Environment:
     found = environment(_PACKAGE)
     box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
     found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
+    found.globals["LABELS"] = LABELS
     found.globals |= {"known_mark": known_mark, "defined_marks": page_marks()}
     found.filters["shorten"] = _shorten
     return found

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite
+from simsiam_zoo.metrics import CHARTED, TOP1, TRAINED, Metric, finite
 
 WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
 """The box of the axes, in pixels of a chart of WIDTH by HEIGHT."""
+
+LABELS = 140
+"""Pixels to the right of such a chart in which the lines' names stand at their ends."""
 
 COLORS, DASHES = 6, 4
 """A line has one of 6 colours and one of 4 dashes; a base is in the text's colour."""
@@ -19,6 +22,7 @@ COLORS, DASHES = 6, 4
 _FEW = 30  # points of a line that are marked one by one
 _MANY = 60  # lines above which those of single seeds are drawn fainter
 _BUCKETS = 200  # of a long run's points: the lowest and the highest of each are drawn
+_LABEL = 12  # px between the names at the ends of lines
 _FAR = (-3.0, 4.0)  # heights of the box beyond which a clipped line is drawn no further
 
 Point = tuple[float, float]
@@ -31,6 +35,7 @@ class Series:
 
     `style`: classes of its colour and dashes, `c0 d1`, or `base`. `name`: empty if it is the only
     one. `group`: lines that are switched together. `weight`: `seed` of several, `mean` or `alone`.
+    `label`: what stands at its end.
     """
 
     points: Sequence[Point]
@@ -38,6 +43,7 @@ class Series:
     name: str = ""
     group: str = "0"
     weight: str = "alone"
+    label: str = ""
 
     @property
     def marked(self) -> bool:
@@ -77,7 +83,8 @@ class Chart:
     """A chart, scaled. `clipped`: lines leave the box, since they do not decide its scale.
 
     `against`: what x is. `marks`: epochs at which something changes, and what;
-    `marks_told`: in words beside them, or else on hovering alone.
+    `marks_told`: in words beside them, or else on hovering alone. `levels`: values to compare the
+    lines with, and what they are of.
     """
 
     title: str
@@ -89,6 +96,35 @@ class Chart:
     against: str = "epoch"
     marks: Sequence[tuple[float, str]] = ()
     marks_told: bool = True
+    levels: Sequence[tuple[float, str]] = ()
+
+    @property
+    def width(self) -> int:
+        """Of the drawing, in pixels."""
+        return WIDTH + (LABELS if self.ends else 0)
+
+    @property
+    def ends(self) -> list[tuple[Series, float, float]]:
+        """The lines with a label: where each ends, and where its label stands apart from others.
+
+        Empty where there is no room for all.
+        """
+        named = [(line, self._within(line.points[-1][1])) for line in self.lines if line.label]
+        if len(named) > (BOTTOM - TOP) // _LABEL:
+            return []
+        named.sort(key=lambda each: each[1])
+        places = _apart([y for _, y in named])
+        return [(line, y, place) for (line, y), place in zip(named, places, strict=True)]
+
+    @property
+    def told_levels(self) -> list[tuple[float, float, str]]:
+        """Each level: its pixel, that of its text, and the text."""
+        found = sorted((self._within(value), text) for value, text in self.levels)
+        places = _apart([y - 4 for y, _ in found])
+        return [(y, place, text) for (y, text), place in zip(found, places, strict=True)]
+
+    def _within(self, value: float) -> float:
+        return min(max(self.y.at(value), TOP), BOTTOM)
 
     @property
     def summary(self) -> str:
@@ -99,8 +135,9 @@ class Chart:
             f"{line.name or self.title} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}"
             for line in self.lines
         )
-        changes = (f"; at epoch {x:g} {text}" for x, text in self.marks)
-        return f"{self.title}: {'; '.join(ends)}{''.join(changes)}"
+        more = [f"; at epoch {x:g} {text}" for x, text in self.marks]
+        more += [f"; {text} {y:.3g}" for y, text in self.levels]
+        return f"{self.title}: {'; '.join(ends)}{''.join(more)}"
 
     @property
     def many(self) -> bool:
@@ -116,6 +153,18 @@ class Chart:
         return [(self.x.at(x), self.y.at(y)) for x, y in line.points]
 
 
+def _apart(wanted: Sequence[float]) -> list[float]:
+    """Rising pixels, moved as far as they must be to stand apart, above the box's lower edge."""
+    places: list[float] = []
+    for y in wanted:
+        places.append(max(y, places[-1] + _LABEL) if places else y)
+    least = float(BOTTOM)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], least)
+        least = places[i] - _LABEL
+    return [round(y, 1) for y in places]
+
+
 def make_chart(
     title: str,
     note: str,
@@ -125,6 +174,7 @@ def make_chart(
     cover: Iterable[float | None] = (),
     leading: Sequence[Series] = (),
     log: bool = False,
+    levels: Sequence[tuple[float, str]] = (),
 ) -> Chart:
     """Scale lines, one at least and each with a point, to a chart.
 
@@ -133,9 +183,11 @@ def make_chart(
         cover: values that the y axis covers too.
         leading: the lines that decide the y axis; by default all. Others may leave the box.
         log: logarithmic y axis; values are above 0.
+        levels: values to compare with, and what they are of; the y axis covers them.
     """
     values = [y for line in leading or lines for _, y in line.points]
     values += [value for value in cover if value is not None]
+    values += [value for value, _ in levels]
     ticks = find_ticks(min(values), max(values), log)
     low, high = min(*values, *ticks), max(*values, *ticks)
     x_ticks = [tick for tick in find_ticks(0.0, end) if tick <= end]
@@ -146,43 +198,66 @@ def make_chart(
         Axis(0.0, end, LEFT, RIGHT, x_ticks),
         Axis(low, high, BOTTOM, TOP, ticks, log),
         any(not low <= y <= high for line in lines for _, y in line.points),
+        levels=levels,
     )
 
 
 def run_charts(
-    rows: Sequence[Mapping[str, Any]], marks: Sequence[tuple[float, str]] = ()
+    rows: Sequence[Mapping[str, Any]],
+    marks: Sequence[tuple[float, str]] = (),
+    figures: Sequence[Mapping[str, Any]] = (),
 ) -> list[Chart]:
-    """A chart for each metric that these rows of `metrics.jsonl` hold.
+    """A chart for each metric of which these rows of `metrics.jsonl` hold two values at least.
 
     `marks`: (epoch, text) of what changed in the middle of the run; those to come are not shown.
+    `figures`: of the run's result; those of networks that were not trained are levels of top-1.
     """
     last = max(rows, key=lambda row: row["step"], default=None)
     per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
     end = (last["step"] / per_epoch if last else 0.0) or 1.0
-    charts = (_metric_chart(metric, rows, per_epoch, end) for metric in CHARTED)
+    charts = (_metric_chart(metric, rows, per_epoch, end, figures) for metric in CHARTED)
     shown = [mark for mark in marks if mark[0] < end]
     return [replace(chart, marks=shown) for chart in charts if chart is not None]
 
 
 def _metric_chart(
-    metric: Metric, rows: Sequence[Mapping[str, Any]], per_epoch: float, end: float
+    metric: Metric,
+    rows: Sequence[Mapping[str, Any]],
+    per_epoch: float,
+    end: float,
+    figures: Sequence[Mapping[str, Any]],
 ) -> Chart | None:
-    """The chart of one metric; None without points. Values that are not finite are left out."""
+    """The chart of one metric; None without two points. Values that are not finite are left out."""
     lines: list[Series] = []
     for column in metric.columns(rows):
         found = [(row["step"] / per_epoch, finite(row.get(column))) for row in rows]
-        points = [(x, y) for x, y in found if y is not None and (y > 0 or not metric.log)]
-        if points:
+        points = [
+            (x, metric.scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)
+        ]
+        if len(points) > 1:
             style = f"c{len(lines) % COLORS} d{len(lines) % DASHES}"
             lines.append(Series(thin(points), style, metric.member(column), column))
     if not lines:
         return None
-    note = metric.note
+    note, levels = metric.note, list[tuple[float, str]]()
+    if metric is TOP1:
+        levels = untrained_levels(figures, lines[0].name)
     if len(lines) == 1:
-        note = f"{note}, {lines[0].name}" if metric is TOP1 else note  # with its protocol
+        note = note or lines[0].name  # of top-1, its protocol
         lines = [replace(lines[0], name="")]
     cover = (metric.floor, metric.ceiling)
-    return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log)
+    return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log, levels=levels)
+
+
+def untrained_levels(
+    figures: Sequence[Mapping[str, Any]], protocol: str
+) -> list[tuple[float, str]]:
+    """Top-1 in per cent by the protocol of each network that was not trained, and its name."""
+    return [
+        (100 * each["top1"], each["network"])
+        for each in figures
+        if each["protocol"] == protocol and each["network"] != TRAINED
+    ]
 
 
 def thin(points: Sequence[Point], buckets: int = _BUCKETS) -> list[Point]:

@@ -325,6 +325,7 @@ def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
     from simsiam_zoo.cli.study_table import arm_columns, fitting
+    from simsiam_zoo.report.content import not_run
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
     from simsiam_zoo.report.tuned import tuned
@@ -336,15 +337,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     print_columns([[*columns], *zip(*columns.values(), strict=True)], right=True)
     notes = [f"no room here for {', '.join(left_out)}: see the report"] if left_out else []
     notes += [f"{a.label}: the same as {a.same_as}, not run again" for a in study.arms if a.same_as]
-    missing: dict[str, list[str]] = {}
-    for each in results["not_run"]:
-        seed = "" if each["seed"] is None else f" seed {each['seed']}"
-        missing.setdefault(each["why"], []).append(f"{each['arm']}{seed}")
+    if any("mixed" in text for text in columns["Verdict"]):
+        notes += [f"{a.label}: {a.verdict}" for a in study.arms if a.mark == "mixed"]
     notes += [
         *filter(None, [in_one_line(study)]),
         *tuned(study),
         *results["notes"],
-        *(f"not run: {', '.join(runs)}: {why}" for why, runs in missing.items()),
+        *(f"not run: {runs}: {why}" for runs, why in not_run(study)),
         *(f"stale: {folder / s} (its arm was changed, taken out or run anew)" for s in study.stale),
     ]
     for note in notes:

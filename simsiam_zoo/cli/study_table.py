@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line, terminal_width
@@ -11,6 +12,7 @@ from simsiam_zoo.report.study import StudyView
 from simsiam_zoo.runtime.progress import duration
 
 _PAPER = "Paper, %"
+_MIXED = re.compile(r"\d+ .+, \d+ [^ ]+")  # `2 learned, 1 collapsed`
 _SHORTEST = 12  # characters of a label that is cut
 
 
@@ -23,8 +25,8 @@ def arm_columns(study: StudyView) -> dict[str, list[str]]:
             cells = [row[i] for row in rows]
             texts = [cell.text for cell in cells]
             if head.title == "From base" and head.group == study.main:
-                if len(study.seeds) > 1:  # else the note is that there is one seed
-                    texts = [f"{c.text} ({c.note})" if c.note else c.text for c in cells]
+                # of one seed there is no interval, and a note below says so
+                texts = [f"{c.text} ({c.note})" if " to " in c.note else c.text for c in cells]
                 columns[head.title] = texts
             elif head.title == "Verdict":
                 # ✗: another one was expected
@@ -38,8 +40,9 @@ def arm_columns(study: StudyView) -> dict[str, list[str]]:
 def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
     """The columns for which there is room, and the heads of the others; in a pipe, all.
 
-    The paper's goes first, then other metrics than the main one, the rank and the seeds;
-    what an arm costs and its verdict stay, if need be with the labels cut.
+    Verdicts that differ between seeds are then called mixed. The paper's column goes first, then
+    other metrics than the main one, the seeds and the rank; what an arm costs and its verdict stay,
+    if need be with the labels cut.
     """
     terminal, left_out = terminal_width(), list[str]()
     others = [head for head in columns if head.endswith(", %") and head != _PAPER][1:]
@@ -49,7 +52,9 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
         widths = (2 + max(map(len, (head, *cells))) for head, cells in shown.items())
         return 0 if terminal is None else max(0, sum(widths) - terminal)
 
-    for head in (_PAPER, *reversed(others), "Effective rank", "Seeds"):
+    if missing():
+        shown["Verdict"] = [_MIXED.sub("mixed", text) for text in shown["Verdict"]]
+    for head in (_PAPER, *reversed(others), "Seeds", "Effective rank"):
         if head in shown and missing():
             del shown[head]
             left_out.append(head.removesuffix(", %"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from simsiam_zoo.metrics import short_names
 from simsiam_zoo.report.how_sure import differences, sure_table
 from simsiam_zoo.report.pages import (
     MISSING,
@@ -47,7 +48,8 @@ def content(study: StudyView) -> dict[str, Any]:
         "candidates": candidate_table(study),
         "columns": columns,
         "table_rows": rows,
-        "metric_table": metric_table(study) if len(study.metrics) > 1 else None,
+        "metric_table": metric_table(study),
+        "folded": ", ".join([*list(short_names(study.metrics).values())[1:], STD_TITLE]),
         "sure": [(m, *table) for m in study.metrics if (table := sure_table(study, m))[1]],
         "run_columns": run_columns,
         "runs": runs,
@@ -100,14 +102,24 @@ def not_run(study: StudyView) -> list[tuple[str, str]]:
     """(runs that were not run, why), each reason once; without failed runs."""
     labels = {arm.name: arm.label for arm in study.arms}
     failed = {(arm.name, run.seed) for arm, run in study.runs if run.error}
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for each in study.not_run:
         arm, seed = each["arm"], each["seed"]
         if (arm, seed) not in failed:
-            name = quoted(labels[arm])
-            told = name if seed is None else f"{name} seed {seed}"
-            found.setdefault(each["why"], []).append(told)
-    return [(", ".join(runs), why) for why, runs in found.items()]
+            seeds = found.setdefault(each["why"], {}).setdefault(quoted(labels[arm]), [])
+            seeds += [] if seed is None else [str(seed)]
+    return [(_which(arms, len(labels)), why) for why, arms in found.items()]
+
+
+def _which(arms: dict[str, list[str]], every: int) -> str:
+    """`“base” seeds 1 and 2`, or of all arms `every arm, seeds 1 and 2`."""
+    told = {
+        name: f"seed{'s' * (len(seeds) > 1)} {listing(seeds)}" if seeds else ""
+        for name, seeds in arms.items()
+    }
+    if len(arms) == every > 1 and len({*told.values()}) == 1:
+        return ", ".join(filter(None, ["every arm", *{*told.values()}]))
+    return ", ".join(f"{name} {seeds}".rstrip() for name, seeds in told.items())
 
 
 def _expectations(study: StudyView) -> list[str]:
@@ -161,23 +173,24 @@ def arm_table(study: StudyView) -> Table:
     columns = [
         Column("Arm", number=False),
         Column("Verdict", number=False),
-        Column("Seeds", note="done"),
         *(column for metric in study.metrics[:1] for column in _metric_columns(study, metric)),
         Column("Effective rank", note="of z"),
-        Column(STD_TITLE, note="of z/|z|"),
         Column("Paper, %"),
+        Column("Seeds", note="done"),
     ]
     return columns, [_arm_row(study, arm) for arm in study.arms]
 
 
 def metric_table(study: StudyView) -> Table:
-    """A row for each arm, with the other metrics."""
+    """A row for each arm, with the other metrics and the std."""
     others = study.metrics[1:]
     columns = [column for metric in others for column in _metric_columns(study, metric)]
+    columns.append(Column(STD_TITLE, note="of z/|z|"))
     rows = [
         [
             Cell(arm.label, sort=arm.label),
             *(cell for metric in others for cell in _metric_cells(arm, metric)),
+            _figure(arm.std_sqrt_d, 2, arm),
         ]
         for arm in study.arms
     ]
@@ -217,11 +230,10 @@ def _arm_row(study: StudyView, arm: ReportArm) -> list[Cell]:
     return [
         Cell(arm.label, "the base" if arm.is_base else arm.substituted, sort=arm.label),
         _verdict(arm),
-        _seeds(arm),
         *(cell for metric in study.metrics[:1] for cell in _metric_cells(arm, metric)),
         _figure(arm.effective_rank, 1, arm),
-        _figure(arm.std_sqrt_d, 2, arm),
         Cell() if arm.paper is None else Cell(f"{arm.paper:g}", sort=arm.paper),
+        _seeds(arm),
     ]
 
 

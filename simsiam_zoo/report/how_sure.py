@@ -18,10 +18,12 @@ from simsiam_zoo.studies.statistics import ALPHA, POINTS, POWER
 
 def differences(study: StudyView, main: str) -> list[str]:
     """Sentences: which arms differ from the base, and what those that may not could cost."""
-    apart, alone, open_, same = [], [], [], []
+    apart, alone, open_, same, single = [], [], [], [], []
     for arm, found in _compared(study, main):
         name = quoted(arm.label)
-        if found.n > 1 and found.p is None:
+        if found.n == 1:
+            single.append(f"{name} ({points(found.mean)} points)")
+        elif found.p is None:
             same.append(f"{name} ({points(found.mean)} points)")
         elif _differs(found):
             apart.append(f"{name} ({points(found.mean)} points, {_interval(found)})")
@@ -44,6 +46,11 @@ def differences(study: StudyView, main: str) -> list[str]:
         told.append(
             "Not told apart from the base by these seeds, with what they may cost by the"
             f" 95 % interval: {listing(open_, 6)}."
+        )
+    if single:
+        told.append(
+            "From the base, with one seed, so that nothing says how sure it is:"
+            f" {listing(single, 12)}."
         )
     if same:
         told.append(
@@ -69,12 +76,17 @@ def sure_table(study: StudyView, metric: str) -> Table:
 
 
 def in_one_line(study: StudyView) -> str | None:
-    """How many arms differ, and how large a difference must be to be told, by the main metric."""
+    """How many arms differ, and how large a difference must be to be told, by the main metric.
+
+    None where nothing can be compared.
+    """
     if study.main is None:
         return None
-    tested = [found for _, found in _compared(study, study.main) if found.p is not None]
+    compared = [found for _, found in _compared(study, study.main)]
+    tested = [found for found in compared if found.p is not None]
     if not tested:
-        return None
+        single = compared and all(found.n == 1 for found in compared)
+        return "One seed: nothing says how sure a difference from the base is" if single else None
     sizes = [f"{100 * found.detectable:.1f}" for found in tested if found.detectable is not None]
     ends = dict.fromkeys([min(sizes, key=float), max(sizes, key=float)])
     differ = sum(map(_differs, tested))

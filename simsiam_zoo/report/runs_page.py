@@ -10,7 +10,7 @@ from typing import Any
 from simsiam_zoo.charts.dots import known_mark
 from simsiam_zoo.charts.drawing import inline_chart
 from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Series, make_chart, thin
-from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite, short_names
+from simsiam_zoo.metrics import CHARTED, Metric, finite, short_names
 from simsiam_zoo.report.how_sure import p_text
 from simsiam_zoo.report.pages import (
     Cell,
@@ -99,7 +99,6 @@ def _chart(
 ) -> Chart | None:
     """The metric's first column, which all runs have; None where none has a point."""
     columns = metric.columns(row for rows in read for row in rows)
-    scale = 100 if metric is TOP1 else 1
     lines, leading, end = [], [], 0.0
     for n, rows in enumerate(read):
         if not rows:
@@ -109,20 +108,21 @@ def _chart(
         found = (
             [(row["step"] / epoch, finite(row.get(columns[0]))) for row in rows] if columns else []
         )
-        known = [(x, scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)]
+        known = [
+            (x, metric.scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)
+        ]
         if known:
             buckets = max(20, min(120, _POINTS // len(read)))
-            lines.append(Series(thin(known, buckets), styles[n], names[n], str(n)))
+            lines.append(Series(thin(known, buckets), styles[n], names[n], str(n), label=names[n]))
             leading += [] if runs[n].verdict == "diverged" else [lines[-1]]
     if not lines:
         return None
-    share = metric is TOP1
     return make_chart(
-        f"{metric.label}, %" if share else metric.label,
+        metric.label,
         metric.member(columns[0]) if metric.family else metric.note,
         lines,
         end,
-        cover=() if share else (metric.floor, metric.ceiling),
+        cover=(metric.floor, metric.ceiling),
         leading=leading,
         log=metric.log,
     )

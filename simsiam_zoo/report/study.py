@@ -138,8 +138,9 @@ class ReportArm(BaseModel, frozen=True):
     @property
     def verdict(self) -> str:
         """The seeds' verdict; how many have which where they differ; empty where there is none."""
-        several = len(self.verdicts) > 1
-        return ", ".join(f"{n} {name}" if several else name for name, n in self.verdicts.items())
+        if len(self.verdicts) == 1:
+            return next(iter(self.verdicts))
+        return ", ".join(f"{n} {name}" for name, n in self.verdicts.items())
 
     @property
     def mark(self) -> str | None:

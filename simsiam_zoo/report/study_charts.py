@@ -196,23 +196,26 @@ def _chart(
     study: StudyView, metric: Metric, curves: list[Curve], styles: dict[int, str], end: float
 ) -> Chart:
     curves = sorted(curves, key=lambda c: (study.arms[c.arm].is_base, -c.arm))  # on top is last
-    share = metric is TOP1  # told in per cent, as it is in the tables
     lines, leading = [], []
     for curve, points in zip(curves, thinned(curves), strict=True):
         arm = study.arms[curve.arm]
         alone = sum(each.arm == curve.arm for each in curves) == 1
         weight = "mean" if curve.seed is None else "alone" if alone else "seed"
         name = f"{arm.label}, {'mean' if curve.seed is None else f'seed {curve.seed}'}"
-        drawn = [(x, 100 * y) for x, y in points] if share else points
-        lines.append(Series(drawn, styles[curve.arm], name, str(curve.arm), weight))
+        drawn = [(x, metric.scale * y) for x, y in points]
+        label = "" if weight == "seed" else arm.label
+        lines.append(Series(drawn, styles[curve.arm], name, str(curve.arm), weight, label))
         leading += [] if "diverged" in arm.verdicts else [lines[-1]]
+    protocol = metric.member(curves[0].column)
+    base = study.base.baselines(protocol) if study.base and metric.family else {}
     chart = make_chart(
-        f"{metric.label}, %" if share else metric.label,
-        metric.member(curves[0].column) if share else metric.note,
+        metric.label,
+        metric.note or protocol,
         lines,
         end,
         cover=(0.0, 1.0) if metric is STD else (),
         leading=leading,
+        levels=[(metric.scale * share, network) for network, share in base.items()],
     )
     marks = _marks(study, {curve.arm for curve in curves}, end)
     return replace(chart, marks=marks, marks_told=False)  # the legend's labels say what changes

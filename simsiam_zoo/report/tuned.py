@@ -128,7 +128,8 @@ def _line(arm: ReportArm, styles: dict[int, str]) -> Series | None:
             points.append((x, 100 * each.top1))
     if not points:
         return None
-    return Series(sorted(points), styles.get(arm.number, "base"), arm.label, str(arm.number))
+    style = styles.get(arm.number, "base")
+    return Series(sorted(points), style, arm.label, str(arm.number), label=arm.label)
 
 
 def line_styles(study: StudyView) -> dict[int, str]:

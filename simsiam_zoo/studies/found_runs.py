@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.metrics import finite
+from simsiam_zoo.metrics import TRAINED, finite
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.runtime.folders import is_held
 
@@ -29,7 +29,6 @@ RUNNING, RESUMABLE, COMPLETE, FAILED = "running", "resumable", "complete", "fail
 IMPORTED = "imported"
 """States of a run: `imported` are weights from elsewhere, which have no result."""
 
-TRAINED = "trained network"
 _DEEPEST = 8  # folders below the one that was named
 _TAIL = 1 << 14  # bytes of metrics.jsonl that are read for the newest row
 _LARGEST = 1 << 26  # bytes of a JSON file that is read

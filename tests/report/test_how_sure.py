@@ -73,8 +73,11 @@ def test_the_table_has_a_row_for_each_arm_with_a_spread():
 def test_one_seed_has_none_of_this():
     study = read_results(five_parts(1))
     assert sure_table(study, KNN)[1] == []
-    assert in_one_line(study) is None
+    assert in_one_line(study).startswith("One seed: ")
     assert "How sure" not in render_markdown(study, [])
+    gap = study.arms[1].difference[KNN].mean
+    (told,) = [plain(each) for each in answer(study) if "with one seed" in each]
+    assert f"“gradient: none” ({100 * gap:+.1f} points)" in told
 
 
 def test_pages_and_the_terminal_say_it(tmp_path, capsys):

@@ -46,7 +46,8 @@ HOSTILE = (
 
 
 def column(study, title, group=""):
-    columns, rows = arm_table(study) if group in ("", study.main) else metric_table(study)
+    main = group in ("", study.main) and title != STD_TITLE
+    columns, rows = arm_table(study) if main else metric_table(study)
     titles = [(c.title.replace("‑", "-"), c.group) for c in columns]
     place = titles.index((title, group))
     return {row[0].text: row[place] for row in rows}

@@ -13,7 +13,7 @@ function inside(svg, event) {
 // The charts' values under the pointer and the arrow keys.
 for (const svg of document.querySelectorAll(".chart")) {
   const cursor = svg.querySelector(".cursor");
-  const reading = svg.parentElement.querySelector(".reading");
+  const reading = svg.closest("figure").querySelector(".reading");
   const rest = [...reading.childNodes];
   const pairs = (text) => text.trim().split(" ").map((pair) => pair.split(",").map(Number));
   const traces = [...svg.querySelectorAll("polyline")].map((line) => ({
@@ -45,6 +45,12 @@ for (const svg of document.querySelectorAll(".chart")) {
     }
     if (best) tell(best, at);
   });
+  // Enlarged here, and not by the label, which would take the focus from the chart's keys.
+  const zoom = svg.parentElement.querySelector(".zoom");
+  svg.addEventListener("click", (event) => {
+    event.preventDefault();
+    zoom.checked = !zoom.checked;
+  });
   svg.addEventListener("pointerleave", hide);
   svg.addEventListener("blur", hide);
   let [which, at] = [0, Infinity];
@@ -60,6 +66,16 @@ for (const svg of document.querySelectorAll(".chart")) {
     tell(shown[which], at);
   });
 }
+
+// Tables that do not fit say so.
+const tell = () => {
+  for (const box of document.querySelectorAll(".scroll")) {
+    box.classList.toggle("more", box.scrollWidth > box.clientWidth + 1);
+  }
+};
+addEventListener("resize", tell);
+addEventListener("toggle", tell, true);
+tell();
 
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;

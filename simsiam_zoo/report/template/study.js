@@ -36,7 +36,7 @@
 
   // Switching arms.
   const boxes = [...document.querySelectorAll("input[data-arm]")];
-  const lines = document.querySelectorAll("#curves .arm");
+  const lines = document.querySelectorAll("#curves .arm"); // and their names
   const show = () => {
     const shown = new Set(boxes.filter((box) => box.checked).map((box) => box.dataset.arm));
     for (const line of lines) line.classList.toggle("off", !shown.has(line.dataset.arm));
