@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from simsiam_zoo.charts.dots import DotPlot, known_mark
-from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LABELS, LEFT, RIGHT, TOP, WIDTH, Chart
+from simsiam_zoo.charts.lines import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart
 
 _PACKAGE = "simsiam_zoo.charts"
 _ROW = 24  # px of a legend's or a dot plot's row
@@ -200,7 +200,6 @@ def _own() -> Environment:
     found = environment(_PACKAGE)
     box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
     found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
-    found.globals["LABELS"] = LABELS
     found.globals |= {"known_mark": known_mark, "defined_marks": page_marks()}
     found.filters["shorten"] = _shorten
     return found

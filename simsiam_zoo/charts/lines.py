@@ -13,8 +13,8 @@ WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
 """The box of the axes, in pixels of a chart of WIDTH by HEIGHT."""
 
-LABELS = 140
-"""Pixels to the right of such a chart in which the lines' names stand at their ends."""
+LABELS = (140, 240)
+"""Pixels to the right of a chart for the names at its lines' ends; more where some are long."""
 
 COLORS, DASHES = 6, 4
 """A line has one of 6 colours and one of 4 dashes; a base is in the text's colour."""
@@ -22,7 +22,7 @@ COLORS, DASHES = 6, 4
 _FEW = 30  # points of a line that are marked one by one
 _MANY = 60  # lines above which those of single seeds are drawn fainter
 _BUCKETS = 200  # of a long run's points: the lowest and the highest of each are drawn
-_LABEL = 12  # px between the names at the ends of lines
+_LABEL, _LETTER = 12, 6.4  # px between the names at the ends of lines, and of a letter in them
 _FAR = (-3.0, 4.0)  # heights of the box beyond which a clipped line is drawn no further
 
 Point = tuple[float, float]
@@ -101,7 +101,13 @@ class Chart:
     @property
     def width(self) -> int:
         """Of the drawing, in pixels."""
-        return WIDTH + (LABELS if self.ends else 0)
+        return WIDTH + self.room
+
+    @property
+    def room(self) -> int:
+        """To the right, for the names at the lines' ends."""
+        longest = max((len(line.label) for line, _, _ in self.ends), default=0)
+        return LABELS[longest * _LETTER > LABELS[0]] if longest else 0
 
     @property
     def ends(self) -> list[tuple[Series, float, float]]:

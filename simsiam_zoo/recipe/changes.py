@@ -12,7 +12,8 @@ A change lies on what is in force before it, as a layer of a recipe lies on the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError
@@ -137,6 +138,26 @@ def _refuse_impossible(path: str, keys: Collection[str]) -> None:
     ends = [each for each in _POSSIBLE if each.rpartition(".")[2] == path]  # lr for optim.lr
     hint = f"Did you mean {ends[0]}?" if ends else did_you_mean(path, (*_POSSIBLE, "epoch"), can)
     raise InputError(f"a change has no key {path!r}", hint)
+
+
+def is_change(value: object) -> bool:
+    """Whether a value is a change as a recipe states it, read or not."""
+    return isinstance(value, dict) and isinstance(value.get("epoch"), int | float)
+
+
+def in_words(stated: Mapping[str, Any]) -> str:
+    """`from epoch 10 on: gradient none`; an epoch below 1 is a share of the run."""
+    epoch, words = stated["epoch"], []
+    for key, value in stated.items():
+        if isinstance(value, dict) and "name" in value:
+            value = value["name"]
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif not isinstance(value, str):
+            value = json.dumps(value, ensure_ascii=False, default=str)
+        words += [] if key == "epoch" else [f"{key} {value}"]
+    at = f"epoch {epoch:g}" if epoch >= 1 else f"{100 * epoch:g} % of the run"
+    return f"from {at} on: {', '.join(words)}"
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

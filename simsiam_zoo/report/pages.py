@@ -18,6 +18,7 @@ from typing import Any
 from markupsafe import Markup
 
 from simsiam_zoo.charts.drawing import clean, environment, page_css, page_marks, read_asset
+from simsiam_zoo.recipe.changes import in_words, is_change
 
 PACKAGE = "simsiam_zoo.report"
 _read = partial(read_asset, PACKAGE)
@@ -95,29 +96,9 @@ def compact(value: object) -> str:
     """
     if value is None:
         return "not set"
-    if isinstance(value, list) and value and all(_is_change(each) for each in value):
-        return "; ".join(map(_told, value))
+    if isinstance(value, list) and value and all(is_change(each) for each in value):
+        return "; ".join(map(in_words, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _is_change(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("epoch"), int | float)
-
-
-def _told(change: dict[str, Any]) -> str:
-    """`from epoch 10 on: gradient none`; an epoch below 1 is a share of the run."""
-    epoch = change["epoch"]
-    at = f"epoch {epoch:g}" if epoch >= 1 else f"{100 * epoch:g} % of the run"
-    named = {
-        key: value["name"] if isinstance(value, dict) and "name" in value else value
-        for key, value in change.items()
-        if key != "epoch"
-    }
-    words = (
-        f"{key} {', '.join(map(str, value)) if isinstance(value, list) else compact(value)}"
-        for key, value in named.items()
-    )
-    return f"from {at} on: {', '.join(words)}"
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:

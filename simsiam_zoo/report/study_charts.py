@@ -115,23 +115,13 @@ def legend(study: StudyView, curves: Curves) -> list[LegendKey]:
 
 
 def figure_2(study: StudyView, curves: Curves) -> list[LegendKey]:
-    """A figure like the paper's figure 2: the base, and the arms with another gradient policy.
-
-    They are called by their policies, where these are known.
-    """
+    """A figure like the paper's figure 2: the base, and the arms with another gradient policy."""
     keys = {key.arm: key for key in legend(study, curves)}
     base = study.base
     others = [a for a in study.arms if _of_gradient(a) and not a.is_base and a.number in keys]
     if not others or base is None or base.number not in keys:
         return []
-    names = {}
-    for arm in others:
-        for path, of_base, own in arm.differences:
-            if path in ("gradient", "gradient.name"):
-                names[arm.number] = f"gradient: {own}"
-                names[base.number] = f"gradient: {of_base} (base)"
-    chosen = [keys[arm.number] for arm in (base, *others)]
-    return [LegendKey(key.arm, key.style, names.get(key.arm, key.label)) for key in chosen]
+    return [keys[arm.number] for arm in (base, *others)]
 
 
 def dot_plot(study: StudyView, metric: str) -> DotPlot:

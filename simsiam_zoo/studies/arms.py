@@ -16,9 +16,10 @@ from simsiam_zoo.catalog import catalog
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import Tree, flat
+from simsiam_zoo.recipe.changes import in_words, is_change
+from simsiam_zoo.recipe.layers import COMPONENTS, Tree, flat
 from simsiam_zoo.recipe.lock import differences, identity, make_lock
-from simsiam_zoo.studies.study import Study
+from simsiam_zoo.studies.study import REMOVED, Study
 
 BASE = "base"
 
@@ -82,8 +83,9 @@ def make_arms(study: Study, chosen: Mapping[str, Tree] | None = None) -> list[St
     arms = [base.model_copy(update={"expect": list(study.expect), "paper": study.paper})]
     for ablation in study.ablation:
         for i, substitution in enumerate(ablation.substitutions()):
-            words = [f"{path}: {_shown(value)}" for path, value in substitution.items()]
-            label = ablation.label[i] if ablation.label else ", ".join(words)
+            first = next(iter(base.recipes.values()))
+            taken = [arm.label for arm in arms]
+            label = ablation.label[i] if ablation.label else _label(substitution, first, taken)
             name = _free(_slug(substitution), [arm.name for arm in arms])
             stated = {
                 "part": ablation.part,
@@ -202,6 +204,26 @@ def _recipe(study: Study, label: str, substitution: Tree, seed: int, more: Tree)
         return Recipe.make(study.preset, None, [base, substitution, more, decided])
     except InputError as error:
         raise error.at("the study's base" if not substitution else f"arm {label!r}") from None
+
+
+def _label(substitution: Tree, base: Recipe, taken: Sequence[str]) -> str:
+    """What is done, as `predictor removed` or `batch size 128`; with whole paths if that is taken.
+
+    A gradient policy that is removed is called by its name: `stop-gradient removed`.
+    """
+    words = []
+    for path, value in substitution.items():
+        if value == REMOVED and path in COMPONENTS:
+            words.append(f"{base.gradient.name if path == 'gradient' else path} removed")
+        elif path == "change" and isinstance(value, list | tuple) and all(map(is_change, value)):
+            words.append("; ".join(map(in_words, value)))
+        else:
+            own = path if path.partition(".")[0] in COMPONENTS else path.rpartition(".")[2]
+            words.append(f"{re.sub('[._]', ' ', own)} {_shown(value)}")
+    label = ", ".join(words)
+    if label in taken:
+        return ", ".join(f"{path}: {_shown(value)}" for path, value in substitution.items())
+    return label
 
 
 def _slug(substitution: Mapping[str, Any]) -> str:

@@ -35,6 +35,9 @@ VerdictName = Literal[
     "learned", "collapsed", "diverged", "no-gain", "worse", "no-collapse-seen", "undetermined"
 ]
 
+REMOVED = "none"
+"""What stands in the place of a part that is removed."""
+
 _DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
 """Keys of a recipe that the study decides for all arms, and its own key for it."""
 
@@ -130,7 +133,7 @@ class Ablation(_Strict):
     def substitutions(self) -> list[Tree]:
         """Dotted path → value, for each arm."""
         if self.part is not None:
-            values = self.with_ if self.action == "replace" else ("none",)
+            values = self.with_ if self.action == "replace" else (REMOVED,)
             return [flat({self.part: value}) for value in values]
         if self.set:
             return [flat(self.set)]

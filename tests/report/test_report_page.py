@@ -125,6 +125,32 @@ def test_arms_are_switched_by_box_and_button_and_values_are_told_to_the_keyboard
     assert browser.trouble() == []
 
 
+def test_a_chart_names_its_lines_has_levels_and_is_enlarged_by_a_click(opened):
+    browser, _ = opened
+    chart = "document.querySelector('#figure-2 figure:last-child .chart')"
+    ends = f"[...{chart}.querySelectorAll('.at-end text')].map(e => e.textContent)"
+    assert sorted(browser.evaluate(ends)) == ["base: SimSiam", "gradient: none"]
+    levels = f"[...{chart}.querySelectorAll('.level text')].map(e => e.textContent)"
+    assert sorted(browser.evaluate(levels)) == ["raw pixels", "untrained"]
+    # Raw pixels have 94.5 %: as far up the axis as that.
+    place = "e => [+e.textContent, +e.getAttribute('y')]"
+    ticks = f"[...{chart}.querySelectorAll('.tick.end')].map({place})"
+    (low, y0), *_, (high, y1) = browser.evaluate(ticks)
+    tops = browser.evaluate(
+        f"[...{chart}.querySelectorAll('.level line')].map(e => +e.getAttribute('y1'))"
+    )
+    assert y0 + (94.5 - low) / (high - low) * (y1 - y0) == pytest.approx(min(tops), abs=0.1)
+
+    width = f"{chart}.getBoundingClientRect().width"
+    small = browser.evaluate(width)
+    click = f"{chart}.dispatchEvent(new MouseEvent('click', {{ bubbles: true, cancelable: true }}))"
+    browser.evaluate(click)
+    assert browser.evaluate(width) > 1.4 * small
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 1280
+    browser.evaluate(click)
+    assert browser.evaluate(width) == small
+
+
 def test_a_collapsed_arm_has_a_shape_and_a_colour_of_its_own(opened):
     browser, _ = opened
     look = (
@@ -142,7 +168,7 @@ def test_gradient_studies_have_the_papers_figure(opened):
     titles = "[...document.querySelectorAll('#figure-2 figcaption b')].map(e => e.textContent)"
     assert browser.evaluate(titles) == ["Loss", "std of z/|z| × √d", "Top-1 on the way, %"]
     keys = "[...document.querySelectorAll('#figure-2 .legend li')].map(e => e.textContent)"
-    assert browser.evaluate(keys) == ["gradient: stop-gradient (base)", "gradient: none"]
+    assert browser.evaluate(keys) == ["base: SimSiam", "gradient: none"]
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -167,5 +193,10 @@ def test_without_script_everything_is_shown_and_nothing_pretends_to_work(browser
         assert browser.evaluate(shown.format("'input[data-arm]'")) == "none"
         assert browser.evaluate(shown.format("'.buttons'")) == "none"
         assert browser.evaluate(shown.format("'.swatch'")) != "none"
+        chart = "document.querySelector('#curves .chart')"
+        width = f"{chart}.getBoundingClientRect().width"
+        small = browser.evaluate(width)
+        browser.evaluate(f"{chart}.parentElement.click()")  # the label's box, with no script
+        assert browser.evaluate(width) > 1.4 * small
     finally:
         browser.tab("Emulation.setScriptExecutionDisabled", value=False)

@@ -75,7 +75,7 @@ def test_the_study_s_own_spread_plans_its_seeds_arm_by_arm(tmp_path: Path) -> No
     assert found["metric"] == "knn (k=20)"
     text = asked(tmp_path, "--detect", "10").output
     assert "Seeds that tell 10 points by knn (k=20)" in text
-    assert "training.batch_size: 128 needs most: 4 seeds, 12 runs in all" in text
+    assert "batch size 128 needs most: 4 seeds, 12 runs in all" in text
     assert "--seeds 0,1,2,3" in text
     assert max(map(len, text.splitlines())) <= 80 + len(str(tmp_path))
 

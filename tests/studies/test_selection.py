@@ -24,7 +24,7 @@ SKIPPED = {"part": "projector", "action": "remove", "skip": "not today"}
 
 def test_an_arm_is_known_by_its_name_and_its_label_and_by_what_it_equals() -> None:
     plan = plan_of(PARTS, SAME)
-    chosen = select(plan, ["no predictor", "batch 64"], ["gradient-none", "gradient: none"])
+    chosen = select(plan, ["no predictor", "batch 64"], ["gradient-none", "stop-gradient removed"])
     assert chosen.only == ("predictor-none", "base")
     assert chosen.again == ("gradient-none", "gradient-none")
 
@@ -35,7 +35,7 @@ def test_an_arm_is_known_by_its_name_and_its_label_and_by_what_it_equals() -> No
         ("no predicter", "no arm 'no predicter'\n  Did you mean no predictor"),
         ("gradient-nune", "Did you mean gradient-none"),
         ("zzz", "Its arms are base, gradient-none"),
-        ("projector: none", "arm 'projector: none' is not run: not today"),
+        ("projector removed", "arm 'projector removed' is not run: not today"),
         ("twice", "several arms are called 'twice'\n  Say lr-1 or lr-2"),
     ],
 )
@@ -125,3 +125,21 @@ def test_what_goes_on_with_a_stopped_selection_is_not_begun_anew(tmp_path, monke
         run_selected(plan_of(), tmp_path, Played(), Selection(("base",), ("gradient-none",)))
     hint = "Go on with: simsiam-zoo ablate played --only base --only gradient-none"
     assert told.value.hint == hint
+
+
+def test_an_arm_without_a_label_is_called_by_what_is_done() -> None:
+    changes = [{"epoch": 0.5, "gradient": "none"}]
+    arms = plan_of(
+        {"part": "predictor", "action": "remove"},
+        {"grid": {"predictor.hidden_dim": [32], "training.batch_size": [16]}},
+        {"set": {"change": changes}},
+        {"part": "optim.lr", "action": "replace", "with": [0.125]},
+        {"part": "predictor", "action": "replace", "with": ["none"]},
+    ).arms
+    assert [arm.label for arm in arms if not arm.is_base][-5:] == [
+        "predictor removed",
+        "predictor hidden dim 32, batch size 16",
+        "from 50 % of the run on: gradient none",
+        "lr 0.125",
+        "predictor: none",  # the short one is taken
+    ]
