@@ -1,6 +1,8 @@
 # make demo    set up, train on the embedded MNIST images, evaluate, show the result
 # make test    set up, run the tests
 # make lint    ruff and mypy
+# make docs    build the site into build/site; every link within it leads somewhere
+# make docs-links  the links that lead elsewhere (needs a network)
 # make bench   the side-by-side measurements of benchmarks/
 # make gpu     measure on a GPU, into docs/performance-gpu.md (22 minutes)
 # make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
@@ -10,14 +12,14 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # The packages that come with simsiam-zoo and are installed on their own.
 PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
-EDITABLE := -e '.[dev]' $(PLUGINS:%=-e ./%)
+EDITABLE := -e '.[dev,docs]' $(PLUGINS:%=-e ./%)
 # The demo's folder is new each time, so that it never lands on another run.
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint bench gpu figures clean
+.PHONY: demo test lint docs docs-links bench gpu figures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -29,6 +31,13 @@ lint: $(READY)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+docs: $(READY)
+	@$(PYTHON) -m sphinx -q -W --keep-going -n -c docs . build/site
+	@echo "build/site/index.html"
+
+docs-links: $(READY)
+	@$(PYTHON) -m sphinx -q -b linkcheck -c docs . build/links
 
 bench: $(READY)
 	@for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(PYTHON) $$file || exit 1; done
