@@ -81,9 +81,9 @@ def spectrum_decay(features: Tensor) -> float | None:
     eigenvalues = torch.linalg.svdvals(x - x.mean(dim=0)).square()
     first, last = DECAY_RANKS
     known = int((eigenvalues > _ROUNDING * eigenvalues[0]).sum())
-    rank = torch.arange(first, min(last, known) + 1, dtype=x.dtype)
-    if len(rank) < _FEWEST_RANKS:
+    if min(last, known) - first + 1 < _FEWEST_RANKS:
         return None
+    rank = torch.arange(first, min(last, known) + 1, dtype=x.dtype)
     log_rank, log_value = rank.log(), eigenvalues[first - 1 : first - 1 + len(rank)].log()
     weight = (1 / rank) / (1 / rank).sum()
     centred = log_rank - weight @ log_rank

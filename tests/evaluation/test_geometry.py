@@ -123,6 +123,8 @@ def test_a_power_laws_spectrum_has_its_exponent():
     low = basis[:, 1:21] @ gaussian(20, 50, seed=3)
     assert spectrum_decay(low) is not None
     assert spectrum_decay(low[:, :19]) is None
+    assert spectrum_decay(low[:, :3]) is None  # fewer eigenvalues than the first that is fitted
+    assert spectrum_decay(torch.ones(40, 30)) is None
     assert spectrum_decay(torch.full((40, 30), math.nan)) is None
 
 
