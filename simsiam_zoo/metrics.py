@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from simsiam_zoo.errors import InputError, did_you_mean
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -176,3 +178,19 @@ def short_names(metrics: Iterable[str]) -> dict[str, str]:
         own = [each for each in params.split(", ") if any(each not in other for other in alike)]
         short[metric] = " ".join([name, *own])
     return short
+
+
+def is_called(protocol: str, word: str) -> bool:
+    """Whether the word, `knn`, `knn k=200` or the whole text, means this protocol's figure."""
+    own, asked = (re.sub(r"[(),]", " ", text).split() for text in (protocol, word))
+    return bool(asked) and own[: len(asked)] == asked
+
+
+def top1_of(figures: Sequence[Mapping[str, Any]], word: str) -> float:
+    """The share of the first figure that the word means. InputError: it means none."""
+    for figure in figures:
+        if is_called(figure["protocol"], word):
+            return float(figure["top1"])
+    known = [figure["protocol"] for figure in figures]
+    there = f"There are {', '.join(known)}." if known else None
+    raise InputError(f"there is no figure of {word!r}", did_you_mean(word, known, there))

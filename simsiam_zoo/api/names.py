@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.catalog import (
@@ -17,9 +18,10 @@ from simsiam_zoo.catalog import (
     Param,
     Plugin,
     Value,
+    canonical_name,
     catalog,
 )
-from simsiam_zoo.catalog.local import local_file
+from simsiam_zoo.catalog.local import local_file, use_file
 from simsiam_zoo.errors import InputError, PluginError, did_you_mean
 
 ListRow = dict[str, Any]
@@ -106,6 +108,29 @@ def list_plugins() -> list[Facts]:
     None for one that was not imported.
     """
     return [_plugin(each) for each in catalog().plugins]
+
+
+def new_plugin(name: str, kind: str, out: Path | str | None = None) -> list[Path]:
+    """Write a package that supplies one component of the kind: `simsiam-zoo plugin new`.
+
+    It builds, installs, conforms and trains as it is. `out`: its folder, new or empty; by default
+    one of its name.
+
+    Returns:
+        Its files. InputError: there is no such kind, or the folder is taken.
+    """
+    from simsiam_zoo.testing.scaffold import write_package
+
+    folder = Path(canonical_name(name) if out is None else out)
+    return [folder / file for file in write_package(name, kind, folder)]
+
+
+def use_plugin(file: Path | str) -> None:
+    """Take a Python file as one more plugin: what `--plugin FILE` does.
+
+    InputError: it cannot be read. PluginError: it supplies nothing.
+    """
+    use_file(str(file))
 
 
 def _plugin(plugin: Plugin) -> dict[str, Any]:

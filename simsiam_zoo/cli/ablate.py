@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,13 +18,10 @@ from simsiam_zoo.cli.text import (
     print_json,
     print_line,
 )
-from simsiam_zoo.errors import InputError, ZooError
+from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from simsiam_zoo.studies.launcher import Resources
-    from simsiam_zoo.studies.plan import StudyPlan
-    from simsiam_zoo.studies.selection import Selection
-    from simsiam_zoo.studies.study import Study
+    from simsiam_zoo.api.studies import PlannedStudy
 
 
 _FILES = {
@@ -140,27 +136,37 @@ def ablate(
         click.get_current_context().invoke(list_, kind="study", as_json=as_json)
         return
     _refuse_stray(dry_run, detect, earlier)
-    from simsiam_zoo.studies.launcher import Resources, default_jobs
-    from simsiam_zoo.studies.plan import plan_study
-    from simsiam_zoo.studies.selection import select
-    from simsiam_zoo.studies.tuning import choose
+    from simsiam_zoo.api.studies import plan_study
 
-    name, asked = _asked(study, preset, assignments, seeds, metrics, threads, tuned)
-    plan = plan_study(name, asked, _command_of_all())
-    selection = select(plan, only, again)
-    folder = Path(out) if out else Path("runs") / _folder_name(name, plan)
-    plan = choose(plan, asked, folder)
-    resources = Resources(cpus=plan.threads, gpus=gpus)
-    running = jobs or default_jobs(resources)
+    if study is None:
+        raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
+    settings = options.settings_of({"preset": preset}, assignments)
+    chosen = settings.pop("preset", None)
+    planned = plan_study(
+        study,
+        preset=None if chosen is None else str(chosen),
+        seeds=seeds.split(",") if seeds else (),
+        metrics=metrics,
+        settings=settings,
+        tune=_tuned(tuned),
+        only=only,
+        again=again,
+        out=out,
+        jobs=jobs,
+        threads=threads,
+        gpus=gpus,
+        command=_command_of_all(),
+    )
     if dry_run:
-        _describe(plan, selection, folder, running, earlier, detect, as_json)
+        _describe(planned, earlier, detect, as_json)
+        return
+    results = planned.run(launcher=launcher, watch=watch, quiet=quiet)
+    if as_json:
+        print_json(results.data)
     else:
-        _run(plan, asked, selection, folder, running, resources, launcher, watch, as_json, quiet)
-
-
-def _folder_name(study: str, plan: StudyPlan) -> str:
-    data = next(iter(plan.arms[0].recipes.values())).data_word()
-    return "-".join(filter(None, (study, plan.preset.replace("/", "-"), data)))
+        print_results(results.data, results.folder)
+    if results.failed is not None:
+        raise results.failed
 
 
 def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> None:
@@ -170,79 +176,33 @@ def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> N
         raise InputError("--from is of --detect", "Give --detect POINTS beside it.")
 
 
-def _asked(
-    study: str | None,
-    preset: str | None,
-    assignments: Sequence[str],
-    seeds: str | None,
-    metrics: Sequence[str],
-    threads: int | None,
-    tuned: Sequence[str],
-) -> tuple[str, Study]:
-    """What to call the study that is asked for, and the study with what the flags change of it."""
-    from simsiam_zoo.studies.study import read_study
-
-    if study is None:
-        raise InputError("no study is named", "`simsiam-zoo ablate --list` shows them.")
-    settings = options.settings_of({"preset": preset}, assignments)
-    chosen = settings.pop("preset", None)
-    name, read = read_study(
-        study,
-        None if chosen is None else str(chosen),
-        lambda: str(options.preset_of(settings, None)),
-    )
-    given: dict[str, Any] = {"metrics": metrics, "threads": threads, "tune": _tune(read, tuned)}
-    given["seeds"] = seeds and seeds.split(",")
-    changes = {key: value for key, value in given.items() if value}
-    return name, read.changed(changes | {"base": read.on_base(settings)})
-
-
 def _describe(
-    plan: StudyPlan,
-    selection: Selection,
-    folder: Path,
-    jobs: int,
-    earlier: str | None,
-    detect: float | None,
-    as_json: bool,
+    planned: PlannedStudy, earlier: str | None, detect: float | None, as_json: bool
 ) -> None:
     """Print the plan."""
     from simsiam_zoo.cli.study_table import print_plan
-    from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.studies.detect import plan_seeds
-    from simsiam_zoo.studies.estimate import describe_plan
 
-    found = plan_seeds(plan, Path(earlier or folder), detect) if detect else None
-    with open_progress() as progress:
-        described = describe_plan(plan, folder, jobs, selection, progress) | {"detect": found}
+    found = planned.seeds_for(detect, earlier) if detect else None
+    described = planned.estimate() | {"detect": found}
     if as_json:
         print_json(described)
     else:
         print_plan(described)
 
 
-def _tune(study: Study, words: Sequence[str]) -> dict[str, Any] | None:
-    """The study's `[tune]` with these values as its grid; None where there are no words.
-
-    A word whose key is one of `[tune]`'s own, `length=1`, states that key.
-    """
+def _tuned(words: Sequence[str]) -> dict[str, Any]:
+    """What `--tune KEY=V,V` states: a list of values by key; of a key of `[tune]` its value."""
     from simsiam_zoo.recipe.layers import Text, literals
     from simsiam_zoo.studies.study import Tune
 
-    grid: dict[str, list[Any]] = {}
-    given: dict[str, Any] = study.tune.model_dump() if study.tune else {}
+    given: dict[str, Any] = {}
     for word in words:
         key, _, text = word.partition("=")
         if not key or not text:
             raise InputError(f"--tune takes KEY=VALUE,VALUE,... and not {word!r}")
         values = [literals(Text(value.strip())) for value in text.split(",")]
-        if key in Tune.model_fields:
-            given[key] = values if key == "seeds" else values[0]
-        else:
-            grid[key] = values
-    if grid:
-        given |= {"grid": grid, "ranges": {}, "beside": ()}
-    return given if words else None
+        given[key] = values[0] if key in Tune.model_fields and key != "seeds" else values
+    return given
 
 
 def _command_of_all() -> str:
@@ -254,72 +214,6 @@ def _command_of_all() -> str:
         elif not word.startswith(("--only=", "--again=")):
             kept.append(word)
     return shlex.join(kept)
-
-
-def _run(
-    plan: StudyPlan,
-    study: Study,
-    selection: Selection,
-    folder: Path,
-    jobs: int,
-    resources: Resources,
-    launcher: str,
-    watch: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from rich.console import Console
-
-    from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.report.write import publish
-    from simsiam_zoo.studies.launcher import create_launcher
-    from simsiam_zoo.studies.running import StudyProgress, run_study
-    from simsiam_zoo.studies.tuning import choose
-
-    starter = create_launcher(catalog().resolve("launcher", launcher))
-    progress = StudyProgress(None if quiet else Console(stderr=True))
-    for arm in plan.arms:
-        for warning in arm.warnings:
-            progress.say(f"{arm.label}: {warning}")
-        if arm.not_run:
-            progress.say(f"{arm.label} is not run: {arm.not_run}")
-    reload = options.RELOAD if watch else 0
-    if watch:
-        progress.say(f"{folder / 'report.html'} reloads itself every {reload} s")
-    try:
-        ended = run_study(
-            plan,
-            folder,
-            starter,
-            jobs=jobs,
-            resources=resources,
-            progress=progress,
-            selection=selection,
-            changed=lambda: publish(folder, reload),
-            every=reload or math.inf,
-            choose=lambda plan: choose(plan, study, folder, ended=selection.arms(plan)),
-        )
-    except ZooError:
-        if (folder / "study.json").exists():
-            publish(folder)  # what was done so far can be read
-        raise
-    results = publish(folder)
-    if as_json:
-        print_json(results)
-    else:
-        print_results(results, folder)
-    _refuse_if_nothing(results, [code for _, code in ended])
-
-
-def _refuse_if_nothing(results: dict[str, Any], codes: list[int]) -> None:
-    """An arm's failure is a result; where all fail alike, the study is what is wrong."""
-    runs = [run for arm in results["arms"] for run in arm["runs"]]
-    if any(run["state"] == "done" for run in runs):
-        return
-    error = next((run["error"] for run in runs if run["error"]), "no run came to its end")
-    failed = ZooError(f"no run came to its end; the first one: {error}")
-    failed.exit_code = next((code for code in codes if code > 0), 1)
-    raise failed
 
 
 def print_results(results: dict[str, Any], folder: Path) -> None:

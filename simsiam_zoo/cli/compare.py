@@ -9,7 +9,6 @@ import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import InputError
 
 
 @click.command(short_help="Runs side by side: what differs, what it did.")
@@ -28,33 +27,19 @@ def compare(runs: tuple[str, ...], out: str | None, opened: bool, as_json: bool)
       simsiam-zoo compare runs/digits-seed0 runs/digits-predictor-none-seed0
       simsiam-zoo compare digits-seed0 digits-seed1 digits-seed2 --open
     """
-    from simsiam_zoo.report.runs_page import render_comparison
-    from simsiam_zoo.runtime.folders import check_out, save_text
-    from simsiam_zoo.studies.compared_runs import compare as compare_runs
-    from simsiam_zoo.studies.found_runs import FAILED, named_run
+    from simsiam_zoo.api.found import compare as compare_runs
+    from simsiam_zoo.studies.found_runs import named_run
 
-    if len(runs) < 2:
-        raise InputError("one run alone is not compared", "Name two or more.")
-    found = [named_run(text) for text in runs]
-    if len({run.folder.resolve() for run in found}) < len(found):
-        raise InputError("a run is named twice", "Name each once.")
-    for run in found:
-        if run.state == FAILED and not run.keys:
-            raise InputError(f"{run.folder} cannot be compared: {run.why}")
-    path = Path(out) if out else found[0].folder / "compare.html"
-    check_out(path)
-    compared = compare_runs(found)
-    save_text(path, render_comparison(found, compared))
+    path = Path(out) if out else named_run(runs[0]).folder / "compare.html"
+    found = compare_runs(*runs, out=path)
     if as_json:
-        print_json(compared)
+        print_json(found.data)
     else:
-        _print(compared)
+        _print(found.data)
         print_line()
         print_line(f"{path}: the same with the curves over each other; opens offline")
-    if opened:
-        import webbrowser
-
-        webbrowser.open(path.resolve().as_uri())
+    if opened and found.page:
+        found.page.open()
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_line
-from simsiam_zoo.errors import InputError
 
 
 @click.command(short_help="Write a run's features of every image to a file.")
@@ -39,7 +37,7 @@ def embed(
     data: str | None,
     out: str,
     of: Any,
-    split: str,
+    split: Any,
     skip_damaged: bool,
     device: str | None,
     as_json: bool,
@@ -55,40 +53,25 @@ def embed(
       simsiam-zoo embed runs/digits-seed0 --out features.npz
       simsiam-zoo embed runs/digits-seed0 --data ./shards --out z.parquet --of z
     """
-    from simsiam_zoo.report import features
-    from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.training.run import load
+    from simsiam_zoo.api.features import embed as compute
 
-    path = Path(out)
-    features.check_feature_path(path)
-    found = load(run)
-    dataset = features.open_run_data(found, data)
-    both = {"train": dataset.train, dataset.measured_on: dataset.test}
-    sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}
-    if not sets:
-        raise InputError(f"there are no {split} images in this data", "Leave out --split.")
-    with open_progress(quiet) as progress:
-        network = features.open_network(found, of, device, progress)
-        parts = [
-            (name, features.embed(network, s, what=f"{name} images", skip_damaged=skip_damaged))
-            for name, s in sets.items()
-        ]
-    metadata = {
-        "run": found.lock.get("identity"),
-        "of": of,
-        "backbone": found.recipe.part("backbone").id,
-        **features.describe(network),
-        "data": {name: shards.digest for name, shards in sets.items()},
-    }
-    features.write_features(path, parts, dataset.classes or (), metadata)
-    damaged = [name for _, embedding in parts for name in embedding.damaged]
-    images = {name: len(embedding.ids) for name, embedding in parts}
-    width = parts[0][1].x.shape[1]
+    found = compute(
+        run,
+        out,
+        data=data,
+        of=of,
+        split=split,
+        skip_damaged=skip_damaged,
+        device=device,
+        quiet=quiet,
+    )
+    images = {name: len(embedding.ids) for name, embedding in found.splits.items()}
+    width = next(iter(found.splits.values())).x.shape[1]
     if as_json:
-        summary = {"file": str(path), "images": images, "width": width, "damaged": damaged}
-        click.echo(json.dumps(summary | metadata, indent=2))
+        summary = {"file": out, "images": images, "width": width, "damaged": found.damaged}
+        click.echo(json.dumps(summary | found.metadata, indent=2))
         return
     counts = " and ".join(f"{count:,} {name}" for name, count in images.items())
-    print_line(f"{path}: {of} features of {counts} images, {width:,} numbers each")
-    for name in damaged:
+    print_line(f"{out}: {of} features of {counts} images, {width:,} numbers each")
+    for name in found.damaged:
         print_line(f"left out, damaged: {name}", err=True)

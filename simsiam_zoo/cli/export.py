@@ -31,10 +31,9 @@ def export(run: str, to: str, out: str | None, as_json: bool) -> None:
       simsiam-zoo export runs/mnist-5k-seed0 --to timm
       simsiam-zoo export runs/mnist-5k-seed0 --to torchvision --out resnet.pth
     """
-    from simsiam_zoo.exchange.export import export_backbone
-    from simsiam_zoo.training.run import load
+    from simsiam_zoo.api.measure import export as write
 
-    done = export_backbone(load(run), to, out)
+    done = write(run, to, out)
     if as_json:
         report = {"path": str(done.path), "to": to, "max_abs_difference": done.difference}
         report |= {"max_abs_feature": done.largest, "python": done.code}

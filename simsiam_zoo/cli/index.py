@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import click
 
 from simsiam_zoo.cli.text import print_heading, print_line
-from simsiam_zoo.runtime.folders import expand_user
+
+_REPORTED = ("samples", "bytes", "labelled", "shards")
 
 
 @click.command(short_help="Count and index shards of other makers.")
@@ -37,44 +35,17 @@ def index(
       simsiam-zoo index data/laion
       simsiam-zoo index 'data/imagenet-train-{0000..0146}.tar' --checksums
     """
-    from simsiam_zoo.data.scan import describe_findings
-    from simsiam_zoo.data.sources import all_shards
-    from simsiam_zoo.data.stated import Scanned, index_folder
-    from simsiam_zoo.errors import InputError
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.runtime.progress import open_progress
+    from simsiam_zoo.api.data import index as index_shards
 
-    paths = sorted(all_shards(shards))
-    folders = [[*group] for _, group in itertools.groupby(paths, lambda path: path.parent)]
-    if out is not None and len(folders) > 1:
-        raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
-    target = None if out is None else expand_user(out)
-    found: list[Scanned] = []
-    with open_progress(quiet) as progress:
-        progress.begin("shards", len(paths))
-        for group in folders:
-
-            def dealt_with(done: int, before: int = len(found)) -> None:
-                progress.advance(before + done)
-
-            found += index_folder(group, target, checksums, jobs or available_cores(), dealt_with)
-    for line in describe_findings(one.findings for one in found):
+    found = index_shards(shards, checksums=checksums, out=out, jobs=jobs, quiet=quiet)
+    for line in found.warnings:
         print_line(f"warning: {line}", err=True)
-    report = _report(paths, found)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        report = asdict(found)
+        click.echo(json.dumps({key: report[key] for key in _REPORTED}, indent=2))
         return
-    print_heading(f"{shards}: {report['samples']:,} images in {len(found):,} shards")
-    print_line(f"  labelled   {report['labelled']:,}")
-    print_line(f"  bytes      {report['bytes']:,}")
+    print_heading(f"{shards}: {found.samples:,} images in {len(found.shards):,} shards")
+    print_line(f"  labelled   {found.labelled:,}")
+    print_line(f"  bytes      {found.bytes:,}")
     print_line(f"  checksums  {'of every image' if checksums else 'not taken'}")
-    print_line(f"  written    {target or paths[0].parent}")
-
-
-def _report(paths: list[Path], found: list[Any]) -> dict[str, Any]:
-    shards = [
-        {"shard": str(path), **asdict(one.info), "labelled": one.labelled, **asdict(one.findings)}
-        for path, one in zip(paths, found, strict=True)
-    ]
-    totals = {key: sum(s[key] for s in shards) for key in ("samples", "bytes", "labelled")}
-    return {**totals, "shards": shards}
+    print_line(f"  written    {found.folder}")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError
 
-_SAMPLED = 512  # images of each split that are looked at without --check
 _ROWS = 20  # of classes and of damaged samples; --json has all
 
 
@@ -46,79 +45,22 @@ def inspect(
       simsiam-zoo inspect data/cifar10 --check
       simsiam-zoo inspect data/cifar10 --grid views.png --preset cifar10
     """
-    from simsiam_zoo.data.manifest import read_packed
-    from simsiam_zoo.data.sources import open_shards
-    from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.api.data import inspect as inspect_shards
 
-    if grid is None and (preset or file):
-        raise InputError("--preset and --recipe are for the views that --grid draws")
-    dataset = open_shards(shards)
-    recipe = None
-    if grid:
-        settings = {"dataset": {"name": "shards", "path": shards}}
-        recipe = Recipe.make(options.preset_of(settings, preset, file), file, settings)
-    splits = _inspect(dataset, check, jobs, quiet)
-    report = {
-        "source": shards,
-        "notes": dataset.notes,
-        "packed": read_packed(dataset.train.paths[0].parent),
-        "classes": dataset.classes,
-        "splits": splits,
-    }
+    found = inspect_shards(
+        shards, check=check, grid=grid, preset=preset, file=file, jobs=jobs, quiet=quiet
+    )
+    report = asdict(found)
+    del report["drawn"]
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
         _print(report)
-    if grid and recipe:
-        _draw(Path(grid), recipe, dataset.train)
-    if damaged := sum(len(split["damaged"]) for split in splits.values()):
-        looked_at = sum(split["looked_at"] for split in splits.values())
-        raise DataError(f"{damaged:,} of the {looked_at:,} images looked at are damaged")
-
-
-def _inspect(dataset: Any, check: bool, jobs: int | None, quiet: bool) -> dict[str, Any]:
-    """What is in each split."""
-    from simsiam_zoo.data.inspection import inspect_shards
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.runtime.progress import open_progress
-
-    sets = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
-    most = None if check else _SAMPLED
-    total = sum(min(len(one), most or len(one)) for one in sets.values())
-    # Starting processes costs more than a few images do.
-    jobs = jobs or (available_cores() if total > 5_000 else 1)
-    splits: dict[str, Any] = {}
-    before = 0
-    with open_progress(quiet) as progress:
-        progress.begin("images", total)
-        for name, one in sets.items():
-
-            def looked(done: int, before: int = before) -> None:
-                progress.advance(before + done)
-
-            splits[name] = inspect_shards(one, most, jobs, looked)
-            before += splits[name]["looked_at"]
-    return splits
-
-
-def _draw(path: Path, recipe: Any, shards: Any) -> None:
-    from simsiam_zoo.data.inspection import channels_of, contact_sheet
-    from simsiam_zoo.runtime.folders import atomic_write
-
-    size = recipe.data.image_size
-    augmentation = recipe.part("augmentation").create()
-    stated = recipe.data.channels
-    shards.channels = channels = stated if stated != 3 else channels_of(shards)
-    sheet = contact_sheet(shards, augmentation, size, recipe.evaluation.crop, recipe.training.seed)
-    try:
-        with atomic_write(path) as out:
-            sheet.save(out, "PNG")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    print_line(f"{path}: views of {recipe.augmentation.name} at {size} px", err=True)
-    if channels != 3:
-        drawn = "the first is drawn as grey" if channels < 3 else "the first three are drawn as RGB"
-        print_line(f"  of {channels} channels {drawn}, brightened alike in each row", err=True)
+    for line in found.drawn:
+        print_line(line, err=True)
+    if found.damaged:
+        looked_at = sum(split["looked_at"] for split in found.splits.values())
+        raise DataError(f"{len(found.damaged):,} of the {looked_at:,} images looked at are damaged")
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_line
-from simsiam_zoo.errors import ZooError
 
 
 @click.command(short_help="Show a run as one page that opens offline.")
@@ -53,32 +51,11 @@ def look(
       simsiam-zoo look runs/digits-seed0
       simsiam-zoo look runs/digits-seed0 --out digits.html --open
     """
-    from simsiam_zoo.report.collect import choose_method, collect_run_page
-    from simsiam_zoo.report.features import open_network, open_run_data
-    from simsiam_zoo.report.run_page import render_run
-    from simsiam_zoo.runtime.folders import check_out, save_text
-    from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.training.run import load
+    from simsiam_zoo.api.features import look as write_page
 
-    found = load(run)
-    path = Path(out) if out else found.folder / "look.html"
-    check_out(path)
-    choose_method(method)  # a missing package is told before the work, not after it
-    sight, notes = None, []
-    try:
-        with open_progress(quiet) as progress:
-            network = open_network(found, "backbone", device, progress)
-            dataset = open_run_data(found, data)
-            sight = collect_run_page(network, dataset, most=images, method=method)
-    except ZooError as error:
-        if data is not None or device is not None:
-            raise
-        notes.append(f"The images could not be looked at: {error.what}")
-        print_line(f"without images: {error}", err=True)
-    page = render_run(found, sight, notes)
-    save_text(path, page)
-    print_line(f"{path}: {len(page.encode()) / 1e6:.1f} MB, opens offline")
+    page = write_page(run, out, data=data, images=images, method=method, device=device, quiet=quiet)
+    for note in page.notes:
+        print_line(note, err=True)
+    print_line(f"{page.path}: {page.path.stat().st_size / 1e6:.1f} MB, opens offline")
     if opened:
-        import webbrowser
-
-        webbrowser.open(path.resolve().as_uri())
+        page.open()

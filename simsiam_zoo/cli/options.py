@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from simsiam_zoo.api.given import data_settings
 from simsiam_zoo.catalog import KINDS, catalog, check_kind
 from simsiam_zoo.errors import InputError, ZooError
 
@@ -22,9 +22,6 @@ Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem
 
 DATA_HELP = "A dataset's name; a folder or archive of images; a folder, pattern or URL of shards."
 OTHER_DATA_HELP = "A dataset's name, images or shards (default: the run's own)."
-RELOAD = 10
-"""Seconds after which a page that is kept up to date reloads itself."""
-
 _PLURALS = {"studies": "study", "losses": "loss"}
 
 
@@ -159,12 +156,11 @@ def settings_of(
 
     Raises InputError where one says nothing, or two set the same path.
     """
-    from simsiam_zoo.recipe.layers import Text, dataset_spec
+    from simsiam_zoo.recipe.layers import Text
 
     settings = {path: value for path, value in (given or {}).items() if value}
     if data is not None:
-        settings["dataset"] = dataset_spec(data)
-        _refuse_mistaken(data, settings["dataset"])
+        settings |= data_settings(data)
     settings |= {path: Text(text) for path, text in texts.items() if text is not None}
     for assignment in assigned:
         key, equals, value = assignment.partition("=")
@@ -174,37 +170,3 @@ def settings_of(
             raise InputError(f"{key} is set twice")
         settings[key] = Text(value)
     return settings
-
-
-def preset_of(
-    settings: Mapping[str, object], preset: str | None, file: str | None = None
-) -> str | None:
-    """The preset that is named, or that goes with the data that `settings` state.
-
-    It is told where it is not the default, and None where the recipe's `file` or `settings` say it.
-    """
-    from simsiam_zoo.recipe.naming import preset_for
-    from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
-    from simsiam_zoo.runtime.progress import tell
-
-    if preset is not None or file is not None or "preset" in settings:
-        return preset
-    fitting = preset_for(settings, DEFAULT_PRESET)
-    if fitting != DEFAULT_PRESET:
-        tell(f"preset {fitting}, for the data is not that of {DEFAULT_PRESET} (--preset names one)")
-    return fitting
-
-
-def _refuse_mistaken(data: str, dataset: object) -> None:
-    """Stop at a recipe's file, and at a folder's name without `./`: the way out is another flag."""
-    path = Path(data)
-    if path.suffix == ".toml" and path.is_file():
-        raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")
-    if not isinstance(dataset, str) or not path.exists():
-        return
-    try:
-        catalog().resolve("dataset", dataset)
-    except InputError as error:
-        here = f"There is a {'folder' if path.is_dir() else 'file'} of that name: ./{data}."
-        hint = f"{here} A path begins with ./, / or ~."
-        raise InputError(error.what, f"{hint} {error.hint or ''}".rstrip()) from None

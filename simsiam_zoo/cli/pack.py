@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import time
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli.text import print_columns, print_heading, print_line
-from simsiam_zoo.errors import InputError, StoppedError
-from simsiam_zoo.runtime.folders import expand_user
 
 _CLASSES_SHOWN = 10
 _COUNT = click.IntRange(1)
@@ -72,79 +67,31 @@ def pack(
       simsiam-zoo pack data/cifar-10-batches-py data/cifar10
       simsiam-zoo pack ImageNet imagenet-256 --resize-short 256 --shard-size 10000
     """
-    from simsiam_zoo.data.packing.archives import unpacked
-    from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.runtime.progress import StopRequest, open_progress
+    from simsiam_zoo.api.data import pack as pack_data
 
-    began = time.monotonic()
-    folder, given = expand_user(out), expand_user(source)
-    options = PackOptions(seed, shard_size, resize_short, limit)
-    beside = folder.with_name(f".{folder.name}.unpacked")
-    with unpacked(given, beside, lambda: shutil.disk_usage(beside).free) as images:
-        original = _open(images, not no_labels, classes, quiet)
-        total = sum(min(len(split), limit or len(split)) for split in original.splits.values())
-        with StopRequest() as stop, open_progress(quiet) as progress:
-            progress.begin("images", total)
-
-            def dealt_with(done: int) -> bool:
-                progress.advance(done)
-                return stop.requested
-
-            packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)
-    if packed is None:
-        raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
+    packed = pack_data(
+        source,
+        out,
+        shard_size=shard_size,
+        seed=seed,
+        resize_short=resize_short,
+        limit=limit,
+        labels=not no_labels,
+        classes=classes,
+        jobs=jobs,
+        quiet=quiet,
+    )
     if packed.damaged:
+        total = packed.damaged + sum(split["samples"] for split in packed.splits.values())
         told = f"{packed.damaged:,} of {total:,} images are damaged and were not packed"
-        click.echo(f"warning: {told}; {folder / DAMAGED} lists them", err=True)
-    report = _report(original, folder, packed, time.monotonic() - began)
+        click.echo(f"warning: {told}; {packed.folder / 'damaged.jsonl'} lists them", err=True)
+    report = asdict(packed) | {"folder": str(packed.folder)}
+    report["classes"] = packed.classes and len(packed.classes)
+    del report["notes"]  # they were told
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
-        _print(report, original.classes or ())
-
-
-def _open(source: Path, labels: bool, classes: str | None, quiet: bool) -> Any:
-    """The data set to be packed, with the classes' names in the file `classes`; its notes told."""
-    from simsiam_zoo.data.packing.formats import open_original
-
-    original = open_original(source, labels=labels)
-    if classes is not None:
-        original = replace(original, classes=_class_names(Path(classes)))
-    if original.classes is not None:
-        highest = max(int(split.labels.max(initial=-1)) for split in original.splits.values())
-        if highest >= len(original.classes):
-            raise InputError(f"{len(original.classes)} class names, but a label {highest}")
-    for note in () if quiet else original.notes:
-        click.echo(f"note: {note}", err=True)
-    return original
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    try:
-        names = path.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"the classes' names in {path} cannot be read: {error}") from None
-    return tuple(name.strip() for name in names if name.strip())
-
-
-def _report(original: Any, folder: Path, packed: Any, seconds: float) -> dict[str, Any]:
-    return {
-        "folder": str(folder),
-        "source": original.kind,
-        "splits": {
-            name: {
-                "samples": split.samples,
-                "shards": len(split.shards),
-                "bytes": sum(shard.bytes for shard in split.shards),
-            }
-            for name, split in packed.splits.items()
-        },
-        "classes": original.classes and len(original.classes),
-        "damaged": packed.damaged,
-        "already": packed.already,
-        "seconds": round(seconds, 1),
-    }
+        _print(report, packed.classes or ())
 
 
 def _print(report: dict[str, Any], classes: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
@@ -17,16 +16,13 @@ def report(study: str, opened: bool, as_json: bool) -> None:
 
     STUDY is a study's folder. Nothing is trained, and nothing that the runs wrote is changed.
     """
+    from simsiam_zoo.api.studies import write_report
     from simsiam_zoo.cli.ablate import print_results
-    from simsiam_zoo.report.write import publish
 
-    folder = Path(study)
-    results = publish(folder)
+    results = write_report(study)
     if as_json:
-        click.echo(json.dumps(results, indent=1))
+        click.echo(json.dumps(results.data, indent=1))
     else:
-        print_results(results, folder)
+        print_results(results.data, results.folder)
     if opened:
-        import webbrowser
-
-        webbrowser.open((folder / "report.html").resolve().as_uri())
+        results.report.open()

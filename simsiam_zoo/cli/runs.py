@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from simsiam_zoo.api.results import RELOAD
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_heading, print_json, print_line, terminal_width
 
 if TYPE_CHECKING:
+    from simsiam_zoo.api.found import FoundRuns
     from simsiam_zoo.studies.found_runs import FoundRun
 
 _MOST_KEYS = 6  # that differ; a pipe gets all
@@ -56,62 +57,47 @@ def runs(
       simsiam-zoo runs --where "optim.lr>0.1" --best knn
       simsiam-zoo runs --watch
     """
-    from simsiam_zoo.studies.compared_runs import best, sort, where
-    from simsiam_zoo.studies.found_runs import common_folder, find_runs
+    from simsiam_zoo.api.found import runs as find
 
-    roots = [Path(folder) for folder in folders]
-    if not roots:
-        roots = [Path("runs")] if Path("runs").is_dir() else []
+    def collect() -> FoundRuns:
+        return find(*folders, where=conditions, sort=key)
 
-    def collect() -> list[FoundRun]:
-        found = where(find_runs(roots), conditions)
-        return found if key == "age" else sort(found, key)
-
-    common = common_folder(roots)
     if watch or out is not None:
-        path = Path(out) if out is not None else (roots or [Path()])[0] / "runs.html"
-        _write_page(path, collect, common, watch)
+        first = Path(folders[0]) if folders else Path("runs") if Path("runs").is_dir() else Path()
+        _write_page(Path(out) if out is not None else first / "runs.html", collect, watch)
         return
     found = collect()
     if word is not None:
-        chosen = best(found, word)
+        chosen = found.best(word)
         if as_json:
             print_json([_best_json(each) for each in chosen])
         for each in () if as_json else chosen:
             _print_best(each)
     elif as_json:
-        print_json(_as_json(found))
+        print_json(found.rows)
     elif found:
-        _print_runs(found, common)
+        _print_runs(found, found.common)
     else:
-        place = ", ".join(map(str, roots)) or "runs"
+        place = ", ".join(folders) or "runs"
         way_out = "--where holds for none" if conditions else "`simsiam-zoo train` makes one"
         print_line(f"There are no such runs in {place}: {way_out}.")
 
 
-def _write_page(
-    path: Path, collect: Callable[[], list[FoundRun]], common: Path, watch: bool
-) -> None:
-    from simsiam_zoo.report.runs_page import render_list
-    from simsiam_zoo.runtime.folders import check_out, save_text
-
-    check_out(path)
+def _write_page(path: Path, collect: Callable[[], FoundRuns], watch: bool) -> None:
     told = False
     try:
         while True:
             began = time.monotonic()
-            save_text(path, render_list(collect(), common, options.RELOAD if watch else 0))
+            collect().write(path, RELOAD if watch else 0)
             if not told:
                 told = True
-                going = (
-                    f", reloads itself every {options.RELOAD} s; Ctrl-C ends it" if watch else ""
-                )
+                going = f", reloads itself every {RELOAD} s; Ctrl-C ends it" if watch else ""
                 print_line(f"{path}: opens offline{going}")
             if not watch:
                 return
-            time.sleep(max(options.RELOAD, _BUSY * (time.monotonic() - began)))
+            time.sleep(max(RELOAD, _BUSY * (time.monotonic() - began)))
     except KeyboardInterrupt:
-        save_text(path, render_list(collect(), common))
+        collect().write(path)
         print_line(f"\n{path} stays as it is now")
 
 
@@ -225,29 +211,6 @@ def _value(value: Any) -> str:
     import json
 
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _as_json(found: Sequence[FoundRun]) -> list[dict[str, Any]]:
-    from simsiam_zoo.studies.compared_runs import differing
-    from simsiam_zoo.studies.found_runs import progress_of
-
-    return [
-        {
-            "folder": str(run.folder),
-            "state": run.state,
-            "verdict": run.verdict,
-            "why": run.why,
-            "progress": progress_of(run) if run.verdict is None else None,
-            "measured_on": run.measured_on if run.figures else None,
-            "figures": {name: figure.top1 for name, figure in run.figures.items()},
-            "differs": own,
-            "preset": run.keys.get("preset"),
-            "seed": run.keys.get("training.seed"),
-            "identity": run.result.get("identity"),
-            "changed": datetime.fromtimestamp(run.changed, UTC).isoformat(timespec="seconds"),
-        }
-        for run, own in zip(found, differing(found), strict=True)
-    ]
 
 
 def _best_json(found: dict[str, Any]) -> dict[str, Any]:

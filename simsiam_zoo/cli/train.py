@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simsiam_zoo.api.given import preset_of
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_json, print_published, print_result
@@ -125,7 +126,7 @@ def train(
         refuse_missing(lock)
     settings = _settings(flags)
     if resume is None:
-        preset = options.preset_of(settings, preset, file)
+        preset = preset_of(settings, preset, file)
         recipe = Recipe.make(preset, file, settings)
         folder = Path(out) if out else new_run_folder(recipe.run_name())
     else:

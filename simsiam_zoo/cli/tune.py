@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import InputError
 
 
 @click.command()
@@ -63,54 +61,27 @@ def tune(
       simsiam-zoo tune runs/digits-seed0
       simsiam-zoo tune runs/digits-seed0 --points 16 --length 1
     """
-    from rich.console import Console
+    from simsiam_zoo.api.tuning import tune as search
 
-    from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.report.write import publish
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.studies.launcher import Resources, create_launcher
-    from simsiam_zoo.studies.plan import plan_study
-    from simsiam_zoo.studies.running import StudyProgress, run_study
-    from simsiam_zoo.studies.tuning import best, study_of_run
-
-    file = Path(run, "recipe.toml") if (path := Path(run)).is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{run} is no run: it has no recipe.toml", "Name a run's folder.")
-    folder = Path(out) if out else path.with_name(f"{path.stem}-tune")
-    keys = {"points": points, "length": length, "metric": metric, "halving": halving}
-    study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
-    plan = plan_study("tune", study, shlex.join(["simsiam-zoo", *sys.argv[1:]]))
-    run_study(
-        plan,
-        folder,
-        create_launcher(catalog().resolve("launcher", "local")),
-        jobs=jobs or available_cores(),
-        resources=Resources(cpus=plan.threads),
-        progress=StudyProgress(None if quiet else Console(stderr=True)),
+    found = search(
+        run,
+        points=points,
+        length=length,
+        halving=halving,
+        stop_on_collapse=stop_on_collapse,
+        metric=metric,
+        out=out,
+        jobs=jobs,
+        quiet=quiet,
+        command=shlex.join(["simsiam-zoo", *sys.argv[1:]]),
     )
-    (arm,) = publish(folder)["arms"]
-    chosen = best(plan.arms[0].candidates, [each["top1"] for each in arm["candidates"]])
-    if chosen is None:
-        raise _nothing(arm["candidates"], folder)
-    command = _train_with(file, chosen)
     if as_json:
-        print_json({"candidates": arm["candidates"], "chosen": chosen, "command": command})
+        names = ("candidates", "chosen", "command")
+        print_json({name: getattr(found, name) for name in names})
     else:
-        print_found(arm["candidates"], chosen, metric)
-        print_line(f"train with it: {command}")
-        print_line(f"the same as a page: {folder / 'report.html'}")
-
-
-def _train_with(file: Path, chosen: dict[str, Any]) -> str:
-    sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
-    return f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
-
-
-def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:
-    errors = [each["error"] for row in candidates for each in row["runs"]]
-    told = next((error for error in errors if error), "all of them diverged")
-    return InputError(f"no candidate came to a figure: {told}", f"Their logs are in {folder}.")
+        print_found(found.candidates, found.chosen, metric)
+        print_line(f"train with it: {found.command}")
+        print_line(f"the same as a page: {found.report.path}")
 
 
 def print_found(candidates: list[dict[str, Any]], chosen: dict[str, Any], metric: str) -> None:

@@ -84,7 +84,7 @@ def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
 def _figures(run: Run) -> dict[str, Any]:
     """The figures as a table: protocols across, networks down."""
     found: dict[str, dict[tuple[Any, ...], float]] = {}
-    for each in run.figures:
+    for each in (*run.figures, *run.baselines):
         column = each["protocol"], each.get("protocol_version"), each["test_images"]
         found.setdefault(each["network"], {})[column] = each["top1"]
     columns = list(dict.fromkeys(column for row in found.values() for column in row))

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import json
 import os
-import re
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.metrics import TRAINED, finite
+from simsiam_zoo.metrics import TRAINED, finite, is_called
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.runtime.folders import is_held
 
@@ -109,9 +108,7 @@ class FoundRun:
 
     def figure(self, word: str) -> Figure | None:
         """The figure of a protocol: `knn`, `knn k=200` or its whole text; the first that fits."""
-        asked = _words(word)
-        fits = (f for name, f in self.figures.items() if _words(name)[: len(asked)] == asked)
-        return next(fits, None) if asked else None
+        return next((f for name, f in self.figures.items() if is_called(name, word)), None)
 
     def value(self, key: str) -> Any:
         """What is listed or asked by: a field, a figure in per cent, a recipe's key; else None."""
@@ -311,10 +308,6 @@ def _figures(report: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Fi
             right if isinstance(right, str) else None,
         )
     return found
-
-
-def _words(name: str) -> list[str]:
-    return re.sub(r"[(),]", " ", name).split()
 
 
 def _number(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import read_backbone
-from simsiam_zoo.metrics import top1_table
+from simsiam_zoo.metrics import TRAINED, short_names, top1_of, top1_table
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+from simsiam_zoo.recipe.lock import (
+    read_lock,
+    read_locked,
+    refuse_missing,
+    refuse_other_recipe,
+)
 from simsiam_zoo.runtime.checkpoint import load_into, load_last
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
@@ -53,8 +58,24 @@ class Run:
 
     @property
     def figures(self) -> list[dict[str, Any]]:
-        """One row for each network and protocol: `network`, `protocol`, `top1` (0 to 1), ..."""
+        """The trained network's, one for each protocol: `protocol`, `top1` (0 to 1), ..."""
+        return [each for each in self._figures if each["network"] == TRAINED]
+
+    @property
+    def baselines(self) -> list[dict[str, Any]]:
+        """The same of what was not trained: `network` is the untrained network or raw pixels."""
+        return [each for each in self._figures if each["network"] != TRAINED]
+
+    @property
+    def _figures(self) -> list[dict[str, Any]]:
         return [] if self.result is None else list(self.result["figures"])
+
+    def top1(self, protocol: str) -> float:
+        """The share of test images, 0 to 1, that the trained network's features classify right.
+
+        `protocol`: `knn`, `knn k=200`, or its whole text. InputError: there is no such figure.
+        """
+        return top1_of(self.figures, protocol)
 
     @cached_property
     def metrics(self) -> list[MetricsRow]:
@@ -82,16 +103,22 @@ class Run:
         return read_backbone(self.folder, self.recipe)
 
     def __repr__(self) -> str:
-        words = [f"{f['network']} {f['protocol']} {f['top1']:.3f}" for f in self.figures]
-        return f"Run({str(self.folder)!r}: {'; '.join([self.verdict or 'not complete', *words])})"
+        names = short_names(figure["protocol"] for figure in self.figures)
+        words = [f"{names[f['protocol']]} {100 * f['top1']:.1f} %" for f in self.figures]
+        told = ": ".join([self.verdict or "not complete", *filter(None, [", ".join(words)])])
+        return f"Run({str(self.folder)!r}, {told})"
+
+    def _told(self) -> str:
+        reason = "" if self.result is None else f": {self.result['reason']}"
+        return f"{self.verdict or 'not complete'}{reason}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.folder}: {self._told()}", text_table(top1_table(self._figures))]
+        return "\n".join(filter(None, lines))
 
     def _repr_html_(self) -> str:
         """The verdict and the figures, as a notebook shows them."""
-        reason = "" if self.result is None else f": {self.result['reason']}"
-        cells = (map(html.escape, row) for row in top1_table(self.figures))
-        rows = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells)
-        heading = html.escape(f"{self.verdict or 'not complete'}{reason}")
-        return f"<p><b>{html.escape(str(self.folder))}</b><br>{heading}</p><table>{rows}</table>"
+        return html_table(top1_table(self._figures), str(self.folder), self._told())
 
 
 def build(recipe: Recipe, init: States | None = None) -> Siamese:
@@ -114,7 +141,7 @@ def train(
     *,
     resume: bool = False,
     allow_bn_change: bool = False,
-    locked: dict[str, Any] | None = None,
+    locked: dict[str, Any] | Path | str | None = None,
     init: InitialWeights | Path | str | None = None,
     progress: Progress | None = None,
     quiet: bool = False,
@@ -127,7 +154,7 @@ def train(
         out: the run's folder, new or empty; by default a new one in `runs/`.
         resume: go on with the run in `out`, from its last checkpoint.
         allow_bn_change: go on though BN will see another number of images at once.
-        locked: a lock (`recipe.lock.read_locked`) that the run must be as it says.
+        locked: a lock.toml, or what it holds: refuse a run that is not what it says.
         init: what a new run starts from: a run's folder, a checkpoint in one, or `timm:pretrained`.
         progress: where progress is shown; by default stderr, live where that is a terminal.
         quiet: show none.
@@ -149,6 +176,10 @@ def train(
         if not isinstance(init, InitialWeights):
             init = read_initial_weights(str(init), recipe)
         recipe = init.named_in(recipe)
+    if isinstance(locked, Path | str):
+        locked = read_locked(Path(locked))
+        refuse_missing(locked)
+        refuse_other_recipe(locked, recipe)
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")

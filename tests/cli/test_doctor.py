@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import simsiam_zoo.cli as cli
+from simsiam_zoo.api import doctor
 from simsiam_zoo.catalog import Catalog, Plugin
-from simsiam_zoo.cli import doctor
 from simsiam_zoo.errors import InputError
 
 FINE = Plugin("p", "m", "fine-zoo", "1.0", "v1")

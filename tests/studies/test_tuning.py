@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import TINY, digits
 
-from simsiam_zoo.cli.ablate import _tune
+from simsiam_zoo.api.studies import _tune
+from simsiam_zoo.cli.ablate import _tuned
 from simsiam_zoo.data.packing.writer import pack_dataset
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
@@ -302,13 +303,14 @@ def test_one_run_is_tuned_about_its_own_values(
 
 
 def test_the_command_line_states_a_grid_and_keys_of_tune() -> None:
-    given = _tune(study_of(tune=None), ["optim.lr=0.25,0.5,1,2", "length=1", "seeds=7,8"])
+    words = ["optim.lr=0.25,0.5,1,2", "length=1", "seeds=7,8"]
+    given = _tune(study_of(tune=None), _tuned(words))
     tune = study_of(tune=given).tune
     assert tune == Tune(grid={"optim.lr": (0.25, 0.5, 1, 2)}, length=1, seeds=(7, 8))
-    (kept,) = (study_of(tune=_tune(study_of(), ["halving=2"])).tune,)
+    (kept,) = (study_of(tune=_tune(study_of(), _tuned(["halving=2"]))).tune,)
     assert kept == Tune(**TREE["tune"], halving=2)
     with pytest.raises(InputError, match="KEY=VALUE"):
-        _tune(study_of(), ["halving"])
+        _tuned(["halving"])
 
 
 def packed(folder: Path, shuffled: bool) -> Path:

@@ -18,15 +18,6 @@ from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.training.setup import prepare
 
-PUBLIC = {
-    "Recipe",
-    "Run",
-    "build",
-    "load",
-    "load_backbone",
-    "train",
-}
-
 
 @pytest.fixture
 def trained(tiny: Callable[..., zoo.Recipe], tmp_path: Path) -> zoo.Run:
@@ -34,8 +25,8 @@ def trained(tiny: Callable[..., zoo.Recipe], tmp_path: Path) -> zoo.Run:
 
 
 def test_the_public_names_are_there_and_the_heavy_ones_are_imported_when_used() -> None:
-    assert set(zoo.__all__) == PUBLIC <= set(dir(zoo))
-    for name in PUBLIC:
+    assert set(zoo.__all__) == zoo._HOMES.keys() <= set(dir(zoo))
+    for name in zoo.__all__:
         assert getattr(zoo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         zoo.trian  # type: ignore[attr-defined]  # noqa: B018
@@ -149,9 +140,10 @@ def test_weights_of_something_else_are_refused(trained: zoo.Run) -> None:
 
 
 def test_a_run_prints_its_verdict_and_every_figure(trained: zoo.Run) -> None:
-    assert repr(trained).startswith(f"Run('{trained.folder}': {trained.verdict}; ")
+    assert repr(trained).startswith(f"Run('{trained.folder}', {trained.verdict}: knn k=20 ")
     for figure in trained.figures:
-        assert f"{figure['protocol']} {figure['top1']:.3f}" in repr(trained)
+        assert f" {100 * figure['top1']:.1f} %" in repr(trained)
+        assert f" {100 * figure['top1']:.1f} %" in str(trained)
         assert f"<td>{100 * figure['top1']:.1f} %</td>" in trained._repr_html_()
 
 

@@ -134,7 +134,9 @@ def model_card(source: ExportSource, license: str | None) -> str:
         " from scratch by this recipe\n",
         code=_code(source, "hf-hub:OWNER/NAME", WEIGHTS, "  # or local-dir:FOLDER"),
         figures=_figures(
-            run.figures, (result or {}).get("measured_on", "test"), recipe.dataset.name
+            [*run.figures, *run.baselines],
+            (result or {}).get("measured_on", "test"),
+            recipe.dataset.name,
         ),
         recipe=recipe.to_toml().strip(),
     )

@@ -1,0 +1,79 @@
+"""What callers may give in several forms: a run, data, no preset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from simsiam_zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from simsiam_zoo.training.run import Run
+
+
+class HasFolder(Protocol):
+    """A `Run`, or one that `runs` has found."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        ...
+
+
+RunLike = HasFolder | Path | str
+"""A run, or its folder."""
+
+
+def named(run: RunLike) -> str:
+    """A run as a command line names it: its folder."""
+    return str(getattr(run, "folder", run))
+
+
+def opened(run: RunLike) -> Run:
+    """The run itself. Raises as `load` does."""
+    from simsiam_zoo.training.run import Run, load
+
+    return run if isinstance(run, Run) else load(named(run))
+
+
+def data_settings(data: Path | str) -> dict[str, object]:
+    """What `--data` sets in a recipe; a `Path` is always one.
+
+    InputError: a text is a recipe's file, or no dataset's name but that of a folder without `./`.
+    """
+    from simsiam_zoo.catalog import catalog
+    from simsiam_zoo.recipe.layers import dataset_spec
+
+    if isinstance(data, Path):
+        return {"dataset": {"name": "shards", "path": str(data)}}
+    path, dataset = Path(data), dataset_spec(data)
+    if path.suffix == ".toml" and path.is_file():
+        raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")
+    if isinstance(dataset, str) and path.exists():
+        try:
+            catalog().resolve("dataset", dataset)
+        except InputError as error:
+            here = f"There is a {'folder' if path.is_dir() else 'file'} of that name: ./{data}."
+            hint = f"{here} A path begins with ./, / or ~."
+            raise InputError(error.what, f"{hint} {error.hint or ''}".rstrip()) from None
+    return {"dataset": dataset}
+
+
+def preset_of(
+    settings: Mapping[str, object], preset: str | None, file: str | None = None
+) -> str | None:
+    """The preset that is named, or that goes with the data that `settings` state.
+
+    It is told where it is not the default, and None where the recipe's `file` or `settings` say it.
+    """
+    from simsiam_zoo.recipe.naming import preset_for
+    from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
+    from simsiam_zoo.runtime.progress import tell
+
+    if preset is not None or file is not None or "preset" in settings:
+        return preset
+    fitting = preset_for(settings, DEFAULT_PRESET)
+    if fitting != DEFAULT_PRESET:
+        tell(f"preset {fitting}, for the data is not that of {DEFAULT_PRESET} (--preset names one)")
+    return fitting
