@@ -123,7 +123,9 @@ class SampleOrder:
         if self.samples < batch:
             raise InputError(
                 f"the data has {self.samples} samples: fewer than one global batch of {batch}",
-                f"Choose a batch size of at most {self.samples}.",
+                f"Choose a batch size of at most {self.samples}."
+                if self.samples > 1
+                else "Batch normalisation, and a loss that compares images, need two at least.",
             )
         self.steps = self.samples // batch
         self._starts = np.concatenate(([0], np.cumsum(self.counts)))  # dense id of each shard's 0

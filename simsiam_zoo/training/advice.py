@@ -154,6 +154,8 @@ def _not_finite(f: Facts) -> str:
 def _rank_fell(f: Facts) -> str | None:
     e = f.evidence
     limit = e.rank_bound or 0.0
+    if e.untrained_rank is not None and e.untrained_rank < limit:
+        return None  # it did not fall: images that are alike, say
     low = (row for row in f.rows if row.get("effective_rank", math.inf) < limit)
     if (first := next(low, None)) is None:
         return None

@@ -163,6 +163,12 @@ def test_views_are_not_called_too_strong_while_the_loss_falls() -> None:
     assert [each["rule"] for each in found] == ["steps"]
 
 
+def test_a_rank_that_was_low_before_did_not_fall() -> None:
+    result, evidence, rows, wiring = recorded("lr-30")
+    alike = replace(evidence, untrained_rank=1.0)  # images that hardly differ
+    assert advice_for(recipe_of("lr-30"), result, alike, rows, wiring) == []
+
+
 def test_a_run_that_was_changed_on_the_way_gets_none() -> None:
     result, *seen = recorded("lr-30")
     change = [{"epoch": 2, "gradient": {"name": "none"}}]
