@@ -1,8 +1,9 @@
 """The lock: which distribution and version supplied each part, and a run's identity.
 
     identity = hash(recipe keys that are not operational, in one spelling,
-                    id, version and parameters of each component and protocol,
-                    source of what computes, where it is installed editable (`source.py`),
+                    id, distribution and parameters of each component and protocol,
+                    version of each distribution, or the source of what computes in it where it is
+                    installed editable (`source.py`),
                     data digest)
 
 Two runs of one identity compute the same thing, up to rounding. The device and the number of
@@ -89,10 +90,20 @@ def lock_part(part: Resolved) -> dict[str, Any]:
 
 
 def identity(lock: dict[str, Any]) -> str:
-    """A hash (16 hex digits) of everything that decides what the run computes."""
-    facts = {name: lock[name] for name in ("recipe", "parts", "protocols", "code", "data")}
+    """A hash (16 hex digits) of everything that decides what the run computes.
+
+    The version of a part counts by the lock's `code`, which has the source in its place where a
+    version does not stand for it: a new version alone changes no run of an editable install.
+    """
+    facts = {name: lock[name] for name in ("recipe", "code", "data")}
+    facts["parts"] = {kind: _unversioned(part) for kind, part in lock["parts"].items()}
+    facts["protocols"] = [_unversioned(protocol) for protocol in lock["protocols"]]
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unversioned(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "version"}
 
 
 def keep_choices(recipe: Recipe, lock: dict[str, Any]) -> Recipe:

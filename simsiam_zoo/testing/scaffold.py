@@ -87,7 +87,6 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         factory = f"{kind}_{factory}"
     is_file = kind in FILE_KINDS
     host = importlib.metadata.version(HOST)
-    major, minor = host.split(".")[:2]
     values = {
         "name": name,
         "kind": kind,
@@ -99,7 +98,7 @@ def _texts(name: str, kind: str, module: str, component: str) -> dict[str, str]:
         "use": about["use"].format(component),
         "params": [param.replace("{}", component) for param in about.get("params", [])],
         "host": host,
-        "next_host": f"{major}.{int(minor) + 1}",  # it may change `simsiam_zoo.plugin`
+        "next_host": int(host.split(".")[0]) + 1,  # it may change `simsiam_zoo.plugin`
     }
     body = f"{module}/{component}.toml" if is_file else f"{module}/{kind}.py"
     templates = {

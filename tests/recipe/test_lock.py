@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.catalog import HOST, PARTS
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.lock import differences, identity, lock_part, make_lock
@@ -195,16 +195,18 @@ def test_the_identity_is_the_same_from_the_lock_file():
     assert identity(read) == identity(lock)
 
 
-def test_the_suppliers_version_changes_the_identity():
+def test_a_version_changes_the_identity_where_it_stands_for_the_source():
     part = PLAIN.part("predictor")
     newer = replace(part.entry.plugin, version="99.0")
     upgraded = replace(part, entry=replace(part.entry, plugin=newer))
     lock = lock_of(PLAIN)
     assert lock["parts"]["predictor"] == lock_part(part)
     other = lock | {"parts": lock["parts"] | {"predictor": lock_part(upgraded)}}
-    assert identity(other) != identity(lock)
     (difference,) = differences(lock["parts"], other["parts"])
     assert str(difference) == f'predictor.version: "{part.entry.version}" there, "99.0" here'
+    assert identity(other) == identity(lock)  # the source is the same
+    wheels = [lock | {"code": {HOST: f"version {version}"}} for version in ("1.0.0", "1.0.1")]
+    assert len({identity(each) for each in [lock, *wheels]}) == 3
 
 
 def test_the_lock_names_every_part_by_its_supplier():
