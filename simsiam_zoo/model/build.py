@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from simsiam_zoo.runtime import distributed
 
 _BASES: dict[str, type[Part]] = {"gradient": GradientPolicy, "loss": Loss}
 """What the parts of a kind are subclasses of; those of the other kinds, of `Part`, if at all."""
+
+_COMMON_SIZES = (32, 48, 64, 96, 128, 160, 224, 256, 320)
 
 
 def build(
@@ -82,7 +84,22 @@ def _try_images(
     x = torch.linspace(-2, 2, 2 * channels * size**2).reshape(2, channels, size, size)
     what = f"{size} px" if channels == 3 else f"{channels} channels of {size} px"
     hint = f"It may not take {what}: another size or another backbone is the way out."
-    return _dry_run(part, backbone, x, expected=expected, hint=hint)
+    try:
+        return _dry_run(part, backbone, x, expected=expected, hint=hint)
+    except PluginError as error:
+        if expected is None and (larger := _size_that_it_takes(backbone, size, channels)):
+            hint = f"It takes {larger} px: --set data.image_size={larger}."
+            raise PluginError(error.what, hint) from error
+        raise
+
+
+def _size_that_it_takes(backbone: nn.Module, size: int, channels: int) -> int | None:
+    """The smallest common size above `size` of which a backbone makes features."""
+    for larger in (each for each in _COMMON_SIZES if each > size):
+        with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            if backbone(torch.zeros(2, channels, larger, larger)).ndim == 2:
+                return larger
+    return None
 
 
 def renew(
