@@ -51,7 +51,9 @@ STD = Metric("std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed",
 RANK = Metric("effective_rank", "Effective rank of z", "directions in use", floor=0)
 TOP1 = Metric("top1 ", "Top-1 on the way, %", "", True, scale=100.0)
 ALIGNMENT = Metric("alignment_", "Alignment", "distance of two views; lower: closer", True, 0)
-UNIFORMITY = Metric("uniformity_", "Uniformity", "lower: more even on the sphere", True)
+UNIFORMITY = Metric(
+    "uniformity_", "Uniformity", "of each view; lower: more even on the sphere", True
+)
 GRADIENT = Metric("gradient_norm", "Gradient norm", "logarithmic", log=True)
 LR = Metric("lr_", "Learning rate", "of each part", True, floor=0)
 

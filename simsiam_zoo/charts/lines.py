@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from simsiam_zoo.metrics import CHARTED, TOP1, TRAINED, Metric, finite
+from simsiam_zoo.metrics import CHARTED, TOP1, Metric, finite
 
 WIDTH, HEIGHT = 320, 226
 LEFT, RIGHT, TOP, BOTTOM = 58, 304, 8, 186
@@ -211,17 +211,17 @@ def make_chart(
 def run_charts(
     rows: Sequence[Mapping[str, Any]],
     marks: Sequence[tuple[float, str]] = (),
-    figures: Sequence[Mapping[str, Any]] = (),
+    untrained: Sequence[Mapping[str, Any]] = (),
 ) -> list[Chart]:
     """A chart for each metric of which these rows of `metrics.jsonl` hold two values at least.
 
     `marks`: (epoch, text) of what changed in the middle of the run; those to come are not shown.
-    `figures`: of the run's result; those of networks that were not trained are levels of top-1.
+    `untrained`: figures of networks that were not trained, which are levels of top-1.
     """
     last = max(rows, key=lambda row: row["step"], default=None)
     per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
     end = (last["step"] / per_epoch if last else 0.0) or 1.0
-    charts = (_metric_chart(metric, rows, per_epoch, end, figures) for metric in CHARTED)
+    charts = (_metric_chart(metric, rows, per_epoch, end, untrained) for metric in CHARTED)
     shown = [mark for mark in marks if mark[0] < end]
     return [replace(chart, marks=shown) for chart in charts if chart is not None]
 
@@ -231,7 +231,7 @@ def _metric_chart(
     rows: Sequence[Mapping[str, Any]],
     per_epoch: float,
     end: float,
-    figures: Sequence[Mapping[str, Any]],
+    untrained: Sequence[Mapping[str, Any]],
 ) -> Chart | None:
     """The chart of one metric; None without two points. Values that are not finite are left out."""
     lines: list[Series] = []
@@ -247,23 +247,13 @@ def _metric_chart(
         return None
     note, levels = metric.note, list[tuple[float, str]]()
     if metric is TOP1:
-        levels = untrained_levels(figures, lines[0].name)
+        own = [each for each in untrained if each["protocol"] == lines[0].name]
+        levels = [(metric.scale * each["top1"], each["network"]) for each in own]
     if len(lines) == 1:
         note = note or lines[0].name  # of top-1, its protocol
         lines = [replace(lines[0], name="")]
     cover = (metric.floor, metric.ceiling)
     return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log, levels=levels)
-
-
-def untrained_levels(
-    figures: Sequence[Mapping[str, Any]], protocol: str
-) -> list[tuple[float, str]]:
-    """Top-1 in per cent by the protocol of each network that was not trained, and its name."""
-    return [
-        (100 * each["top1"], each["network"])
-        for each in figures
-        if each["protocol"] == protocol and each["network"] != TRAINED
-    ]
 
 
 def thin(points: Sequence[Point], buckets: int = _BUCKETS) -> list[Point]:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.charts.dots import known_mark
 from simsiam_zoo.charts.drawing import inline_chart
-from simsiam_zoo.charts.lines import run_charts
-from simsiam_zoo.metrics import without_labels_table
+from simsiam_zoo.charts.lines import Chart, run_charts
+from simsiam_zoo.metrics import LOSS, finite, without_labels_table
 from simsiam_zoo.report.collect import NEIGHBORS, Confusion, FeatureMap, K, RunPage, T
-from simsiam_zoo.report.pages import render_offline
+from simsiam_zoo.report.pages import (
+    MINUS,
+    compact,
+    count,
+    fixed,
+    percent,
+    points,
+    render_offline,
+)
 from simsiam_zoo.training.advice import command
 from simsiam_zoo.training.run import Run
 
 COLORS, SHAPES = 7, 5
 """A class's colour is its number modulo 7, its shape modulo 5: 35 classes look different."""
 
+_LAST_LOSS = "mean of the last tenth of the steps"
 _PAIRS = 8
 _MAP_WIDTH, _MAP_MARGIN = 600, 14
 
@@ -28,22 +40,29 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
 
     `seen`: what was seen of its images, None where nothing could be; `notes`: what is missing, why.
     """
-    charts = run_charts(run.metrics, run.recipe.marks())
+    charts = run_charts(run.metrics, run.recipe.marks(), run.baselines)
     files = [run.folder / name for name in ("recipe.toml", "lock.toml")]
+    found = (run.result or {}).get("evidence") or {}
     return render_offline(
         "run",
-        title=run.folder.resolve().name,
+        title=_title(run.folder.resolve()),
+        facts=_facts(run),
         run=run,
-        parts=[(kind, _call(run, kind)) for kind in PARTS]
+        known_mark=known_mark,
+        parts=[(kind, _call(run, kind)) for kind in (*PARTS, "augmentation")]
+        + [("data", _call(run, "dataset"))]
         + [(f"from epoch {epoch}", what) for epoch, what in run.recipe.marks()],
-        evidence=_evidence((run.result or {}).get("evidence") or {}),
+        evidence=_evidence(found),
         advice=[
             (each["reason"], command(run.folder, each["flags"]) if each["flags"] else "")
             for each in (run.result or {}).get("advice") or []
         ],
         figures=_figures(run),
         notes=notes,
-        charts=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],
+        charts=[
+            (chart, inline_chart(chart, f"c{n}"), _reading(chart, found))
+            for n, chart in enumerate(charts)
+        ],
         seen=seen,
         channels=run.recipe.data.channels,
         map=_map(seen.map, seen.classes) if seen else None,
@@ -56,37 +75,73 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
     )
 
 
+def _title(folder: Path) -> str:
+    """The folder's name; of a study's run, which is called `run`, its arm and seed."""
+    return folder.name if folder.name != "run" else " / ".join(folder.parts[-3:-1])
+
+
+def _facts(run: Run) -> list[str]:
+    """What the head says of a run: preset, data, seed, epochs, the day it was last written."""
+    recipe, epochs = run.recipe, run.recipe.training.epochs
+    data = recipe.dataset.params.get("path") or recipe.dataset.name
+    files = (run.folder / name for name in ("recipe.toml", "metrics.jsonl", "result.json"))
+    written = max(path.stat().st_mtime for path in files if path.is_file())
+    return [
+        f"preset {recipe.preset}",
+        f"data {data}",
+        f"seed {recipe.training.seed}",
+        count(epochs, "epoch"),
+        time.strftime("%Y-%m-%d", time.localtime(written)),
+    ]
+
+
 def _call(run: Run, kind: str) -> str:
     part = getattr(run.recipe, kind)
-    words = ", ".join(f"{key}={value}" for key, value in part.params.items() if value is not None)
+    known = ((key, value) for key, value in part.params.items() if value is not None)
+    words = ", ".join(f"{key}={compact(value)}" for key, value in known)
     return f"{part.name} ({words})" if words else str(part.name)
 
 
-def _evidence(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the verdict rests on, as (what, value)."""
-    rows = []
-    for what, key, form in (
-        ("std × √d", "std_sqrt_d", "{:.2f}"),
-        ("effective rank", "effective_rank", f"{{:.1f}} of {found.get('effective_rank_limit')}"),
-        ("loss", "last_loss", "{:.3f}"),
-    ):
-        if found.get(key) is not None:
-            rows.append((what, form.format(found[key])))
+def _evidence(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What the verdict rests on, as (what, value, how to read it)."""
+    limit, least = found.get("effective_rank_limit"), finite(found.get("loss_minimum"))
+    of_loss = _LAST_LOSS if least is None else f"{_LAST_LOSS}; at best {fixed(least, 0)}"
+    rows = [
+        (what, fixed(value, digits) + more, how)
+        for what, key, digits, more, how in (
+            ("std × √d", "std_sqrt_d", 2, "", "1: scattered, 0: collapsed"),
+            ("effective rank", "effective_rank", 1, f" of {limit}", "directions in use"),
+            ("loss", "last_loss", 3, "", of_loss),
+        )
+        if (value := finite(found.get(key))) is not None
+    ]
     if (gain := found.get("knn_gain_interval")) is not None:
-        low, mean, high = (f"{100 * float(part):+.1f}" for part in gain)
-        rows.append(("kNN gain", f"{mean} points ({low} to {high})"))
+        low, mean, high = map(points, gain)
+        rows.append(("kNN gain", f"{mean} points", f"95 %: {low} to {high}"))
     if table := without_labels_table(found):
         (_, _, untrained), _, *rest = table  # the effective rank is above
-        rows += [(what, f"{now} ({untrained}: {then})") for what, now, then in rest if then]
+        rows += [(what, now, f"{untrained}: {then}") for what, now, then in rest if then]
     return rows
+
+
+def _reading(chart: Chart, found: dict[str, Any]) -> str:
+    """What stands below a chart of one line: of the loss the figure that the verdict has too."""
+    if len(chart.lines) > 1:
+        return ""
+    last = finite(found.get("last_loss"))
+    if chart.title == LOSS.label and last is not None:
+        return f"{_LAST_LOSS}: {fixed(last, 3)}"
+    return f"last: {chart.lines[0].points[-1][1]:.4g}".replace("-", MINUS)
 
 
 def _figures(run: Run) -> dict[str, Any]:
     """The figures as a table: protocols across, networks down."""
-    found: dict[str, dict[tuple[Any, ...], float]] = {}
+    found: dict[str, dict[tuple[Any, ...], tuple[str, str]]] = {}
     for each in (*run.figures, *run.baselines):
         column = each["protocol"], each.get("protocol_version"), each["test_images"]
-        found.setdefault(each["network"], {})[column] = each["top1"]
+        ends = [fixed(100 * end, 1) for end in each.get("top1_interval") or ()]
+        cell = percent(each["top1"]), " to ".join(ends)
+        found.setdefault(each["network"], {})[column] = cell
     columns = list(dict.fromkeys(column for row in found.values() for column in row))
     rows = [(network, [row.get(column) for column in columns]) for network, row in found.items()]
     measured_on = (run.result or {}).get("measured_on", "test")

@@ -62,6 +62,25 @@ def test_every_part_of_the_page_is_there(browser, page):
     assert "stop-gradient" in browser.evaluate("document.querySelector('details pre').textContent")
 
 
+def test_the_head_says_what_ran_and_the_loss_is_told_once(browser, page, seen_run, hostile_shards):
+    browser.open(page.as_uri())
+    run = load(seen_run)
+    head = browser.evaluate("document.querySelector('.kicker').textContent")
+    for words in (f"data {hostile_shards}", "seed 0", f"preset {run.recipe.preset}", " epoch"):
+        assert words in head
+    assert re.search(r"· \d{4}-\d\d-\d\d$", head)
+    kinds = "[...document.querySelectorAll('.parts dt')].map(e => e.textContent)"
+    assert browser.evaluate(kinds)[-2:] == ["augmentation", "data"]
+    mark = browser.evaluate("document.querySelector('.verdict use').getAttribute('href')")
+    assert mark == f"#m-{run.verdict}"
+    loss = f"{run.result['evidence']['last_loss']:.3f}".replace("-", "−")
+    below = browser.evaluate("document.querySelector('.reading').textContent")
+    assert below == f"mean of the last tenth of the steps: {loss}"
+    assert loss in browser.evaluate("document.querySelector('.evidence').textContent")
+    left = "Math.min(...[...document.querySelectorAll('.chart .tick.end')].map(e => e.getBBox().x))"
+    assert browser.evaluate(left) >= 0  # no sign is cut off
+
+
 def test_hostile_class_names_are_shown_as_the_text_they_are(browser, page):
     browser.open(page.as_uri())
     shown = browser.evaluate("[...document.querySelectorAll('.legend li')].map(e => e.textContent)")

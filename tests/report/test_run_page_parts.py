@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from importlib.util import find_spec
 
 import numpy as np
@@ -13,7 +14,17 @@ from PIL import Image
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
-from simsiam_zoo.charts.lines import LEFT, RIGHT, find_ticks, run_charts, thin
+from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.lines import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    Series,
+    find_ticks,
+    make_chart,
+    run_charts,
+    thin,
+)
 from simsiam_zoo.errors import PluginError
 from simsiam_zoo.evaluation.knn import nearest
 from simsiam_zoo.report.collect import choose_method, confuse, data_uri, project, without_own
@@ -128,6 +139,29 @@ def test_ticks_are_few_and_round_and_enclose_the_values(low, span, log):
     assert ticks[-1] >= high - slack
     steps = np.diff(np.log10(ticks) if log else ticks)
     assert steps.max() <= (5 if log else 1 + 1e-3) * steps.min()
+
+
+def test_a_long_number_at_an_axis_is_not_cut_off_and_one_point_is_no_chart():
+    rows = [
+        {"step": i, "epoch": i, "loss": -0.99991 - i * 1e-5, "effective_rank": 3} for i in (1, 2)
+    ]
+    del rows[0]["effective_rank"]
+    (chart,) = run_charts(rows)
+    text = str(inline_chart(chart, "c"))
+    long = re.findall(r'<text class="tick end"[^>]*>(?:−[^<]{7,})<', text)
+    assert long
+    assert all(f'textLength="{LEFT - 8}"' in each for each in long)
+
+
+def test_names_at_the_ends_stand_apart_in_the_lines_order():
+    ends = (-0.9, -0.91, -0.92, -0.5, 0.0)
+    lines = [Series([(0, 0), (1, y)], "c0", label=f"{y}") for y in ends]
+    found = make_chart("Loss", "", lines, 1.0).ends
+    assert [line.label for line, _, _ in found] == ["0.0", "-0.5", "-0.9", "-0.91", "-0.92"]
+    places = [place for _, _, place in found]
+    assert np.diff(places).min() >= 12
+    assert places[-1] <= BOTTOM
+    assert make_chart("Loss", "", lines * 5, 1.0).ends == []  # no room for so many
 
 
 def test_what_is_no_number_is_no_point():
