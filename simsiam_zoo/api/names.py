@@ -95,9 +95,15 @@ def show_component(kind: str, name: str) -> Facts:
         resolved = known.resolve(kind, name)
         facts = _facts(resolved.entry, resolved.name, resolved.name)
         if kind == "preset":
+            import tomli_w
+
             from simsiam_zoo.recipe.expected import described
+            from simsiam_zoo.recipe.layers import preset_content
 
             facts["expected"] = described(name)
+
+            facts["extends"], content = preset_content(known, resolved.name)
+            facts["content"] = tomli_w.dumps(content)
     return facts
 
 
@@ -187,14 +193,20 @@ def _row(entry: CatalogEntry) -> ListRow:
 
 
 def _published(entry: CatalogEntry) -> ListRow:
-    """The figure that a preset's source reached, and what it cost; empty where it states none."""
+    """What a preset costs, and the figure that its source reached, where it states one."""
     from simsiam_zoo.recipe.expected import described
+    from simsiam_zoo.recipe.layers import preset_content
 
     try:
-        found = described(entry.call)
+        found, (_, content) = described(entry.call), preset_content(catalog(), entry.call)
     except PluginError as error:
         return {"status": "broken", "note": error.what}
-    return {} if found is None else {"expected": found}
+    epochs, data = content["training"]["epochs"], content["dataset"]["name"]
+    cost = "epochs by the data" if epochs == "auto" else f"{epochs:,} epochs"
+    cost += "" if data == "shards" else f" of {data}"
+    return {"cost": cost if found is None else found["cost"]} | (
+        {} if found is None else {"expected": found}
+    )
 
 
 def _fields(of: CatalogEntry | Plugin, kind: str) -> ListRow:

@@ -9,6 +9,7 @@ import errno
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -47,7 +48,7 @@ COMMANDS = {
     "export": ("simsiam_zoo.cli.export:export", "The backbone for timm, torchvision, the Hub, ..."),
     "import": ("simsiam_zoo.cli.import_:import_", "A run from weights trained elsewhere."),
     "list": ("simsiam_zoo.cli.list:list_", "What there is to choose from, and who supplies it."),
-    "show": ("simsiam_zoo.cli.show:show", "One component: parameters, reference, example."),
+    "show": ("simsiam_zoo.cli.show:show", "A component, or a key of the recipe, explained."),
     "plugin": ("simsiam_zoo.cli.plugin:plugin", "Plugins: list, write and check packages."),
     "doctor": ("simsiam_zoo.cli.doctor:doctor", "What this machine has, and what is wrong."),
 }
@@ -102,8 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     wait_briefly()
     _prepare_streams()
-    gc.set_threshold(20_000, *gc.get_threshold()[1:])
-    if "torch" not in sys.modules:
+    alone = arguments is None  # no other code has this process
+    if alone:
+        gc.set_threshold(20_000, *gc.get_threshold()[1:])
         sys.meta_path.insert(0, _LoadingNotice())
     code = _run(words)
     for stream in (sys.stdout, sys.stderr):
@@ -111,7 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.flush()
         except OSError:  # its reader has gone; Python would complain once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    gc.freeze()
+    if alone:
+        gc.freeze()
+        # What Python does at its end is nothing that a Ctrl-C has to interrupt.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 import click
 
 from simsiam_zoo.api.names import ListRow, list_components, unusable_plugins
-from simsiam_zoo.catalog import KINDS, catalog
+from simsiam_zoo.catalog import HOST, KINDS, catalog
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import nearest_names
+from simsiam_zoo.errors import InputError, nearest_names
 
 
 @click.command(name="list")
 @click.argument("kind", required=False, type=options.KIND)
 @click.argument("pattern", required=False)
+@click.option("--kind", "of", type=options.KIND, help="The same as the argument KIND.")
 @click.option("--family", metavar="PREFIX", help="The names in one family, such as timm.")
 @click.option("--pretrained", is_flag=True, help="Families' names with pretrained weights.")
 @options.plugin_files
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def list_(
-    kind: str | None, pattern: str | None, family: str | None, pretrained: bool, as_json: bool
+    kind: str | None,
+    pattern: str | None,
+    of: str | None,
+    family: str | None,
+    pretrained: bool,
+    as_json: bool,
 ) -> None:
     """List components by name: all of them, or those of one KIND that match a PATTERN.
 
-    A name is shown as you would write it. Plugins that cannot be used, and names that two
-    plugins supply, follow at the end with the reason. A PATTERN has * and ? as in a shell, and
-    looks into families as well.
+    A name is shown as you would write it, with the package that supplies it where that is not
+    simsiam-zoo. Plugins that cannot be used, and names that two plugins supply, follow at the end
+    with the reason. A PATTERN has * and ? as in a shell, and looks into families as well.
 
     \b
     Examples:
@@ -33,6 +39,9 @@ def list_(
       simsiam-zoo list backbones 'conv*'
       simsiam-zoo list --family timm --pretrained
     """
+    if of is not None and kind is not None:
+        raise InputError(f"the kind is said twice: {kind}, and --kind {of}", "Leave one out.")
+    kind = of or kind
     rows = list_components(kind, pattern, family, pretrained)
     whole = pattern is None and family is None and not pretrained
     unusable = unusable_plugins() if whole else []
@@ -60,9 +69,7 @@ def _nothing(kind: str | None, pattern: str | None, pretrained: bool) -> str:
 
 
 def _print_rows(rows: list[ListRow]) -> None:
-    cells = [
-        (row["call"], _summary(row), f"{row['distribution']} {row['version']}") for row in rows
-    ]
+    cells = [(row["call"], _summary(row)) for row in rows]
     last = None
     for row, text in zip(rows, columns(cells, wrap=1), strict=True):
         if row["kind"] != last:
@@ -71,9 +78,12 @@ def _print_rows(rows: list[ListRow]) -> None:
 
 
 def _summary(row: ListRow) -> str:
-    if (found := row.get("expected")) is None:
-        return str(row["summary"])
-    return f"{row['summary']}. Published: {found['figure']:.1f} % ({found['by']}); {found['cost']}"
+    said = str(row["summary"])
+    if (found := row.get("expected")) is not None:
+        said += f". Published: {found['figure']:.1f} % ({found['by']}); {found['cost']}"
+    elif row.get("cost", said) not in said:
+        said += f"; {row['cost']}"
+    return said if row["distribution"] == HOST else f"{said} ({row['distribution']})"
 
 
 def _print_states(rows: list[ListRow], unusable: list[ListRow]) -> None:

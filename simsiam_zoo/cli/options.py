@@ -61,7 +61,7 @@ def complete_component(kind: str | None = None) -> Completer:
     ) -> list[CompletionItem[str]]:
         # A word on stderr would land in the middle of the line that is being typed.
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(ZooError):
-            known, of = catalog(), kind or ctx.params["kind"]
+            known, of = catalog(), kind or KIND.convert(ctx.params["kind"], None, None)
             names = [entry.call.removesuffix("*") for entry in known.entries(of)]
             if incomplete:  # else families, which may have thousands of names, by prefix alone
                 names += known.names(of)

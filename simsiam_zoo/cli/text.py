@@ -258,8 +258,11 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
         import textwrap
 
-        # A name with hyphens stays whole: it is there to be copied.
-        first, *rest = textwrap.wrap(first, width, break_on_hyphens=False)
+        # A name with hyphens stays whole: it is there to be copied. So is an address, at any width.
+        whole = "://" in first
+        first, *rest = textwrap.wrap(
+            first, width, break_on_hyphens=False, break_long_words=not whole
+        )
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]
     padded = (

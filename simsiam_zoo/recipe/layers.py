@@ -11,6 +11,7 @@ import copy
 import importlib.resources
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +111,13 @@ def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[
     tree.pop("expected", None)  # of `expected.py`: it sets nothing
     below = [] if parent is None else read_preset(known, str(parent), (*above, resolved.id))
     return [*below, Layer(f"preset {name}", normal(tree, f"preset {name}"))]
+
+
+def preset_content(known: Catalog, name: str) -> tuple[list[str], Tree]:
+    """The presets that one extends, the lowest first, and what all of them together state."""
+    layers = read_preset(known, name)
+    whole: Tree = literals(reduce(merge, (layer.tree for layer in layers), {}))
+    return [layer.where.removeprefix("preset ") for layer in layers[:-1]], whole
 
 
 def read_component_file(resolved: Resolved) -> Tree:

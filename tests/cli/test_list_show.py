@@ -8,14 +8,17 @@ import subprocess
 import sys
 import tomllib
 import types
+from operator import attrgetter
 
 import click
 import pytest
 
 import simsiam_zoo.cli as cli
 from simsiam_zoo import errors
-from simsiam_zoo.catalog import KINDS, Catalog, Plugin, catalog
+from simsiam_zoo.api.keys import explain_key
+from simsiam_zoo.catalog import KINDS, PARTS, Catalog, Plugin, catalog
 from simsiam_zoo.plugin import Family
+from simsiam_zoo.recipe.recipe import Recipe, recipe_keys
 
 COMPONENTS = [(entry.kind, entry.call.replace("*", "vgg11_bn")) for entry in catalog().entries()]
 
@@ -96,7 +99,9 @@ def test_the_table_names_suppliers_and_ends_with_what_is_wrong(zoo):
     text = zoo("list", plugins=["crash-zoo", "grab-zoo", "swish-zoo"]).stdout
     table, states = text.split("needs attention\n")
     (swish,) = [line for line in table.splitlines() if line.split()[:1] == ["swish"]]
-    assert swish.split() == ["swish", "Two-layer", "SiLU", "projector", "swish-zoo", "0.3.0"]
+    assert swish.split() == ["swish", "Two-layer", "SiLU", "projector", "(swish-zoo)"]
+    (own,) = [line for line in table.splitlines() if line.split()[:1] == ["fixed-random"]]
+    assert "simsiam-zoo" not in own
     assert "grab-zoo/mlp" in table
     # the project's own packages, where they are installed, are disabled
     lines = [line for line in states.splitlines() if not line.strip().startswith("simsiam-zoo-")]
@@ -113,7 +118,7 @@ def test_a_family_without_names_is_listed_as_broken(monkeypatch, capsys):
     monkeypatch.setattr("simsiam_zoo.api.names.catalog", lambda: known)
     cli.root.main(["list"], standalone_mode=False)
     table, states = capsys.readouterr().out.split("needs attention\n")
-    assert table.split() == ["backbone", "lib:*", "A", "library", "lib-zoo", "1.0"]
+    assert table.split() == ["backbone", "lib:*", "A", "library", "(lib-zoo)"]
     assert states.split()[:2] == ["lib:*", "broken"]
     assert "ZeroDivisionError" in states
 
@@ -179,6 +184,47 @@ def test_show_prints_what_the_descriptor_says(zoo):
         assert said in text
 
 
+def test_show_explains_every_key_of_a_recipe():
+    """`presets` against what each preset resolves to, `default` against the schema."""
+    recipes = {name: Recipe.make(name, measure=False) for name in catalog().names("preset")}
+    for path, field in recipe_keys():
+        shown = explain_key(path)
+        assert shown["summary"], path
+        if path in (*PARTS, "augmentation", "dataset"):
+            continue
+        assert shown["summary"] == field.description
+        assert shown["valid"].split()[0] != "anything"
+        for name, value in shown["presets"].items():
+            if value != "auto" and path != "optim.parts":
+                found = attrgetter(path)(recipes[name])
+                assert ([*found] if isinstance(found, tuple) else found) == value, (path, name)
+    shown = explain_key("predictor.hidden_dim")
+    assert {each["name"] for each in shown["components"]} >= {"mlp", "fixed-random"}
+    assert shown["presets"]["cifar10"] == recipes["cifar10"].predictor.hidden_dim
+    assert explain_key("optim.parts.loss.weight_decay")["valid"] == "a number or inherit"
+    assert explain_key("data.views")["valid"] == "auto, worker, split or device"
+    assert "optim.clip_norm" in explain_key("optim")["keys"]
+
+
+def test_the_content_that_show_prints_is_the_whole_preset(zoo, tmp_path):
+    shown = json.loads(zoo("show", "preset", "digits", "--json").stdout)
+    assert shown["extends"] == ["mnist-5k", "mnist-5k-resnet10t"]
+    (tmp_path / "recipe.toml").write_text('preset = "digits"\n' + shown["content"])
+    assert Recipe.of_run(tmp_path / "recipe.toml") == Recipe.make("digits")
+    text = zoo("show", "preset", "digits").stdout
+    assert all(line in text for line in shown["content"].splitlines())
+
+
+def test_a_preset_is_listed_with_what_it_costs(zoo):
+    rows = {
+        row["name"]: row for row in json.loads(zoo("list", "--kind", "preset", "--json").stdout)
+    }
+    assert rows["mnist-5k"]["cost"] == "20 epochs of mnist-5k"
+    assert rows["cifar10"]["cost"] == "800 x 50,000 images"
+    assert rows["photos"]["cost"] == "epochs by the data"
+    assert "20 epochs of mnist-5k" in zoo("list", "presets").stdout
+
+
 def test_show_of_a_family_gives_its_names(zoo):
     shown = json.loads(zoo("show", "backbone", "timm:*", "--json").stdout)
     assert {"resnet18", "densenet121", "vgg16_bn"} <= set(shown["names"])
@@ -192,7 +238,13 @@ def test_show_of_a_family_gives_its_names(zoo):
         (["list", "thing"], 2, "The kinds are backbone"),
         (["lst"], 2, "Did you mean list?"),
         (["list", "--jsn"], 2, "--json"),
-        (["show", "projector"], 2, "Missing argument 'NAME'"),
+        (["show"], 2, "Missing argument 'KIND|KEY'"),
+        (["show", "study"], 2, "simsiam-zoo list study"),
+        (["show", "lr"], 2, "Did you mean optim.lr?"),
+        (["show", "optim.lrr"], 2, "Did you mean optim.lr "),
+        (["show", "predictor.hiden_dim"], 2, "Did you mean predictor.hidden_dim "),
+        (["show", "resnet18"], 2, "simsiam-zoo show backbone resnet18"),
+        (["list", "presets", "--kind", "loss"], 2, "the kind is said twice"),
         (["show", "projector", "crash-zoo/x"], 3, "libcrash.so"),
     ],
 )
