@@ -116,7 +116,8 @@ def read_preset(known: Catalog, name: str, above: tuple[str, ...] = ()) -> list[
 def preset_content(known: Catalog, name: str) -> tuple[list[str], Tree]:
     """The presets that one extends, the lowest first, and what all of them together state."""
     layers = read_preset(known, name)
-    whole: Tree = literals(reduce(merge, (layer.tree for layer in layers), {}))
+    empty: Tree = {}
+    whole: Tree = literals(reduce(merge, (layer.tree for layer in layers), empty))
     return [layer.where.removeprefix("preset ") for layer in layers[:-1]], whole
 
 
