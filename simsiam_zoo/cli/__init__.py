@@ -85,6 +85,8 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         if DEBUG not in command.params:
             command.params.append(DEBUG)
+        if ctx.resilient_parsing:  # the shell asks
+            importlib.import_module("simsiam_zoo.cli.completion").complete_files(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -135,6 +137,8 @@ def _run(words: list[str]) -> int:
     # Looked for by hand: an error may come up before click has read all options.
     debug = "--debug" in words
     try:
+        if "_SIMSIAM_ZOO_COMPLETE" in os.environ:
+            importlib.import_module("simsiam_zoo.cli.completion")
         _refuse_bytes(words)
         result = root.main(words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()

@@ -69,8 +69,9 @@ def complete_component(kind: str | None = None) -> Completer:
                     prefix = family.call.removesuffix("*")
                     names += [prefix + name for name in known.members(family)]
             near = dict.fromkeys(name for name in names if name.startswith(incomplete))
-            return [CompletionItem(name) for name in near]
-        return []
+            if near or of not in ("dataset", "study"):
+                return [CompletionItem(name) for name in near]
+        return [CompletionItem(incomplete, type="file")]
 
     return complete
 
