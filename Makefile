@@ -3,7 +3,7 @@
 # make lint    ruff and mypy
 # make docs    build the site into build/site; every link within it leads somewhere
 # make docs-links  the links that lead elsewhere (needs a network)
-# make bench   the side-by-side measurements of benchmarks/
+# make bench   measure on the CPU, into docs/performance.md and the README (at most 30 minutes)
 # make gpu     measure on a GPU, into docs/performance-gpu.md (22 minutes)
 # make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
 
@@ -40,7 +40,7 @@ docs-links: $(READY)
 	@$(PYTHON) -m sphinx -q -b linkcheck -c docs . build/links
 
 bench: $(READY)
-	@for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(PYTHON) $$file || exit 1; done
+	@$(PYTHON) benchmarks/cpu.py $(BENCH)
 
 # With PYTHON=python3 the machine's own packages are used, and nothing is installed.
 gpu: $(if $(filter $(VENV)/%,$(PYTHON)),$(READY))

@@ -37,6 +37,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from shared.rows import row
 from simsiam_zoo.catalog import create_component
 
 GOAL = 2.0  # GB
@@ -108,11 +109,12 @@ def benchmark_knn(rows: int, queries: int, width: int, threads: int) -> None:
             text=True,
         )
     found = json.loads(done.stdout)
-    print(
-        f"knn: {queries:,} queries by {rows:,} features of width {width:,},"
-        f" {size:.2f} GB on disk: {found['seconds']:.1f} s, peak {found['peak']:.2f} GB"
-        f" ({found['before']:.2f} before), goal {GOAL:.2f};"
-        f" top-1 {', '.join(f'{k} {v:.3f}' for k, v in found['top1'].items())}"
+    row(
+        f"knn, {queries:,} queries by {rows:,} x {width:,}: memory",
+        f"{found['peak']:.2f} GB, {found['seconds']:.1f} s",
+        f"{size:.2f} GB on disk",
+        found["peak"] / size,
+        f"<= {GOAL:.0f} GB",
     )
 
 
@@ -149,9 +151,11 @@ def benchmark_features(images: int, threads: int) -> None:
             frozen.features(shards, "images", whole=True)
             taken.append(time.perf_counter() - began)
     first, again = (images / seconds for seconds in taken)
-    print(
-        f"features: {recipe.backbone.name} at 32 px, {runtime.device}, {runtime.precision}:"
-        f" {first:,.0f} images/s; found on disk: {again:,.0f} images/s, ratio {again / first:.1f}"
+    row(
+        f"features of {recipe.backbone.name} at 32 px, {runtime.precision}: found on disk",
+        f"{again:,.0f} images/s",
+        f"taken {first:,.0f} images/s",
+        again / first,
     )
 
 
@@ -241,12 +245,13 @@ def benchmark_end(images: int, width: int, threads: int, processes: int) -> None
         size = sum(file.stat().st_size for file in Path(folder).rglob("x.f32")) / 1e9
     found = [json.loads(end) for end in ends]
     shares = ", ".join(f"{100 * one['waited'] / one['seconds']:.0f} %" for one in found)
-    print(
-        f"end of run: {images:,} images by three networks of width {width:,}, {size:.1f} GB,"
-        f" {processes} processes: {found[0]['seconds']:.0f} s ({found[0]['written']:.0f} s to write"
-        f" them), peak {max(one['peak'] for one in found):.2f} GB, goal {END_GOAL:.2f};"
-        f" the processes wait for {shares} of the time; top-1"
-        f" {', '.join(f'{top1:.3f}' for top1 in found[0]['top1'])}"
+    peak = max(one["peak"] for one in found)
+    row(
+        f"end of run, {images:,} x {width:,} by three networks, {processes} processes: memory",
+        f"{peak:.2f} GB, {found[0]['seconds']:.0f} s",
+        f"{size:.2f} GB on disk; waiting {shares}",
+        peak / size,
+        f"<= {END_GOAL:.0f} GB",
     )
 
 

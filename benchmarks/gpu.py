@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import importlib
-import importlib.metadata
 import json
-import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,8 +25,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gpu_parts.table import page
+from shared.apart import ROOT, commit, now, run_limited, told_by, versions, write_pages
 
-ROOT = Path(__file__).parents[1]
 NAME = "performance-gpu"
 COMMIT_FILE = "COMMIT"  # what `gpu_wheels.sh` leaves beside the data, for where there is no git
 
@@ -61,7 +57,6 @@ PARTS = (
 OF_FASHION = ("vit", "fashion")
 SLOWER = 4  # a machine to rehearse on may be, and busy with something else
 LEAST = 10.0  # seconds with which a part is begun
-LINES = 12  # of a log that are shown of a part that failed
 
 
 def main() -> None:
@@ -79,7 +74,7 @@ def main() -> None:
         "parts": {},
     }
     of_earlier = found_earlier(out, results)
-    done = {"commit": commit(options.fashion), "date": f"{now():%Y-%m-%d %H:%M} UTC"}
+    done = {"commit": commit() or noted(options.fashion), "date": now()}
     with tempfile.TemporaryDirectory(prefix="simsiam-zoo-gpu-") as name:
         folder = Path(name)
         fashion = Fashion(options.fashion, folder, options.rehearse)
@@ -163,11 +158,6 @@ def found_earlier(out: Path, results: dict[str, Any]) -> dict[str, Any]:
     return earlier["parts"] if alike else {}
 
 
-def now() -> datetime.datetime:
-    """In UTC."""
-    return datetime.datetime.now(datetime.UTC)
-
-
 def machine(rehearsal: bool) -> dict[str, str]:
     """Where and with what it is measured."""
     from simsiam_zoo.runtime.machine import available_cores
@@ -192,27 +182,10 @@ def machine(rehearsal: bool) -> dict[str, str]:
     return facts
 
 
-def versions(*packages: str) -> str:
-    """What is installed."""
-    return ", ".join(map(importlib.metadata.version, packages))
-
-
-def commit(fashion: Path | None) -> str:
-    """Of the checkout; else as it was noted beside the data."""
-    git = ["git", "-C", str(ROOT)]
-    if found := told_by([*git, "rev-parse", "--short=12", "HEAD"]):
-        return found + (" with changes" if told_by([*git, "status", "--porcelain"]) else "")
-    noted = fashion.parent / COMMIT_FILE if fashion else ROOT / COMMIT_FILE
-    return noted.read_text().strip() if noted.is_file() else "unknown"
-
-
-def told_by(command: list[str]) -> str:
-    """What a program prints; nothing where it fails or is missing."""
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return run.stdout.strip() if run.returncode == 0 else ""
+def noted(fashion: Path | None) -> str:
+    """The commit that was noted beside the data."""
+    file = fashion.parent / COMMIT_FILE if fashion else ROOT / COMMIT_FILE
+    return file.read_text().strip() if file.is_file() else "unknown"
 
 
 class Fashion:
@@ -255,30 +228,10 @@ def run_apart(
     command += ["--hang", options.hang]
     command += ["--rehearse"] if options.rehearse else []
     command += ["--fashion", str(fashion)] if fashion and part.name in OF_FASHION else []
-    log, began = folder / "log.txt", time.monotonic()
-    environment = os.environ | {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, env=environment
-        )
-        try:
-            code = process.wait(timeout=limit)
-            state = "done" if code == 0 else f"failed with exit code {code}"
-        except subprocess.TimeoutExpired:
-            state = "out of time"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    found = run_limited(command, limit, folder / "log.txt")
     cases = folder / "cases.json"
-    told = log.read_text("utf-8", "replace").strip().splitlines()[-LINES:]
-    return {
-        "state": state,
-        "seconds": time.monotonic() - began,
-        "limit": limit,
-        "cases": json.loads(cases.read_text("utf-8")) if cases.is_file() else {},
-        "error": "" if state == "done" else "\n".join(told),
-    }
+    found["cases"] = json.loads(cases.read_text("utf-8")) if cases.is_file() else {}
+    return found
 
 
 def run_part(options: argparse.Namespace) -> None:
@@ -302,12 +255,8 @@ def is_well(part: dict[str, Any]) -> bool:
 
 
 def write(out: Path, results: dict[str, Any]) -> None:
-    """The JSON and the page, each whole."""
-    for suffix, text in ((".json", json.dumps(results, indent=1) + "\n"), (".md", page(results))):
-        path = out / f"{NAME}{suffix}"
-        beside = path.with_name(f".{path.name}.new")
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
+    """The JSON and the page."""
+    write_pages(out, NAME, results, page(results))
 
 
 if __name__ == "__main__":

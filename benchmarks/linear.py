@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 
+from shared.rows import row
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, FrozenPass, Transform
 from simsiam_zoo.evaluation.linear import Classifiers, default_batch, train_together
@@ -76,13 +77,12 @@ def compare_grid(options: argparse.Namespace) -> None:
         ours.append(seconds(lambda: run(pairs)))
         theirs.append(seconds(lambda: [run([pair]) for pair in pairs]))
     ratio = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
-    print(
-        f"grid: {len(pairs)} classifiers, {options.images} x {options.width},"
-        f" {options.classes} classes, batch {batch}, {options.epochs} epochs:"
-        f" together {statistics.median(ours):.2f} s,"
-        f" one after another {statistics.median(theirs):.2f} s,"
-        f" {ratio:.1f} x (goal >= 3)",
-        flush=True,
+    row(
+        f"grid of {len(pairs)} classifiers, {options.images} x {options.width}, together",
+        f"{statistics.median(ours):.2f} s",
+        f"one after another {statistics.median(theirs):.2f} s",
+        ratio,
+        ">= 3",
     )
 
 
@@ -106,13 +106,10 @@ def compare_epoch(options: argparse.Namespace) -> None:
         took = seconds(lambda: protocol(FeatureSplits(splits[0], splits[1], 10)))
     epoch = epoch_seconds(setup)
     images = sum(len(split.labels) for split in splits)
-    print(
-        f"epoch: mnist-5k, {name}: {images:,} images at {images / passed:,.0f} features/s,"
-        f" {passed:.1f} s; the whole protocol {took:.1f} s; one training epoch {epoch:.1f} s"
-        f" ({STEPS} steps timed): the pass {passed / epoch:.2f} of it,"
-        f" the protocol {took / epoch:.2f} of it, together {(passed + took) / epoch:.2f}",
-        flush=True,
-    )
+    against = f"a training epoch {epoch:.1f} s"
+    speed = f"{passed:.1f} s, {images / passed:,.0f} images/s"
+    row(f"mnist-5k, {name}: features of {images:,} images", speed, against, passed / epoch)
+    row("mnist-5k: the protocol `linear` on them", f"{took:.1f} s", against, took / epoch)
 
 
 def epoch_seconds(setup: Setup) -> float:

@@ -37,6 +37,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from shared.images import jpegs, pack_images
+from shared.rows import row
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.loader import TrainLoader, normalize_pixels
@@ -190,11 +191,10 @@ def main(rounds: int = 5) -> None:
         ("12 MP views", "12 MP PIL"),
         ("12 MP decode", "12 MP PIL"),
     ):
-        alone = "12 MP decode" if case.startswith("12 MP") else "decode"
-        print(
-            f"{case:<14} {1 / statistics.median(taken[case]):7.0f} images/CPU-second"
-            f" {ratio(against, case):6.2f} x PIL {ratio(alone, case):6.2f} of decode"
-        )
+        if case != against:
+            ours, theirs = (1 / statistics.median(taken[each]) for each in (case, against))
+            found = f"{ours:.3g} images/CPU-second"
+            row(case, found, f"{against} {theirs:.3g}", ratio(against, case))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The plan of a billion samples in 100,000 shards, and the reader's memory over 10 x more shards.
 
-    python benchmarks/plan.py
+    python benchmarks/plan.py [SHARDS]
 
+The reader's memory is taken with SHARDS (10,000) and with a tenth of them.
 Every figure is of a process of its own. `grown` is its peak resident memory less what it had with
 everything imported. The loader opens real shards of two small images each and makes an epoch of
 two views from them, in one process.
@@ -21,13 +22,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shared.rows import row
 from simsiam_zoo.catalog import create_component
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.sources import open_shards
 
-FEW, MANY, EACH, BATCH = 1000, 10_000, 2, 160
+EACH, BATCH = 2, 160
 
 
 def peak_mb() -> float:
@@ -79,27 +81,32 @@ def alone(*arguments: str) -> dict[str, float]:
     return result
 
 
-def main() -> None:
+def main(many: int = 10_000) -> None:
+    few_shards = many // 10
     for step in ("first", "middle", "last"):
         taken = alone("plan", "100000", step)
-        print(
-            f"plan of 1e9 samples in 100,000 shards, {step} step: "
-            f"{taken['seconds']:.3f} s, {taken['grown']:.0f} MB grown"
-        )
+        found = f"{taken['seconds']:.3f} s, {taken['grown']:.0f} MB grown"
+        row(f"plan of 1e9 samples in 100,000 shards, {step} step", found)
     with tempfile.TemporaryDirectory() as name:
         taken = []
-        for shards in (FEW, MANY):
+        for shards in (few_shards, many):
             folder = Path(name, str(shards))
             made_shards(folder, shards)
             taken.append(alone("reader", str(folder)))
-            print(
-                f"loader of {shards:>6,} shards: peak {taken[-1]['peak']:.1f} MB,"
-                f" {taken[-1]['grown']:.1f} MB of it grown, {taken[-1]['rate']:,.0f} samples/s"
-            )
-        few, many = taken
-        per_shard = (many["peak"] - few["peak"]) * 1024 / (MANY - FEW)
-        print(
-            f"10 x more shards: peak {many['peak'] / few['peak'] - 1:+.1%}, {per_shard:.1f} KB each"
+        few, most = taken
+        row(
+            f"reader's peak of memory, {many:,} shards",
+            f"{most['peak']:.0f} MB, {most['grown']:.0f} grown",
+            f"{few_shards:,} shards {few['peak']:.0f} MB",
+            most["peak"] / few["peak"],
+            "near 1",
+        )
+        row(
+            f"reader's speed, {many:,} shards",
+            f"{most['rate']:,.0f} samples/s",
+            f"{few_shards:,} shards {few['rate']:,.0f} samples/s",
+            most["rate"] / few["rate"],
+            "near 1",
         )
 
 
@@ -109,4 +116,4 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["reader"]:
         print(json.dumps(reader_case(sys.argv[2])))
     else:
-        main()
+        main(*map(int, sys.argv[1:]))

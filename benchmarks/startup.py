@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py [REPEATS]
 
-Prints the median of REPEATS (10) runs with a warm file cache, in milliseconds, and its ratio to
-`python -c pass` in the same environment, with bytecode as pip leaves it. The goal for `list` with
-all packages of plugins/ is 8. `swish-zoo` is the test suite's third-party plugin, built as a wheel
+The median of REPEATS (10) runs with a warm file cache, in milliseconds, and its ratio to `python -c
+pass` in the same environment, with bytecode as pip leaves it. The goal for `list` with all packages
+of plugins/ is 8. `swish-zoo` is the test suite's third-party plugin, built as a wheel
 and installed into a temporary folder.
 """
 
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
+
+from shared.rows import row
 
 SWISH = Path(__file__).parents[1] / "tests" / "fixtures" / "swish-zoo"
 
@@ -49,7 +51,7 @@ def main(repeats: int = 10) -> None:
         plain.pop("PYTHONDONTWRITEBYTECODE", None)
         swish = plain | {"PYTHONPATH": install(SWISH, folder)}
         base = median(["-c", "pass"], plain, repeats)
-        print(f"{'python -c pass':<36} {1e3 * base:6.0f} ms")
+        against = f"python -c pass {1e3 * base:.0f} ms"
         for name, arguments, env in (
             ("simsiam-zoo --help", [*zoo, "--help"], plain),
             ("simsiam-zoo list", [*zoo, "list"], plain),
@@ -58,7 +60,8 @@ def main(repeats: int = 10) -> None:
             ("simsiam-zoo list, with swish-zoo", [*zoo, "list"], swish),
         ):
             taken = median(arguments, env, repeats)
-            print(f"{name:<36} {1e3 * taken:6.0f} ms  {taken / base:5.1f} x")
+            goal = "<= 8" if name == "simsiam-zoo list" else ""
+            row(name, f"{1e3 * taken:.0f} ms", against, taken / base, goal)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from shared.table import fenced, table
+
 HEAD = """\
 # Measured on a GPU
 
@@ -59,23 +61,3 @@ def cases(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 yield f"**{name} failed:**\n\n{fenced(row['failed'])}"
         else:
             yield table([{"": name, **row} for name, row in rows])
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows with the same columns."""
-    heads = [shown(head) for head in rows[0]]
-    lines = [heads, ["---"] * len(heads)]
-    lines += [[shown(value) for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def shown(value: object) -> str:
-    """A value in a cell."""
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def fenced(text: str) -> str:
-    """Text as it is."""
-    return f"```text\n{text.replace('```', '` ` `')}\n```"
