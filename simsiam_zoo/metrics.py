@@ -68,8 +68,10 @@ def online_row(protocol: str, top1: float, test_images: int, train_images: int) 
     """Columns for an evaluation during the run.
 
     A column is named by the metric and its protocol (`knn (k=20, t=0.1)`) alone, so that it is the
-    same for every data set; how many images were predicted, and from how many, stands beside it.
+    same for every data set; how many images were predicted, and from how many, stands beside it. A
+    value that the training images limit, such as k, is `all` in it.
     """
+    protocol = re.sub(rf"={train_images}(?=[,;)])", "=all", protocol)
     return {
         f"{TOP1.key}{protocol}": top1,
         f"test_images {protocol}": test_images,

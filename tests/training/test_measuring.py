@@ -14,6 +14,7 @@ import torch
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.knn import KnnProtocol
+from simsiam_zoo.metrics import online_row
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import measuring
 from simsiam_zoo.training.conclude import untrained_network
@@ -47,6 +48,15 @@ def test_measuring_on_the_way_again_finds_the_same_and_leaves_nothing(
     assert evaluation.online() == first
     assert evaluation.rank(setup.siamese) == first["effective_rank"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_column_is_the_same_for_data_of_any_size() -> None:
+    def column(protocol: str, train_images: int) -> str:
+        return next(iter(online_row(protocol, 0.5, 40, train_images)))
+
+    assert column("knn (k=80, t=0.1)", 80) == "top1 knn (k=all, t=0.1)"  # k was limited by them
+    assert column("knn (k=20, t=0.1)", 2000) == "top1 knn (k=20, t=0.1)"
+    assert column("linear (best of 2, batch=90)", 90) == "top1 linear (best of 2, batch=all)"
 
 
 def test_any_protocol_is_measured_on_the_way(run: Run) -> None:
