@@ -30,7 +30,7 @@ Facts = dict[str, Any]
 _SLOW_MS = 100.0
 """A plugin that takes longer to load is called slow: `list` answers in 250 ms."""
 
-_USES = {part: f"train --{part}" for part in (*PARTS, "augmentation", "preset")} | {
+USES = {part: f"train --{part}" for part in (*PARTS, "augmentation", "preset")} | {
     "dataset": "train --data",
     "logger": "train --log",
     "protocol": "train --set",
@@ -268,6 +268,6 @@ def _example(kind: str, name: str, params: tuple[Param, ...]) -> dict[str, str |
         toml = {"evaluation": {"protocols": [spec]}}
         spec = f"evaluation.protocols={json.dumps([spec])}"
     return {
-        "command": f"simsiam-zoo {_USES[kind]} {shlex.quote(spec)}",
+        "command": f"simsiam-zoo {USES[kind]} {shlex.quote(spec)}",
         "toml": None if toml is None else tomli_w.dumps(toml),
     }

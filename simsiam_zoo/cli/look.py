@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_line
+from simsiam_zoo.cli.text import print_json, print_line
 
 
 @click.command(short_help="Show a run as one page that opens offline.")
@@ -30,6 +30,7 @@ from simsiam_zoo.cli.text import print_line
     help="How features are laid out (default: umap if it is installed, else tsne).",
 )
 @options.device
+@options.as_json("where the page is")
 @options.quiet
 def look(
     run: str,
@@ -39,6 +40,7 @@ def look(
     images: int,
     method: Any,
     device: str | None,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Put a run on one HTML page: curves, a map of features, neighbours, confusions, the recipe.
@@ -56,6 +58,10 @@ def look(
     page = write_page(run, out, data=data, images=images, method=method, device=device, quiet=quiet)
     for note in page.notes:
         print_line(note, err=True)
-    print_line(f"{page.path}: {page.path.stat().st_size / 1e6:.1f} MB, opens offline")
+    size = page.path.stat().st_size
+    if as_json:
+        print_json({"page": str(page.path), "bytes": size, "notes": [*page.notes]})
+    else:
+        print_line(f"{page.path}: {size / 1e6:.1f} MB, opens offline")
     if opened:
         page.open()

@@ -30,6 +30,9 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 
     name = "kind"
 
+    def get_missing_message(self, param: click.Parameter, ctx: Any = None) -> str:
+        return f"One of {', '.join(KINDS)}."
+
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = value.lower()
         kind = text if text in KINDS else _PLURALS.get(text, text.removesuffix("s"))

@@ -104,7 +104,7 @@ def _print(report: dict[str, Any], classes: tuple[str, ...]) -> None:
         )
         for name, split in report["splits"].items()
     ]
-    print_columns(rows, right=True)
+    print_columns([("", "images", "shards", "MB"), *rows], right=True)
     if classes:
         more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
         print_line(f"  {len(classes):,} classes: {', '.join(classes[:_CLASSES_SHOWN])}{more}")

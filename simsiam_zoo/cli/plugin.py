@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -10,7 +11,6 @@ from simsiam_zoo.api.names import list_plugins as plugin_facts
 from simsiam_zoo.catalog import KINDS, canonical_name
 from simsiam_zoo.cli import LazyGroup, options
 from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
-from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.progress import tell
 
 PLUGIN_COMMANDS = {
@@ -60,29 +60,43 @@ def list_plugins(as_json: bool) -> None:
 
 @click.command(name="new")
 @click.argument("name")
-@click.option("--kind", type=options.KIND, help="What it supplies: projector, loss, preset, ...")
+@click.option(
+    "--kind",
+    type=options.KIND,
+    required=True,
+    metavar="KIND",
+    help=f"What it supplies: {', '.join(KINDS[:-1])} or {KINDS[-1]}.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="The package's folder, new or empty.  [default: NAME]",
 )
-def new_package(name: str, kind: str | None, out: Path | None) -> None:
+@options.as_json("what was written")
+def new_package(name: str, kind: str, out: Path | None, as_json: bool) -> None:
     """Write a package NAME that supplies one component.
 
     It builds, installs, passes `simsiam-zoo plugin check` and trains as it is: change the
     body, and run its tests. The component is named after NAME without `-zoo`.
     """
-    from simsiam_zoo.testing.scaffold import write_package
+    from simsiam_zoo.api.names import USES
+    from simsiam_zoo.testing.scaffold import names_of, write_package
 
-    if kind is None:
-        raise InputError("say what the package supplies: --kind", f"One of {', '.join(KINDS)}.")
     files = write_package(name, kind, out)
     folder = Path(canonical_name(name)) if out is None else out
+    use = "evaluate RUN --protocol" if kind == "protocol" else USES[kind]
+    following = {
+        "install": f"pip install -e {shlex.quote(str(folder) if out else f'./{folder}')}",
+        "check": f"simsiam-zoo plugin check {canonical_name(name)}",
+        "try": f"simsiam-zoo {use} {names_of(name, kind)[1]}",
+    }
+    if as_json:
+        print_json({"folder": str(folder), "files": [str(file) for file in files], **following})
+        return
     for file in files:
         print_line(f"  {folder / file}")
     print_line()
-    print_line(f"Install it:  pip install -e {folder if out else f'./{folder}'}")
-    print_line(f"Check it:    simsiam-zoo plugin check {canonical_name(name)}")
+    print_columns([(f"{what.capitalize()} it:", how) for what, how in following.items()], wrap=1)
 
 
 @click.command(name="check")

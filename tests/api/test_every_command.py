@@ -51,7 +51,7 @@ COUNTERPARTS: dict[str, tuple[list[Callable[..., Any]], dict[str, object]]] = {
     "inspect": ([zoo.inspect], {}),
     "export": ([zoo.export], {}),
     "import": ([zoo.import_checkpoint], {"assignments": "settings", "data": "settings"}),
-    "list": ([zoo.list_components], {}),
+    "list": ([zoo.list_components], {"of": "kind"}),
     "show": ([zoo.show_component], {}),
     "plugin list": ([zoo.list_plugins], {}),
     "plugin new": ([zoo.new_plugin], {}),

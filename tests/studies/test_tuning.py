@@ -287,6 +287,7 @@ def test_one_run_is_tuned_about_its_own_values(
     ended = zoo_here("tune", "run", "--points", "5", "--json", "--quiet")
     found = json.loads(ended.stdout)
     assert ended.returncode == 0, ended.stderr
+    assert found.keys() == {"candidates", "chosen", "command"}  # as docs/reference.md has it
     assert len(launcher.recipes) == 6
     assert {seed for _, seed, _ in launcher.recipes} == {101}
     assert found["candidates"][0]["values"]["optim.lr"] == 0.4
