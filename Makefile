@@ -4,6 +4,8 @@
 # make docs    build the site into build/site; every link within it leads somewhere
 # make docs-links  the links that lead elsewhere (needs a network)
 # make bench   measure on the CPU, into docs/performance.md and the README (at most 30 minutes)
+# make smoke   the wheel alone in an empty environment: the README's lines (6 GB of disk)
+# make lowest  some tests with the lowest versions that pyproject.toml allows (8 GB of disk)
 # make gpu     measure on a GPU, into docs/performance-gpu.md (22 minutes)
 # make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
 
@@ -19,7 +21,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint docs docs-links bench gpu figures clean
+.PHONY: demo test lint docs docs-links smoke lowest bench gpu figures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -38,6 +40,12 @@ docs: $(READY)
 
 docs-links: $(READY)
 	@$(PYTHON) -m sphinx -q -b linkcheck -c docs . build/links
+
+smoke: $(READY)
+	@.ci/smoke
+
+lowest:
+	@.ci/lowest
 
 bench: $(READY)
 	@$(PYTHON) benchmarks/cpu.py $(BENCH)
