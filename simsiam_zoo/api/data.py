@@ -291,7 +291,7 @@ def _splits(dataset: Dataset, check: bool, jobs: int | None, quiet: bool) -> dic
 def _draw(path: Path, recipe: Recipe, shards: ShardSet) -> tuple[str, ...]:
     """Draw images and their views; in words what was drawn."""
     from simsiam_zoo.data.inspection import channels_of, contact_sheet
-    from simsiam_zoo.runtime.folders import atomic_write
+    from simsiam_zoo.runtime.folders import atomic_write, unwritable
 
     size = recipe.data.image_size
     augmentation = recipe.part("augmentation").create()
@@ -302,7 +302,7 @@ def _draw(path: Path, recipe: Recipe, shards: ShardSet) -> tuple[str, ...]:
         with atomic_write(path) as out:
             sheet.save(out, "PNG")
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
     told = f"{path}: views of {recipe.augmentation.name} at {size} px"
     if channels == 3:
         return (told,)

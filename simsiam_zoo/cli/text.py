@@ -39,7 +39,8 @@ def print_heading(text: str) -> None:
 def print_line(text: str = "", *, bold: bool = False, err: bool = False) -> None:
     """Print a text on stdout, or on stderr, without the control characters that are in it."""
     shown = without_controls(text)
-    color = False if os.environ.get("NO_COLOR") else None
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    color = False if plain else None
     click.echo(click.style(shown, bold=True) if bold else shown, err=err, color=color)
 
 

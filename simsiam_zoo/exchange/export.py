@@ -24,7 +24,7 @@ from simsiam_zoo.catalog import Resolved, catalog
 from simsiam_zoo.errors import DataError, InputError, PluginError
 from simsiam_zoo.model.backbones import TimmRecipe, timm_recipe
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.runtime.folders import atomic_write, made_folder, sync_folder
+from simsiam_zoo.runtime.folders import atomic_write, made_folder, sync_folder, unwritable
 from simsiam_zoo.training.run import Run
 from simsiam_zoo.training.weights import plain_state, write_backbone
 
@@ -200,7 +200,7 @@ def written_whole(out: Path) -> Iterator[Path]:
             os.replace(there, out)
             sync_folder(out.parent)
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror or error}") from None
+        raise unwritable(out, error) from None
 
 
 def _compare(source: ExportSource, code: str, name: str) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from simsiam_zoo.evaluation.frozen_pass import FrozenPass, state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.layers import Text, dataset_spec
-from simsiam_zoo.runtime.folders import atomic_write, check_out
+from simsiam_zoo.runtime.folders import atomic_write, check_out, unwritable
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run
 
@@ -154,7 +154,7 @@ def write_features(
                 names, about = np.array(classes, np.str_), np.array(json.dumps(metadata))
                 np.savez(file, allow_pickle=False, **columns, classes=names, metadata=about)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def _location(shards: ShardSet, id: int) -> tuple[str, str]:

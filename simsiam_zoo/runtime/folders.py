@@ -123,12 +123,20 @@ def check_out(path: Path, what: str = "", *endings: str) -> None:
         raise InputError(f"--out {path}: there is no folder {path.parent}", "Make it first.")
 
 
+def unwritable(path: Path, error: OSError) -> InputError:
+    """What to raise where a file or folder that the user named cannot be written."""
+    return InputError(
+        f"{path} cannot be written: {error.strerror or error}",
+        "Name another place: one where you may write, with room left.",
+    )
+
+
 def save_text(path: Path, text: str) -> None:
     """Write a file that the user asked for, whole or not at all; else InputError."""
     try:
         atomic_write_text(path, text)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -194,10 +194,11 @@ def tell(text: str) -> None:
 
 
 def open_progress(quiet: bool = False) -> Progress:
-    """A live bar where stderr is a terminal, plain lines elsewhere, nothing if quiet."""
+    """A live bar on a terminal that can redraw a line, plain lines elsewhere, nothing if quiet."""
     if quiet or _silent:
         return Progress()
-    return LiveProgress() if sys.stderr.isatty() else PlainProgress()
+    redraws = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return LiveProgress() if redraws else PlainProgress()
 
 
 def duration(seconds: float) -> str:

@@ -60,7 +60,7 @@ class StudyProgress:
     def __init__(self, console: Console | None) -> None:
         self._console = console
         self._live: Live | None = None
-        if console is not None and console.is_terminal:
+        if console is not None and console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(console=console, auto_refresh=False, transient=True)
         self._shown: Running | None = None
         self._told = 0

@@ -15,6 +15,7 @@ import jinja2
 
 from simsiam_zoo.catalog import FILE_KINDS, HOST, canonical_name, catalog, check_kind
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.folders import unwritable
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?\Z", re.IGNORECASE)  # PEP 508
 
@@ -44,7 +45,7 @@ def write_package(name: str, kind: str, folder: Path | None = None) -> list[Path
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, "utf-8")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise unwritable(folder, error) from None
     return [Path(path) for path in files]
 
 

@@ -90,8 +90,10 @@ def terminal_output(env: dict[str, str]) -> str:
 def test_control_codes_go_to_a_terminal_only_and_not_under_no_color(zoo, install_plugins):
     env = install_plugins() | {"COLUMNS": "80"}
     env.pop("NO_COLOR", None)
+    env["TERM"] = "xterm"
     assert "\x1b[1m" in terminal_output(env)
     assert "\x1b" not in terminal_output(env | {"NO_COLOR": "1"})
+    assert "\x1b" not in terminal_output(env | {"TERM": "dumb"})
     assert "\x1b" not in zoo("list").stdout
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -34,6 +37,22 @@ def test_a_run_ends_with_a_table_a_verdict_and_the_paths(zoo, tmp_path, monkeypa
     assert first == "run: preset digits, backbone test_resnet, data digits, seed 3"
     assert "\x1b" not in done.stdout + done.stderr  # piped: no control codes
     assert "\r" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_while_torch_is_loaded_ends_with_a_word_and_leaves_nothing(
+    install_plugins, tmp_path
+):
+    words = [sys.executable, "-m", "simsiam_zoo", "train", *TINY, "--out", "run"]
+    with subprocess.Popen(
+        words, env=install_plugins(), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        first = [run.stderr.readline(), run.stderr.readline()]
+        assert first[1] == "loading torch ...\n", first
+        run.send_signal(signal.SIGINT)
+        assert run.stderr.read().strip() == "Interrupted."  # below the terminal's ^C
+    assert run.returncode == 130
+    assert not (tmp_path / "run").exists()
 
 
 def test_json_is_all_there_is_on_stdout(zoo_here, tmp_path):

@@ -79,6 +79,21 @@ def test_a_terminal_gets_a_bar_that_goes_away(clock: list[float]) -> None:
     assert "loss -0.5" in text
 
 
+def test_a_stage_is_a_line_in_a_pipe_and_goes_away_on_a_terminal(monkeypatch) -> None:
+    stream, screen = io.StringIO(), io.StringIO()
+    with PlainProgress(stream) as shown, shown.stage("a map"):
+        pass
+    assert stream.getvalue() == "a map\n"
+    console = Console(file=screen, force_terminal=True, width=60, color_system=None)
+    with LiveProgress(console) as live, live.stage("a map"):
+        assert list(live.follow("abc", 3, "images")) == ["a", "b", "c"]
+    assert "a map" in screen.getvalue()
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    for term, kind in (("xterm", LiveProgress), ("dumb", PlainProgress)):
+        monkeypatch.setenv("TERM", term)
+        assert type(open_progress()) is kind
+
+
 def test_nothing_is_shown_where_quiet_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with open_progress(quiet=True) as shown:
         shown.say("a line")

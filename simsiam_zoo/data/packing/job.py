@@ -41,7 +41,7 @@ from simsiam_zoo.data.packing.writer import (
 from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.stated import sha256
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.folders import atomic_write_text, unwritable
 
 DAMAGED = "damaged.jsonl"
 """Lists what was not packed: one JSON object a line with split, name and reason."""
@@ -186,7 +186,7 @@ def pack_original(
     except Timeout:
         raise InputError(f"{folder} is being packed into by another process") from None
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise unwritable(folder, error) from None
 
 
 def _packed_before(folder: Path, description: Mapping[str, Any]) -> Packed:
