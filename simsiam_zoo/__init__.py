@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simsiam_zoo.api.doctor import doctor
     from simsiam_zoo.api.features import embed, look
     from simsiam_zoo.api.found import compare, runs
+    from simsiam_zoo.api.keys import explain_key
     from simsiam_zoo.api.measure import evaluate, export
     from simsiam_zoo.api.names import (
         list_components,
@@ -42,6 +43,7 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "explain_key",
     "export",
     "import_checkpoint",
     "index",
@@ -75,6 +77,7 @@ _HOMES = {
     "load_backbone": "exchange.weights",
     **dict.fromkeys(("list_components", "show_component"), "api.names"),
     **dict.fromkeys(("list_plugins", "new_plugin", "use_plugin"), "api.names"),
+    "explain_key": "api.keys",
     "check_plugin": "testing.conformance",
     "doctor": "api.doctor",
 }

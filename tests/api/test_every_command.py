@@ -52,7 +52,7 @@ COUNTERPARTS: dict[str, tuple[list[Callable[..., Any]], dict[str, object]]] = {
     "export": ([zoo.export], {}),
     "import": ([zoo.import_checkpoint], {"assignments": "settings", "data": "settings"}),
     "list": ([zoo.list_components], {"of": "kind"}),
-    "show": ([zoo.show_component], {}),
+    "show": ([zoo.show_component, zoo.explain_key], {}),
     "plugin list": ([zoo.list_plugins], {}),
     "plugin new": ([zoo.new_plugin], {}),
     "plugin check": ([zoo.check_plugin], {}),
