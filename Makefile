@@ -7,6 +7,7 @@
 # make smoke   the wheel alone in an empty environment: the README's lines (6 GB of disk)
 # make lowest  some tests with the lowest versions that pyproject.toml allows (8 GB of disk)
 # make gpu     measure on a GPU, into docs/performance-gpu.md (22 minutes)
+# make pictures  the docs' pictures anew, from a run of their own (needs Chromium)
 # make figures train what the packages' READMEs report, and write it there (half an hour of two cores each)
 
 VENV := .venv
@@ -21,7 +22,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint docs docs-links smoke lowest bench gpu figures clean
+.PHONY: demo test lint docs docs-links smoke lowest bench gpu figures pictures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -56,6 +57,10 @@ gpu: $(if $(filter $(VENV)/%,$(PYTHON)),$(READY))
 
 figures: $(READY)
 	@$(PYTHON) plugins/figures.py
+
+# The run stays in build/pictures and is used again; without that folder it is trained anew.
+pictures: $(READY)
+	@$(PYTHON) docs/pictures.py
 
 # Made again only when what is to be installed changes. uv where it is, else venv and pip.
 $(READY): pyproject.toml $(PLUGINS:%=%/pyproject.toml)
