@@ -118,6 +118,16 @@ def runs(*folders: Path | str, where: Sequence[str] = (), sort: str = "age") -> 
     return FoundRuns(found if sort == "age" else sorted_by(found, sort), common_folder(roots))
 
 
+def _points(gap: dict[str, Any] | None) -> str:
+    """`+1.4 (+0.2 to +2.6)`; without the interval where images are not paired."""
+    if gap is None:
+        return ""
+    mean, ends = f"{100 * gap['mean']:+.1f}", [gap["low"], gap["high"]]
+    if None in ends:
+        return mean
+    return f"{mean} ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Runs side by side, each against the first.
@@ -136,22 +146,16 @@ class Comparison:
         return dict(self.data["keys"])
 
     def _table(self) -> list[list[str]]:
-        metrics = self.data["metrics"]
+        """Runs across; below them what differs, and each figure with its difference."""
+        runs, metrics = self.data["runs"], self.data["metrics"]
         names = short_names(metric["protocol"] for metric in metrics)
-        rows = [["", *self.keys, "verdict"]]
+        rows = [["", *(run["folder"] for run in runs)]]
+        rows += [[key, *map(str, values)] for key, values in self.keys.items()]
+        rows.append(["verdict", *(run["verdict"] or run["state"] for run in runs)])
         for metric in metrics:
-            rows[0] += [f"{names[metric['protocol']]}, %", "from the first"]
-        for n, run in enumerate(self.data["runs"]):
-            row = [run["folder"], *(str(values[n]) for values in self.keys.values())]
-            row.append(run["verdict"] or run["state"])
-            for metric in metrics:
-                top1, gap = metric["top1"][n], metric["differences"][n]
-                row.append("" if top1 is None else f"{100 * top1:.1f}")
-                told = "" if gap is None else f"{100 * gap['mean']:+.1f}"
-                if gap is not None and gap["low"] is not None:
-                    told += f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
-                row.append(told)
-            rows.append(row)
+            top1 = ["" if each is None else f"{100 * each:.1f}" for each in metric["top1"]]
+            rows.append([f"{names[metric['protocol']]}, %", *top1])
+            rows.append(["  from the first", *map(_points, metric["differences"])])
         return rows
 
     def __str__(self) -> str:

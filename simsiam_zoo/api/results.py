@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, ZooError
+from simsiam_zoo.metrics import short_names
 
 if TYPE_CHECKING:
     from simsiam_zoo.training.run import Run
@@ -87,10 +88,13 @@ class StudyResults:
     def _table(self) -> list[list[str]]:
         """The report's table of arms with the main metric."""
         from simsiam_zoo.report.content import STD_TITLE, arm_table
+        from simsiam_zoo.report.pages import MISSING
         from simsiam_zoo.report.study import read_results
 
-        heads, rows = arm_table(read_results(self.data))
-        table = [[head.title for head in heads]]
+        study = read_results(self.data)
+        heads, rows = arm_table(study)
+        names = short_names(study.metrics)
+        table = [[f"{names[h.group]}, %" if "Top" in h.title else h.title for h in heads]]
         table += [
             [
                 f"{cell.text} ({cell.note})"
@@ -100,8 +104,9 @@ class StudyResults:
             ]
             for row in rows
         ]
-        left_out = [place for place, title in enumerate(table[0]) if title == STD_TITLE]
-        return [[c for n, c in enumerate(row) if n not in left_out] for row in table]
+        columns = list(zip(*table, strict=True))
+        shown = [c for c in columns if c[0] != STD_TITLE and set(c[1:]) != {MISSING}]
+        return [list(row) for row in zip(*shown, strict=True)]
 
     def __str__(self) -> str:
         return f"{self.data['title']}\n{text_table(self._table())}\n  {self.folder}"

@@ -60,7 +60,7 @@ def collect_results(folder: Path) -> ResultRow:
         "stale": _stale(folder, {a.key for arm in plan.arms for a in (arm, *arm.candidates)}),
         "not_run": list(_not_run(plan, arms)),
         "notes": list(_notes(plan, arms, provenance["machine"].get("threads"))),
-        "provenance": {"command": plan.command, **provenance},
+        "provenance": {"command": plan.command or None, **provenance},
     }
 
 

@@ -108,17 +108,18 @@ class Run:
         told = ": ".join([self.verdict or "not complete", *filter(None, [", ".join(words)])])
         return f"Run({str(self.folder)!r}, {told})"
 
-    def _told(self) -> str:
-        reason = "" if self.result is None else f": {self.result['reason']}"
-        return f"{self.verdict or 'not complete'}{reason}"
-
     def __str__(self) -> str:
-        lines = [f"{self.folder}: {self._told()}", text_table(top1_table(self._figures))]
-        return "\n".join(filter(None, lines))
+        lines = [f"{self.folder}: {self.verdict or 'not complete'}"]
+        lines += [] if self.result is None else [f"  {self.result['reason']}"]
+        return "\n".join(filter(None, [*lines, text_table(top1_table(self._figures))]))
 
     def _repr_html_(self) -> str:
         """The verdict and the figures, as a notebook shows them."""
-        return html_table(top1_table(self._figures), str(self.folder), self._told())
+        told = [
+            self.verdict or "not complete",
+            *([] if self.result is None else [self.result["reason"]]),
+        ]
+        return html_table(top1_table(self._figures), str(self.folder), ": ".join(told))
 
 
 def build(recipe: Recipe, init: States | None = None) -> Siamese:

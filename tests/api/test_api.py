@@ -51,8 +51,8 @@ def test_a_figure_is_the_trained_networks(run: zoo.Run) -> None:
 
 
 def test_a_run_is_printed_in_lines_that_fit(run: zoo.Run) -> None:
-    head, *table = str(run).splitlines()
-    assert head == f"run: {run.verdict}: {run.result['reason']}"
+    head, reason, *table = str(run).splitlines()
+    assert (head, reason) == (f"run: {run.verdict}", f"  {run.result['reason']}")
     assert len({len(line) for line in table}) == 1
     assert len(repr(run)) < 100
     assert repr(run).startswith(f"Run('run', {run.verdict}: knn k=20 ")
@@ -208,6 +208,7 @@ def test_a_study_is_planned_run_and_read(
     with pytest.raises(InputError, match="no run of 'nothing'"):
         results.run("nothing")
     assert zoo.write_report(results.folder).data["arms"] == results.data["arms"]
+    assert results.data["provenance"]["command"] is None  # it was asked for from Python
 
 
 def test_keys_of_a_study_are_stated_as_on_the_command_line() -> None:
