@@ -192,9 +192,9 @@ def main(rounds: int = 5) -> None:
         ("12 MP decode", "12 MP PIL"),
     ):
         if case != against:
-            ours, theirs = (1 / statistics.median(taken[each]) for each in (case, against))
-            found = f"{ours:.3g} images/CPU-second"
-            row(case, found, f"{against} {theirs:.3g}", ratio(against, case))
+            speed = {each: 1 / statistics.median(taken[each]) for each in (case, against)}
+            found = f"{speed[case]:.3g} images/CPU-second"
+            row(case, found, f"{against} {speed[against]:.3g}", ratio(against, case))
 
 
 if __name__ == "__main__":
