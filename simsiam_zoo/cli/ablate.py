@@ -219,7 +219,7 @@ def _command_of_all() -> str:
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
     from simsiam_zoo.cli.study_table import arm_columns, fitting
-    from simsiam_zoo.report.content import not_run
+    from simsiam_zoo.report.content import base_figure, not_run
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
     from simsiam_zoo.report.tuned import tuned
@@ -234,6 +234,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     if any("mixed" in text for text in columns["Verdict"]):
         notes += [f"{a.label}: {a.verdict}" for a in study.arms if a.mark == "mixed"]
     notes += [
+        *base_figure(study),
         *filter(None, [in_one_line(study)]),
         *tuned(study),
         *results["notes"],

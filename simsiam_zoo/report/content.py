@@ -67,7 +67,7 @@ def answer(study: StudyView) -> list[str]:
     if failed:
         told.append(f"Failed: {listing(failed)}; the log's end stands below.")
     if study.main is not None:
-        told += [*_base(study, study.main), *differences(study, study.main)]
+        told += [*base_figure(study), *differences(study, study.main)]
     return [*told, *tuned(study)]
 
 
@@ -158,10 +158,11 @@ def _case(arm: ReportArm, verdict: str) -> str:
     return name if runs == total else f"{name} ({runs} of {count(total, 'seed')})"
 
 
-def _base(study: StudyView, main: str) -> list[str]:
-    base = study.base
-    figure = None if base is None else base.metrics.get(main)
-    if base is None or figure is None:
+def base_figure(study: StudyView) -> list[str]:
+    """A sentence: the base's main metric, beside that of networks that were not trained."""
+    base, main = study.base, study.main
+    figure = None if base is None or main is None else base.metrics.get(main)
+    if base is None or main is None or figure is None:
         return []
     others = [f"{name} {percent(share)}" for name, share in base.baselines(main).items()]
     untrained = f" (without training: {listing(others)})" if others else ""
