@@ -26,7 +26,7 @@ from simsiam_zoo.recipe.lock import read_lock, refuse_missing
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_into, load_last, read_safetensors
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import cache_dir
-from simsiam_zoo.runtime.progress import Progress
+from simsiam_zoo.runtime.progress import Progress, tell
 
 LIBRARY = "timm:"
 BACKBONE = "backbone.safetensors"
@@ -210,6 +210,7 @@ def published(
         raise InputError(f"timm has no weights for {name}", hint)
     options: Any = {"img_size": image_size} if config.fixed_input_size else {}
     options |= {} if channels == 3 else {"in_chans": channels}
+    tell(f"the weights of {LIBRARY}{name}: those in timm's cache, or else downloaded")
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # the hub's, the network's and the disk's own

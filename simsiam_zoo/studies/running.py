@@ -37,6 +37,9 @@ _REST = 10
 
 _LIVE_SECONDS, _LINE_SECONDS = 1.0, 30.0
 
+_TRAINING = 0.9
+"""Of a run's time, about; its evaluation is the rest."""
+
 
 @dataclass
 class Running:
@@ -117,7 +120,7 @@ def seconds_left(state: Running, before: int, elapsed: float) -> float | None:
         rows, whole = _newest_rows(job), _images(job)
         share = 0.0
         if rows and job.arm.steps is not None:
-            share = min(rows[-1].get("step", 0) / job.arm.steps[1], 1.0)
+            share = _TRAINING * min(rows[-1].get("step", 0) / job.arm.steps[1], 1.0)
         done += share * whole
         left += (1 - share) * whole
     return elapsed * left / done if done else None

@@ -62,8 +62,9 @@ def test_what_is_left_of_a_study_is_told_by_the_images_that_it_has_trained_on(tm
     queue = jobs(tmp_path, 4)  # eight of as many steps
     written(queue[3], {"step": 252})  # half of its 504
     state = Running(deque(queue[4:]), {"a": queue[3]}, [(job, 0) for job in queue[:3]])
-    assert seconds_left(state, 3, 60.0) == pytest.approx(60.0 * 4.5 / 0.5)
-    assert seconds_left(state, 1, 60.0) == pytest.approx(60.0 * 4.5 / 2.5)
+    done = 0.5 * 0.9  # an evaluation follows
+    assert seconds_left(state, 3, 60.0) == pytest.approx(60.0 * (5 - done) / done)
+    assert seconds_left(state, 1, 60.0) == pytest.approx(60.0 * (5 - done) / (2 + done))
     assert seconds_left(Running(deque(queue)), 0, 60.0) is None
 
 
