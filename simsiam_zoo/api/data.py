@@ -147,7 +147,7 @@ class IndexedShards:
 
 
 def index(
-    shards: str,
+    shards: Path | str,
     *,
     checksums: bool = False,
     out: Path | str | None = None,
@@ -174,7 +174,7 @@ def index(
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.runtime.progress import open_progress
 
-    paths = sorted(all_shards(shards))
+    paths = sorted(all_shards(str(shards)))
     folders = [[*group] for _, group in itertools.groupby(paths, lambda path: path.parent)]
     if out is not None and len(folders) > 1:
         raise InputError("--out takes the shards of one folder", "Index one folder at a time.")
@@ -222,7 +222,7 @@ class Inspection:
 
 
 def inspect(
-    shards: str,
+    shards: Path | str,
     *,
     check: bool = False,
     grid: Path | str | None = None,
@@ -251,16 +251,17 @@ def inspect(
 
     if grid is None and (preset or file):
         raise InputError("--preset and --recipe are for the views that --grid draws")
-    dataset = open_shards(shards)
+    source = str(shards)
+    dataset = open_shards(source)
     recipe = None
     if grid:
-        settings = {"dataset": {"name": "shards", "path": shards}}
+        settings = {"dataset": {"name": "shards", "path": source}}
         named = preset_of(settings, preset, None if file is None else str(file))
         recipe = Recipe.make(named, file, settings)
     splits = _splits(dataset, check, jobs, quiet)
     drawn = _draw(Path(grid), recipe, dataset.train) if grid and recipe else ()
     packed = read_packed(dataset.train.paths[0].parent)
-    return Inspection(shards, tuple(dataset.notes), packed, dataset.classes, splits, drawn)
+    return Inspection(source, tuple(dataset.notes), packed, dataset.classes, splits, drawn)
 
 
 def _splits(dataset: Dataset, check: bool, jobs: int | None, quiet: bool) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simsiam_zoo.api.given import RunLike, opened
+from simsiam_zoo.api.given import RunLike, data_text, opened
 from simsiam_zoo.api.results import Page
 from simsiam_zoo.errors import InputError, ZooError
 
@@ -18,7 +18,7 @@ def look(
     run: RunLike,
     out: Path | str | None = None,
     *,
-    data: str | None = None,
+    data: Path | str | None = None,
     images: int = 10_000,
     method: Literal["auto", "umap", "tsne", "pca"] = "auto",
     device: str | None = None,
@@ -57,7 +57,7 @@ def look(
     try:
         with open_progress(quiet) as progress:
             network = open_network(found, "backbone", device, progress)
-            dataset = open_run_data(found, data)
+            dataset = open_run_data(found, None if data is None else data_text(data))
             sight = collect_run_page(network, dataset, most=images, method=method)
     except ZooError as error:
         if data is not None or device is not None:
@@ -91,7 +91,7 @@ def embed(
     run: RunLike,
     out: Path | str | None = None,
     *,
-    data: str | None = None,
+    data: Path | str | None = None,
     of: Literal["backbone", "z", "p"] = "backbone",
     split: Literal["all", "train", "test", "validation"] = "all",
     skip_damaged: bool = False,
@@ -122,7 +122,7 @@ def embed(
     if path is not None:
         features.check_feature_path(path)
     found = opened(run)
-    dataset = features.open_run_data(found, data)
+    dataset = features.open_run_data(found, None if data is None else data_text(data))
     both = {"train": dataset.train, dataset.measured_on: dataset.test}
     sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}
     if not sets:

@@ -37,16 +37,20 @@ def opened(run: RunLike) -> Run:
     return run if isinstance(run, Run) else load(named(run))
 
 
+def data_text(data: Path | str) -> str:
+    """Data as a command line names it: a `Path` is one, whatever it is called."""
+    return f"./{data}" if isinstance(data, Path) and not data.is_absolute() else str(data)
+
+
 def data_settings(data: Path | str) -> dict[str, object]:
-    """What `--data` sets in a recipe; a `Path` is always one.
+    """What `--data` sets in a recipe.
 
     InputError: a text is a recipe's file, or no dataset's name but that of a folder without `./`.
     """
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.recipe.layers import dataset_spec
 
-    if isinstance(data, Path):
-        return {"dataset": {"name": "shards", "path": str(data)}}
+    data = data_text(data)
     path, dataset = Path(data), dataset_spec(data)
     if path.suffix == ".toml" and path.is_file():
         raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")

@@ -67,7 +67,7 @@ def test_an_evaluation_has_the_figures_of_the_run_and_its_own_report(run: zoo.Ru
     assert "<table>" in found._repr_html_()
     with pytest.raises(InputError, match="mnist-5k"):
         zoo.evaluate(run, "mnist5k", quiet=True)
-    with pytest.raises(InputError, match="no data at nowhere"):
+    with pytest.raises(InputError, match=r"no data at \./nowhere"):
         zoo.evaluate(run, Path("nowhere"), quiet=True)  # a path needs no ./ in front
 
 
@@ -84,6 +84,8 @@ def test_features_are_those_of_the_backbone_and_of_the_file(run: zoo.Run) -> Non
 
 def test_a_page_a_list_and_a_comparison(run: zoo.Run) -> None:
     shutil.copytree("run", "runs/other")
+    with pytest.raises(InputError, match=r"no data at \./run2"):
+        zoo.look(run, data=Path("run2"), quiet=True)
     page = zoo.look(run, images=20, method="pca", quiet=True)
     assert page.path == Path("run/look.html")
     assert page.path.read_text().startswith("<!doctype html>")
@@ -131,14 +133,14 @@ def test_images_are_packed_inspected_and_indexed(tmp_path: Path, digit_shards: P
     assert zoo.pack(tmp_path / "photos", tmp_path / "packed", jobs=1, quiet=True).already
 
     grid = tmp_path / "views.png"
-    found = zoo.inspect(str(packed.folder), check=True, grid=grid, quiet=True)
+    found = zoo.inspect(packed.folder, check=True, grid=grid, quiet=True)
     assert found.classes == ("a", "b")
     assert found.damaged == []
     assert grid.is_file()
     assert str(grid) in found.drawn[0]
 
     shutil.copytree(digit_shards, tmp_path / "foreign")
-    counted = zoo.index(str(tmp_path / "foreign"), jobs=1, quiet=True)
+    counted = zoo.index(tmp_path / "foreign", jobs=1, quiet=True)
     assert (counted.samples, counted.labelled) == (160, 160)
     assert counted.folder == tmp_path / "foreign"
 
