@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self, TextIO, TypeVar
 
+_FIRST_SECONDS = 2.0  # before the first plain line of what was begun
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
 
 _T = TypeVar("_T")
@@ -107,7 +108,7 @@ class PlainProgress(Progress):
     def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
         """Remember what is counted."""
         self._counts.append(_Count(what, total, epochs))
-        self._last = time.monotonic()
+        self._last = time.monotonic() - _LINE_SECONDS + _FIRST_SECONDS
 
     def advance(self, done: int, text: str = "") -> None:
         """Print how far it is, if the last line is some seconds old."""

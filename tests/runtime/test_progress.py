@@ -29,9 +29,9 @@ def test_a_pipe_gets_a_whole_line_now_and_then(clock: list[float]) -> None:
         clock[0] += 1
     shown.end()
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "images: 1,000 of 5,000  40 s left"
-    assert lines[-1] == "images: 4,000 of 5,000  10 s left"
-    assert len(lines) == 4
+    assert lines[0] == "images: 200 of 5,000  48 s left"  # after two seconds, then every ten
+    assert lines[-1] == "images: 4,200 of 5,000  8 s left"
+    assert len(lines) == 5
 
 
 def test_a_training_shows_its_epoch_and_its_newest_figures(clock: list[float]) -> None:
