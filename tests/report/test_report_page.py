@@ -200,3 +200,15 @@ def test_without_script_everything_is_shown_and_nothing_pretends_to_work(browser
         assert browser.evaluate(width) > 1.4 * small
     finally:
         browser.tab("Emulation.setScriptExecutionDisabled", value=False)
+
+
+@pytest.mark.parametrize("width", [1280, 768])
+def test_the_table_of_arms_is_whole_on_a_screen_and_a_tablet(browser, tmp_path, width):
+    write_study_report(five_parts(3), tmp_path)
+    browser.open((tmp_path / "report.html").as_uri(), width)
+    box = "document.querySelector('#arms > .scroll')"
+    assert browser.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+    assert browser.evaluate(f"{box}.classList.contains('more')") is False
+    heads = browser.evaluate(f"[...{box}.querySelectorAll('thead button')].map(e => e.textContent)")
+    assert heads[:2] == ["Arm", "Verdict"]
+    assert "Paper, %" in heads
