@@ -15,6 +15,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = "simsiam-zoo-multiview,simsiam-zoo-transfer,simsiam-zoo-vit"
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 PARTS = (
     *("tests", "losses", "resume", "step", "speed", "views", "protocols", "inputs", "runs"),
@@ -41,7 +42,7 @@ def rehearse(out: Path, *flags: str) -> tuple[subprocess.CompletedProcess[str], 
         [sys.executable, SCRIPT, "--rehearse", "--out", out, *flags],
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SIMSIAM_ZOO_PLUGINS": PACKAGES},
     )
     name = out / "performance-gpu"
     assert name.with_suffix(".json").is_file(), run.stderr

@@ -267,7 +267,7 @@ REMOVE = {"part": "gradient", "action": "remove"}
         ({"ablation": [REMOVE], "metrics": ["knnn"]}, "unknown protocol 'knnn'"),
         (
             {"ablation": [{"part": "gradient", "action": "replace", "with": "nune"}]},
-            "arm 'gradient: nune': unknown gradient",
+            "arm 'gradient nune': unknown gradient",
         ),
         ({"ablation": [{"set": {"training.epoch": 1}}]}, "Did you mean epochs"),
         ({"ablation": [{"part": "backbone", "action": "remove"}]}, "unknown backbone 'none'"),

@@ -64,7 +64,8 @@ def test_a_run_without_labels_has_the_same_weights_and_a_verdict_of_its_own(
     lidar, before = (found[network]["lidar"] for network in ("trained", "untrained"))
     line = rf"LiDAR of z, at most 32 +{lidar:.1f} +{before:.1f}$"
     assert re.search(line, capsys.readouterr().out, re.MULTILINE)
-    assert f"{lidar:.1f} (untrained: {before:.1f})" in render_run(load(folder), None)
+    page = render_run(load(folder), None)
+    assert f"<dd>{lidar:.1f}<small>untrained: {before:.1f}</small></dd>" in page
 
 
 def test_the_views_are_those_of_training_drawn_by_a_seed_of_no_run(
