@@ -95,15 +95,14 @@ def main(arguments: Sequence[str] | None = None, parts: Sequence[Planned] = PART
         parser.error(f"there is no part {name!r}; there are {', '.join(names)}")
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"format": 1, "machine": machine(), "parts": {}}
-    earlier = found_earlier(options.out, results)
+    found = found_earlier(options.out, results)
     for part in parts:
         if part.name in only:
             print(f"== {part.title}: python benchmarks/{part.arguments}", flush=True)
-            results["parts"][part.name] = measure(part)
-            print(f"   {results['parts'][part.name]['state']}", flush=True)
-        elif part.name in earlier:
-            results["parts"][part.name] = earlier[part.name]
-        write_pages(options.out, NAME, results, page(results))
+            found[part.name] = measure(part)
+            print(f"   {found[part.name]['state']}", flush=True)
+            results["parts"] = {name: found[name] for name in names if name in found}
+            write_pages(options.out, NAME, results, page(results))
     if options.out.resolve() == ROOT / "docs":
         readme = ROOT / "README.md"
         write_whole(readme, with_table(readme.read_text("utf-8"), results))

@@ -34,7 +34,8 @@ class Page:
     def _repr_html_(self) -> str:
         # A notebook's server gives out what lies below its own folder alone.
         place = html.escape(os.path.relpath(self.path), quote=True)
-        return f'<iframe src="{place}" width="100%" height="600"></iframe><a href="{place}">{place}'
+        frame = f'<iframe src="{place}" width="100%" height="600"></iframe>'
+        return f'{frame}<a href="{place}">{place}</a>'
 
 
 @dataclass(frozen=True)
