@@ -49,7 +49,7 @@ PARTS = (
     Planned("protocols", "kNN and the linear grid at 200,000 x 2,048", 70),
     Planned("inputs", "Views of two sizes; images of five channels", 120),
     Planned("runs", "Runs of presets, a change in the middle, protocols that train", 120),
-    Planned("vit", "A ViT on Fashion-MNIST: the study `vit`", 300),
+    Planned("vit", "A ViT on Fashion-MNIST: the base of the study `vit`", 300),
     Planned("fashion", "Fashion-MNIST: base, no stop-gradient, no predictor", 240),
 )
 """The last one gets what is left."""

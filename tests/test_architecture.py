@@ -127,6 +127,19 @@ def test_the_walks_that_the_docs_tell_are_short_and_there():
                 found = getattr(node, "body", [])
 
 
+PACKAGES = sorted((PACKAGE.parent / "plugins").glob("*/simsiam_zoo_*/**/*.py"))
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PACKAGES], ids=lambda path: path.name)
+def test_a_file_is_read_in_a_sitting_and_a_function_on_a_screen(path):
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= 350
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, functions)]
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in nodes}
+    assert {name: lines for name, lines in long.items() if lines > 60} == {}
+
+
 def test_the_rule_itself():
     assert may_import("cli", "errors")
     assert may_import("recipe", "catalog")

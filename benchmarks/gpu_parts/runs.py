@@ -62,12 +62,7 @@ def recipes(part: Part) -> list[tuple[str, Recipe]]:
 def changed(part: Part, compiled: bool = False) -> Recipe:
     """Half of it without the stop-gradient and with another augmentation."""
     epochs = part.pick(4, 2)
-    change = {
-        "epoch": epochs // 2,
-        "gradient": "none",
-        "augmentation": "cifar",
-        "reset": ["predictor"],
-    }
+    change = {"epoch": epochs // 2, "gradient": "none", "augmentation": "cifar"}
     return part.recipe(
         change=[change | {"reset": ["predictor"]}],
         training__epochs=epochs,

@@ -49,6 +49,12 @@ class StudyResults:
     data: dict[str, Any] = field(repr=False)
     failed: ZooError | None = None
 
+    def or_raise(self) -> StudyResults:
+        """Themselves. ZooError: no run came to its end."""
+        if self.failed is not None:
+            raise self.failed
+        return self
+
     @property
     def report(self) -> Page:
         """The report, which opens offline."""

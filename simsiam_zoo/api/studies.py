@@ -213,8 +213,7 @@ def ablate(
     Args:
         study: a study's name, a TOML file, or what such a file holds as a dict, whose `base` may
             be a `Recipe`.
-        preset: the base's, in place of the study's own.
-        seeds, metrics, threads: in place of the study's.
+        preset, seeds, metrics, threads: in place of the study's own.
         settings: keys of the base recipe by dotted path.
         tune: values by key of the recipe to choose among, for every arm, on validation images;
             and keys of the study's `[tune]`: `{"optim.lr": [0.5, 1], "length": 1}`.
@@ -247,10 +246,7 @@ def ablate(
         threads=threads,
         gpus=gpus,
     )
-    results = planned.run(launcher=launcher, watch=watch, quiet=quiet)
-    if results.failed is not None:
-        raise results.failed
-    return results
+    return planned.run(launcher=launcher, watch=watch, quiet=quiet).or_raise()
 
 
 def write_report(study: Path | str) -> StudyResults:

@@ -21,6 +21,7 @@ from simsiam_zoo.cli.text import (
 from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
+    from simsiam_zoo.api.results import StudyResults
     from simsiam_zoo.api.studies import PlannedStudy
 
 
@@ -97,15 +98,8 @@ def ablate(
     listed: bool,
     preset: str | None,
     seeds: str | None,
-    metrics: tuple[str, ...],
     assignments: tuple[str, ...],
     tuned: tuple[str, ...],
-    only: tuple[str, ...],
-    again: tuple[str, ...],
-    out: str | None,
-    jobs: int | None,
-    threads: int | None,
-    gpus: float,
     launcher: str,
     watch: bool,
     dry_run: bool,
@@ -113,6 +107,7 @@ def ablate(
     earlier: str | None,
     as_json: bool,
     quiet: bool,
+    **asked: Any,
 ) -> None:
     """Train a base recipe and its substitutions, measure, judge and compare them.
 
@@ -146,27 +141,24 @@ def ablate(
         study,
         preset=None if chosen is None else str(chosen),
         seeds=seeds.split(",") if seeds else (),
-        metrics=metrics,
         settings=settings,
         tune=_tuned(tuned),
-        only=only,
-        again=again,
-        out=out,
-        jobs=jobs,
-        threads=threads,
-        gpus=gpus,
         command=_command_of_all(),
+        **asked,
     )
     if dry_run:
         _describe(planned, earlier, detect, as_json)
         return
     results = planned.run(launcher=launcher, watch=watch, quiet=quiet)
+    _print(results, as_json)
+    results.or_raise()
+
+
+def _print(results: StudyResults, as_json: bool) -> None:
     if as_json:
         print_json(results.data)
     else:
         print_results(results.data, results.folder)
-    if results.failed is not None:
-        raise results.failed
 
 
 def _refuse_stray(dry_run: bool, detect: float | None, earlier: str | None) -> None:

@@ -165,10 +165,12 @@ def _run(recipe: Recipe, folder: Path, quiet: bool, as_json: bool, **how: Any) -
 
 
 def _tell_first(recipe: Recipe, folder: Path, goes_on: bool) -> None:
+    from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.naming import run_summary
     from simsiam_zoo.runtime.progress import tell
 
     try:
-        of = recipe.summary()
+        of = run_summary(recipe, Recipe.make(recipe.preset, measure=False))
     except ZooError:  # the preset of a run that goes on may be gone
         of = f"preset {recipe.preset}"
     tell(f"{folder}: {'goes on; ' if goes_on else ''}{of}")

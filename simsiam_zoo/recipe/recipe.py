@@ -32,7 +32,7 @@ from simsiam_zoo.recipe.layers import (
     resolved_table,
     stated_in,
 )
-from simsiam_zoo.recipe.naming import data_word, run_name, run_summary
+from simsiam_zoo.recipe.naming import data_word, run_name
 from simsiam_zoo.recipe.sections import (
     ChosenComponent,
     Data,
@@ -212,10 +212,6 @@ class Recipe(Section):
     def run_name(self) -> str:
         """A name for the run's folder: the preset, the data and parts that differ, the seed."""
         return run_name(self, type(self).make(self.preset, measure=False))
-
-    def summary(self) -> str:
-        """Preset, the parts that differ from it, data and seed, in a line."""
-        return run_summary(self, type(self).make(self.preset, measure=False))
 
     def data_word(self) -> str:
         """What to call the data where it is not the preset's own, else nothing."""

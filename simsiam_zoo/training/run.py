@@ -136,6 +136,14 @@ def build(recipe: Recipe, init: States | None = None) -> Siamese:
         return build_siamese(recipe, *recipe.sizes(), init or {})
 
 
+def _locked(file: Path, recipe: Recipe) -> dict[str, Any]:
+    """What a lock holds. InputError: a package of it is missing, or the recipe is another one."""
+    locked = read_locked(file)
+    refuse_missing(locked)
+    refuse_other_recipe(locked, recipe)
+    return locked
+
+
 def train(
     recipe: Recipe,
     out: Path | str | None = None,
@@ -157,8 +165,7 @@ def train(
         allow_bn_change: go on though BN will see another number of images at once.
         locked: a lock.toml, or what it holds: refuse a run that is not what it says.
         init: what a new run starts from: a run's folder, a checkpoint in one, or `timm:pretrained`.
-        progress: where progress is shown; by default stderr, live where that is a terminal.
-        quiet: show none.
+        progress, quiet: where progress is shown, by default stderr, or none is.
 
     Raises:
         InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
@@ -178,9 +185,7 @@ def train(
             init = read_initial_weights(str(init), recipe)
         recipe = init.named_in(recipe)
     if isinstance(locked, Path | str):
-        locked = read_locked(Path(locked))
-        refuse_missing(locked)
-        refuse_other_recipe(locked, recipe)
+        locked = _locked(Path(locked), recipe)
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")

@@ -91,7 +91,9 @@ def test_a_name_of_300_characters_is_refused(
         cli.main(words)
     assert left.value.code == 2
     told = capsys.readouterr().err.splitlines()
-    assert any(line.startswith("Error: ") for line in told)  # `train` first says what it trains
+    if told[0].startswith(f"{'n' * 300}: preset digits"):  # `train` first says what it trains
+        del told[0]
+    assert told[0].startswith("Error: ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 

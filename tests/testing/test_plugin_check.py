@@ -53,7 +53,9 @@ def test_what_a_package_does_wrong_is_told_with_the_way_out(
     assert "The contract (parameters): " in told.out
     assert "The way out: " in told.out
     assert "1 failed" in told.out
-    assert "\nError: checked-zoo does not conform" in told.err
+    first, error = told.err.split("\n", 1)
+    assert first.startswith("checking checked-zoo")
+    assert error.startswith("Error: checked-zoo does not conform")
     assert "Traceback" not in told.out + told.err
     assert "loss checked has failed a check that this one rests on" in told.out
 

@@ -36,6 +36,24 @@ def zoo_components() -> Iterator[Component]:
         ),
         reference=f"{SWAV} appendix A",
     )
+    yield from _policies()
+    yield Component(
+        "preset",
+        "multi-crop-mnist-5k",
+        target=f"{_HERE}:multi-crop-mnist-5k.toml",
+        summary="mnist-5k with 2 views of 32 px and 4 of 16 px",
+        reference=SWAV,
+    )
+    yield Component(
+        "preset",
+        "multi-crop",
+        target=f"{_HERE}:multi-crop.toml",
+        summary="imagenet with 2 views of 224 px and 6 of 96 px",
+        reference=SWAV,
+    )
+
+
+def _policies() -> Iterator[Component]:
     yield Component(
         "gradient",
         "multi-crop",
@@ -62,18 +80,4 @@ def zoo_components() -> Iterator[Component]:
             Param("normalize", bool, False, "l2-normalise z before the mean"),
         ),
         reference="doi:10.1007/978-3-031-16788-1_4",
-    )
-    yield Component(
-        "preset",
-        "multi-crop-mnist-5k",
-        target=f"{_HERE}:multi-crop-mnist-5k.toml",
-        summary="mnist-5k with 2 views of 32 px and 4 of 16 px",
-        reference=SWAV,
-    )
-    yield Component(
-        "preset",
-        "multi-crop",
-        target=f"{_HERE}:multi-crop.toml",
-        summary="imagenet with 2 views of 224 px and 6 of 96 px",
-        reference=SWAV,
     )
