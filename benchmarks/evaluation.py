@@ -1,7 +1,7 @@
 """Evaluation: the end of a run, memory of kNN against features on disk, speed of the frozen pass.
 
     python benchmarks/evaluation.py [knn|features|end-of-run] [--bank N] [--queries Q] [--width D]
-                                    [--images I] [--threads T] [--processes P] [--full]
+                                    [--images I] [--test I] [--threads T] [--processes P] [--full]
 
 knn       Q (2,000) queries against N (200,000) synthetic features of width D (2,048) on disk, read
           in chunks by a process of its own; its peak of memory is printed. Goal: 2 GB.
@@ -9,11 +9,12 @@ features  images/s of the frozen pass (decode, centre view, network, to disk) ov
           of 32 px with `mnist-5k`'s backbone, and of a second evaluation, which finds them there.
 end-of-run
           what ends a run, decoding and networks left out: P (2) processes write synthetic features
-          of N training and N / 25 test images of 1,000 classes by three networks, width D, and
-          measure each by kNN (k 20 and 200), the first also by one linear classifier for an epoch.
-          The peak of a process's memory (goal: 4 GB) and the share of the time in which a process
-          waits for the others are printed. N is 64,000; --full takes ImageNet's 1,281,167, which
-          need 33 GB of disk and, on a CPU, hours.
+          of N training and N / 25 test images (or --test) of 1,000 classes by three networks, width
+          D, and measure each by kNN (k 20 and 200), the first also by one linear classifier for an
+          epoch. The peak of a process's memory (goal: 4 GB) and the share of the time in which a
+          process waits for the others are printed. N is 64,000; --full takes ImageNet's 1,281,167,
+          which need 33 GB of disk and, on a CPU, hours: kNN's time goes with the test images, so
+          that --full --test 2000 tells the memory in a quarter of an hour.
 
 Memory is what the process itself holds (RssAnon of Linux). Pages of the features' files, which are
 mapped, are not in it: the system takes them back whenever it wants memory.
@@ -159,7 +160,7 @@ def benchmark_features(images: int, threads: int) -> None:
     )
 
 
-def end_alone(folder: str, images: int, width: int, threads: int) -> None:
+def end_alone(folder: str, images: int, test: int, width: int, threads: int) -> None:
     """What one process of the end of a run does: prints JSON."""
     import torch
 
@@ -194,7 +195,7 @@ def end_alone(folder: str, images: int, width: int, threads: int) -> None:
         splits = {
             name: FeatureSplits(train, test, CLASSES)
             for name, train, test in zip(
-                networks, synthetic("train", images), synthetic("test", images // 25), strict=True
+                networks, synthetic("train", images), synthetic("test", test), strict=True
             )
         }
         written = time.perf_counter() - began
@@ -228,12 +229,12 @@ def wait_clock(distributed: Any) -> list[float]:
     return waited
 
 
-def benchmark_end(images: int, width: int, threads: int, processes: int) -> None:
+def benchmark_end(images: int, test: int, width: int, threads: int, processes: int) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        sizes = [str(x) for x in (images, width, max(1, threads // processes))]
+        sizes = [str(x) for x in (images, test, width, max(1, threads // processes))]
         started = []
         for rank in range(processes):
             world = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
@@ -247,7 +248,8 @@ def benchmark_end(images: int, width: int, threads: int, processes: int) -> None
     shares = ", ".join(f"{100 * one['waited'] / one['seconds']:.0f} %" for one in found)
     peak = max(one["peak"] for one in found)
     row(
-        f"end of run, {images:,} x {width:,} by three networks, {processes} processes: memory",
+        f"end of run, {images:,} and {test:,} x {width:,} by three networks, {processes} processes:"
+        " memory",
         f"{peak:.2f} GB, {found[0]['seconds']:.0f} s",
         f"{size:.2f} GB on disk; waiting {shares}",
         peak / size,
@@ -270,6 +272,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--width", type=int, default=2_048)
     parser.add_argument("--images", type=int, help="default: 2,000; 64,000 of end-of-run")
+    parser.add_argument("--test", type=int, help="of end-of-run; default: images / 25")
     parser.add_argument("--processes", type=int, default=2, help="of end-of-run")
     parser.add_argument("--full", action="store_true", help="end-of-run of ImageNet's size")
     parser.add_argument("--threads", type=int, default=2)
@@ -280,7 +283,8 @@ def main() -> None:
         benchmark_features(given.images or 2_000, given.threads)
     if given.what in (None, "end-of-run"):
         images = IMAGENET if given.full else given.images or 64_000
-        benchmark_end(images, given.width, given.threads, given.processes)
+        test = given.test or images // 25
+        benchmark_end(images, test, given.width, given.threads, given.processes)
 
 
 if __name__ == "__main__":
