@@ -1,8 +1,8 @@
-"""Shards that nobody has counted: drawn at random, again and again, by webdataset's pipeline.
+"""Shards that nobody has counted: drawn at random, again and again.
 
-It draws the shards, groups members by their keys and shuffles the samples. Its openers, which run
-shells, and its decoders, which unpickle, have no part in it: members come from `tar.members`, and
-what makes a sample of them is `scan.sample_of`, as where shards are indexed.
+webdataset draws the shards and shuffles the samples. Its openers, which run shells, and its
+decoders, which unpickle, have no part in it: members come from `tar.members`, and what makes a
+sample of them is `scan.sample_of`, as where shards are indexed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,6 @@ MAX_MEMBER_BYTES = 1 << 26
 """Largest member that is taken into memory: 64 MiB."""
 SHUFFLED, SHUFFLED_BYTES = 512, 1 << 27
 """Images that wait to be drawn from, and most bytes of them."""
-_HELD = 256
-"""Members of one key that are held until its sample is made; more begin a new one."""
 
 STREAM_NOTE = (
     "reading as a stream: an epoch is data.steps_per_epoch steps, in which an image may come twice"
@@ -57,7 +55,14 @@ def read_stream(source: str, findings: Findings | None = None) -> Iterator[Strea
     `source` is a path or an allowed URL; `findings` is told what is passed over. Raises DataError
     where it cannot be had or is damaged, InputError where it is compressed.
     """
-    return _Reading(findings or Findings()).pipeline([[{"url": source}]])
+    findings, where = findings or Findings(), shown_source(source)
+    with closing(_blocks(source)) as blocks:
+        for key, parts in _groups(_Forward(blocks), where, findings):
+            sample = sample_of(key, parts, bytes, findings.pass_over)
+            if sample is None:
+                findings.without_image += 1
+            else:
+                yield StreamedSample(f"{where}: {printable(key)}", sample.image)
 
 
 def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample]:
@@ -65,88 +70,58 @@ def stream_samples(sources: Sequence[str], seed: int) -> Iterator[StreamedSample
     from webdataset import ResampledShards
 
     drawn = ResampledShards([*sources], worker_seed=lambda: seed, deterministic=True)
-    most_in_vain = 8 + 2 * len(sources)
-    return _Reading(Findings(), most_in_vain).pipeline(drawn, partial(_shuffled, seed=seed))
+    urls = (shard["url"] for shard in drawn)
+    return _shuffled(_read_all(urls, most_in_vain=8 + 2 * len(sources)), seed)
 
 
-class _Reading:
-    """The stages between the names of shards and their images, and what was met there.
+def _read_all(sources: Iterable[str], most_in_vain: int) -> Iterator[StreamedSample]:
+    """The samples of shards, one after the other; what is passed over is said once.
 
-    No more than `most_in_vain` shards without an image may come one after the other; None is for
-    one shard, of which nothing is printed.
+    Raises DataError where more than `most_in_vain` in a row have no image.
     """
-
-    def __init__(self, findings: Findings, most_in_vain: int | None = None) -> None:
-        self._findings, self._most_in_vain = findings, most_in_vain
-        self._found, self._in_vain, self._told = False, 0, False
-
-    def pipeline(self, shards: Any, *more: Any) -> Iterator[StreamedSample]:
-        from webdataset import DataPipeline
-        from webdataset.tariterators import group_by_keys
-
-        grouped = partial(
-            group_by_keys, keys=lambda name: key_of(name) or (None, None), handler=_refuse
-        )
-        return iter(DataPipeline(shards, self._members, grouped, self._samples, *more))
-
-    def _members(self, shards: Iterable[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
-        """The members of each shard, as `group_by_keys` takes them; an empty one after each."""
-        for shard in shards:
-            self._found, where = False, shown_source(shard["url"])
-            with closing(_blocks(shard["url"])) as blocks:
-                yield from self._members_of(_Forward(blocks), where)
-            yield {}
-            if self._most_in_vain is not None:
-                self._look_back(where, self._most_in_vain)
-
-    def _members_of(self, read_at: _Forward, where: str) -> Iterator[dict[str, Any]]:
-        key, held = b"", 0
-        for name, header, size, _ in members(read_at, where):
-            if is_litter(name):
-                continue
-            problem = f"{where}: the member at offset {header} is refused: "
-            if size > MAX_MEMBER_BYTES:
-                raise DataError(f"{problem}{size} bytes are too many for one member of a stream")
-            content = read_at(size, header + TAR_BLOCK)
-            if len(content) < size:
-                raise DataError(f"{problem}its content is cut off")
-            if (pair := key_of(name)) is None:
-                if is_image(name.lower(), partial(bytes, content)):
-                    self._findings.pass_over(printable(name))
-                continue
-            held = held if pair[0] == key else 0
-            if held > MAX_MEMBER_BYTES:  # more of one key than should be held begins a new sample
-                held = 0
-                yield {}
-            key, held = pair[0], held + max(size, MAX_MEMBER_BYTES >> 8)
-            yield {"fname": name, "data": content, "url": where, "__url__": where}
-
-    def _look_back(self, where: str, most_in_vain: int) -> None:
-        """Say once what was passed over, and end a search for images that finds none."""
-        if not self._told and (lines := describe_findings([self._findings])):
-            self._told = True
+    findings, told, in_vain = Findings(), False, 0
+    for source in sources:
+        in_vain += 1
+        for sample in read_stream(source, findings):
+            in_vain = 0
+            yield sample
+        where = shown_source(source)
+        if not told and (lines := describe_findings([findings])):
+            told = True
             text = "".join(f"warning: {where}: {line}\n" for line in lines)
             print(text, end="", file=sys.stderr)
-        self._in_vain = 0 if self._found else self._in_vain + 1
-        if self._in_vain > most_in_vain:
+        if in_vain > most_in_vain:
             raise DataError(f"no shard holds images; the last one was {where}")
 
-    def _samples(self, groups: Iterable[dict[Any, Any]]) -> Iterator[StreamedSample]:
-        """What `group_by_keys` gives → the samples that have an image."""
-        for parts in groups:
-            key, where = parts.pop("__key__"), parts.pop("__url__")
-            sample = sample_of(key, parts, bytes, self._findings.pass_over)
-            if sample is None:
-                self._findings.without_image += 1
-                continue
-            self._found = True
-            yield StreamedSample(f"{where}: {printable(key)}", sample.image)
 
-
-def _refuse(error: Exception) -> NoReturn:
-    """What `group_by_keys` raises at a name that a sample has already, as an error of ours."""
-    what, *_, where = error.args
-    raise DataError(f"{where} is damaged: {ascii(str(what)[:200])[1:-1]}") from None
+def _groups(
+    read_at: _Forward, where: str, findings: Findings
+) -> Iterator[tuple[bytes, dict[bytes, bytes]]]:
+    """Each key, and the members that follow each other under it: by their endings, whole."""
+    key, parts, held = b"", dict[bytes, bytes](), 0
+    for name, header, size, _ in members(read_at, where):
+        if is_litter(name):
+            continue
+        problem = f"{where}: the member at offset {header} is refused: "
+        if size > MAX_MEMBER_BYTES:
+            raise DataError(f"{problem}{size} bytes are too many for one member of a stream")
+        content = read_at(size, header + TAR_BLOCK)
+        if len(content) < size:
+            raise DataError(f"{problem}its content is cut off")
+        if (pair := key_of(name)) is None:
+            if is_image(name.lower(), partial(bytes, content)):
+                findings.pass_over(printable(name))
+            continue
+        if pair[0] != key or held > MAX_MEMBER_BYTES:  # so much of one key begins a new sample
+            if parts:
+                yield key, parts
+            key, parts, held = pair[0], {}, 0
+        if pair[1] in parts:
+            raise DataError(f"{where} is damaged: {printable(name)} is a duplicate file name")
+        parts[pair[1]] = content
+        held += max(size, MAX_MEMBER_BYTES >> 8)  # and so do very many small members
+    if parts:
+        yield key, parts
 
 
 def _shuffled(samples: Iterable[StreamedSample], seed: int) -> Iterator[StreamedSample]:
