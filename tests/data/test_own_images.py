@@ -178,6 +178,41 @@ def test_no_name_leads_out_of_an_archive(write, name, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("out.png"))
 
 
+def test_an_archive_of_the_current_folder_and_names_with_colons_are_read(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "photos", "0.png", "Shot 12:30.png", "1.png")
+    with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as archive:
+        archive.add(folder, ".")  # as `tar -C photos .` does it
+    assert len(open_shards(str(tmp_path / "p.tar.gz")).train) == 3
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz"])
+def test_a_compressed_archive_with_wrong_bits_is_damaged(ending: str, tmp_path: Path) -> None:
+    content = {"a.png": np.random.default_rng(0).bytes(2_000_000), "b.png": random_png(0)}
+    path = tmp_path / f"p.tar.{ending}"
+    with tarfile.open(path, f"w:{ending}") as archive:
+        for name, data in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    bits = bytearray(path.read_bytes())
+    bits[1_200_000] ^= 1
+    path.write_bytes(bits)
+    with pytest.raises(DataError, match=rf"p\.tar\.{ending} is damaged: [^\n]*\n  Download"):
+        open_shards(str(path))
+
+
+def test_a_file_and_a_folder_of_one_name_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    archive = tarred(tmp_path / "p.tgz", {"a": random_png(0), "a/b.png": random_png(1)})
+    with pytest.raises(DataError, match="a file and a folder of one name"):
+        open_shards(str(archive))
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match=r"file/into cannot be written"),
+        unpacked(archive, tmp_path / "file" / "into", lambda: 1 << 30),
+    ):
+        pass
+
+
 def test_archives_that_are_too_large_or_damaged_or_hold_links(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "x.zip", {"a.png": bytes(1000)})
     with (
