@@ -263,7 +263,7 @@ def read_label(content: bytes, in_json: bool = False) -> int | str | None:
     if isinstance(value, str):
         value = value.strip()
         try:
-            if not value.isascii():  # other alphabets' digits make names
+            if not value.isascii() or "_" in value:  # what Python alone takes for digits
                 raise ValueError
             value = int(value) if value.isdigit() and len(value) < 19 else float(value)
         except ValueError:

@@ -31,7 +31,7 @@ from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir
 
-_SCAN_VERSION = 3  # of what a scan finds: another one scans again
+_SCAN_VERSION = 4  # of what a scan finds: another one scans again
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,12 @@ def test_what_lies_in_the_thumbnail_of_a_jpeg_is_none_of_its_scans():
     assert decode(image[:2] + app + image[2:]).shape == (8, 8, 3)
 
 
+def test_a_video_behind_a_picture_is_none_of_its_scans():
+    """As phones write it; random bytes hold the marker of a scan once in 64 KiB."""
+    image = encode(np.full((8, 8, 3), 99, np.uint8), "JPEG")
+    assert decode(image + np.random.default_rng(0).bytes(8 << 20)).shape == (8, 8, 3)
+
+
 def webp_canvas(width: int, height: int) -> bytes:
     """An animation that states a canvas, and holds one small frame."""
     frames = [Image.fromarray(np.full((8, 8, 3), v, np.uint8)) for v in (0, 255)]

@@ -118,7 +118,7 @@ def test_what_is_no_tar_is_called_so(tmp_path):
     [
         (b"3", 3), (b" 3\n", 3), (b"\xef\xbb\xbf3", 3), (b"3.0", 3), (b'"3"', 3), (b"[3]", 3),
         ("3".encode("utf-16"), 3), (b"cat", "cat"), (b'"a cat"\r\n', "a cat"), (b"-1", None),
-        (b"", None), ("\u0663".encode(), "\u0663"),
+        (b"", None), ("\u0663".encode(), "\u0663"), (b"12_3", "12_3"),
     ],
 )  # fmt: skip
 def test_labels_are_read_in_every_spelling(content, label):
