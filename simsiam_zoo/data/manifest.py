@@ -27,15 +27,15 @@ MANIFEST_VERSION = 1
 MAX_MANIFEST_BYTES = 1 << 27
 
 
-def _plain(name: str) -> str:
-    """A plain file name: it stays in its folder, is not hidden, and can be shown."""
+def plain_name(name: str) -> str:
+    """A shard's name that stays in its folder, is not hidden, and can be shown; else ValueError."""
     plain = name.endswith(".tar") and name.isprintable() and not name.startswith(".")
     if not plain or "/" in name or "\\" in name:
         raise ValueError(f"{name!r:.80} is no shard's name")
     return name
 
 
-Name = Annotated[str, AfterValidator(_plain)]
+Name = Annotated[str, AfterValidator(plain_name)]
 
 
 @dataclass(frozen=True, slots=True)

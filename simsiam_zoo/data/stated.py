@@ -20,6 +20,7 @@ from simsiam_zoo.data.manifest import (
     SplitInfo,
     StatedShard,
     index_path,
+    plain_name,
     read_manifest,
     read_packed,
     split_word,
@@ -199,12 +200,17 @@ def index_folder(
     a checksum of each and of each image is stored. `progress` is told how many were scanned.
 
     Raises:
-        InputError: it cannot be written there.
+        InputError: it cannot be written there, or a shard's name cannot be in a manifest.
         DataError: shards are damaged, or not what they were when their checksums were taken; the
             manifest is left as it was.
     """
     folder = paths[0].parent
     out = folder if out is None else out
+    try:
+        for path in paths:
+            plain_name(path.name)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}", "Rename it: plain text that ends in .tar.") from None
     try:
         out.mkdir(parents=True, exist_ok=True)
         stated = read_manifest(out)

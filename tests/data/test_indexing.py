@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -134,3 +135,13 @@ def test_a_hostile_info_is_damage(tmp_path, text):
     (tmp_path / "_info.json").write_text(text)
     with pytest.raises(DataError, match=r"_info\.json"):
         read_info(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.wds", "x\\y.tar", os.fsdecode(b"x\xff.tar")])
+def test_a_name_that_no_manifest_can_hold_is_refused_before_the_shard_is_read(
+    name, tmp_path, write_tar
+):
+    path = write_tar(tmp_path / name, {"a.png": random_png(0)})
+    with pytest.raises(InputError, match=r"is no shard's name\n  Rename it"):
+        index_folder([path])
+    assert len(open_shards(str(path)).train) == 1
