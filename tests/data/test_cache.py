@@ -188,3 +188,19 @@ def test_a_reader_lets_go_of_what_was_removed(server: Server) -> None:
     contents(far)
     assert len(os.listdir("/proc/self/fd")) <= before + 3
     far.close()
+
+
+def test_an_index_that_cannot_be_made_anew_leaves_nothing_open(server: Server, cache: Path) -> None:
+    far = open_shards(server.url).train
+    os.close(far.cache.open(far.shards[0]))
+    for index in (cache / "indexes").iterdir():
+        index.unlink()
+    os.close(far.cache.open(far.shards[0]))
+    assert len(server.asked(far.shards[0].name)) == 1
+    far.cache.index(far.shards[0]).unlink()
+    (cache / "indexes").rmdir()
+    (cache / "indexes").touch()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(InputError, match=r"cannot be used: .*\n  Set SIMSIAM_ZOO_CACHE"):
+        far.cache.open(far.shards[0])
+    assert os.listdir("/proc/self/fd") == before

@@ -69,11 +69,12 @@ class ShardCache:
                 continue
             except OSError as error:
                 raise DataError(f"{path} cannot be opened: {error.strerror}") from None
-            if not self.index(shard).is_file():  # somebody has tidied up
-                self._make_index(shard, path)
-            with suppress(OSError):
-                os.utime(path)
-            return descriptor
+            if self.index(shard).is_file():
+                with suppress(OSError):
+                    os.utime(path)
+                return descriptor
+            os.close(descriptor)  # somebody has tidied up
+            self._fetch(shard)
 
     def hold(self, shard: Shard) -> int:
         """`open`, and pin the shard for as long as the descriptor is open."""
@@ -96,6 +97,8 @@ class ShardCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if path.exists():
+                    if not self.index(shard).is_file():
+                        self._make_index(shard, path)
                     return
                 self._reserve(shard, part)
                 download(shard.location, part, shard.bytes, shard.sha256, shard.version)
