@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.api.given import preset_of
-from simsiam_zoo.errors import InputError, StoppedError
+from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
-    from simsiam_zoo.data.packing.job import Packed, PackOptions
     from simsiam_zoo.data.packing.writer import Original
     from simsiam_zoo.data.shards import Dataset, ShardSet
     from simsiam_zoo.data.stated import Scanned
@@ -76,8 +75,10 @@ def pack(
         StoppedError: a signal asked to stop.
     """
     from simsiam_zoo.data.packing.archives import unpacked
-    from simsiam_zoo.data.packing.job import PackOptions
+    from simsiam_zoo.data.packing.job import PackOptions, pack_original
     from simsiam_zoo.runtime.folders import expand_user
+    from simsiam_zoo.runtime.machine import available_cores
+    from simsiam_zoo.runtime.progress import open_progress
 
     began = time.monotonic()
     folder, given = expand_user(out), expand_user(source)
@@ -85,7 +86,8 @@ def pack(
     beside = folder.with_name(f".{folder.name}.unpacked")
     with unpacked(given, beside, lambda: shutil.disk_usage(beside).free) as images:
         original = _original(images, labels, classes)
-        packed = _packed(original, folder, options, jobs, quiet)
+        progress = open_progress(quiet)
+        packed = pack_original(original, folder, options, jobs or available_cores(), progress)
     splits = {
         {"val": "test"}.get(name, name): {  # the shards are called val, as those of others are
             "samples": split.samples,
@@ -97,31 +99,6 @@ def pack(
     seconds = round(time.monotonic() - began, 1)
     found = (packed.damaged, packed.already, seconds, tuple(original.notes))
     return PackedData(folder, original.kind, splits, original.classes, *found)
-
-
-def _packed(
-    original: Original, folder: Path, options: PackOptions, jobs: int | None, quiet: bool
-) -> Packed:
-    """Pack it, with progress. StoppedError: a signal asked to stop."""
-    from simsiam_zoo.data.packing.job import pack_original
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.runtime.progress import StopRequest, open_progress
-
-    sizes = map(len, original.splits.values())
-    total = sum(min(size, options.limit or size) for size in sizes)
-    with StopRequest() as stop, open_progress(quiet) as progress:
-        for note in original.notes:
-            progress.say(f"note: {note}")
-        progress.begin("images", total)
-
-        def dealt_with(done: int) -> bool:
-            progress.advance(done)
-            return stop.requested
-
-        packed = pack_original(original, folder, options, jobs or available_cores(), dealt_with)
-    if packed is None:
-        raise StoppedError(f"packing {folder} was stopped", "The same command again goes on.")
-    return packed
 
 
 def _original(source: Path, labels: bool, classes: Path | str | None) -> Original:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -258,6 +259,28 @@ def test_the_least_recently_used_goes_where_room_is_needed_unless_it_is_in_use(
     monkeypatch.setenv("SIMSIAM_ZOO_PACKED_GB", "much")
     with pytest.raises(InputError, match="is a number of GB, not 'much'"):
         open_shards(str(folders[0]))
+
+
+def test_room_is_made_while_others_come_and_go(tmp_path: Path, cache: Path) -> None:
+    """What another process renames or removes meanwhile is no reason to fail."""
+    open_shards(str(tree(tmp_path / "photos", *FLAT)))
+    busy, done = cache / "packed" / ("0" * 32), threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            (busy / ".packing").mkdir(parents=True)
+            for number in range(20):
+                (busy / f".{number}.tmp").touch()
+            shutil.rmtree(busy)
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(300):
+            cached._make_room(cache / "packed" / "x", tmp_path, 0, 1 << 40)
+    finally:
+        done.set()
+        other.join()
 
 
 def test_of_processes_that_name_one_folder_one_packs(tmp_path: Path) -> None:

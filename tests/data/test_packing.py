@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from simsiam_zoo.data.manifest import PACKING
 from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
 from simsiam_zoo.data.sources import open_shards
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.runtime.progress import Progress
 
 SMALL = PackOptions(shard_samples=4)
 
@@ -187,7 +190,14 @@ def test_a_stopped_packing_goes_on_and_gives_the_same_bytes(tree, tmp_path):
     whole = packed(tree, tmp_path / "whole")
     out = tmp_path / "out"
     original = open_original(tree)
-    assert pack_original(original, out, SMALL, progress=lambda done: done >= 8) is None
+
+    class Interrupting(Progress):
+        def advance(self, done: int, text: str = "") -> None:
+            if done >= 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError):
+        pack_original(original, out, SMALL, progress=Interrupting())
     first = out / "train-000000.tar"
     kept = first.stat().st_mtime_ns
     (out / "train-000001.tar").write_bytes(b"damaged since")

@@ -29,10 +29,10 @@ from simsiam_zoo.data.packing.formats import open_original
 from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
 from simsiam_zoo.data.packing.writer import Original
 from simsiam_zoo.data.scan import IMAGE_ENDINGS
-from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import cache_dir
 from simsiam_zoo.runtime.machine import available_cores
-from simsiam_zoo.runtime.progress import StopRequest, open_progress, tell
+from simsiam_zoo.runtime.progress import open_progress, tell
 
 LIMIT_VARIABLE = "SIMSIAM_ZOO_PACKED_GB"
 DEFAULT_GB = 50.0
@@ -172,22 +172,11 @@ def _pack(source: Path, folder: Path, size: int) -> None:
     free = min(limit, shutil.disk_usage(folder.parent).free)
     with unpacked(source, folder.with_suffix(".unpacked"), lambda: free) as images:
         original = open_original(images)
-        total = sum(len(split) for split in original.splits.values())
         tell(f"packing {source} into the cache, once: {_words(original)}")
-        for note in original.notes:
-            tell(f"note: {note}")
-        with StopRequest() as stop, open_progress() as progress:
-            progress.begin("images packed", total)
-
-            def dealt_with(done: int) -> bool:
-                progress.advance(done)
-                return stop.requested
-
-            # Starting processes costs more than a few images do.
-            jobs = available_cores() if total > _FEW_IMAGES else 1
-            packed = pack_original(original, folder, PackOptions(), jobs, dealt_with)
-    if packed is None:
-        raise StoppedError(f"packing {source} was stopped", "The same command again goes on.")
+        total = sum(len(split) for split in original.splits.values())
+        # Starting processes costs more than a few images do.
+        jobs = available_cores() if total > _FEW_IMAGES else 1
+        pack_original(original, folder, PackOptions(), jobs, open_progress())
 
 
 def _words(original: Original) -> str:
@@ -222,7 +211,7 @@ def _make_room(folder: Path, source: Path, need: int, limit: int) -> None:
     Raises InputError where they do not, or where others in use take the room.
     """
     others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    sizes = {path: sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) for path in others}
+    sizes = {path: _bytes_in(path) for path in others}
     used = sum(sizes.values())
     for path in sorted(others, key=_last_use):
         if used + need > limit and _remove(path):
@@ -236,9 +225,21 @@ def _make_room(folder: Path, source: Path, need: int, limit: int) -> None:
         )
 
 
+def _bytes_in(folder: Path) -> int:
+    """Of its files; those that another process takes away meanwhile are none."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(at, name)).st_size
+    return total
+
+
 def _last_use(folder: Path) -> float:
-    manifest = folder / MANIFEST
-    return (manifest if manifest.exists() else folder).stat().st_mtime
+    for path in (folder / MANIFEST, folder):
+        with suppress(FileNotFoundError):
+            return path.stat().st_mtime
+    return 0.0
 
 
 def _pin(folder: Path) -> None:
@@ -260,6 +261,8 @@ def _remove(folder: Path) -> bool:
                     shutil.rmtree(folder)
             else:
                 shutil.rmtree(folder)
+    except FileNotFoundError:  # somebody else was quicker
+        return True
     except (Timeout, BlockingIOError):
         return False
     return True

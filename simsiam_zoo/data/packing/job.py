@@ -11,7 +11,8 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +41,9 @@ from simsiam_zoo.data.packing.writer import (
 )
 from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.stated import sha256
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.runtime.folders import atomic_write_text, unwritable
+from simsiam_zoo.runtime.progress import Progress, StopRequest
 
 DAMAGED = "damaged.jsonl"
 """Lists what was not packed: one JSON object a line with split, name and reason."""
@@ -159,34 +161,37 @@ def pack_original(
     folder: Path,
     options: PackOptions,
     jobs: int = 1,
-    progress: Callable[[int], bool] = lambda samples: False,
-) -> Packed | None:
+    progress: Progress | None = None,
+) -> Packed:
     """Pack a data set into a new folder, or go on where the same call was interrupted before.
 
-    The number of processes, `jobs`, does not change a byte. `progress` is told the images that were
-    dealt with; if it answers True, packing stops after the shards at hand, and None is returned.
+    The number of processes, `jobs`, does not change a byte. `progress` is told the data set's notes
+    and how many images were dealt with.
 
     Raises:
         InputError: the folder holds something else, is being packed into, or cannot be written.
         DataError: no image can be decoded, or a worker died.
+        StoppedError: a signal asked to stop; the shards at hand were finished.
     """
-    task = PackTask(original, folder, options)
-    description = task.description()
-    try:
-        if not (folder / PACKING).is_dir():
-            if (folder / MANIFEST).is_file():
-                return _packed_before(folder, description)
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise InputError(f"{folder} is no empty folder", "Name a new one.")
-            (folder / PACKING).mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / PACKING / "lock", timeout=0):
-            _begin(folder, description)
-            notes = _make_shards(task, jobs, progress)
-            return None if notes is None else _finish(task, description, notes)
-    except Timeout:
-        raise InputError(f"{folder} is being packed into by another process") from None
-    except OSError as error:
-        raise unwritable(folder, error) from None
+    with StopRequest() as stop, progress or Progress() as progress:
+        for note in original.notes:
+            progress.say(f"note: {note}")
+        task = PackTask(original, folder, options)
+        description = task.description()
+        try:
+            if not (folder / PACKING).is_dir():
+                if (folder / MANIFEST).is_file():
+                    return _packed_before(folder, description)
+                if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                    raise InputError(f"{folder} is no empty folder", "Name a new one.")
+                (folder / PACKING).mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / PACKING / "lock", timeout=0):
+                _begin(folder, description)
+                return _finish(task, description, _make_shards(task, jobs, progress, stop))
+        except Timeout:
+            raise InputError(f"{folder} is being packed into by another process") from None
+        except OSError as error:
+            raise unwritable(folder, error) from None
 
 
 def _packed_before(folder: Path, description: Mapping[str, Any]) -> Packed:
@@ -217,20 +222,19 @@ def _begin(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def _make_shards(
-    task: PackTask, jobs: int, progress: Callable[[int], bool]
-) -> list[PackNote] | None:
-    """A note of each shard, in order; None where `progress` stopped it."""
+    task: PackTask, jobs: int, progress: Progress, stop: StopRequest
+) -> list[PackNote]:
+    """A note of each shard, in order. Raises StoppedError."""
     notes: dict[int, PackNote] = {}
     done = 0
-    results = run_tasks(task.run, len(task.chunks), jobs)
-    try:
+    progress.begin("images packed", sum(len(chunk.images) for chunk in task.chunks))
+    with closing(run_tasks(task.run, len(task.chunks), jobs)) as results:
         for number, note in results:
             notes[number] = note
             done += len(task.chunks[number].images)
-            if progress(done) and len(notes) < len(task.chunks):
-                return None
-    finally:
-        results.close()
+            progress.advance(done)
+            if stop.requested and len(notes) < len(task.chunks):
+                raise StoppedError("packing was stopped", "The same command again goes on.")
     return [notes[number] for number in range(len(task.chunks))]
 
 
