@@ -25,7 +25,7 @@ from simsiam_zoo.data.stated import check_sha256
 from simsiam_zoo.data.stream import open_stream_set
 from simsiam_zoo.data.validation import stratified
 from simsiam_zoo.errors import DataError, InputError, ZooError
-from simsiam_zoo.runtime.folders import cache_dir, sync_folder
+from simsiam_zoo.runtime.folders import cache_dir, sync_folder, unwritable_cache
 
 PACKED_VERSION = 1
 """Of the embedded sets' shards; another split or encoding gets another number."""
@@ -81,10 +81,7 @@ def _embedded(name: str, source: Source, train: int, test: int) -> Dataset:
             _pack_embedded(folder, source, test)
             return _open_packed(folder, train, test)
     except OSError as error:
-        raise InputError(
-            f"{name} cannot be packed into {folder}: {error.strerror or error}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
-        ) from None
+        raise unwritable_cache(f"{name} cannot be packed into {folder}", error) from None
 
 
 def _open_packed(folder: Path, train: int, test: int) -> Dataset:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from simsiam_zoo.data.bands import band_format, read_bands
 from simsiam_zoo.data.index import ImageError
+from simsiam_zoo.data.scan import image_format
 
 Pixels = NDArray[np.uint8]
 
@@ -41,7 +42,6 @@ _SCAN = re.compile(rb"\xff\xda\0(\x06\0|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 alone is found many times in the video that phones write behind a picture."""
 
 _JPEG_SPACES = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
-_PNG = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _GRAY = (0, 4)  # PNG color types, without alpha and with it
 
@@ -58,11 +58,12 @@ def decode(data: bytes | memoryview) -> Pixels:
 def decode_any(data: bytes | memoryview) -> Pixels:
     """`decode`, but an image stored as grey stays [H, W]: less work for all that follows."""
     head = bytes(data[:12])
-    if head.startswith(_PNG):
+    form = image_format(head)
+    if form == "png":
         return _decode_png(data)
-    if head.startswith(b"\xff\xd8\xff"):
+    if form == "jpg":
         return _decode_jpeg(data)
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+    if form == "webp":
         _check_webp(bytes(data[12:30]))
         return _decode_pillow(data, "WEBP")
     if band_format(head):
@@ -88,9 +89,10 @@ def decode_as(data: bytes | memoryview, channels: int) -> Pixels:
 
 def as_stored(data: bytes | memoryview) -> NDArray[Any]:
     """Pixels [H, W, C] with the channels and the bits that they are stored with; alpha is one."""
-    if band_format(bytes(data[:8])):
+    head = bytes(data[:12])
+    if band_format(head):
         return read_bands(data)
-    is_png = bytes(data[:8]) == _PNG
+    is_png = image_format(head) == "png"
     pixels = _decode_png(data, stored=True) if is_png else decode_any(data)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 

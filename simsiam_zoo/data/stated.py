@@ -30,7 +30,7 @@ from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError, ZooError
-from simsiam_zoo.runtime.folders import cache_dir
+from simsiam_zoo.runtime.folders import cache_dir, file_sha256, unwritable_cache
 
 _SCAN_VERSION = 4  # of what a scan finds: another one scans again
 
@@ -151,18 +151,15 @@ def _cached_index(
         cached.parent.mkdir(exist_ok=True)
         index.save(cached)
     except OSError as error:
-        raise InputError(
-            f"the index of {path} cannot be written to {cached.parent}: {error.strerror}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
-        ) from None
+        what = f"the index of {path} cannot be written to {cached.parent}"
+        raise unwritable_cache(what, error) from None
     return name, index
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hex. Raises DataError where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -21,7 +21,6 @@ from simsiam_zoo.exchange.weights import (
     StateDict,
     Weights,
     below_prefix,
-    file_digest,
     fit_weights,
     read_weights,
 )
@@ -29,6 +28,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.folders import file_sha256
 from simsiam_zoo.training.run import Run, build
 from simsiam_zoo.training.run_folder import RunFolder, refuse_occupied
 from simsiam_zoo.training.weights import InitialWeights, of_parts, write_backbone
@@ -85,7 +85,7 @@ def import_checkpoint(
     lock = make_lock(recipe, UNKNOWN, _machine(recipe))
     lock["imported"] = {
         "source": checkpoint.name,
-        "sha256": file_digest(checkpoint),
+        "sha256": file_sha256(checkpoint),
         "arch": weights.arch or recipe.backbone.name,
         "parts": [*weights.parts],
         "prefix": prefix,

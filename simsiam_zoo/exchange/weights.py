@@ -10,7 +10,6 @@ Nothing is unpickled but tensors and plain values (`weights_only`).
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 from collections import Counter
@@ -209,12 +208,6 @@ def fit_weights(weights: StateDict, model: StateDict, part: str, path: Path) -> 
             "Is it another architecture (--backbone) or image size (--set data.image_size)?",
         )
     return {key: found[key] for key in model}
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of the file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _simsiam(state: StateDict, arch: str | None, path: Path) -> Weights:

@@ -9,7 +9,6 @@ The last two are kept, so that a torn one falls back to the one before it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import re
@@ -24,7 +23,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, sync_folder
+from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, file_sha256, sync_folder
 
 KEEP_LAST = 2
 _NAME = re.compile(r"step-(\d{8,})\.pt\Z")
@@ -49,7 +48,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-    atomic_write_text(_digest_path(path), f"{_sha256(path)}  {path.name}\n")
+    atomic_write_text(_digest_path(path), f"{file_sha256(path)}  {path.name}\n")
     _link_last(folder, path)
     for old in _newest_first(folder)[KEEP_LAST:]:
         old.unlink()
@@ -114,7 +113,7 @@ def load_checkpoint(
     """
     try:
         expected = _expected_digest(path)
-        if expected is not None and _sha256(path) != expected:
+        if expected is not None and file_sha256(path) != expected:
             raise DataError(f"the checkpoint {path} is damaged: its digest differs")
         with warnings.catch_warnings(), torch.serialization.safe_globals([*harmless]):
             warnings.simplefilter("ignore")  # torch remarks on damage before it fails on it
@@ -170,8 +169,3 @@ def _expected_digest(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     return words[0] if words else ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

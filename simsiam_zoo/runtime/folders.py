@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,12 +11,13 @@ from typing import BinaryIO
 
 from simsiam_zoo.errors import InputError
 
+_CACHE_HINT = "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk."
+
 
 def cache_dir() -> Path:
     """The user's cache folder (or `SIMSIAM_ZOO_CACHE`), made; InputError: it cannot be."""
     import platformdirs  # not at the top: the light commands import this module
 
-    hint = "Set SIMSIAM_ZOO_CACHE to a folder that can be written."
     if override := os.environ.get("SIMSIAM_ZOO_CACHE"):
         path = expand_user(override)
     else:
@@ -25,13 +27,17 @@ def cache_dir() -> Path:
         except RuntimeError:
             path = Path("~")  # as older versions leave it
         if not path.is_absolute():
-            raise InputError("there is no home folder to keep a cache in", hint)
+            raise InputError("there is no home folder to keep a cache in", _CACHE_HINT)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what = f"the cache folder {path} cannot be made: {error.strerror}"
-        raise InputError(what, hint) from None
+        raise unwritable_cache(f"the cache folder {path} cannot be made", error) from None
     return path
+
+
+def unwritable_cache(what: str, error: OSError) -> InputError:
+    """What to raise where something of the cache cannot be written: `what`, and why."""
+    return InputError(f"{what}: {error.strerror or error}", _CACHE_HINT)
 
 
 def expand_user(path: Path | str) -> Path:
@@ -143,6 +149,12 @@ def atomic_write_text(path: Path, text: str) -> None:
     """`atomic_write` for a whole text, UTF-8."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(path: Path) -> None:

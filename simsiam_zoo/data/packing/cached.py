@@ -30,7 +30,7 @@ from simsiam_zoo.data.packing.job import DAMAGED, PackOptions, pack_original
 from simsiam_zoo.data.packing.writer import Original
 from simsiam_zoo.data.scan import IMAGE_ENDINGS
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.runtime.folders import cache_dir
+from simsiam_zoo.runtime.folders import cache_dir, unwritable_cache
 from simsiam_zoo.runtime.machine import available_cores
 from simsiam_zoo.runtime.progress import open_progress, tell
 
@@ -102,10 +102,7 @@ def pack_once(source: Path) -> tuple[Path, list[str]]:
                 _pack(source, folder, size)
             _pin(folder)
     except OSError as error:
-        raise InputError(
-            f"{source} cannot be packed into {folder}: {error.strerror or error}",
-            "Set SIMSIAM_ZOO_CACHE to a folder that can be written.",
-        ) from None
+        raise unwritable_cache(f"{source} cannot be packed into {folder}", error) from None
     if not (damaged := sum(dict((read_packed(folder) or {}).get("damaged") or {}).values())):
         return folder, []
     total = damaged + sum(split.samples for split in (read_manifest(folder) or {}).values())

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from simsiam_zoo.data.remote.transfer import download
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.data.stated import Shard
-from simsiam_zoo.errors import DataError, InputError, ZooError
-from simsiam_zoo.runtime.folders import cache_dir
+from simsiam_zoo.errors import DataError, ZooError
+from simsiam_zoo.runtime.folders import cache_dir, unwritable_cache
 
 DEFAULT_BYTES = 50 * 10**9
 ROOM_SECONDS = 120.0
@@ -109,9 +109,8 @@ class ShardCache:
                     raise
                 os.replace(part, path)
         except OSError as error:
-            raise InputError(
-                f"the cache of shards {self._folder} cannot be used: {error.strerror}",
-                "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk.",
+            raise unwritable_cache(
+                f"the cache of shards {self._folder} cannot be used", error
             ) from None
 
     def _make_index(self, shard: Shard, file: Path) -> None:

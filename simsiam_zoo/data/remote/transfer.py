@@ -5,7 +5,6 @@ What cannot be had is a DataError.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import time
@@ -17,6 +16,7 @@ from typing import TypeVar
 from simsiam_zoo.data.remote.stores import Missing, StartOver, Unavailable, open_url
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
+from simsiam_zoo.runtime.folders import file_sha256
 
 ATTEMPTS = 8
 """Tries in all; with the waits between them about a minute."""
@@ -99,9 +99,8 @@ def download(url: str, part: Path, size: int, sha256: str | None, version: str =
         try:
             if sha256 is None or part.stat().st_size != size:
                 go_on()
-            with part.open("rb") as file:
-                if sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    raise StartOver("its sha256 is not the one that its manifest states")
+            if sha256 and file_sha256(part) != sha256:
+                raise StartOver("its sha256 is not the one that its manifest states")
         except StartOver:
             os.truncate(part, 0)
             raise
