@@ -8,11 +8,10 @@ workers, though a rank may have to read beyond its own slice to find it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -118,7 +117,7 @@ class LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
         pixels = [part.pin_memory() if part.numel() else part for part in self.pixels]
         ids, labels = self.ids.pin_memory(), self.labels.pin_memory()
-        return LoadedBatch(pixels, ids, labels, self.epoch, self.step, self.damaged, self.drawn)
+        return replace(self, pixels=pixels, ids=ids, labels=labels)
 
 
 class Draws:
@@ -157,41 +156,37 @@ def new_canvases(room: Room, channels: int, shapes: Sequence[Shape]) -> list[Ten
     return made if channels == 3 else [each.view(torch.uint16) for each in made]
 
 
+@dataclass
 class TrainBatches:
     """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`.
 
     With `split` the device finishes the views, and with `resident` images it makes them.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        plan: SampleOrder,
-        augmentation: Augmentation,
-        size: int,
-        views: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        split: bool = False,
-        resident: ResidentIndex | None = None,
-    ) -> None:
-        self.shards, self.plan, self.rank, self.world = shards, plan, rank, world
-        self._split, self._resident = split, resident
-        self.augmentation, self.seed = augmentation, seed
-        self.sides = view_sizes(augmentation, size, views)
-        self._apply: Any = getattr(augmentation, "apply", None)
+    shards: ShardSet
+    plan: SampleOrder
+    augmentation: Augmentation
+    size: int
+    views: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    split: bool = False
+    resident: ResidentIndex | None = None
+
+    def __post_init__(self) -> None:
+        self.sides = view_sizes(self.augmentation, self.size, self.views)
 
     def make(self, item: tuple[int, int, NDArray[np.int64]], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
         epoch, step, ids = item
-        draws = Draws(self.seed)
+        draws, apply = Draws(self.seed), getattr(self.augmentation, "apply", None)
         canvases = new_canvases(room, self.shards.channels, self.shapes(len(ids)))
         out: list[Pixels] = [view for canvas in canvases for view in canvas.numpy()]
-        later = self._split or self._resident is not None
+        later = self.split or self.resident is not None
         drawn = np.empty((len(self.sides), len(ids), COLUMNS), np.float32) if later else None
         shown, labels = ids.copy(), np.empty(len(ids), np.int64)
-        found = _Found(self.shards, self._resident)
+        found = _Found(self.shards, self.resident)
         for row, id in enumerate(ids.tolist()):
             read = found.read(id, row)
             if read is None:
@@ -205,13 +200,13 @@ class TrainBatches:
                 if drawn is not None:
                     write_view(view, drawn[v, row])
                     view = crop_of(view)
-                if self._resident is None:
-                    draw_view(self._apply, image, view, out[v][row])
+                if self.resident is None:
+                    draw_view(apply, image, view, out[v][row])
         return loaded(canvases, shown, labels, epoch, step, tuple(found.replaced), drawn)
 
     def shapes(self, images: int) -> list[Shape]:
         """Of a batch: (views, images, side, side, bytes of a pixel) for each run of equal sizes."""
-        each = 0 if self._resident else pixel_bytes(self.shards.channels)
+        each = 0 if self.resident else pixel_bytes(self.shards.channels)
         runs = ((side, len(list(same))) for side, same in groupby(self.sides))
         return [(views, images, side, side, each) for side, views in runs]
 
@@ -231,16 +226,17 @@ class TrainBatches:
         )
 
 
+@dataclass
 class EvalBatches:
     """Ids → the batch of their center views.
 
     A damaged image is an error; or, where `skip_damaged` says so, left out.
     """
 
-    def __init__(
-        self, shards: ShardSet, size: int, crop: float, skip_damaged: bool = False
-    ) -> None:
-        self.shards, self.size, self.crop, self.skip_damaged = shards, size, crop, skip_damaged
+    shards: ShardSet
+    size: int
+    crop: float
+    skip_damaged: bool = False
 
     def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or an image that must be in it."""
@@ -299,7 +295,7 @@ def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None
     `apply` is the augmentation's own, which is given RGB; None: `render_view`.
     """
     if apply is None:
-        _place(render_view(image, view, len(slot), slot), slot)
+        _place(render_view(image, view, len(slot)), slot)
     else:
         _place(apply(to_rgb(image), view, len(slot)), slot)
 
@@ -307,10 +303,8 @@ def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None
 def _place(view: Pixels, slot: Pixels) -> None:
     if view.ndim == 2 and slot.shape[2] == 1:
         slot[..., 0] = view
-    elif view.ndim == 2:
-        cv2.cvtColor(view, cv2.COLOR_GRAY2RGB, dst=slot)
-    elif not np.may_share_memory(view, slot):
-        slot[...] = view
+    else:
+        slot[...] = to_rgb(view)
 
 
 def loaded(

@@ -70,18 +70,16 @@ class ViewParams:
     bicubic: bool = False
 
 
-def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None = None) -> Pixels:
+def render_view(image: Pixels, view: ViewParams, size: int) -> Pixels:
     """Render one view.
 
     Args:
         image: [H, W, 3], or [H, W] for grey; or uint16 of other channels.
         view: what to do. InputError where it needs a colour that the image has not.
         size: side of the view in pixels.
-        slot: [size, size, 3], where the view may be written; it saves a copy of crops of RGB images
-            that nothing follows, and else is left alone.
 
     Returns:
-        [size, size, 3], or [size, size] for a grey image; `slot` itself where it was used.
+        [size, size, 3], or [size, size] for a grey image.
     """
     deep = image.dtype == np.uint16
     if deep and (missing := colour_of(view)):
@@ -90,16 +88,13 @@ def render_view(image: Pixels, view: ViewParams, size: int, slot: Pixels | None 
             " no colour",
             "Set what the augmentation draws it by to 0, or choose another augmentation.",
         )
-    more = view.jitter or view.gray or view.blur or view.solarize is not None
-    last = slot if image.ndim == 3 and not more else None
     if view.rotation or view.shear:
         out = _affine_crop(image, view, size)
     else:
         left, top, right, bottom = view.box
-        part, slot = image[top:bottom, left:right], None if view.flip else last
-        out = resize(part, size, size, slot, bicubic=view.bicubic)
+        out = resize(image[top:bottom, left:right], size, size, bicubic=view.bicubic)
     if view.flip:
-        out = cast(Pixels, cv2.flip(out, 1, dst=last))
+        out = cast(Pixels, cv2.flip(out, 1))
     for operation, amount in view.jitter:
         out = (_DEEP_JITTER if deep else _JITTER)[operation](out, amount)
     if view.gray:
@@ -157,12 +152,10 @@ def center(image: Pixels, size: int, crop: float = 1.0) -> Pixels:
     return out[top : top + size, left : left + size]
 
 
-def resize(
-    image: Pixels, height: int, width: int, slot: Pixels | None = None, *, bicubic: bool = False
-) -> Pixels:
+def resize(image: Pixels, height: int, width: int, bicubic: bool = False) -> Pixels:
     """Bilinear or bicubic resize, antialiased: within one level of Pillow's (two in rare pixels).
 
-    It is written to `slot`, [height, width, 3], where one is given and there is work to do.
+    An image that has the size already is returned as it is.
     """
     if image.shape[:2] == (height, width):
         return image
@@ -173,11 +166,10 @@ def resize(
         return _levels(levels if image.ndim == 3 else levels[:, :, 0])
     if not bicubic and image.shape[0] <= height and image.shape[1] <= width:
         # There is nothing to antialias. (OpenCV's bicubic filter is another one than Pillow's.)
-        flag = cv2.INTER_LINEAR
-        return cast(Pixels, cv2.resize(image, (width, height), dst=slot, interpolation=flag))
+        return cast(Pixels, cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
     # torch has Pillow's filter in SIMD code for uint8. Given where to write, it writes channels
     # last; functional.interpolate takes twice the time: it writes planes, to be interleaved again.
-    out = np.empty((height, width, *image.shape[2:]), np.uint8) if slot is None else slot
+    out = np.empty((height, width, *image.shape[2:]), np.uint8)
     operations = torch.ops.aten
     operation = operations._upsample_bicubic2d_aa if bicubic else operations._upsample_bilinear2d_aa
     operation.out(_planes(image), [height, width], False, out=_planes(out))
