@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 # These tests are about the built-in components, whatever else is installed beside them.
 os.environ["SIMSIAM_ZOO_PLUGINS"] = ""
+
+# A shell starts what it puts into the background with SIGINT ignored, which would be inherited by
+# the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
