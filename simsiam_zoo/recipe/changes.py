@@ -13,7 +13,7 @@ A change lies on what is in force before it, as a layer of a recipe lies on the 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, ValidationError
@@ -21,7 +21,7 @@ from pydantic import Field, Strict, ValidationError
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import Tree, merge, nested, normal
+from simsiam_zoo.recipe.layers import Tree, flat, merge, normal
 from simsiam_zoo.recipe.sections import ChosenComponent, Optim, Section
 
 SUBSTITUTED = ("predictor", "gradient", "loss", "augmentation")
@@ -73,7 +73,7 @@ class Change(Section):
 
     def __str__(self) -> str:
         words = [f"{kind} {chosen.name}" for kind, chosen in self.components.items()]
-        words += [f"{path} {value}" for path, value in _leaves({"optim": self.optim or {}})]
+        words += [f"{path} {value}" for path, value in flat({"optim": self.optim or {}}).items()]
         words += [f"{part} at random again" for part in self.reset or ()]
         words += [f"{part} frozen" for part in self.freeze or ()]
         return ", ".join(words)
@@ -89,10 +89,9 @@ def read_change(table: Any, after: int, epochs: int, keys: Collection[str]) -> T
     """
     if not isinstance(table, dict):
         raise InputError(f"it is a table with an epoch, not {table!r}")
-    stated = nested(table)
-    for path, _ in _leaves(stated):
+    for path in flat(table):
         _refuse_impossible(path, keys)
-    tree = normal(stated, "a change")
+    tree = normal(table)
     if "epoch" not in tree:
         raise InputError("it states no epoch", "Say epoch = N, whole epochs done before it.")
     if not any(value not in ([], {}) for key, value in tree.items() if key != "epoch"):
@@ -158,11 +157,3 @@ def in_words(stated: Mapping[str, Any]) -> str:
         words += [] if key == "epoch" else [f"{key} {value}"]
     at = f"epoch {epoch:g}" if epoch >= 1 else f"{100 * epoch:g} % of the run"
     return f"from {at} on: {', '.join(words)}"
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif value != {}:
-            yield prefix + key, value

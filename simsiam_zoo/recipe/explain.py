@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
@@ -26,6 +27,9 @@ _WANTED = {
     "literal_error": "{expected}",
 }
 """Pydantic's type of error → what the value has to be, in the words of `Param.describe`."""
+
+_MEMBER = re.compile(r"(constrained-)?(bool|int|float|str)$|.*\[")
+"""How pydantic calls the member of a union in the path of an error."""
 
 
 def explain(
@@ -83,11 +87,7 @@ def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputEr
 
 def _as_written(loc: tuple[int | str, ...]) -> list[str]:
     """The path without the members of unions that pydantic tried: a user wrote no such key."""
-    return [
-        str(step)
-        for step in loc
-        if isinstance(step, int) or not (step in {"bool", "int", "float", "str"} or "[" in step)
-    ]
+    return [str(step) for step in loc if isinstance(step, int) or not _MEMBER.match(step)]
 
 
 def _table_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import importlib.resources
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,20 +75,16 @@ def read_layers(
 ) -> list[Layer]:
     """A recipe's layers, the lowest first; the last one names the preset. Raises InputError."""
     file_tree = read_toml(Path(file), "the recipe") if file is not None else {}
-    trees = [nested(each) for each in settings]
-    stated = [tree["preset"] for tree in trees if "preset" in tree]
+    above = [
+        Layer(f"{file}", normal(file_tree, str(file))),
+        *(Layer("", normal(each)) for each in settings),
+    ]
+    stated = [each["preset"] for each in settings if "preset" in each]
     if stated and preset is not None:
         raise InputError("preset is set twice")
     below = file_tree.get("preset", default_preset) if preset is None else preset
-    base = stated[-1] if stated else below
-    if not isinstance(base, str):
-        raise InputError(f"preset is a name, not {base!r}")
-    return [
-        *read_preset(known, base),
-        Layer(f"{file}", normal(file_tree, str(file))),
-        *(Layer("", normal(tree, "the settings")) for tree in trees),
-        Layer("", {"preset": str(base)}),
-    ]
+    base = str(stated[-1] if stated else below)
+    return [*read_preset(known, base), *above, Layer("", {"preset": base})]
 
 
 def read_complete(file: Path, settings: Mapping[str, object]) -> list[Layer]:
@@ -97,7 +93,7 @@ def read_complete(file: Path, settings: Mapping[str, object]) -> list[Layer]:
     return [
         Layer("", {"preset": tree.get("preset", "")}),
         Layer(str(file), normal(tree, str(file))),
-        Layer("", normal(nested(settings), "the settings")),
+        Layer("", normal(settings)),
     ]
 
 
@@ -179,71 +175,63 @@ def merge(lower: Tree, upper: Tree) -> Tree:
     return merged
 
 
-def lay(lower: Mapping[str, object], upper: Mapping[str, object], where: str) -> Tree:
-    """Settings (without a preset) as one layer, `upper` laid on `lower`. Raises InputError."""
-    try:
-        return merge(*(normal(nested(each), "") for each in (lower, upper)))
-    except InputError as error:
-        raise error.at(where) from None
-
-
 def dataset_spec(text: str) -> Tree | str:
     """What `--data` and `dataset = "..."` mean: a path or URL of shards, or a dataset's spec."""
     looks_like_path = text[:1] in {".", "/", "~"} or any(s in text for s in ("://", "{", ".tar"))
     return {"name": "shards", "path": text} if looks_like_path else text
 
 
-def nested(settings: Mapping[str, object]) -> Tree:
-    """`{"a.b": 1}` as `{"a": {"b": 1}}`; a component's spec and its parameters go together."""
+def normal(settings: Mapping[str, object], where: str = "") -> Tree:
+    """A layer as nested tables, components too: `{"a.b": 1}` is `{"a": {"b": 1}}`.
+
+    A component's spec and its parameters go together; the preset is left out. Raises InputError.
+    """
     tree: Tree = {}
     settings = copy.deepcopy(dict(settings))  # tables are filled in place below
-    for path in sorted(settings, key=lambda path: path.count(".")):
-        *folders, last = path.split(".")
-        table = tree
-        for folder in folders:
-            if folder in COMPONENTS and isinstance(table.get(folder), str):
-                table[folder] = _component_table(folder, table[folder])
-            table = table.setdefault(folder, {})
-            if not isinstance(table, dict):
-                raise InputError(f"{path}: {folder} holds a value, not keys")
-        table[last] = settings[path]
-    return tree
+    try:
+        for path in sorted(settings, key=lambda path: path.count(".")):
+            *folders, last = path.split(".")
+            table = tree
+            for folder in folders:
+                if folder in COMPONENTS and isinstance(table.get(folder), str):
+                    table[folder] = {"name": table[folder]}
+                table = table.setdefault(folder, {})
+                if not isinstance(table, dict):
+                    raise InputError(f"{path}: {folder} holds a value, not keys")
+            table[last] = settings[path]
+        if not isinstance(preset := tree.pop("preset", ""), str):
+            raise InputError(f"preset is a name, not {preset!r}")
+        chosen = [kind for kind in COMPONENTS if kind in tree]
+        return tree | {kind: _component_table(kind, tree[kind]) for kind in chosen}
+    except InputError as error:
+        raise error.at(where) from None
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    """Nested tables as dotted paths; a table that names a component stays one."""
+def _component_table(kind: str, chosen: Any) -> Tree:
+    """A component's name or table as a table; its name may be a spec, whose keys give way."""
+    table = {"name": chosen} if isinstance(chosen, str) else chosen
+    if not isinstance(table, dict):
+        raise InputError(f"{kind} is a name or a table, not {chosen!r}")
+    spec = table.get("name")
+    if not isinstance(spec, str):
+        return table
+    meaning = dataset_spec(spec) if kind == "dataset" else spec
+    if not isinstance(meaning, dict):
+        name, params = split_spec(meaning)
+        meaning = {"name": name, **{key: Text(value) for key, value in params.items()}}
+    return {**meaning, **table, "name": meaning["name"]}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "", *, whole: Collection[str] = COMPONENTS) -> Tree:
+    """Nested tables as dotted paths; one at a path in `whole` that has a name stays a table."""
     paths: Tree = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
-        if isinstance(value, dict) and not (path in COMPONENTS and "name" in value):
-            paths |= flat(value, f"{path}.")
+        if isinstance(value, dict) and not (path in whole and "name" in value):
+            paths |= flat(value, f"{path}.", whole=whole)
         else:
             paths[path] = value
     return paths
-
-
-def normal(tree: Tree, where: str) -> Tree:
-    """Component specs as tables, the rest as it is."""
-    plain = {key: value for key, value in tree.items() if key != "preset"}
-    for key in COMPONENTS:
-        value = plain.get(key)
-        if isinstance(value, str):
-            plain[key] = _component_table(key, value)
-        elif value is not None and not isinstance(value, dict):
-            raise InputError(f"{key} is a name or a table, not {value!r}").at(where)
-        elif isinstance(value, dict) and isinstance(value.get("name"), str):
-            # A table's own name may be a spec as well; its keys win over the spec's.
-            table = _component_table(key, value["name"])
-            plain[key] = {**table, **value, "name": table["name"]}
-    return plain
-
-
-def _component_table(kind: str, spec: str) -> Tree:
-    meaning = dataset_spec(spec) if kind == "dataset" else spec
-    if isinstance(meaning, dict):
-        return meaning
-    name, params = split_spec(str(meaning))
-    return {"name": name, **{key: Text(value) for key, value in params.items()}}
 
 
 def resolved_table(known: Catalog, kind: str, table: Tree) -> Tree:

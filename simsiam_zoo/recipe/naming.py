@@ -12,7 +12,7 @@ from typing import Any
 from simsiam_zoo.catalog import PARTS, catalog
 from simsiam_zoo.data.packing.archives import ENDINGS
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.recipe.layers import merge, nested, normal, read_preset
+from simsiam_zoo.recipe.layers import merge, normal, read_preset
 
 OWN_IMAGES = "photos"
 """The preset of images that no preset is made for."""
@@ -29,7 +29,7 @@ def preset_for(settings: Mapping[str, object], default: str) -> str:
     if not stated:
         return default
     try:
-        dataset = normal(nested(stated), "the settings")["dataset"]
+        dataset = normal(stated)["dataset"]
         name = catalog().resolve("dataset", str(dataset.get("name", "shards"))).name
         if dataset.keys() <= {"name"} and name == _dataset_of(default):
             return default

@@ -26,7 +26,7 @@ from simsiam_zoo.recipe.layers import (
     Tree,
     literals,
     merge,
-    nested,
+    normal,
     read_complete,
     read_layers,
     resolved_table,
@@ -157,7 +157,7 @@ class Recipe(Section):
         dataset = self.part("dataset").create(stream=False)
         share = self.data.validation
         values = choose(wanted, dataset, share, lambda share: self._divided(dataset, share))
-        return self._valid(merge(self.to_dict(), nested(values)), lambda _: "")
+        return self._valid(merge(self.to_dict(), normal(values)), lambda _: "")
 
     def _complete_changes(self, stated: Any) -> tuple[Change, ...]:
         """The changes of this recipe, each valid on what those before it leave in force."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,17 +18,12 @@ from simsiam_zoo.errors import did_you_mean
 from simsiam_zoo.recipe.layers import OPTIMIZER_KEYS, OPTIMIZERS
 
 PerChannel = Annotated[tuple[float, ...], Strict(False)]
+Positive = Annotated[float, Field(gt=0)]
 Names = Annotated[tuple[str, ...], Strict(False)]
 
 
-def _not_negative(value: float | str) -> float | str:
-    if not isinstance(value, str) and value < 0:
-        raise ValueError("it is 0 or more")
-    return value
-
-
-Count = Annotated[int | Literal["auto"], AfterValidator(_not_negative)]
-Inheritable = Annotated[float | Literal["inherit"], AfterValidator(_not_negative)]
+Count = Annotated[int, Field(ge=0)] | Literal["auto"]
+Inheritable = Annotated[float, Field(ge=0)] | Literal["inherit"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], Strict(False)]
 
@@ -72,7 +66,9 @@ class Data(Section):
         (0.5, 0.5, 0.5),
         "Mean of each channel, of pixels in 0..1; one value is for all; auto: measured",
     )
-    std: PerChannel = key((0.5, 0.5, 0.5), "Standard deviation of each channel; auto: measured")
+    std: Annotated[tuple[Positive, ...], Strict(False)] = key(
+        (0.5, 0.5, 0.5), "Standard deviation of each channel; auto: measured"
+    )
     window: int = key(16, "Shards that are shuffled together", ge=1)
     lanes: int = key(1, "Streams of shards that a global batch is made of", ge=1)
     views: Literal["auto", "worker", "split", "device"] = Field(
@@ -93,13 +89,6 @@ class Data(Section):
     steps_per_epoch: int = key(0, "Length of an epoch of a stream", ge=0)
     cache_gb: float = operational(50.0, "Disk space for remote shards, in GB", gt=0)
     max_damaged: float = operational(1e-3, "Share of images that may be damaged", ge=0, le=1)
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:
-        if min(std) <= 0:
-            raise ValueError("a standard deviation is greater than 0")
-        return std
 
     @model_validator(mode="after")
     def _of_each_channel(self) -> Self:

@@ -21,7 +21,7 @@ from typing import Any
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.metrics import TRAINED, finite, is_called
-from simsiam_zoo.recipe.layers import COMPONENTS
+from simsiam_zoo.recipe.layers import COMPONENTS, flat
 from simsiam_zoo.runtime.folders import is_held
 
 RUNNING, RESUMABLE, COMPLETE, FAILED = "running", "resumable", "complete", "failed"
@@ -165,7 +165,7 @@ def read_run(folder: Path) -> FoundRun:
     damage: list[str] = []
     keys, result = {}, {}
     try:
-        keys = _flat(tomllib.loads((folder / "recipe.toml").read_text("utf-8")))
+        keys = flat(tomllib.loads((folder / "recipe.toml").read_text("utf-8")), whole=())
     except (OSError, ValueError, RecursionError) as error:
         damage.append(f"recipe.toml cannot be read: {error}")
     if (folder / "result.json").exists():
@@ -269,17 +269,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError, RecursionError):
         return tomllib.loads(path.read_text("utf-8"))
     return {}
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables by dotted path."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _of_report(report: Mapping[str, Any]) -> dict[str, Figure]:

@@ -28,7 +28,15 @@ from pydantic import (
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, did_you_mean
 from simsiam_zoo.recipe.explain import explain
-from simsiam_zoo.recipe.layers import COMPONENTS, Tree, flat, lay, read_component_file, read_toml
+from simsiam_zoo.recipe.layers import (
+    COMPONENTS,
+    Tree,
+    flat,
+    merge,
+    normal,
+    read_component_file,
+    read_toml,
+)
 from simsiam_zoo.recipe.recipe import DEFAULT_PRESET
 
 VerdictName = Literal[
@@ -261,7 +269,8 @@ class Study(_Strict):
 
     def on_base(self, settings: Mapping[str, object]) -> Tree:
         """The base with settings laid on it, as a layer of a recipe is: arms lie on both."""
-        return {**lay(self.base, settings, "the study's base"), "preset": self.preset}
+        layers = (normal(each, "the study's base") for each in (self.base, settings))
+        return {**merge(*layers), "preset": self.preset}
 
     @property
     def preset(self) -> str:
