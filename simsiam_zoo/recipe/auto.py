@@ -67,7 +67,7 @@ def take_out(tree: dict[str, Any]) -> list[str]:
     return found
 
 
-_known: dict[tuple[str, float, tuple[str, ...]], Values] = {}  # a study asks for every arm
+_known: dict[tuple[object, ...], Values] = {}  # a study asks for every arm
 
 
 def choose(
@@ -84,7 +84,7 @@ def choose(
 
     Raises InputError where the data cannot be divided so, DataError where no image can be read.
     """
-    key = (dataset.digest, validation, tuple(sorted(wanted)))
+    key = (dataset.digest, dataset.train.channels, validation, *sorted(wanted))
     if key in _known:
         return _known[key]
     values: Values = {}

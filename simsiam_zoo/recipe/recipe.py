@@ -154,7 +154,7 @@ class Recipe(Section):
                 f"State {', '.join(wanted)}, or name a preset that does; or read the shards"
                 " exactly, without data.stream.",
             )
-        dataset = self.part("dataset").create(stream=False)
+        dataset = self.part("dataset").create(stream=False).of_channels(self.data.channels)
         share = self.data.validation
         values = choose(wanted, dataset, share, lambda share: self._divided(dataset, share))
         return self._valid(merge(self.to_dict(), normal(values)), lambda _: "")

@@ -168,7 +168,8 @@ def _arm(
     seeds = seeds or study.seeds
     recipes = {seed: _recipe(study, label, substitution, seed, more or {}) for seed in seeds}
     first = recipes[seeds[0]]
-    data = f"{first.data.stream} {first.data.validation} {known_digest(first, None)}"
+    stated = first.data
+    data = f"{stated.stream} {stated.validation} {stated.channels} {known_digest(first, None)}"
     if data not in opened:
         opened[data] = first.data_at_hand()
     computes = arm_identity(first, known_digest(first, opened[data]))

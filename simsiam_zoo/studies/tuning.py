@@ -68,6 +68,10 @@ def choose(plan: StudyPlan, study: Study, folder: Path, ended: Collection[str] =
                 chosen[arm.name] = values
     if not chosen and not failed:
         return plan
+    # What is the same as another arm stays so: it has that one's values.
+    for arm in plan.arms:
+        if arm.same_as in chosen:
+            chosen[arm.name] = chosen[arm.same_as]
     sized = {arm.name: (arm.steps, arm.warnings) for arm in plan.arms}
     arms = make_arms(study, chosen)
     for arm in arms:
@@ -86,8 +90,8 @@ def at_edge(values: Tree, candidates: Sequence[Tree]) -> list[str]:
     """The keys whose value is the smallest or the largest of several numbers that were tried."""
     found = []
     for key, value in values.items():
-        tried = {each[key] for each in candidates}
+        tried = [each[key] for each in candidates]
         numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in tried)
-        if numbers and len(tried) > 1 and value in (min(tried), max(tried)):
+        if numbers and len(set(tried)) > 1 and value in (min(tried), max(tried)):
             found.append(key)
     return found

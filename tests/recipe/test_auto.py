@@ -50,6 +50,13 @@ def photos(folder: Path, **settings: object) -> Recipe:
     return Recipe.make("photos", None, {"dataset": str(folder), **settings})
 
 
+def test_other_channels_are_refused_also_where_the_data_was_measured_before(shards: Make) -> None:
+    folder = shards("data", [-1] * 23)
+    assert len(photos(folder).data.mean) == 3
+    with pytest.raises(InputError, match="have 3 channels, and data.channels is 1"):
+        photos(folder, **{"data.channels": 1})
+
+
 def test_mean_and_std_are_those_of_the_pixels(shards: Make) -> None:
     train = open_shards(str(shards("data", [-1] * 23))).train
     pixels = np.stack([decode(train.read(i).image) for i in range(23)]).reshape(-1, 3) / 255

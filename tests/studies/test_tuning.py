@@ -238,6 +238,19 @@ def test_an_arm_without_any_figure_is_not_run_and_one_failure_is_left_out(tmp_pa
     assert "came to a figure" in predictor.not_run
 
 
+def test_an_arm_that_is_the_base_in_other_words_has_the_values_of_the_base(tmp_path: Path) -> None:
+    same = {"part": "gradient", "action": "replace", "with": "stop-gradient"}
+    study, launcher = study_of(ablation=[*TREE["ablation"], same]), Played(played)
+    plan = run(study, tmp_path, launcher)
+    assert [arm.same_as for arm in plan.arms] == [None, None, None, "base"]
+    assert plan.arms[3].chosen == {"optim.lr": 0.5}
+    assert publish(tmp_path)["not_run"] == []
+    assert len(launcher.recipes) == 3 * 4 * 2 + 3 * 2
+    again = Played(played)
+    run(study, tmp_path, again)
+    assert again.recipes == []
+
+
 def test_draws_from_ranges_are_even_by_logarithm_and_the_same_each_time() -> None:
     tune = Tune(ranges={"optim.lr": (0.01, 1.0)}, points=400)
     drawn = [each["optim.lr"] for each in tune.candidates()]
@@ -268,6 +281,7 @@ def test_an_edge_is_of_numbers() -> None:
     tried = [{"a": 1.0, "b": "x"}, {"a": 2.0, "b": "y"}, {"a": 3.0, "b": "x"}]
     assert at_edge({"a": 3.0, "b": "x"}, tried) == ["a"]
     assert at_edge({"a": 2.0, "b": "y"}, tried) == []
+    assert at_edge({"a": [1, 2]}, [{"a": [1, 2]}, {"a": [1, 3]}]) == []
 
 
 def test_one_run_is_tuned_about_its_own_values(
