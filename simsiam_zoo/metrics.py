@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError, did_you_mean
@@ -77,6 +79,24 @@ def online_row(protocol: str, top1: float, test_images: int, train_images: int) 
         f"test_images {protocol}": test_images,
         f"train_images {protocol}": train_images,
     }
+
+
+def read_rows(path: Path, tail: int = 0) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; empty where there is none, without a line that a crash tore.
+
+    `tail`: bytes at the file's end that are read; 0: all.
+    """
+    import json  # not at the top: most commands need it for nothing
+
+    rows: list[dict[str, Any]] = []
+    with suppress(OSError), path.open("rb") as file:
+        if tail:
+            file.seek(max(0, file.seek(0, 2) - tail))
+        for line in file.read().splitlines():
+            with suppress(ValueError, RecursionError):
+                row = json.loads(line)
+                rows += [row] if isinstance(row, dict) else []
+    return rows
 
 
 def finite(value: object) -> float | None:

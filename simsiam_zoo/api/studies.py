@@ -183,7 +183,7 @@ def _tune(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _folder_name(study: str, plan: StudyPlan) -> str:
-    data = next(iter(plan.arms[0].recipes.values())).data_word()
+    data = plan.arms[0].recipe.data_word()
     return "-".join(filter(None, (study, plan.preset.replace("/", "-"), data)))
 
 

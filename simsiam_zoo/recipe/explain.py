@@ -13,7 +13,10 @@ from simsiam_zoo.errors import InputError, did_you_mean
 
 _WANTED = {
     "int_type": "an int",
+    "int_parsing": "an int",
+    "int_from_float": "an int",
     "float_type": "a number",
+    "float_parsing": "a number",
     "bool_type": "true or false",
     "string_type": "a string",
     "tuple_type": "a list",
@@ -64,13 +67,16 @@ def _explained(
         shown = "" if isinstance(value, dict) else f" = {value!r}"
         return InputError(f"{dotted}{shown}: {finding['msg'].removeprefix('Value error, ')}")
     # One finding for each member of a union that the value failed to be.
-    wanted = dict.fromkeys(
-        _WANTED[other["type"]].format(**other.get("ctx", {}))
-        for other in findings
-        if other["type"] in _WANTED and _as_written(other["loc"]) == path
+    wanted = " or ".join(
+        dict.fromkeys(
+            _WANTED[other["type"]].format(**other.get("ctx", {}))
+            for other in findings
+            if other["type"] in _WANTED and _as_written(other["loc"]) == path
+        )
     )
     shown = "a table" if isinstance(value, dict) else repr(value)
-    return InputError(f"{dotted} is {' or '.join(wanted)}, not {shown}")
+    near = did_you_mean(value, re.findall("'(.+?)'", wanted)) if isinstance(value, str) else None
+    return InputError(f"{dotted} is {wanted}, not {shown}", near)
 
 
 def _unknown_key(path: list[str], model: type[BaseModel], whole: str) -> InputError:

@@ -24,7 +24,7 @@ from simsiam_zoo.report.pages import (
     points,
     render_offline,
 )
-from simsiam_zoo.report.study_charts import LegendKey, read_rows, steps_per_epoch
+from simsiam_zoo.report.study_charts import LegendKey, rows_by_step, steps_per_epoch
 from simsiam_zoo.studies.compared_runs import differing
 from simsiam_zoo.studies.found_runs import (
     COMPLETE,
@@ -82,7 +82,7 @@ def render_comparison(runs: Sequence[FoundRun], found: Mapping[str, Any]) -> str
 
 def overlay(runs: Sequence[FoundRun], names: Sequence[str]) -> tuple[list[LegendKey], list[Chart]]:
     """The curves of runs over each other: a chart for each metric that some of them have."""
-    read = [read_rows(run.folder / "metrics.jsonl") for run in runs]
+    read = [rows_by_step(run.folder / "metrics.jsonl") for run in runs]
     styles = [f"c{n % COLORS} d{n // COLORS % DASHES}" for n in range(len(runs))]
     drawn = [n for n, rows in enumerate(read) if rows]
     keys = [LegendKey(n, styles[n], names[n]) for n in drawn]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from simsiam_zoo.charts.dots import Dot, DotPlot
 from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
 from simsiam_zoo.charts.lines import Chart, Point, Series, make_chart, thin
-from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite
+from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite, read_rows
 from simsiam_zoo.report.pages import line, percent
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView
 from simsiam_zoo.report.tuned import line_styles, sensitivity
@@ -72,21 +71,9 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
     return found
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows that have a step; incomplete lines are skipped."""
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for each in lines:
-        try:
-            row = json.loads(each)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and (finite(row.get("step")) or 0) > 0:
-            rows.append(row)
-    return rows
+def rows_by_step(path: Path) -> list[dict[str, Any]]:
+    """Rows that have a step."""
+    return [row for row in read_rows(path) if (finite(row.get("step")) or 0) > 0]
 
 
 def curve_charts(study: StudyView, curves: Curves, keys: Sequence[LegendKey]) -> list[Chart]:
@@ -147,7 +134,7 @@ def _read_run(study: Path, run: ArmRun) -> list[dict[str, Any]]:
     """The rows of a run, if its folder lies in the study's."""
     folder = study / run.folder
     inside = bool(run.folder) and folder.resolve().is_relative_to(study.resolve())
-    return read_rows(folder / "metrics.jsonl") if inside else []
+    return rows_by_step(folder / "metrics.jsonl") if inside else []
 
 
 def steps_per_epoch(rows: list[dict[str, Any]]) -> float:

@@ -64,6 +64,11 @@ class StudyArm(BaseModel):
     identity: str = Field("", exclude=True)
     dataset: Any = Field(None, exclude=True)
 
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe with the first seed; the others differ in the seed alone."""
+        return next(iter(self.recipes.values()))
+
 
 def make_arms(study: Study, chosen: Mapping[str, Tree] | None = None) -> list[StudyArm]:
     """The base and every arm, each recipe complete and valid.
@@ -83,9 +88,10 @@ def make_arms(study: Study, chosen: Mapping[str, Tree] | None = None) -> list[St
     arms = [base.model_copy(update={"expect": list(study.expect), "paper": study.paper})]
     for ablation in study.ablation:
         for i, substitution in enumerate(ablation.substitutions()):
-            first = next(iter(base.recipes.values()))
             taken = [arm.label for arm in arms]
-            label = ablation.label[i] if ablation.label else _label(substitution, first, taken)
+            label = (
+                ablation.label[i] if ablation.label else _label(substitution, base.recipe, taken)
+            )
             name = _free(_slug(substitution), [arm.name for arm in arms])
             stated = {
                 "part": ablation.part,
@@ -131,8 +137,7 @@ def _tuned(
         return _arm(study, name, label, substitution, opened)
     values = chosen.get(name)
     arm = _arm(study, name, label, substitution, opened, values or {})
-    epochs = arm.recipes[study.seeds[0]].training.epochs
-    length = max(1, round(tune.length * epochs))
+    length = max(1, round(tune.length * arm.recipe.training.epochs))
     shorter: Tree = {
         "training.epochs": length,
         "training.stop_on_collapse": tune.stop_on_collapse,
@@ -187,10 +192,8 @@ def _arm(
 
 def _compared(arm: StudyArm, others: Sequence[StudyArm]) -> StudyArm:
     """The arm with what tells it from the base, and the earlier one that has its figures too."""
-    seed, base = next(iter(others[0].recipes.items()))
-    found: dict[str, Any] = {
-        "differences": [*map(tuple, differences(base.to_dict(), arm.recipes[seed].to_dict()))]
-    }
+    trees = (each.recipe.to_dict() for each in (others[0], arm))
+    found: dict[str, Any] = {"differences": [*map(tuple, differences(*trees))]}
     if not arm.not_run:
         equal = (o for o in others if not o.not_run and o.identity == arm.identity)
         if same := next(equal, None):

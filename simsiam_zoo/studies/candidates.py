@@ -9,21 +9,17 @@ given again finds the same.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from simsiam_zoo.errors import DataError
-from simsiam_zoo.metrics import TOP1, finite
+from simsiam_zoo.metrics import TOP1, finite, read_rows
 from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import is_complete, read_run_result
 from simsiam_zoo.studies.plan import StudyJob, StudyPlan, job_folder
 from simsiam_zoo.studies.study import Tune
-
-Figure = tuple[int, float]
-"""An epoch, and the share of validation images that was right after it."""
 
 
 def rounds(plan: StudyPlan, folder: Path, names: Collection[str]) -> Iterator[list[StudyJob]]:
@@ -46,7 +42,7 @@ def rounds(plan: StudyPlan, folder: Path, names: Collection[str]) -> Iterator[li
 def race(folder: Path, arm: StudyArm, tune: Tune) -> Iterator[tuple[int, list[StudyArm]]]:
     """Each rung of an arm with the candidates that run to it; last 0, the end of the run."""
     left = arm.candidates
-    for rung in tune.rungs(_epochs(left)) if left else ():
+    for rung in tune.rungs(left[0].recipe.training.epochs) if left else ():
         yield rung, left
         means = [mean_at(folder, each, tune, rung) for each in left]
         known = [-1.0 if mean is None else mean for mean in means]
@@ -66,7 +62,7 @@ def all_ended(folder: Path, arm: StudyArm, tune: Tune) -> bool:
 
 def has_reached(folder: Path, rung: int) -> bool:
     """Whether a job's run is complete, or has its figure of a rung."""
-    return is_complete(folder, ()) or any(epoch == rung for epoch, _ in figures(folder))
+    return is_complete(folder, ()) or rung in figures(folder)
 
 
 def candidate_means(folder: Path, arm: StudyArm, tune: Tune) -> list[float | None]:
@@ -79,9 +75,8 @@ def mean_at(folder: Path, candidate: StudyArm, tune: Tune, rung: int) -> float |
     found = []
     for seed in tune.seeds:
         job = job_folder(folder, candidate.key, seed)
-        found.append(dict(figures(job)).get(rung) if rung else None)
-        if found[-1] is None:
-            found[-1] = measured(job)
+        share = figures(job).get(rung)
+        found.append(measured(job) if share is None else share)
     values = [value for value in found if value is not None]
     return math.fsum(values) / len(values) if len(values) == len(found) else None
 
@@ -97,28 +92,22 @@ def measured(folder: Path) -> float | None:
     return None
 
 
-def figures(folder: Path) -> list[Figure]:
-    """What a job's run measured on the way."""
-    found: list[Figure] = []
-    with suppress(OSError), (folder / "run" / "metrics.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError, KeyError):  # a crash may have torn it
-                row = json.loads(line)
-                values = [finite(row[column]) for column in TOP1.columns([row])[:1]]
-                found += [(int(row["epoch"]), value) for value in values if value is not None]
-    return found
+def figures(folder: Path) -> dict[int, float]:
+    """What a job's run measured on the way: epoch → share of validation images that was right."""
+    return {
+        int(row["epoch"]): share
+        for row in read_rows(folder / "run" / "metrics.jsonl")
+        for column in TOP1.columns([row])[:1]
+        if (share := finite(row[column])) is not None
+    }
 
 
-def stopped_at(folder: Path, candidate: StudyArm, tune: Tune) -> Figure | None:
+def stopped_at(folder: Path, candidate: StudyArm, tune: Tune) -> tuple[int, float] | None:
     """Where a candidate stopped that halving left out: its last epoch, and its mean there."""
     jobs = [job_folder(folder, candidate.key, seed) for seed in tune.seeds]
-    last = {max(figures(job), default=(0, 0.0))[0] for job in jobs}
+    last = {max(figures(job), default=0) for job in jobs}
     if not tune.halving or len(last) > 1 or 0 in last or any(is_complete(j, ()) for j in jobs):
         return None
     rung = last.pop()
     mean = mean_at(folder, candidate, tune, rung)
     return None if mean is None else (rung, mean)
-
-
-def _epochs(candidates: list[StudyArm]) -> int:
-    return next(iter(candidates[0].recipes.values())).training.epochs

@@ -57,7 +57,7 @@ def describe_plan(
     timed = [arm for arm in plan.arms if arm.steps is not None and arm.name in chosen]
     for arm in (progress or Progress()).follow(timed, len(timed), "arms, a few steps of each"):
         try:
-            each = seconds_per_step(arm.recipes[plan.seeds[0]])
+            each = seconds_per_step(arm.recipe)
         except ZooError as error:
             arm.not_run = error.what
             continue
@@ -85,8 +85,7 @@ def describe_plan(
 def _share(plan: StudyPlan, arm: StudyArm) -> float:
     """What halving leaves of the candidates' steps, spread over all of them."""
     assert plan.tune is not None
-    epochs = next(iter(arm.candidates[0].recipes.values())).training.epochs
-    return plan.tune.share(len(arm.candidates), epochs)
+    return plan.tune.share(len(arm.candidates), arm.candidates[0].recipe.training.epochs)
 
 
 def span(seconds: Iterable[float], jobs: int) -> float:

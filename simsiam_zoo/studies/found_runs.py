@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.metrics import TRAINED, finite, is_called
+from simsiam_zoo.metrics import TRAINED, finite, is_called, read_rows
 from simsiam_zoo.recipe.layers import COMPONENTS, flat
 from simsiam_zoo.runtime.folders import is_held
 
@@ -188,14 +188,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def progress_of(run: FoundRun) -> str:
     """`epoch 3/20` of a run that is not complete; empty where it has not begun."""
-    epoch = -1
-    with suppress(OSError), (run.folder / "metrics.jsonl").open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - _TAIL))
-        for line in file.read().splitlines():
-            with suppress(ValueError, RecursionError):  # the first and the last line may be cut
-                row = json.loads(line)
-                epoch = int(finite(row.get("epoch")) or 0) if isinstance(row, dict) else epoch
-    return "" if epoch < 0 else f"epoch {epoch}/{run.keys.get('training.epochs', '?')}"
+    rows = read_rows(run.folder / "metrics.jsonl", _TAIL)
+    if not rows:
+        return ""
+    epoch = int(finite(rows[-1].get("epoch")) or 0)
+    return f"epoch {epoch}/{run.keys.get('training.epochs', '?')}"
 
 
 def common_folder(folders: Sequence[Path]) -> Path:

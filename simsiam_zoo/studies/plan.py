@@ -125,7 +125,7 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
 
 def _size(arm: StudyArm) -> None:
     """Say of the arm how many steps it takes, or why it cannot be run."""
-    recipe = next(iter(arm.recipes.values()))
+    recipe = arm.recipe
     try:
         samples, steps = recipe.sizes(arm.dataset)
     except InputError as error:  # the batch does not go with the data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -17,11 +16,11 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from simsiam_zoo.errors import InputError, StoppedError
-from simsiam_zoo.metrics import SPEED, Latest
+from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.metrics import SPEED, Latest, read_rows
 from simsiam_zoo.runtime.progress import StopRequest, duration
 from simsiam_zoo.studies.candidates import figures, has_reached, rounds
-from simsiam_zoo.studies.job import command, is_complete, is_held, note_end
+from simsiam_zoo.studies.job import command, is_complete, is_held, note_end, read_run_result
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection, move_aside
@@ -134,16 +133,7 @@ def _images(job: StudyJob) -> float:
 
 def _newest_rows(job: StudyJob) -> list[dict[str, Any]]:
     """The end of a job's metrics."""
-    rows: list[dict[str, Any]] = []
-    with suppress(OSError), (job.folder / "run" / "metrics.jsonl").open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL))
-        for line in file.read().splitlines():
-            with suppress(ValueError):  # the first and the last line may be cut
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    rows.append(row)
-    return rows
+    return read_rows(job.folder / "run" / "metrics.jsonl", _TAIL)
 
 
 def run_status(job: StudyJob) -> str:
@@ -167,10 +157,11 @@ def run_status(job: StudyJob) -> str:
 def job_outcome(job: StudyJob, code: int) -> str:
     """How a job ended, in a word or two."""
     if code == StoppedError.exit_code:
-        figure = dict(figures(job.folder)).get(job.until)
+        figure = figures(job.folder).get(job.until)
         return "stopped" if figure is None else f"{figure:.1%} after epoch {job.until}"
-    with suppress(OSError, ValueError, KeyError):
-        return str(json.loads((job.folder / "run" / "result.json").read_text("utf-8"))["verdict"])
+    with suppress(DataError):
+        if (result := read_run_result(job.folder)) is not None:
+            return result.verdict
     return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -69,18 +69,8 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-def _verdicts(value: Any) -> Any:
-    """One verdict or several, as several; a misspelt one is told with the nearest."""
-    known = get_args(VerdictName)
-    for each in _listed(value):
-        if isinstance(each, str) and each not in known:
-            hint = did_you_mean(each, known, f"Verdicts are {', '.join(known)}.")
-            raise ValueError(f"there is no verdict {each!r}. {hint}")
-    return _listed(value)
-
-
-Verdicts = Annotated[tuple[VerdictName, ...], BeforeValidator(_verdicts)]
 Listed = BeforeValidator(_listed)
+Verdicts = Annotated[tuple[VerdictName, ...], Listed]
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -117,7 +107,7 @@ class Ablation(_Strict):
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
-        stated = [bool(self.part), bool(self.set), bool(self.grid)]
+        stated = [bool(self.part), bool(flat(self.set)), bool(self.grid)]
         if sum(stated) != 1:
             raise ValueError("state one of part, set and grid")
         if (self.action is not None) != bool(self.part):
@@ -335,18 +325,18 @@ def _on_preset(ablation: Any, preset: str, where: str) -> Any:
     chosen = ablation
     for name, keys in stated.items():
         try:
-            catalog().resolve("preset", name)
+            there = catalog().resolve("preset", name)
         except InputError as error:
             raise error.at(f"{where}.on") from None
         if not isinstance(keys, dict):
             continue
-        there = {key: value for key, value in ablation.items() if key != "on"} | keys
+        whole = {key: value for key, value in ablation.items() if key != "on"} | keys
         try:
-            Ablation.model_validate(there)
+            Ablation.model_validate(whole)
         except ValidationError as error:
             raise explain(error, Ablation, f"{where}.on.{name}", "it") from None
-        if name == preset:
-            chosen = there
+        if there.id == catalog().resolve("preset", preset).id:
+            chosen = whole
     return chosen
 
 

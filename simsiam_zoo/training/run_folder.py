@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.batches import Damage
 from simsiam_zoo.errors import DataError, DivergedError, InputError, PluginError
+from simsiam_zoo.metrics import read_rows
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.folders import atomic_write_text
@@ -139,7 +140,7 @@ class RunFolder:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
         self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         self._write_anew("metrics.jsonl", self.rows)
-        lines = _read_lines(self.path / "damaged.jsonl")
+        lines = read_rows(self.path / "damaged.jsonl")
         self.damaged = {row["id"]: row for row in lines if row["step"] < step}
         if lines:
             self._write_anew("damaged.jsonl", self.damaged.values())
@@ -241,21 +242,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 def read_metrics(folder: Path) -> list[MetricsRow]:
     """The rows of metrics.jsonl; a last line that a crash tore is left out."""
-    return _read_lines(folder / "metrics.jsonl")
-
-
-def _read_lines(path: Path) -> list[MetricsRow]:
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    rows: list[MetricsRow] = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    return read_rows(folder / "metrics.jsonl")
 
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}

@@ -117,6 +117,8 @@ def test_a_preset_may_be_asked_for_other_arms(tmp_path: Path) -> None:
         for preset in (None, "mnist-5k")
     }
     assert chosen == {None: "vgg16_bn", "mnist-5k": "vgg11_bn"}
+    _, study = read_study(str(file), "simsiam-zoo/mnist-5k")  # by its whole name
+    assert make_arms(study)[1].recipes[0].backbone.name == "vgg11_bn"
 
 
 def test_a_base_may_be_a_recipes_file_beside_the_study(tmp_path: Path) -> None:
@@ -227,8 +229,7 @@ REMOVE = {"part": "gradient", "action": "remove"}
         ({"ablation": [{**REMOVE, "set": {"optim.lr": 1}}]}, "one of part, set and grid"),
         (
             {"ablation": [{**REMOVE, "expect": "colapsed"}]},
-            "ablation.0.expect = 'colapsed': there is no verdict 'colapsed'. Did you mean"
-            " collapsed?",
+            "'no-collapse-seen' or 'undetermined', not 'colapsed'\n  Did you mean collapsed?",
         ),
         ({"ablation": [REMOVE], "expect": ["learnt"]}, "Did you mean learned?"),
         (
@@ -259,6 +260,9 @@ REMOVE = {"part": "gradient", "action": "remove"}
             {"ablation": [{"grid": {"optim.lr": [1, 2]}, "paper": [1.0]}]},
             "paper has 1 entries for 2 arms",
         ),
+        ({"ablation": [{**REMOVE, "paper": "x"}]}, "ablation.0.paper.0 is a number, not 'x'"),
+        ({"ablation": [{"set": {"optim": {}}}]}, "one of part, set and grid"),
+        ({"ablation": [REMOVE], "seeds": [1.5]}, "seeds.0 is an int, not 1.5"),
         ({"ablation": [REMOVE], "seeds": [1, 1]}, "seeds are different"),
         ({"ablation": [REMOVE], "base": 3}, "base is a recipe's table"),
         ({"ablation": [REMOVE], "base": "digits"}, 'A preset is base = { preset = "digits" }.'),

@@ -192,7 +192,7 @@ def test_a_job_stops_at_its_rung_and_ends_as_if_it_had_not(tmp_path: Path) -> No
     (halved, *measured_then), (whole, *measured_at_once) = ended
     assert all(torch.equal(halved[name], whole[name]) for name in whole)
     assert measured_then == measured_at_once
-    assert [epoch for epoch, _ in measured_then[0]] == [2]
+    assert [*measured_then[0]] == [2]
 
 
 def test_the_report_says_where_arms_collapsed_and_whose_best_is_an_edge(tmp_path: Path) -> None:
