@@ -82,26 +82,22 @@ def make_arms(study: Study, chosen: Mapping[str, Tree] | None = None) -> list[St
     """
     for metric in study.metrics:
         catalog().resolve("protocol", metric)
-    opened: dict[str, Dataset | None] = {}
+    opened: Opened = {}
     chosen = chosen or {}
-    base = _tuned(study, BASE, study.label, {}, opened, chosen)
+    base = _tuned(study, BASE, study.label, {}, opened, chosen.get(BASE))
     arms = [base.model_copy(update={"expect": list(study.expect), "paper": study.paper})]
     for ablation in study.ablation:
         for i, substitution in enumerate(ablation.substitutions()):
-            taken = [arm.label for arm in arms]
-            label = (
-                ablation.label[i] if ablation.label else _label(substitution, base.recipe, taken)
-            )
+            label = ablation.label[i] if ablation.label else _label(substitution, arms)
             name = _free(_slug(substitution), [arm.name for arm in arms])
+            arm = _tuned(study, name, label, substitution, opened, chosen.get(name))
             stated = {
                 "part": ablation.part,
                 "expect": list(ablation.expect),
                 "paper": ablation.paper[i] if ablation.paper else None,
                 "not_run": ablation.skip or None,
             }
-            arm = _tuned(study, name, label, substitution, opened, chosen)
-            arm = arm.model_copy(update=stated)
-            arms.append(_compared(arm, arms))
+            arms.append(_compared(arm.model_copy(update=stated), arms))
     return arms
 
 
@@ -129,14 +125,12 @@ def _tuned(
     label: str,
     substitution: Tree,
     opened: Opened,
-    chosen: Mapping[str, Tree],
+    chosen: Tree | None,
 ) -> StudyArm:
     """An arm with its candidates, and with what was chosen of them."""
-    tune = study.tune
-    if tune is None:
-        return _arm(study, name, label, substitution, opened)
-    values = chosen.get(name)
-    arm = _arm(study, name, label, substitution, opened, values or {})
+    arm = _arm(study, name, label, substitution, opened, chosen)
+    if (tune := study.tune) is None:
+        return arm
     length = max(1, round(tune.length * arm.recipe.training.epochs))
     shorter: Tree = {
         "training.epochs": length,
@@ -153,7 +147,7 @@ def _tuned(
         ).model_copy(update={"substitution": each})
         for number, each in enumerate(tune.candidates())
     ]  # fmt: skip
-    return arm.model_copy(update={"candidates": candidates, "chosen": values})
+    return arm.model_copy(update={"candidates": candidates, "chosen": chosen})
 
 
 def _told(values: Tree) -> str:
@@ -210,22 +204,22 @@ def _recipe(study: Study, label: str, substitution: Tree, seed: int, more: Tree)
         raise error.at("the study's base" if not substitution else f"arm {label!r}") from None
 
 
-def _label(substitution: Tree, base: Recipe, taken: Sequence[str]) -> str:
-    """What is done, as `predictor removed` or `batch size 128`; with whole paths if that is taken.
+def _label(substitution: Tree, arms: Sequence[StudyArm]) -> str:
+    """What is done, `predictor removed` or `batch size 128`; with whole paths if an arm has that.
 
     A gradient policy that is removed is called by its name: `stop-gradient removed`.
     """
-    words = []
+    words, policy = [], arms[0].recipe.gradient.name
     for path, value in substitution.items():
         if value == REMOVED and path in COMPONENTS:
-            words.append(f"{base.gradient.name if path == 'gradient' else path} removed")
+            words.append(f"{policy if path == 'gradient' else path} removed")
         elif path == "change" and isinstance(value, list | tuple) and all(map(is_change, value)):
             words.append("; ".join(map(in_words, value)))
         else:
             own = path if path.partition(".")[0] in COMPONENTS else path.rpartition(".")[2]
             words.append(f"{re.sub('[._]', ' ', own)} {_shown(value)}")
     label = ", ".join(words)
-    if label in taken:
+    if label in (arm.label for arm in arms):
         return ", ".join(f"{path}: {_shown(value)}" for path, value in substitution.items())
     return label
 

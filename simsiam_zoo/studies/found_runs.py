@@ -254,12 +254,10 @@ def _state(
 
 
 def _last_change(folder: Path) -> float:
-    times = [0.0]
     for name in ("result.json", "metrics.jsonl", "recipe.toml"):
         with suppress(OSError):
-            times.append((folder / name).stat().st_mtime)
-            break
-    return times[-1]
+            return (folder / name).stat().st_mtime
+    return 0.0
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
+from simsiam_zoo.metrics import TRAINED
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import folders
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import arm_identity, known_digest
+from simsiam_zoo.studies.found_runs import read_json
 
 
 def command(folder: Path, metrics: tuple[str, ...], until: int = 0) -> list[str]:
@@ -55,10 +57,7 @@ def is_complete(folder: Path, metrics: tuple[str, ...]) -> bool:
 
 def job_status(folder: Path) -> dict[str, Any] | None:
     """How the folder's last process ended; None where it did not say."""
-    with suppress(OSError, ValueError):
-        value = json.loads((folder / "status.json").read_text("utf-8"))
-        return value if isinstance(value, dict) else None
-    return None
+    return read_json(folder / "status.json") or None
 
 
 def note_end(folder: Path, code: int) -> None:
@@ -76,7 +75,7 @@ def _write_status(folder: Path, code: int, error: str | None) -> None:
 class Score(BaseModel):
     """A figure of a run, as a study takes it."""
 
-    network: str = "trained network"
+    network: str = TRAINED
     protocol: str
     protocol_version: int
     top1: float

@@ -118,7 +118,7 @@ class _Job:
     folder: Path
     cpus: int
     gpus: float
-    held: dict[str, float] = field(default_factory=dict)
+    held: dict[str, float] = field(default_factory=dict)  # GPU → the share that it has of it
     process: subprocess.Popen[bytes] | None = None
     asked: bool = False
     exit_code: int | None = None
@@ -146,7 +146,7 @@ class LocalLauncher:
         if not folder.is_dir():
             raise LaunchError(f"{argv[0]} cannot be started: there is no folder {folder}")
         name = f"local-{secrets.token_hex(8)}"
-        if resources.gpus and resources.gpus > (there := len(self._room)):
+        if resources.gpus and resources.gpus > (there := len(self._gpus)):
             many = f"a job asks for {resources.gpus:g} GPUs, more than the {there} there are"
             raise LaunchError(many, "`simsiam-zoo doctor` shows the devices.")
         self._jobs[name] = _Job(list(argv), folder, resources.cpus, resources.gpus)
@@ -169,9 +169,9 @@ class LocalLauncher:
             found.process.terminate()
 
     @cached_property
-    def _room(self) -> dict[str, float]:
-        """What is left of each GPU; they are counted once one is asked for."""
-        return dict.fromkeys(visible_gpus(), 1.0)
+    def _gpus(self) -> list[str]:
+        """They are counted once one is asked for."""
+        return visible_gpus()
 
     def _find(self, job: str) -> _Job:
         """The job as it is now."""
@@ -186,7 +186,6 @@ class LocalLauncher:
         for job in going:
             if job.process is not None and (code := job.process.poll()) is not None:
                 job.exit_code = code
-                self._hand_out(job, -1)
         turn = True  # a job that needs few GPUs does not overtake one that waits for many
         for job in going:
             if job.process is None and job.gpus == 0:
@@ -198,7 +197,7 @@ class LocalLauncher:
                     self._start(job, held)
 
     def _start(self, job: _Job, held: dict[str, float]) -> None:
-        variables = thread_variables(job.cpus)
+        variables, job.held = thread_variables(job.cpus), held
         if held:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(held)
         try:
@@ -215,21 +214,17 @@ class LocalLauncher:
             job.exit_code = 126
             with suppress(OSError), (job.folder / LOG).open("a") as log_text:
                 log_text.write(f"{job.argv[0]} cannot be started: {error.strerror}\n")
-            return
-        job.held = held
-        self._hand_out(job)
 
     def _free(self, asked: float) -> dict[str, float] | None:
         """GPU → share of it, the emptiest first; None where there is no room."""
-        room, share, number = self._room, min(asked, 1.0), math.ceil(asked)
+        share, number = min(asked, 1.0), math.ceil(asked)
+        room = dict.fromkeys(self._gpus, 1.0)
+        for job in self._jobs.values():
+            for gpu, part in job.held.items() if job.exit_code is None else ():
+                room[gpu] -= part
         free = sorted(room, key=room.__getitem__, reverse=True)[:number]
         enough = all(room[gpu] + _ROUNDING >= share for gpu in free)
         return dict.fromkeys(free, share) if enough else None
-
-    def _hand_out(self, job: _Job, sign: int = 1) -> None:
-        """Take the job's shares from what is left, or give them back (-1)."""
-        for gpu, share in job.held.items():
-            self._room[gpu] -= sign * share
 
 
 def visible_gpus() -> list[str]:

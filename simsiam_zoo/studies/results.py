@@ -17,11 +17,10 @@ from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import StudyArm
-from simsiam_zoo.studies.candidates import candidate_means, stopped_at
 from simsiam_zoo.studies.job import RunResult, is_held, job_status, read_measured, read_run_result
 from simsiam_zoo.studies.plan import StudyPlan, job_folder, read_plan
 from simsiam_zoo.studies.statistics import correct, mean_std, paired_difference
-from simsiam_zoo.studies.tuning import at_edge
+from simsiam_zoo.studies.tuning import at_edge, candidate_means, stopped_at
 
 RESULTS = "results.json"
 

@@ -19,11 +19,11 @@ from rich.text import Text
 from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.metrics import SPEED, Latest, read_rows
 from simsiam_zoo.runtime.progress import StopRequest, duration
-from simsiam_zoo.studies.candidates import figures, has_reached, rounds
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end, read_run_result
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection, move_aside
+from simsiam_zoo.studies.tuning import figures, has_reached, rounds
 
 _POLL = 0.25
 _GRACE = 120.0

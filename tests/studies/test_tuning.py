@@ -25,13 +25,12 @@ from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.tuned import candidate_table, sensitivity, tuned
 from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies import running
-from simsiam_zoo.studies.candidates import figures, has_reached, measured
 from simsiam_zoo.studies.job import run_job
 from simsiam_zoo.studies.launcher import Resources
 from simsiam_zoo.studies.plan import StudyPlan, plan_study, write_plan
 from simsiam_zoo.studies.running import StudyProgress, run_study
 from simsiam_zoo.studies.study import Study, Tune, parse_study
-from simsiam_zoo.studies.tuning import at_edge, choose
+from simsiam_zoo.studies.tuning import at_edge, choose, figures, has_reached, measured
 
 LRS = [0.25, 0.5, 1.0, 2.0]
 TREE: dict[str, Any] = {
