@@ -173,7 +173,7 @@ def _fitting(rows: Sequence[Sequence[str]], terminal: int | None) -> list[str]:
 
 def _print_best(found: dict[str, Any]) -> None:
     run, figure, second, gap = (found[n] for n in ("run", "figure", "next", "difference"))
-    images = f"{figure.images:,} {figure.measured_on} images"
+    images = f"{figure.test_images:,} {figure.measured_on} images"
     data = run.keys.get("dataset.name")
     print_heading(f"Best by {figure.protocol} of {_count(found['runs'])}, on {images} of {data}")
     lines = [f"{run.folder}: {100 * figure.top1:.1f} %, {run.verdict}"]
@@ -219,9 +219,9 @@ def _best_json(found: dict[str, Any]) -> dict[str, Any]:
         "folder": str(found["run"].folder),
         "verdict": found["run"].verdict,
         "protocol": figure.protocol,
-        "version": figure.version,
+        "version": figure.protocol_version,
         "top1": figure.top1,
-        "images": figure.images,
+        "images": figure.test_images,
         "measured_on": figure.measured_on,
         "runs": found["runs"],
         "left_out": found["left_out"],

@@ -86,7 +86,8 @@ def best(runs: Sequence[FoundRun], word: str) -> list[dict[str, Any]]:
         figure = run.figure(word)
         if run.state == COMPLETE and figure is not None:
             data = json.dumps([v for k, v in run.keys.items() if k.startswith("dataset.")])
-            key = data, run.measured_on, figure.protocol, figure.version, figure.images, run.data
+            same = figure.protocol, figure.protocol_version, figure.test_images
+            key = data, run.measured_on, *same, run.data
             groups.setdefault(key, []).append((figure, run))
     if not groups:
         known = _protocols(runs)
@@ -175,7 +176,7 @@ def compare(runs: Sequence[FoundRun]) -> dict[str, Any]:
         figures = [known.get(name) for known in recorded]
         if figures[0] is None or sum(each is not None for each in figures) < 2:
             continue
-        versions = {each.version for each in figures if each is not None}
+        versions = {each.protocol_version for each in figures if each is not None}
         if len(versions) > 1:
             told = " and ".join(map(str, sorted(versions)))
             notes.append(f"{name} is not compared: its versions are {told}")
@@ -214,8 +215,8 @@ def _metric(name: str, figures: Sequence[Figure | None]) -> dict[str, Any]:
     assert base is not None
     return {
         "protocol": name,
-        "version": base.version,
-        "test_images": base.images,
+        "version": base.protocol_version,
+        "test_images": base.test_images,
         "measured_on": base.measured_on,
         "top1": [None if each is None else each.top1 for each in figures],
         "differences": [

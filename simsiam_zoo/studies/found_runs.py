@@ -14,10 +14,12 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.metrics import TRAINED, finite, is_called, read_rows
@@ -33,21 +35,29 @@ _TAIL = 1 << 14  # bytes of metrics.jsonl that are read for the newest row
 _LARGEST = 1 << 26  # bytes of a JSON file that is read
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A protocol's top-1 of a run's trained network, as a share.
+class Score(BaseModel):
+    """A figure in a run's files: a protocol's top-1 of one network, as a share."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    network: str = TRAINED
+    protocol: str
+    protocol_version: int = 0
+    top1: float
+    top1_interval: tuple[float, float] | None = None
+    test_images: int
+
+
+class Figure(Score):
+    """A score of a run's trained network.
 
     `test`: the digest of the images that were predicted; `right`: which of them were classified
     right, as `evaluation.evaluate.right_images` writes it. Both are None where that is not known.
     """
 
-    protocol: str
-    version: int
-    top1: float
-    images: int
     measured_on: str = "test"
     test: str | None = None
-    right: str | None = field(default=None, repr=False)
+    right: str | None = Field(None, repr=False)
 
     def correct(self) -> Any:
         """[N] bool, one for each test image; None where it is not known."""
@@ -57,8 +67,9 @@ class Figure:
             return None
         with suppress(ValueError):
             bits = np.frombuffer(base64.b64decode(self.right, validate=True), np.uint8)
-            found = np.unpackbits(bits).astype(bool)[: self.images]
-            if len(found) == self.images and round(float(found.mean()), 6) == round(self.top1, 6):
+            found = np.unpackbits(bits).astype(bool)[: self.test_images]
+            share = round(float(found.mean()), 6)
+            if len(found) == self.test_images and share == round(self.top1, 6):
                 return found
         return None
 
@@ -274,23 +285,13 @@ def _of_report(report: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _figures(report: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Figure]:
     rows = report.get("figures")
+    about = {key: data[key] for key in ("measured_on", "test") if key in data}
     found = {}
     for row in rows if isinstance(rows, list) else ():
-        if not isinstance(row, dict) or row.get("network", TRAINED) != TRAINED:
-            continue
-        name, top1, images = row.get("protocol"), finite(row.get("top1")), row.get("test_images")
-        if not isinstance(name, str) or top1 is None or not isinstance(images, int):
-            continue
-        test, right = data.get("test"), row.get("right")
-        found[name] = Figure(
-            name,
-            int(finite(row.get("protocol_version")) or 0),
-            top1,
-            images,
-            str(data.get("measured_on", "test")),
-            test if isinstance(test, str) else None,
-            right if isinstance(right, str) else None,
-        )
+        with suppress(ValidationError, TypeError):
+            figure = Figure.model_validate({**row, **about})
+            if figure.network == TRAINED:
+                found[figure.protocol] = figure
     return found
 
 

@@ -20,12 +20,11 @@ from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import local_files, use_file
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
-from simsiam_zoo.metrics import TRAINED
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import folders
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import arm_identity, known_digest
-from simsiam_zoo.studies.found_runs import read_json
+from simsiam_zoo.studies.found_runs import Score, read_json
 
 
 def command(folder: Path, metrics: tuple[str, ...], until: int = 0) -> list[str]:
@@ -70,17 +69,6 @@ def note_end(folder: Path, code: int) -> None:
 def _write_status(folder: Path, code: int, error: str | None) -> None:
     text = json.dumps({"exit_code": code, "error": error})
     atomic_write_text(folder / "status.json", text + "\n")
-
-
-class Score(BaseModel):
-    """A figure of a run, as a study takes it."""
-
-    network: str = TRAINED
-    protocol: str
-    protocol_version: int
-    top1: float
-    top1_interval: tuple[float, float] | None = None
-    test_images: int
 
 
 class _Evidence(BaseModel):
