@@ -41,20 +41,17 @@ def describe_plan(
     noise, a process alone on the machine; several at once share its memory. An arm that cannot be
     built is not run.
     """
-    seconds: dict[str, float] = {}
+    owner = {each.name: arm for arm in plan.arms for each in (arm, *arm.candidates)}
     tuning = list(plan.tuning_jobs(folder, selection.arms(plan)))
     selected = [*tuning, *selection.jobs(plan, folder, planned=True)]
-    again = {
-        each.name
-        for arm in plan.arms
-        for each in (arm, *arm.candidates)
-        if arm.name in selection.again
-    }
     left = [
-        job for job in selected if job.arm.name in again or not is_complete(job.folder, job.metrics)
+        job
+        for job in selected
+        if owner[job.arm.name].name in selection.again or not is_complete(job.folder, job.metrics)
     ]
     chosen = selection.arms(plan) if left else ()
     timed = [arm for arm in plan.arms if arm.steps is not None and arm.name in chosen]
+    seconds: dict[str, float] = {}
     for arm in (progress or Progress()).follow(timed, len(timed), "arms, a few steps of each"):
         try:
             each = seconds_per_step(arm.recipe)
@@ -65,9 +62,8 @@ def describe_plan(
             if one.steps is not None:
                 share = 1.0 if one is arm else _share(plan, arm)
                 seconds[one.name] = each * one.steps[1] * share
-    apart = {each.name for arm in plan.arms if arm.not_run for each in (arm, *arm.candidates)}
-    selected = [job for job in selected if job.arm.name not in apart]
-    left = [job for job in left if job.arm.name not in apart]
+    selected = [job for job in selected if not owner[job.arm.name].not_run]
+    left = [job for job in left if not owner[job.arm.name].not_run]
     known = all(job.arm.name in seconds for job in left)
     described = plan.model_dump(mode="json")
     return {

@@ -43,23 +43,24 @@ def paired_difference(arm: Mapping[int, float], base: Mapping[int, float]) -> di
         t-test; detectable, as `smallest_difference`; seeds_for, by points as `seeds_needed`;
         holm_p and holm_arms are filled in by `correct`.
     """
-    found = mean_std([arm[seed] - base[seed] for seed in sorted(arm.keys() & base.keys())])
+    differences = [arm[seed] - base[seed] for seed in sorted(arm.keys() & base.keys())]
+    found = mean_std(differences)
     if found is None:
         return None
     names = ("low", "high", "p", "holm_p", "holm_arms", "detectable", "seeds_for")
     found |= dict.fromkeys(names)
-    mean, std, n = found["mean"], found["std"], found["n"]
+    std = found["std"]
     if std is None or not std > _NO_SPREAD:
         return found
-    from scipy.stats import t
+    from scipy.stats import ttest_1samp
 
-    error = std / math.sqrt(n)
-    half = float(t.ppf(1 - ALPHA / 2, n - 1)) * error
+    test = ttest_1samp(differences, 0.0)
+    low, high = test.confidence_interval(1 - ALPHA)
     return found | {
-        "low": mean - half,
-        "high": mean + half,
-        "p": float(2 * t.sf(abs(mean) / error, n - 1)),
-        "detectable": smallest_difference(std, n),
+        "low": float(low),
+        "high": float(high),
+        "p": float(test.pvalue),
+        "detectable": smallest_difference(std, found["n"]),
         "seeds_for": {str(points): seeds_needed(points / 100, std) for points in POINTS},
     }
 
