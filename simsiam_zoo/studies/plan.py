@@ -51,6 +51,12 @@ class StudyJob:
     def __str__(self) -> str:
         return f"{self.arm.label}, seed {self.seed}"
 
+    @property
+    def steps(self) -> int:
+        """Those that its run will have taken when it ends or stops; 0 where that is not known."""
+        each, whole = self.arm.steps or (0, 0)
+        return each * self.until or whole
+
 
 class StudyPlan(BaseModel):
     """What a study (by name) comes to on this preset, with the data that is at hand: `study.json`.

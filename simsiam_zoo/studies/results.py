@@ -15,7 +15,7 @@ from typing import Any
 
 from simsiam_zoo.errors import DataError, StoppedError, ZooError
 from simsiam_zoo.recipe.lock import read_lock
-from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.folders import save_text
 from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import RunResult, is_held, job_status, read_measured, read_run_result
 from simsiam_zoo.studies.plan import StudyPlan, job_folder, read_plan
@@ -64,8 +64,8 @@ def collect_results(folder: Path) -> ResultRow:
 
 
 def write_results(results: ResultRow, folder: Path) -> None:
-    """Write `results.json`."""
-    atomic_write_text(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    """Write `results.json`. InputError: it cannot be written."""
+    save_text(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def _candidates(folder: Path, plan: StudyPlan, arm: StudyArm) -> ResultRow:

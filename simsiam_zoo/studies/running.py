@@ -116,10 +116,9 @@ def seconds_left(state: Running, before: int, elapsed: float) -> float | None:
     done = sum(_images(job) for job, _ in state.ended[before:])
     left = sum(map(_images, state.waiting))
     for job in state.started.values():
-        rows, whole = _newest_rows(job), _images(job)
-        share = 0.0
-        if rows and job.arm.steps is not None:
-            share = _TRAINING * min(rows[-1].get("step", 0) / job.arm.steps[1], 1.0)
+        rows, whole, share = _newest_rows(job), _images(job), 0.0
+        if rows and job.steps:
+            share = _TRAINING * min(rows[-1].get("step", 0) / job.steps, 1.0)
         done += share * whole
         left += (1 - share) * whole
     return elapsed * left / done if done else None
@@ -127,8 +126,7 @@ def seconds_left(state: Running, before: int, elapsed: float) -> float | None:
 
 def _images(job: StudyJob) -> float:
     """How many a job trains on, an image as often as it is seen; 0 where that is not known."""
-    steps = job.arm.steps
-    return 0.0 if steps is None else float(steps[1] * job.arm.recipes[job.seed].training.batch_size)
+    return float(job.steps * job.arm.recipe.training.batch_size)
 
 
 def _newest_rows(job: StudyJob) -> list[dict[str, Any]]:
@@ -141,14 +139,14 @@ def run_status(job: StudyJob) -> str:
     rows = _newest_rows(job)
     if not rows:
         return "starting"
-    latest, training = Latest(rows), job.arm.recipes[job.seed].training
+    latest, training = Latest(rows), job.arm.recipe.training
     speed, step = latest.values.get(SPEED), latest.values.get("step", 0)
     epoch = min(int(latest.values.get("epoch", 0)) + 1, training.epochs)
     doing = "training"
-    if job.arm.steps is not None and step >= job.arm.steps[1]:
+    if 0 < job.steps <= step:
         doing = "evaluating"
-    elif job.arm.steps is not None and speed:
-        left = (job.arm.steps[1] - step) * training.batch_size / speed
+    elif job.steps and speed:
+        left = (job.steps - step) * training.batch_size / speed
         doing = f"{duration(left)} left"
     figures = (f"{name} {text}" for name, text in latest.texts().items())
     return "  ".join([f"epoch {epoch}/{training.epochs}", *figures, doing])

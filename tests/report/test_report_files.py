@@ -28,10 +28,11 @@ from simsiam_zoo.report.study_charts import (
     curve_charts,
     legend,
     read_curves,
-    read_rows,
+    rows_by_step,
     thinned,
 )
 from simsiam_zoo.report.write import write_study_report
+from simsiam_zoo.studies.results import write_results
 
 
 def test_all_files_are_written_and_nothing_else_is_left(tmp_path):
@@ -135,6 +136,9 @@ def test_any_name_is_drawn_as_the_text_that_it_is(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(InputError, match=r"results\.json cannot be written"):
+        write_results({}, tmp_path)
     (tmp_path / "report.md").mkdir()
     with pytest.raises(InputError, match="cannot be written"):
         write_study_report(five_parts(1), tmp_path)
@@ -161,8 +165,8 @@ def test_a_run_that_is_being_written_is_read_up_to_its_torn_line(tmp_path):
     odd = '[1]\n{"epoch": 1}\n{"step": "x"}\n{"step": 1e999}\n{"step": ' + "9" * 400 + "}\n"
     torn = '{"step": 30, "lo'
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + odd + torn)
-    assert read_rows(path) == rows
-    assert read_rows(tmp_path / "none.jsonl") == []
+    assert rows_by_step(path) == rows
+    assert rows_by_step(tmp_path / "none.jsonl") == []
 
 
 def test_a_column_with_half_a_character_in_its_name_can_be_written(tmp_path):

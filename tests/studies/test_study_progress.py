@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,11 @@ def test_what_is_left_of_a_study_is_told_by_the_images_that_it_has_trained_on(tm
     assert seconds_left(state, 3, 60.0) == pytest.approx(60.0 * (5 - done) / done)
     assert seconds_left(state, 1, 60.0) == pytest.approx(60.0 * (5 - done) / (2 + done))
     assert seconds_left(Running(deque(queue)), 0, 60.0) is None
+    # Those that stop at half of their epochs have less to do.
+    halves = [replace(job, until=12) for job in queue]
+    state = Running(deque(halves[4:]), {"a": halves[3]}, [(job, 0) for job in halves[:3]])
+    assert seconds_left(state, 3, 60.0) == pytest.approx(60.0 * (5 - 0.9) / 0.9)
+    assert run_status(halves[3]).endswith("evaluating")
 
 
 def test_plain_lines_tell_each_end_once(tmp_path: Path) -> None:
