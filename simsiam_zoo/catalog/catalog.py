@@ -125,7 +125,9 @@ class Catalog:
         else:
             entry = self._only(kind, written, self._named(kind, name, distribution))
         what = f"{kind} {written}"
-        given = complete_params(what, entry.component.params, texts, params or {})
+        for key in texts.keys() & (params or {}):
+            raise InputError(f"{key} of {what} is given twice")
+        given = complete_params(what, entry.component.params, {**texts, **(params or {})})
         entry = self._placed(entry)
         call = entry.call if entry.member is None else self.member_call(entry, entry.member)
         return Resolved(call, entry, given)

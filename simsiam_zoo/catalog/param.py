@@ -18,6 +18,12 @@ _BOOLS = {"true": True, "false": False}
 _SEPARATOR = "/"  # between the items of a list in a spec, where a comma ends the parameter
 
 
+class Text(str):
+    """A value as typed on a command line: its type is found where it is used."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Param:
     """One parameter of a component: its type, default, bounds and meaning.
@@ -138,7 +144,7 @@ class Param:
         return value  # type: ignore[no-any-return]  # one of the four types by now
 
 
-def split_spec(spec: str) -> tuple[str, dict[str, str]]:
+def split_spec(spec: str) -> tuple[str, dict[str, Text]]:
     """Split `[distribution/][family:]name[:key=value,...]` into the name and its parameters' texts.
 
     `"mlp:hidden_dim=256"` → `("mlp", {"hidden_dim": "256"})`. Raises InputError.
@@ -150,39 +156,37 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
         raise InputError(f"{spec!r} has no name before its parameters", usage)
     if not name.strip(" :/"):
         raise InputError(f"{spec!r} names no component")
-    params: dict[str, str] = {}
+    params: dict[str, Text] = {}
     for item in spec[len(name) + 1 :].split(",") if equals else ():
         key, equals, value = (text.strip() for text in item.partition("="))
         if not key or not equals:
             raise InputError(f"{item.strip()!r} in {spec!r} is no parameter", usage)
         if key in params:
             raise InputError(f"{spec!r} gives {key} twice")
-        params[key] = value
+        params[key] = Text(value)
     return name.strip(), params
 
 
 def complete_params(
-    what: str, params: tuple[Param, ...], texts: Mapping[str, str], values: Mapping[str, object]
+    what: str, params: tuple[Param, ...], given: Mapping[str, object]
 ) -> dict[str, Value]:
     """All of a component's `params`, in its own order, the defaults filled in.
 
-    `what` is the component in messages: `predictor mlp`. `texts` are given as typed on a command
-    line, `values` of a type. Raises InputError: a key is unknown or in both, a value not valid.
+    `what` is the component in messages: `predictor mlp`. Raises InputError: a key of the `given`
+    is unknown, a value not valid.
     """
     known = {param.name: param for param in params}
-    for key in (*texts, *values):
+    for key in given:
         if key not in known:
             otherwise = f"It takes {', '.join(known)}." if known else "It takes no parameters."
             hint = did_you_mean(key, known, otherwise)
             raise InputError(f"{what} has no parameter {key!r}", hint)
-        if key in texts and key in values:
-            raise InputError(f"{key} of {what} is given twice")
     complete: dict[str, Value] = {}
     for key, param in known.items():
         where = f"{key} of {what}"
-        value = values.get(key, param.default)
-        if key in texts:
-            complete[key] = param.parse(texts[key], where)
+        value = given.get(key, param.default)
+        if isinstance(value, Text):
+            complete[key] = param.parse(str(value), where)
         elif value is None and param.default is None:  # the component works it out
             complete[key] = None
         else:

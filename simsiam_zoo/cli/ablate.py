@@ -184,7 +184,8 @@ def _describe(
 
 def _tuned(words: Sequence[str]) -> dict[str, Any]:
     """What `--tune KEY=V,V` states: a list of values by key; of a key of `[tune]` its value."""
-    from simsiam_zoo.recipe.layers import Text, literals
+    from simsiam_zoo.catalog import Text
+    from simsiam_zoo.recipe.layers import literals
     from simsiam_zoo.studies.study import Tune
 
     given: dict[str, Any] = {}

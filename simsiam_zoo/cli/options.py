@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from simsiam_zoo.api.given import data_settings
-from simsiam_zoo.catalog import KINDS, catalog, check_kind
+from simsiam_zoo.catalog import KINDS, Text, catalog, check_kind
 from simsiam_zoo.errors import InputError, ZooError
 
 Option = Callable[[Any], Any]
@@ -160,8 +160,6 @@ def settings_of(
 
     Raises InputError where one says nothing, or two set the same path.
     """
-    from simsiam_zoo.recipe.layers import Text
-
     settings = {path: value for path, value in (given or {}).items() if value}
     if data is not None:
         settings |= data_settings(data)

@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simsiam_zoo.catalog import PARTS, Catalog, Resolved, split_spec
+from simsiam_zoo.catalog import PARTS, Catalog, Resolved, Text, split_spec
 from simsiam_zoo.data.remote.urls import refuse_secrets
 from simsiam_zoo.errors import InputError, PluginError
 
@@ -42,12 +42,6 @@ class Layer(NamedTuple):
 
     where: str
     tree: Tree
-
-
-class Text(str):
-    """A value as typed on a command line: its type is found where it is used."""
-
-    __slots__ = ()
 
 
 def literals(value: Any) -> Any:
@@ -218,7 +212,7 @@ def _component_table(kind: str, chosen: Any) -> Tree:
     meaning = dataset_spec(spec) if kind == "dataset" else spec
     if not isinstance(meaning, dict):
         name, params = split_spec(meaning)
-        meaning = {"name": name, **{key: Text(value) for key, value in params.items()}}
+        meaning = {"name": name, **params}
     return {**meaning, **table, "name": meaning["name"]}
 
 
@@ -239,11 +233,7 @@ def resolved_table(known: Catalog, kind: str, table: Tree) -> Tree:
     name = table["name"]
     if not isinstance(name, str):
         raise InputError(f"{kind}.name is a component's name, not {name!r}")
-    types = {param.name: param for param in known.resolve(kind, name).entry.component.params}
     params = {key: value for key, value in table.items() if key != "name"}
-    for key, value in params.items():
-        if isinstance(value, Text) and key in types:
-            params[key] = types[key].parse(str(value), f"{kind}.{key}")
     resolved = known.resolve(kind, name, params)
     given = {key: value for key, value in resolved.params.items() if value is not None}
     for value in given.values():

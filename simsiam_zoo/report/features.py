@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from simsiam_zoo.catalog import Text
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import Text, dataset_spec
+from simsiam_zoo.recipe.layers import dataset_spec
 from simsiam_zoo.runtime.folders import atomic_write, check_out, unwritable
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run

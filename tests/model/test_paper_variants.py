@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from simsiam_zoo.catalog import PARTS
+from simsiam_zoo.catalog import PARTS, Text
 from simsiam_zoo.model.build import build
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import Text
 
 PAGE = Path(__file__).parents[2] / "docs" / "parts.md"
 ARMS = dict(re.findall(r"^\| [^|]+ \| ([^|]+) \| `(--[^`]+)` \|$", PAGE.read_text(), re.MULTILINE))

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from simsiam_zoo.catalog import Text
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import COMPONENTS, Text
+from simsiam_zoo.recipe.layers import COMPONENTS
 from simsiam_zoo.recipe.recipe import recipe_keys
 
 JARGON = re.compile(

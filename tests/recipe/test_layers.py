@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from simsiam_zoo.catalog import Catalog, Component, Plugin, catalog
+from simsiam_zoo.catalog import Catalog, Component, Plugin, Text, catalog
 from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe import recipe as recipe_module
-from simsiam_zoo.recipe.layers import Text, dataset_spec
+from simsiam_zoo.recipe.layers import dataset_spec
 
 
 def test_a_file_lies_on_the_preset_and_settings_on_both(write):

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import pack_digits
 
-from simsiam_zoo.catalog import catalog
+from simsiam_zoo.catalog import Text, catalog
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.recipe.layers import Text
 from simsiam_zoo.studies.arms import make_arms
 from simsiam_zoo.studies.plan import plan_study
 from simsiam_zoo.studies.study import flat, parse_study, read_study
