@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -100,19 +100,17 @@ def _table_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for step in path:
         field = model.model_fields.get(step)
         if field is not None:  # else a key of a mapping, `optim.parts.<part>`
-            model = next(_tables_in(field.annotation), model)
+            kinds = (field.annotation, *get_args(field.annotation))  # of a mapping or a union
+            model = next((kind for kind in kinds if _is_table(kind)), model)
     return model
 
 
 def _dotted(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_table(field.annotation):
             yield from _dotted(field.annotation, f"{prefix}{name}.")
 
 
-def _tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """`annotation`, and what it is a mapping or a union of, where it is a table."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield kind
+def _is_table(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

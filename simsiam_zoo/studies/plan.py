@@ -153,15 +153,6 @@ def _size(arm: StudyArm) -> None:
         arm.warnings += [f"batch {recipe.training.batch_size} on {images}: {few}"]
 
 
-def refuse_other_folder(folder: Path) -> None:
-    """Stop where a study would land in a folder that holds something else; nothing is written."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is no folder", OTHER_OUT)
-    other = folder.is_dir() and not (folder / PLAN).exists()
-    if other and any(entry.name != "lock" for entry in folder.iterdir()):
-        raise InputError(f"{folder} holds something that is no study", OTHER_OUT)
-
-
 def write_plan(plan: StudyPlan, folder: Path) -> None:
     """Write the plan into its folder. Raises InputError where that cannot be."""
     try:

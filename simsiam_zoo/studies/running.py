@@ -21,7 +21,7 @@ from simsiam_zoo.metrics import SPEED, Latest, read_rows
 from simsiam_zoo.runtime.progress import StopRequest, duration
 from simsiam_zoo.studies.job import command, is_complete, is_held, note_end, read_run_result
 from simsiam_zoo.studies.launcher import Launcher, Resources
-from simsiam_zoo.studies.plan import OTHER_OUT, StudyJob, StudyPlan, refuse_other_folder, write_plan
+from simsiam_zoo.studies.plan import OTHER_OUT, PLAN, StudyJob, StudyPlan, write_plan
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection, move_aside
 from simsiam_zoo.studies.tuning import figures, has_reached, rounds
 
@@ -196,7 +196,6 @@ def run_study(
             study there, the launcher cannot start anything, or `move_aside` cannot move.
         StoppedError: a signal asked to stop; the jobs were asked to as well, and saved.
     """
-    refuse_other_folder(folder)  # before a lock is left there
     with _held(folder), ExitStack() as ends:
         if callable(close := getattr(launcher, "close", None)):
             ends.callback(close)
@@ -300,7 +299,12 @@ def _collect(state: Running, launcher: Launcher) -> list[tuple[StudyJob, int]]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """The study's folder, held by one process at a time."""
+    """The study's folder, held by one process at a time; refused where it holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder", OTHER_OUT)
+    other = folder.is_dir() and not (folder / PLAN).exists()
+    if other and any(entry.name != "lock" for entry in folder.iterdir()):
+        raise InputError(f"{folder} holds something that is no study", OTHER_OUT)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / "lock").acquire(timeout=0)
