@@ -186,8 +186,8 @@ def _arm(
 
 def _compared(arm: StudyArm, others: Sequence[StudyArm]) -> StudyArm:
     """The arm with what tells it from the base, and the earlier one that has its figures too."""
-    trees = (each.recipe.to_dict() for each in (others[0], arm))
-    found: dict[str, Any] = {"differences": [*map(tuple, differences(*trees))]}
+    differing = differences(others[0].recipe.to_dict(), arm.recipe.to_dict())
+    found: dict[str, Any] = {"differences": [*map(tuple, differing)]}
     if not arm.not_run:
         equal = (o for o in others if not o.not_run and o.identity == arm.identity)
         if same := next(equal, None):
