@@ -203,7 +203,7 @@ def test_show_explains_every_key_of_a_recipe():
     shown = explain_key("predictor.hidden_dim")
     assert {each["name"] for each in shown["components"]} >= {"mlp", "fixed-random"}
     assert shown["presets"]["cifar10"] == recipes["cifar10"].predictor.hidden_dim
-    assert explain_key("optim.parts.loss.weight_decay")["valid"] == "a number or inherit"
+    assert explain_key("optim.parts.loss.weight_decay")["valid"] == "a number >= 0 or inherit"
     assert explain_key("data.views")["valid"] == "auto, worker, split or device"
     assert "optim.clip_norm" in explain_key("optim")["keys"]
 
