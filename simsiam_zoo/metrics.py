@@ -168,6 +168,30 @@ def top1_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [["", *protocols], *rows] if rows else []
 
 
+def figure_table(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The figures of an evaluation as rows of text, a figure each."""
+    rows = [["protocol", "version", "top-1", "95 %", "top-5", "worst class"]]
+    for figure in figures:
+        interval, top5 = figure["top1_interval"], figure["top5"]
+        known = [share for share in figure["per_class"] if share is not None]
+        rows.append(
+            [
+                figure["protocol"],
+                str(figure["protocol_version"]),
+                f"{100 * figure['top1']:.1f} %",
+                "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
+                "" if top5 is None else f"{100 * top5:.1f} %",
+                f"{100 * min(known):.1f} %" if known else "",
+            ]
+        )
+    return rows
+
+
+def all_frozen(figures: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether no protocol trained the network."""
+    return all(figure.get("frozen", True) for figure in figures)
+
+
 def top1_by_data(found: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> list[list[str]]:
     """Figures of one network on several data sets as rows: data across, protocols down.
 

@@ -147,10 +147,12 @@ class Comparison:
 
     def _table(self) -> list[list[str]]:
         """Runs across; below them what differs, and each figure with its difference."""
+        from simsiam_zoo.report.pages import compact
+
         runs, metrics = self.data["runs"], self.data["metrics"]
         names = short_names(metric["protocol"] for metric in metrics)
         rows = [["", *(run["folder"] for run in runs)]]
-        rows += [[key, *map(str, values)] for key, values in self.keys.items()]
+        rows += [[key, *map(compact, values)] for key, values in self.keys.items()]
         rows.append(["verdict", *(run["verdict"] or run["state"] for run in runs)])
         for metric in metrics:
             top1 = ["" if each is None else f"{100 * each:.1f}" for each in metric["top1"]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simsiam_zoo.api.given import RunLike, data_settings, named, opened
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, ZooError
-from simsiam_zoo.metrics import top1_of
+from simsiam_zoo.metrics import all_frozen, figure_table, top1_of
 
 if TYPE_CHECKING:
     from simsiam_zoo.evaluation.target import EvalTarget
@@ -48,24 +48,18 @@ class Evaluation:
         """
         return top1_of(self.figures, protocol)
 
-    def _table(self) -> list[list[str]]:
-        rows = [["", "top-1", "95 %"]]
-        for figure in self.figures:
-            ends = figure["top1_interval"]
-            interval = "" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
-            rows.append([figure["protocol"], f"{100 * figure['top1']:.1f} %", interval])
-        return rows
-
-    def _heading(self) -> str:
-        data = self.report["data"]
+    @property
+    def heading(self) -> str:
+        """What was measured: the network, on which images."""
+        data, frozen = self.report["data"], ", frozen," if all_frozen(self.figures) else ""
         images = f"{data['test_images']:,} {data['measured_on']} images of {data['name']}"
-        return f"{self.report['network']} on {images}"
+        return f"{self.report['network']}{frozen} on {images}"
 
     def __str__(self) -> str:
-        return f"{self._heading()}\n{text_table(self._table())}"
+        return f"{self.heading}\n{text_table(figure_table(self.figures))}"
 
     def _repr_html_(self) -> str:
-        return html_table(self._table(), self._heading())
+        return html_table(figure_table(self.figures), self.heading)
 
 
 def evaluate(
@@ -102,10 +96,13 @@ def evaluate(
         DataError: data or weights are damaged.
         PluginError: a component cannot be used.
     """
-    given = {"device": device, "precision": precision, "validation": validation}
     (found,) = evaluate_on(
         named(source),
-        [_settings(data, protocols, given)],
+        [data],
+        protocols=protocols,
+        validation=validation,
+        device=device,
+        precision=precision,
         untrained=untrained,
         preset=preset,
         batch_size=batch_size,
@@ -115,34 +112,43 @@ def evaluate(
     return found
 
 
-def _settings(
-    data: Path | str | None, protocols: Sequence[str], given: dict[str, Any]
-) -> dict[str, object]:
-    keys = {"device": "training.device", "precision": "training.precision"}
-    keys["validation"] = "data.validation"
-    settings = {keys[name]: value for name, value in given.items() if value is not None}
-    settings |= {} if data is None else data_settings(data)
-    return settings | ({"evaluation.protocols": [*protocols]} if protocols else {})
-
-
 def evaluate_on(
     source: str,
-    settings: Sequence[dict[str, object]],
+    data: Sequence[Path | str | None],
     *,
+    protocols: Sequence[str],
+    validation: float | str | None,
+    device: str | None,
+    precision: str | None,
     untrained: bool | None,
     preset: str | None,
     batch_size: int,
     out: Path | None,
     quiet: bool,
 ) -> list[Evaluation]:
-    """`evaluate` with each of these settings of the recipe, under torchrun by every rank.
+    """`evaluate` on each of these data sets, under torchrun by every rank.
 
     Of several an error is a report as well, `{"error": ...}`, and leaves the others'; `out` is then
     the caller's to write.
     """
+    from simsiam_zoo.recipe.layers import Text
+    from simsiam_zoo.runtime.folders import check_out
+
+    stated = {
+        "training.device": device,
+        "training.precision": precision,
+        "data.validation": validation,
+        "evaluation.protocols": list(dict.fromkeys(protocols)) or None,
+    }
+    same = {
+        key: Text(value) if isinstance(value, str) else value
+        for key, value in stated.items()
+        if value is not None
+    }
+    settings = [same | ({} if each is None else data_settings(each)) for each in data]
+
     from simsiam_zoo.evaluation.target import open_target
     from simsiam_zoo.runtime import distributed
-    from simsiam_zoo.runtime.folders import check_out
     from simsiam_zoo.runtime.progress import Progress, open_progress
 
     several = len(settings) > 1

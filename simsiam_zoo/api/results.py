@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import html
 import os
 import webbrowser
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from markupsafe import Markup
 
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, ZooError
-from simsiam_zoo.metrics import short_names
 
 if TYPE_CHECKING:
     from simsiam_zoo.training.run import Run
@@ -33,9 +34,9 @@ class Page:
 
     def _repr_html_(self) -> str:
         # A notebook's server gives out what lies below its own folder alone.
-        place = html.escape(os.path.relpath(self.path), quote=True)
-        frame = f'<iframe src="{place}" width="100%" height="600"></iframe>'
-        return f'{frame}<a href="{place}">{place}</a>'
+        place = os.path.relpath(self.path)
+        frame = Markup('<iframe src="{0}" width="100%" height="600"></iframe><a href="{0}">{1}</a>')
+        return frame.format(quote(place), place)
 
 
 @dataclass(frozen=True)
@@ -93,26 +94,13 @@ class StudyResults:
         )
 
     def _table(self) -> list[list[str]]:
-        """The report's table of arms with the main metric."""
-        from simsiam_zoo.report.content import STD_TITLE, arm_table
+        """The report's tables of arms, without columns in which nothing is known."""
+        from simsiam_zoo.report.content import arm_columns
         from simsiam_zoo.report.pages import MISSING
         from simsiam_zoo.report.study import read_results
 
-        study = read_results(self.data)
-        heads, rows = arm_table(study)
-        names = short_names(study.metrics)
-        table = [[f"{names[h.group]}, %" if "Top" in h.title else h.title for h in heads]]
-        table += [
-            [
-                f"{cell.text} ({cell.note})"
-                if head.title == "From base" and " to " in cell.note
-                else cell.text
-                for head, cell in zip(heads, row, strict=True)
-            ]
-            for row in rows
-        ]
-        columns = list(zip(*table, strict=True))
-        shown = [c for c in columns if c[0] != STD_TITLE and set(c[1:]) != {MISSING}]
+        columns = arm_columns(read_results(self.data))
+        shown = [[head, *cells] for head, cells in columns.items() if {*cells} != {MISSING}]
         return [list(row) for row in zip(*shown, strict=True)]
 
     def __str__(self) -> str:

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study that is valid and has run nothing yet. `jobs`: how many runs go at once."""
+    """A study that is valid and has run nothing yet. `jobs`: how many runs go at once.
+
+    `study`: by what its arms get the values that are chosen for them; None: they get none.
+    """
 
     plan: StudyPlan
-    study: Study = field(repr=False)
+    study: Study | None = field(repr=False)
     folder: Path
     selection: Selection
     jobs: int
@@ -67,7 +70,7 @@ class PlannedStudy:
         from simsiam_zoo.studies.running import StudyProgress, run_study
         from simsiam_zoo.studies.tuning import choose
 
-        plan, folder = self.plan, self.folder
+        plan, folder, study = self.plan, self.folder, self.study
         starter = create_launcher(catalog().resolve("launcher", launcher))
         progress = StudyProgress(None if quiet else Console(stderr=True))
         for arm in plan.arms:
@@ -90,7 +93,7 @@ class PlannedStudy:
                 selection=self.selection,
                 changed=lambda: publish(folder, reload),
                 every=reload or math.inf,
-                choose=lambda plan: choose(plan, self.study, folder, ended=arms),
+                choose=lambda plan: choose(plan, study, folder, ended=arms) if study else plan,
             )
         except ZooError:
             if (folder / "study.json").exists():

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.api.given import RunLike, named
 from simsiam_zoo.api.results import Page
+from simsiam_zoo.api.studies import PlannedStudy
 from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
     from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.studies.plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ def tune(
         StoppedError: a signal asked to stop; what was done is saved.
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.runtime.machine import available_cores
+    from simsiam_zoo.studies.launcher import Resources
     from simsiam_zoo.studies.plan import plan_study
+    from simsiam_zoo.studies.selection import EVERY_ARM
     from simsiam_zoo.studies.tuning import best, study_of_run
 
     path = Path(named(run))
@@ -82,35 +85,16 @@ def tune(
     keys = {"points": points, "length": length, "metric": metric, "halving": halving}
     study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
     plan = plan_study("tune", study, command)
-    candidates = _run(plan, folder, jobs, quiet)
+    room = Resources(cpus=plan.threads)
+    planned = PlannedStudy(plan, None, folder, EVERY_ARM, jobs or available_cores(), room)
+    (arm,) = planned.run(quiet=quiet).data["arms"]
+    candidates = arm["candidates"]
     chosen = best(plan.arms[0].candidates, [each["top1"] for each in candidates])
     if chosen is None:
         raise _nothing(candidates, folder)
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
     way = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
     return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
-
-
-def _run(plan: StudyPlan, folder: Path, jobs: int | None, quiet: bool) -> list[dict[str, Any]]:
-    """Train what is not complete; the candidates with what came of them."""
-    from rich.console import Console
-
-    from simsiam_zoo.catalog import catalog
-    from simsiam_zoo.report.write import publish
-    from simsiam_zoo.runtime.machine import available_cores
-    from simsiam_zoo.studies.launcher import Resources, create_launcher
-    from simsiam_zoo.studies.running import StudyProgress, run_study
-
-    run_study(
-        plan,
-        folder,
-        create_launcher(catalog().resolve("launcher", "local")),
-        jobs=jobs or available_cores(),
-        resources=Resources(cpus=plan.threads),
-        progress=StudyProgress(None if quiet else Console(stderr=True)),
-    )
-    (arm,) = publish(folder)["arms"]
-    return list(arm["candidates"])
 
 
 def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:

@@ -40,6 +40,11 @@ def inline_chart(chart: Chart, clip: str) -> Markup:
     return Markup(macros.inline(chart, clip))
 
 
+def panels(charts: Sequence[Chart], prefix: str) -> list[tuple[Chart, Markup]]:
+    """The charts of a page, each with its element; `prefix`: of ids that no others have."""
+    return [(chart, inline_chart(chart, f"{prefix}{n}")) for n, chart in enumerate(charts)]
+
+
 def page_css() -> str:
     """The style of charts and marks inside a page, and the palette as CSS variables."""
     return read_asset(_PACKAGE, "palette.css") + read_asset(_PACKAGE, "chart.css")
@@ -180,7 +185,7 @@ def _colored(css: str, palette: str) -> str:
 
 def environment(package: str, autoescape: bool = True) -> Environment:
     """The templates in the folder `template` of a package; they show text as `clean` gives it."""
-    return Environment(
+    found = Environment(
         loader=PackageLoader(package, "template"),
         autoescape=autoescape,
         undefined=StrictUndefined,
@@ -188,6 +193,8 @@ def environment(package: str, autoescape: bool = True) -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: clean(value) if type(value) is str else value,
     )
+    found.globals["known_mark"] = known_mark
+    return found
 
 
 def read_asset(package: str, name: str) -> str:
@@ -200,7 +207,7 @@ def _own() -> Environment:
     found = environment(_PACKAGE)
     box = {"LEFT": LEFT, "RIGHT": RIGHT, "TOP": TOP, "BOTTOM": BOTTOM}
     found.globals |= box | {"WIDTH": WIDTH, "HEIGHT": HEIGHT}
-    found.globals |= {"known_mark": known_mark, "defined_marks": page_marks()}
+    found.globals["defined_marks"] = page_marks()
     found.filters["shorten"] = _shorten
     return found
 

@@ -218,9 +218,8 @@ def run_charts(
     `marks`: (epoch, text) of what changed in the middle of the run; those to come are not shown.
     `untrained`: figures of networks that were not trained, which are levels of top-1.
     """
-    last = max(rows, key=lambda row: row["step"], default=None)
-    per_epoch = last["step"] / last["epoch"] if last and last.get("epoch") else 1.0
-    end = (last["step"] / per_epoch if last else 0.0) or 1.0
+    per_epoch = steps_per_epoch(rows)
+    end = max((row["step"] for row in rows), default=per_epoch) / per_epoch
     charts = (_metric_chart(metric, rows, per_epoch, end, untrained) for metric in CHARTED)
     shown = [mark for mark in marks if mark[0] < end]
     return [replace(chart, marks=shown) for chart in charts if chart is not None]
@@ -233,14 +232,10 @@ def _metric_chart(
     end: float,
     untrained: Sequence[Mapping[str, Any]],
 ) -> Chart | None:
-    """The chart of one metric; None without two points. Values that are not finite are left out."""
+    """The chart of one metric; None without two points."""
     lines: list[Series] = []
     for column in metric.columns(rows):
-        found = [(row["step"] / per_epoch, finite(row.get(column))) for row in rows]
-        points = [
-            (x, metric.scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)
-        ]
-        if len(points) > 1:
+        if len(points := metric_points(metric, column, rows, per_epoch)) > 1:
             style = f"c{len(lines) % COLORS} d{len(lines) % DASHES}"
             lines.append(Series(thin(points), style, metric.member(column), column))
     if not lines:
@@ -254,6 +249,32 @@ def _metric_chart(
         lines = [replace(lines[0], name="")]
     cover = (metric.floor, metric.ceiling)
     return make_chart(metric.label, note, lines, end, cover=cover, log=metric.log, levels=levels)
+
+
+def steps_per_epoch(rows: Iterable[Mapping[str, Any]]) -> float:
+    """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
+
+    Before the first one's end all that was written lies in it.
+    """
+    steps, whole = [0.0], []
+    for row in rows:
+        steps.append(row["step"])
+        if (epoch := finite(row.get("epoch")) or 0) > 0:
+            whole.append(row["step"] / epoch)
+    return float(min(whole, default=max(steps) + 1))
+
+
+def metric_points(
+    metric: Metric, column: str, rows: Iterable[Mapping[str, Any]], per_epoch: float
+) -> list[Point]:
+    """A column against epochs, as the metric is drawn; what is not finite is left out."""
+    found = ((row["step"] / per_epoch, finite(row.get(column))) for row in rows)
+    return [(x, metric.scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)]
+
+
+def line_style(number: int) -> str:
+    """The style of the line of that number; styles repeat after COLORS x DASHES lines."""
+    return f"c{number % COLORS} d{number // COLORS % DASHES}"
 
 
 def thin(points: Sequence[Point], buckets: int = _BUCKETS) -> list[Point]:

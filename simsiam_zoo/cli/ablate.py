@@ -13,6 +13,7 @@ import click
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import (
     print_columns,
+    print_figures,
     print_files,
     print_heading,
     print_json,
@@ -150,11 +151,12 @@ def ablate(
         _describe(planned, earlier, detect, as_json)
         return
     results = planned.run(launcher=launcher, watch=watch, quiet=quiet)
-    _print(results, as_json)
+    print_study(results, as_json)
     results.or_raise()
 
 
-def _print(results: StudyResults, as_json: bool) -> None:
+def print_study(results: StudyResults, as_json: bool) -> None:
+    """Print a study's results."""
     if as_json:
         print_json(results.data)
     else:
@@ -211,8 +213,8 @@ def _command_of_all() -> str:
 
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
-    from simsiam_zoo.cli.study_table import arm_columns, fitting
-    from simsiam_zoo.report.content import base_figure, not_run
+    from simsiam_zoo.cli.study_table import fitting
+    from simsiam_zoo.report.content import arm_columns, base_figure, not_run
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
     from simsiam_zoo.report.tuned import tuned
@@ -221,7 +223,7 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     columns, left_out = fitting(arm_columns(study))
     print_line()
     print_heading(study.title)
-    print_columns([[*columns], *zip(*columns.values(), strict=True)], right=True)
+    print_figures([[*columns], *zip(*columns.values(), strict=True)])
     notes = [f"no room here for {', '.join(left_out)}: see the report"] if left_out else []
     notes += [f"{a.label}: the same as {a.same_as}, not run again" for a in study.arms if a.same_as]
     if any("mixed" in text for text in columns["Verdict"]):

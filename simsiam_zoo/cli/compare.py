@@ -8,13 +8,20 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_columns, print_heading, print_json, print_line
+from simsiam_zoo.cli.text import (
+    columns,
+    print_columns,
+    print_figures,
+    print_heading,
+    print_json,
+    print_line,
+)
 
 
-@click.command(short_help="Runs side by side: what differs, what it did.")
+@click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--out", metavar="FILE", help="The page (default: compare.html in the first RUN).")
-@click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
+@options.opened("page")
 @options.as_json("the comparison")
 def compare(runs: tuple[str, ...], out: str | None, opened: bool, as_json: bool) -> None:
     """Say in which keys of their recipes runs differ, and what that did, against the first RUN.
@@ -67,7 +74,7 @@ def _print(found: dict[str, Any]) -> None:
                 row += [f"{100 * gap['mean']:+.1f} ({ends})", f"{gap['gained']:,}"]
                 row += [f"{gap['lost']:,}", p_text(gap["holm_p"])]
             rows.append([*row, *[""] * (len(rows[0]) - len(row))])
-        print_columns(rows, right=True)
+        print_figures(rows)
     paired = any(gap and gap["n"] for m in found["metrics"] for gap in m["differences"])
     notes = found["notes"]
     if paired:

@@ -7,13 +7,14 @@ from dataclasses import asdict
 import click
 
 from simsiam_zoo.api.doctor import doctor as look_at_machine
+from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_json, print_line
 from simsiam_zoo.errors import PluginError
 
 
 @click.command()
 @click.option("--no-run", is_flag=True, help="Leave the ten steps of training out.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@options.as_json("what was found")
 def doctor(no_run: bool, as_json: bool) -> int:
     """Look at Python, torch, the devices, caches and plugins, and train ten steps.
 

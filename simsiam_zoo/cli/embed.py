@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_line
+from simsiam_zoo.cli.text import print_json, print_line
 
 
-@click.command(short_help="Write a run's features of every image to a file.")
+@click.command()
 @click.argument("run")
 @options.data(options.OTHER_DATA_HELP)
 @click.option("--out", metavar="FILE", required=True, help="A file .npz or .parquet.")
@@ -32,17 +31,7 @@ from simsiam_zoo.cli.text import print_line
 @options.device
 @options.as_json("a summary")
 @options.quiet
-def embed(
-    run: str,
-    data: str | None,
-    out: str,
-    of: Any,
-    split: Any,
-    skip_damaged: bool,
-    device: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def embed(run: str, out: str, of: Any, as_json: bool, **asked: Any) -> None:
     """Compute the features that RUN's frozen network gives every image, and write them down.
 
     RUN is the folder of a run. The file holds features, labels (-1 for none), ids, keys, shards and
@@ -55,21 +44,12 @@ def embed(
     """
     from simsiam_zoo.api.features import embed as compute
 
-    found = compute(
-        run,
-        out,
-        data=data,
-        of=of,
-        split=split,
-        skip_damaged=skip_damaged,
-        device=device,
-        quiet=quiet,
-    )
+    found = compute(run, out, of=of, **asked)
     images = {name: len(embedding.ids) for name, embedding in found.splits.items()}
     width = next(iter(found.splits.values())).x.shape[1]
     if as_json:
         summary = {"file": out, "images": images, "width": width, "damaged": found.damaged}
-        click.echo(json.dumps(summary | found.metadata, indent=2))
+        print_json(summary | found.metadata)
         return
     counts = " and ".join(f"{count:,} {name}" for name, count in images.items())
     print_line(f"{out}: {of} features of {counts} images, {width:,} numbers each")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import print_json, print_report, print_reports
 
 
-@click.command(short_help="Measure a run's, a checkpoint's or timm's features.")
+@click.command()
 @click.argument("source", metavar="RUN|CHECKPOINT|timm:NAME")
 @options.data(
     "A dataset's name, or shards (default: the run's own); of several one table.", multiple=True
@@ -52,16 +53,9 @@ from simsiam_zoo.cli import options
 def evaluate(
     source: str,
     data: tuple[str, ...],
-    protocols: tuple[str, ...],
-    untrained: bool | None,
-    validation: str | None,
-    preset: str | None,
-    device: str | None,
-    precision: str | None,
-    batch_size: int,
     out: str | None,
     as_json: bool,
-    quiet: bool,
+    **asked: Any,
 ) -> int:
     """Take features of a frozen network once, and measure them by every protocol.
 
@@ -76,35 +70,20 @@ def evaluate(
       simsiam-zoo evaluate RUN --data mnist-5k --data digits
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
-    texts = {"training.device": device, "training.precision": precision}
-    texts["data.validation"] = validation
-    given = {"evaluation.protocols": list(dict.fromkeys(protocols))}
-    named: list[str | None] = [*dict.fromkeys(data)] or [None]
-    settings = [options.settings_of(texts, data=each, given=given) for each in named]
-
     from simsiam_zoo.api.measure import evaluate_on, write_all
-    from simsiam_zoo.cli.text import print_report, print_reports
     from simsiam_zoo.runtime.distributed import announced_rank
 
+    named: list[str | None] = [*dict.fromkeys(data)] or [None]
     path = None if out is None else Path(out)
-    found = evaluate_on(
-        source,
-        settings,
-        untrained=untrained,
-        preset=preset,
-        batch_size=batch_size,
-        out=path,
-        quiet=quiet,
-    )
+    found = evaluate_on(source, named, out=path, **asked)
     if announced_rank() != 0:
         return 0
     if len(found) == 1:
-        report, written = found[0].report, found[0].path
-        click.echo(json.dumps(report, indent=1)) if as_json else print_report(report, written)
+        print_json(found[0].report) if as_json else print_report(found[0])
         return 0
     whole = write_all(source, [str(each) for each in named], found, path)
     if as_json:
-        click.echo(json.dumps(whole, indent=1))
+        print_json(whole)
     else:
         print_reports(whole["reports"], [each.path for each in found])
     codes = [each.report["error"]["exit_code"] for each in found if "error" in each.report]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_heading, print_line
+from simsiam_zoo.cli.text import print_heading, print_json, print_line
 
 
-@click.command(name="export", short_help="The backbone for timm, torchvision, ...")
+@click.command()
 @click.argument("run", metavar="RUN")
 @options.spec(
     "--to", kind="format", metavar="FORMAT", required=True, help="What it is to be loaded by."
@@ -37,7 +35,7 @@ def export(run: str, to: str, out: str | None, as_json: bool) -> None:
     if as_json:
         report = {"path": str(done.path), "to": to, "max_abs_difference": done.difference}
         report |= {"max_abs_feature": done.largest, "python": done.code}
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
         return
     print_heading(str(done.path))
     print_line(

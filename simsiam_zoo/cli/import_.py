@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
 
 
-@click.command(name="import", short_help="A run from weights trained elsewhere.")
+@click.command(name="import")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--out", metavar="FOLDER", required=True, help="The run's folder, new or empty.")
 @options.spec("--backbone", kind="backbone", help="Which one it is, where the file does not say.")
@@ -23,12 +24,10 @@ from simsiam_zoo.cli.text import columns, print_heading, print_line
 def import_(
     checkpoint: str,
     out: str,
-    backbone: str | None,
-    preset: str | None,
-    file: str | None,
     data: str | None,
     assignments: tuple[str, ...],
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Make a run of CHECKPOINT, so that it can be measured and trained on.
 
@@ -44,12 +43,10 @@ def import_(
     from simsiam_zoo.exchange.importing import import_checkpoint
 
     settings = options.settings_of({}, assignments, data)
-    run = import_checkpoint(
-        checkpoint, out, backbone=backbone, preset=preset, file=file, settings=settings
-    )
+    run = import_checkpoint(checkpoint, out, settings=settings, **asked)
     found = run.lock["imported"]
     if as_json:
-        click.echo(json.dumps({"folder": out, **found}, indent=2))
+        print_json({"folder": out, **found})
         return
     print_heading(out)
     rows = [
@@ -61,9 +58,8 @@ def import_(
     rows += [("found below", found["prefix"])] if found["prefix"] else []
     rows += [("left out", ", ".join(found["left_out"]))] if found["left_out"] else []
     rows += [("random", f"{' and '.join(rest)}, of which the file has none")] if rest else []
-    for line in columns(rows, wrap=1):
-        print_line(line)
+    print_columns(rows, wrap=1)
+    file, folder = shlex.quote(str(Path(out) / "recipe.toml")), shlex.quote(out)
     print_line(
-        "\nTrain on from these weights with:"
-        f" simsiam-zoo train --recipe {Path(out) / 'recipe.toml'} --init {out}"
+        f"\nTrain on from these weights with: simsiam-zoo train --recipe {file} --init {folder}"
     )

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_heading, print_line
+from simsiam_zoo.cli.text import print_columns, print_figures, print_heading, print_json, print_line
 from simsiam_zoo.errors import DataError
 
 _ROWS = 20  # of classes and of damaged samples; --json has all
 
 
-@click.command(short_help="What is in shards, and what is wrong there.")
+@click.command()
 @click.argument("shards")
 @click.option("--check", is_flag=True, help="Decode every image, not only a sample of 512.")
 @click.option("--grid", metavar="OUT.png", help="Draw images and their views as training does.")
 @options.preset("The recipe whose views are drawn (default: photos).")
-@click.option("--recipe", "file", metavar="FILE", help="A TOML recipe, laid on the preset.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores).")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@options.recipe_file
+@options.jobs
+@options.as_json("what was found")
 @options.quiet
-def inspect(
-    shards: str,
-    check: bool,
-    grid: str | None,
-    preset: str | None,
-    file: str | None,
-    jobs: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def inspect(shards: str, as_json: bool, **asked: Any) -> None:
     """Tell what is in SHARDS: counts, classes, sizes, formats, damage.
 
     SHARDS is a folder, a tar, or a pattern; or images, which are packed into the cache. Images are
@@ -47,13 +37,11 @@ def inspect(
     """
     from simsiam_zoo.api.data import inspect as inspect_shards
 
-    found = inspect_shards(
-        shards, check=check, grid=grid, preset=preset, file=file, jobs=jobs, quiet=quiet
-    )
+    found = inspect_shards(shards, **asked)
     report = asdict(found)
     del report["drawn"]
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
     else:
         _print(report)
     for line in found.drawn:
@@ -72,7 +60,7 @@ def _print(report: dict[str, Any]) -> None:
         more = (split["labelled"], split["looked_at"], len(split["damaged"]))
         rows.append((name, *(f"{number:,}" for number in (*numbers, *more))))
     header = ("", "images", "shards", "MB", "labelled", "looked at", "damaged")
-    print_columns([header, *rows], right=True)
+    print_figures([header, *rows])
     if packed := report["packed"]:
         told = [
             f"{key} {packed[key]}" for key in ("seed", "resize_short", "limit") if key in packed
@@ -120,7 +108,7 @@ def _print_classes(names: list[str] | None, splits: dict[str, Any]) -> None:
         name = names[label] if names and label < len(names) else ""
         counts = [f"{split['labels'].get(str(label), 0):,}" for split in splits.values()]
         rows.append([f"{label}  {name}", *counts])
-    print_columns([["", *splits], *rows], right=True)
+    print_figures([["", *splits], *rows])
     _print_more(len(labels))
 
 

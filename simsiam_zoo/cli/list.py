@@ -18,7 +18,7 @@ from simsiam_zoo.errors import InputError, nearest_names
 @click.option("--family", metavar="PREFIX", help="The names in one family, such as timm.")
 @click.option("--pretrained", is_flag=True, help="Families' names with pretrained weights.")
 @options.plugin_files
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
+@options.as_json("the list")
 def list_(
     kind: str | None,
     pattern: str | None,

@@ -10,10 +10,10 @@ from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import print_json, print_line
 
 
-@click.command(short_help="Show a run as one page that opens offline.")
+@click.command()
 @click.argument("run")
 @click.option("--out", metavar="FILE", help="The page (default: look.html in RUN).")
-@click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
+@options.opened("page")
 @options.data(options.OTHER_DATA_HELP)
 @click.option(
     "--images",
@@ -32,17 +32,7 @@ from simsiam_zoo.cli.text import print_json, print_line
 @options.device
 @options.as_json("where the page is")
 @options.quiet
-def look(
-    run: str,
-    out: str | None,
-    opened: bool,
-    data: str | None,
-    images: int,
-    method: Any,
-    device: str | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def look(run: str, out: str | None, opened: bool, as_json: bool, **asked: Any) -> None:
     """Put a run on one HTML page: curves, a map of features, neighbours, confusions, the recipe.
 
     RUN is the folder of a run, complete or not. The page holds its images and fetches nothing: it
@@ -55,7 +45,7 @@ def look(
     """
     from simsiam_zoo.api.features import look as write_page
 
-    page = write_page(run, out, data=data, images=images, method=method, device=device, quiet=quiet)
+    page = write_page(run, out, **asked)
     for note in page.notes:
         print_line(note, err=True)
     size = page.path.stat().st_size

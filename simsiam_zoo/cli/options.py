@@ -111,6 +111,16 @@ assignments = click.option(
     multiple=True,
     help="Any key of the recipe by its dotted path; may be repeated.",
 )
+
+
+def opened(what: str) -> Option:
+    """`--open`, as `opened`."""
+    return click.option("--open", "opened", is_flag=True, help=f"Open the {what} in the browser.")
+
+
+jobs = click.option(
+    "--jobs", type=click.IntRange(1), metavar="N", help="Processes (default: all cores)."
+)
 device = click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
 precision = click.option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.")
 

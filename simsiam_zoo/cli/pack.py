@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from simsiam_zoo.cli.text import print_columns, print_heading, print_line
+from simsiam_zoo.cli import options
+from simsiam_zoo.cli.text import print_figures, print_heading, print_json, print_line
 
 _CLASSES_SHOWN = 10
 _COUNT = click.IntRange(1)
 
 
-@click.command(short_help="Turn a data set on disk into shards.")
+@click.command()
 @click.argument("source")
 @click.argument("out")
 @click.option(
@@ -36,22 +37,10 @@ _COUNT = click.IntRange(1)
 @click.option("--limit", type=_COUNT, metavar="N", help="Pack N random images of each split.")
 @click.option("--no-labels", is_flag=True, help="Leave labels out; folders are no classes.")
 @click.option("--classes", metavar="FILE", help="Names of the classes, one per line.")
-@click.option("--jobs", type=_COUNT, metavar="N", help="Processes (default: all cores).")
-@click.option("--json", "as_json", is_flag=True, help="Print what was packed as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-def pack(
-    source: str,
-    out: str,
-    shard_size: int,
-    seed: int,
-    resize_short: int | None,
-    limit: int | None,
-    no_labels: bool,
-    classes: str | None,
-    jobs: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@options.jobs
+@options.as_json("what was packed")
+@options.quiet
+def pack(source: str, out: str, no_labels: bool, as_json: bool, **asked: Any) -> None:
     """Pack the data set in the folder SOURCE into WebDataset shards in the new folder OUT.
 
     SOURCE is CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST or STL-10 as it is downloaded or as
@@ -69,27 +58,16 @@ def pack(
     """
     from simsiam_zoo.api.data import pack as pack_data
 
-    packed = pack_data(
-        source,
-        out,
-        shard_size=shard_size,
-        seed=seed,
-        resize_short=resize_short,
-        limit=limit,
-        labels=not no_labels,
-        classes=classes,
-        jobs=jobs,
-        quiet=quiet,
-    )
+    packed = pack_data(source, out, labels=not no_labels, **asked)
     if packed.damaged:
         total = packed.damaged + sum(split["samples"] for split in packed.splits.values())
         told = f"{packed.damaged:,} of {total:,} images are damaged and were not packed"
-        click.echo(f"warning: {told}; {packed.folder / 'damaged.jsonl'} lists them", err=True)
+        print_line(f"warning: {told}; {packed.folder / 'damaged.jsonl'} lists them", err=True)
     report = asdict(packed) | {"folder": str(packed.folder)}
     report["classes"] = packed.classes and len(packed.classes)
     del report["notes"]  # they were told
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
     else:
         _print(report, packed.classes or ())
 
@@ -104,8 +82,8 @@ def _print(report: dict[str, Any], classes: tuple[str, ...]) -> None:
         )
         for name, split in report["splits"].items()
     ]
-    print_columns([("", "images", "shards", "MB"), *rows], right=True)
+    print_figures([("", "images", "shards", "MB"), *rows])
     if classes:
         more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
         print_line(f"  {len(classes):,} classes: {', '.join(classes[:_CLASSES_SHOWN])}{more}")
-    print_line(f"  simsiam-zoo inspect {report['folder']}")
+    print_line(f"  simsiam-zoo inspect {shlex.quote(report['folder'])}")

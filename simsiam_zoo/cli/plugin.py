@@ -34,7 +34,7 @@ def plugin() -> None:
 
 
 @click.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
+@options.as_json("the list")
 def list_plugins(as_json: bool) -> None:
     """List the installed plugins: who supplies what, and what cannot be used and why.
 

@@ -12,6 +12,7 @@ import click
 from simsiam_zoo.api.results import RELOAD
 from simsiam_zoo.cli import options
 from simsiam_zoo.cli.text import columns, print_heading, print_json, print_line, terminal_width
+from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
     from simsiam_zoo.api.found import FoundRuns
@@ -21,7 +22,7 @@ _MOST_KEYS = 6  # that differ; a pipe gets all
 _BUSY = 10  # times as long as a version takes to make, nothing is done
 
 
-@click.command(short_help="The runs in a folder: state, verdict, figures.")
+@click.command()
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option(
     "--where",
@@ -63,6 +64,8 @@ def runs(
         return find(*folders, where=conditions, sort=key)
 
     if watch or out is not None:
+        if word is not None or as_json:
+            raise InputError("--out and --watch write a page, so no --best and no --json")
         first = Path(folders[0]) if folders else Path("runs") if Path("runs").is_dir() else Path()
         _write_page(Path(out) if out is not None else first / "runs.html", collect, watch)
         return
@@ -125,6 +128,7 @@ def _rows(
     found: Sequence[FoundRun], common: Path, shown: Sequence[str], names: Mapping[str, str]
 ) -> list[list[str]]:
     """Heads and cells: verdict or state, protocols that are `shown`, age, name, what differs."""
+    from simsiam_zoo.report.pages import compact
     from simsiam_zoo.studies.compared_runs import differing
     from simsiam_zoo.studies.found_runs import age, progress_of, short_name
 
@@ -133,7 +137,7 @@ def _rows(
     for run, own in zip(found, differing(found, usual=False), strict=True):
         mark = " v" if mixed and run.measured_on == "validation" else ""
         figures = [run.figures.get(name) for name in shown]
-        texts = [f"{key}={_value(value)}" for key, value in own.items()]
+        texts = [f"{key}={compact(value)}" for key, value in own.items()]
         if terminal_width() is not None and len(texts) > _MOST_KEYS + 1:
             texts = [*texts[:_MOST_KEYS], f"{len(texts) - _MOST_KEYS} more"]
         told = run.why or ("" if run.verdict else progress_of(run))
@@ -172,6 +176,8 @@ def _fitting(rows: Sequence[Sequence[str]], terminal: int | None) -> list[str]:
 
 
 def _print_best(found: dict[str, Any]) -> None:
+    from simsiam_zoo.report.pages import compact
+
     run, figure, second, gap = (found[n] for n in ("run", "figure", "next", "difference"))
     images = f"{figure.test_images:,} {figure.measured_on} images"
     data = run.keys.get("dataset.name")
@@ -180,7 +186,7 @@ def _print_best(found: dict[str, Any]) -> None:
     if second is not None:
         told = f"next {second.folder}: {100 * (figure.top1 - gap['mean']):.1f} %, {second.verdict};"
         lines.append(f"{told} {difference_text(gap)}")
-        keys = [f"{k} {_value(a)} (next: {_value(b)})" for k, (a, b) in found["differs"].items()]
+        keys = [f"{k} {compact(a)} (next: {compact(b)})" for k, (a, b) in found["differs"].items()]
         lines.append(f"differs: {', '.join(keys) or 'nothing that decides what is computed'}")
     if found["left_out"]:
         lines.append(
@@ -205,12 +211,6 @@ def difference_text(gap: dict[str, Any]) -> str:
 
 def _count(runs: int) -> str:
     return f"{runs:,} run{'s' * (runs != 1)}"
-
-
-def _value(value: Any) -> str:
-    import json
-
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _best_json(found: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _complete(
 @click.argument("kind", metavar="KIND|KEY", shell_complete=_complete)
 @click.argument("name", required=False, shell_complete=options.complete_component())
 @options.plugin_files
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@options.as_json("what is known")
 def show(kind: str, name: str | None, as_json: bool) -> None:
     """Show the component NAME of one KIND: its parameters, origin and an example.
 

@@ -5,36 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from simsiam_zoo.cli.text import print_columns, print_heading, print_line, terminal_width
-from simsiam_zoo.metrics import short_names
-from simsiam_zoo.report.content import STD_TITLE, arm_table, metric_table
-from simsiam_zoo.report.study import StudyView
+from simsiam_zoo.cli.text import (
+    print_columns,
+    print_figures,
+    print_heading,
+    print_line,
+    terminal_width,
+)
 from simsiam_zoo.runtime.progress import duration
 
 _PAPER = "Paper, %"
 _MIXED = re.compile(r"\d+ .+, \d+ [^ ]+")  # `2 learned, 1 collapsed`
 _SHORTEST = 12  # characters of a label that is cut
-
-
-def arm_columns(study: StudyView) -> dict[str, list[str]]:
-    """The report's tables of arms: head → cells; the main metric alone has differences."""
-    names = short_names(study.metrics)
-    columns: dict[str, list[str]] = {}
-    for heads, rows in (arm_table(study), metric_table(study)):
-        for i, head in enumerate(heads):
-            cells = [row[i] for row in rows]
-            texts = [cell.text for cell in cells]
-            if head.title == "From base" and head.group == study.main:
-                # of one seed there is no interval, and a note below says so
-                texts = [f"{c.text} ({c.note})" if " to " in c.note else c.text for c in cells]
-                columns[head.title] = texts
-            elif head.title == "Verdict":
-                # ✗: another one was expected
-                texts = [c.text + " ✗" * c.note.startswith("✗") for c in cells]
-                columns[head.title] = texts
-            elif head.title not in ("From base", STD_TITLE):
-                columns[f"{names[head.group]}, %" if head.group else head.title] = texts
-    return columns
+_LISTED = 30  # seeds that are written out to be copied
 
 
 def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
@@ -80,7 +63,7 @@ def print_plan(plan: dict[str, Any]) -> None:
                 "cannot be run" if arm["not_run"] else same,
             ]
         )
-    print_columns(rows, right=True)
+    print_figures(rows)
     for arm in plan["arms"]:
         for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
             print_line(f"  {arm['label']}: {warning}")
@@ -102,6 +85,37 @@ def print_plan(plan: dict[str, Any]) -> None:
     elif plan["runs_left"]:
         print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")
     if plan.get("detect"):
-        from simsiam_zoo.cli.seeds_text import print_seeds
+        _print_seeds(plan)
 
-        print_seeds(plan)
+
+def _print_seeds(plan: dict[str, Any]) -> None:
+    """The seeds that `--detect` found, for each arm and for all."""
+    found = plan["detect"]
+    print_line()
+    print_heading(f"Seeds that tell {found['points']:g} points by {found['metric']}")
+    rows = [["arm", "spread, points", "of seeds", "needs seeds"]]
+    for arm in found["arms"]:
+        spread = "-" if arm["std"] is None else f"{100 * arm['std']:.2f}"
+        needs = "-" if arm["seeds"] is None else f"{arm['seeds']:,}"
+        rows.append([arm["label"], spread, str(arm["seen"]), needs])
+    print_figures(rows)
+    for arm in found["arms"]:
+        if arm["why"]:
+            print_line(f"  {arm['label']}: {arm['why']}")
+    print_line(f"  spread: of the paired differences in {found['from']}")
+    print_line(
+        f"  power {100 * found['power']:.0f} %, paired t-test at {100 * found['alpha']:.0f} %"
+    )
+    known = [arm for arm in found["arms"] if arm["seeds"] is not None]
+    least = min(known, key=lambda arm: arm["seen"])
+    low, high = (end / least["std"] for end in least["std_interval"])
+    print_line(
+        f"  a spread of {least['seen']} seeds is uncertain: the true one may be {low:.1f} to"
+        f" {high:.1f} times it"
+    )
+    label = next(arm["label"] for arm in known if arm["name"] == found["most_demanding"])
+    print_line(f"  {label} needs most: {found['seeds']:,} seeds, {found['runs']:,} runs in all")
+    if found["seeds"] <= _LISTED:
+        more = (seed for seed in range(2 * _LISTED) if seed not in plan["seeds"])
+        seeds = [*plan["seeds"], *more]
+        print_line(f"  --seeds {','.join(map(str, seeds[: found['seeds']]))}")

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simsiam_zoo.metrics import top1_by_data, top1_table, without_labels_table
+from simsiam_zoo.charts.tables import text_table
+from simsiam_zoo.metrics import (
+    all_frozen,
+    figure_table,
+    top1_by_data,
+    top1_table,
+    without_labels_table,
+)
 
-if TYPE_CHECKING:  # a listing of names needs no recipe
+if TYPE_CHECKING:  # a listing of names needs none of them
+    from simsiam_zoo.api.measure import Evaluation
     from simsiam_zoo.recipe import Recipe
 
 _FILES = {
@@ -56,32 +64,37 @@ def without_controls(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
-def print_columns(rows: Sequence[Sequence[str]], wrap: int = 0, right: bool = False) -> None:
+def print_columns(rows: Sequence[Sequence[str]], wrap: int = 0) -> None:
     """Print `columns`."""
-    for line in columns(rows, wrap, right=right):
+    for line in columns(rows, wrap):
         print_line(line)
 
 
-def columns(
-    rows: Sequence[Sequence[str]], wrap: int, indent: int = 2, right: bool = False
-) -> list[str]:
+def print_figures(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of figures, which is not wrapped; the first column has its labels."""
+    if rows:
+        print_line(text_table(_on_one_line(rows)))
+
+
+def columns(rows: Sequence[Sequence[str]], wrap: int, indent: int = 2) -> list[str]:
     """Each row as a text with aligned columns; column `wrap` takes the width that others leave.
 
     On a terminal that column is wrapped within its own width. In a pipe each row is one line,
-    however long, so that `grep` finds all of it. `right`: cells but the first are figures, and no
-    label is wrapped.
+    however long, so that `grep` finds all of it.
     """
-    # On one line: a plugin may have put anything into its texts.
-    cells = [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
+    cells = _on_one_line(rows)
     if not cells:
         return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if not right and (terminal := terminal_width()) is not None:
+    if (terminal := terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(terminal - others, _NARROWEST))
-    if right:
-        cells = [[first, *map(str.rjust, rest, widths[1:])] for first, *rest in cells]
     return [_row(row, widths, wrap, indent) for row in cells]
+
+
+def _on_one_line(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The cells, into which a plugin may have put anything."""
+    return [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:
@@ -90,7 +103,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if figures:
         print_line()
         images = f"{figures[0]['test_images']:,} {result.get('measured_on', 'test')} images"
-        print_heading(f"Top-1 on {images}" + ", features frozen" * _all_frozen(figures))
+        print_heading(f"Top-1 on {images}" + ", features frozen" * all_frozen(figures))
         print_columns(top1_table(figures), wrap=0)
     print_line()
     print_heading(f"Verdict: {result['verdict']}")
@@ -109,7 +122,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
         if rows := without_labels_table(evidence):
             print_line()
             print_heading("Without labels")
-            print_columns(rows, right=True)
+            print_figures(rows)
     print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
     run = shlex.quote(str(folder))
@@ -163,18 +176,17 @@ def print_files(folder: Path, texts: Mapping[str, str]) -> None:
     print_columns([row for row in texts.items() if (folder / row[0]).exists()], wrap=1)
 
 
-def print_report(report: dict[str, Any], path: Path | None) -> None:
+def print_report(found: Evaluation) -> None:
     """Print an evaluation: a line for each figure, with its protocol and version."""
+    report, path = found.report, found.path
     data, transform = report["data"], report["transform"]
     print_line()
-    images = f"{data['test_images']:,} {data['measured_on']} images"
-    frozen = ", frozen," if _all_frozen(report["figures"]) else ""
-    print_heading(f"{report['network']}{frozen} on {images} of {data['name']}")
-    print_columns(_figure_rows(report["figures"]), wrap=0)
-    if "untrained" in report:
+    print_heading(found.heading)
+    print_columns(figure_table(found.figures), wrap=0)
+    if found.untrained:
         print_line()
         print_heading("The untrained network")
-        print_columns(_figure_rows(report["untrained"]), wrap=0)
+        print_columns(figure_table(found.untrained), wrap=0)
     print_line(
         f"  {data['train_images']:,} training images, {data['width']} channels,"
         f" {transform['image_size']} px, crop {transform['crop']:g},"
@@ -186,28 +198,6 @@ def print_report(report: dict[str, Any], path: Path | None) -> None:
         print_line(f"  {path.with_suffix('.svg')}  the same as a picture")
 
 
-def _figure_rows(figures: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    rows = [["protocol", "version", "top-1", "95 %", "top-5", "worst class"]]
-    for figure in figures:
-        interval, top5 = figure["top1_interval"], figure["top5"]
-        known = [share for share in figure["per_class"] if share is not None]
-        rows.append(
-            [
-                figure["protocol"],
-                str(figure["protocol_version"]),
-                f"{100 * figure['top1']:.1f} %",
-                "" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
-                "" if top5 is None else f"{100 * top5:.1f} %",
-                f"{100 * min(known):.1f} %" if known else "",
-            ]
-        )
-    return rows
-
-
-def _all_frozen(figures: Sequence[Mapping[str, Any]]) -> bool:
-    return all(figure.get("frozen", True) for figure in figures)
-
-
 def print_reports(reports: Sequence[Mapping[str, Any]], paths: Sequence[Path | None]) -> None:
     """Print evaluations of one network on several data sets: protocols down, data across.
 
@@ -216,13 +206,13 @@ def print_reports(reports: Sequence[Mapping[str, Any]], paths: Sequence[Path | N
     measured = [report for report in reports if "error" not in report]
     for key, title in (("figures", "Top-1"), ("untrained", "Top-1 of the untrained network")):
         shown = [report for report in measured if key in report]
-        frozen = ", features frozen" if all(_all_frozen(x[key]) for x in shown) else ""
+        frozen = ", features frozen" if all(all_frozen(x[key]) for x in shown) else ""
         head, *rows = top1_by_data([(_last_word(x["asked"]), x[key]) for x in shown])
         if rows:
             print_line()
             print_heading(f"{title} by data set{frozen}")
             for part in _fitting([head, *rows]):
-                print_columns(part, right=True)
+                print_figures(part)
     if measured:
         print_line()
     for report, path in zip(reports, paths, strict=True):

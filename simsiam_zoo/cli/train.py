@@ -132,36 +132,30 @@ def train(
     else:
         anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
         folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
-    start = None
-    if init is not None and not dry_run:
-        from simsiam_zoo.training.weights import read_initial_weights
-
-        start = read_initial_weights(init, recipe)
-        recipe = start.named_in(recipe)
-    if lock is not None:
-        refuse_other_recipe(lock, recipe)
     if dry_run:
+        if lock is not None:
+            refuse_other_recipe(lock, recipe)
         _print_recipe(recipe, init, as_json)
         return
     _tell_first(recipe, folder, resume is not None)
-    how = {"resume": resume is not None, "allow_bn_change": allow_bn_change}
-    _run(recipe, folder, quiet, as_json, **how, locked=lock, init=start)
+    how = {"resume": resume is not None, "allow_bn_change": allow_bn_change, "quiet": quiet}
+    _run(recipe, folder, as_json, **how, locked=lock, init=init)
 
 
-def _run(recipe: Recipe, folder: Path, quiet: bool, as_json: bool, **how: Any) -> None:
+def _run(recipe: Recipe, folder: Path, as_json: bool, **how: Any) -> None:
     """Train, and on the first rank print what came out; `how`: further arguments of `train`."""
     from simsiam_zoo.runtime.distributed import announced_rank
-    from simsiam_zoo.runtime.progress import open_progress
-    from simsiam_zoo.training.train import train as run
+    from simsiam_zoo.training.run import train as run
 
-    result = run(recipe, folder, progress=open_progress(quiet), **how)
+    done = run(recipe, folder, **how)
     if announced_rank() != 0:
         return
+    result = done.result or {}
     if as_json:
         print_json({"folder": str(folder), **result})
     else:
         print_result(result, folder)
-        print_published(recipe)
+        print_published(done.recipe)
 
 
 def _tell_first(recipe: Recipe, folder: Path, goes_on: bool) -> None:

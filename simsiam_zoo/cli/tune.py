@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print_line
+from simsiam_zoo.cli.text import print_figures, print_heading, print_json, print_line
 
 
 @click.command()
@@ -38,18 +38,7 @@ from simsiam_zoo.cli.text import print_columns, print_heading, print_json, print
 @options.plugin_files
 @options.as_json("what was found")
 @options.quiet
-def tune(
-    run: str,
-    points: int,
-    length: float,
-    halving: int,
-    stop_on_collapse: bool,
-    metric: str,
-    out: str | None,
-    jobs: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def tune(run: str, metric: str, as_json: bool, **asked: Any) -> None:
     """Search for a better lr, predictor's lr and crop scale than RUN has.
 
     RUN is the folder of a run, or a recipe's file. Each candidate is trained on a part of the
@@ -63,18 +52,8 @@ def tune(
     """
     from simsiam_zoo.api.tuning import tune as search
 
-    found = search(
-        run,
-        points=points,
-        length=length,
-        halving=halving,
-        stop_on_collapse=stop_on_collapse,
-        metric=metric,
-        out=out,
-        jobs=jobs,
-        quiet=quiet,
-        command=shlex.join(["simsiam-zoo", *sys.argv[1:]]),
-    )
+    command = shlex.join(["simsiam-zoo", *sys.argv[1:]])
+    found = search(run, metric=metric, command=command, **asked)
     if as_json:
         names = ("candidates", "chosen", "command")
         print_json({name: getattr(found, name) for name in names})
@@ -98,7 +77,7 @@ def print_found(candidates: list[dict[str, Any]], chosen: dict[str, Any], metric
         own = "the run's own" if row is candidates[0] else ""
         values = [f"{row['values'][key]:g}" for key in keys]
         rows.append([*values, shown, verdict, own])
-    print_columns(rows, right=True)
+    print_figures(rows)
     best, own = max(each["top1"] or 0 for each in candidates), candidates[0]["top1"]
     images = next(
         m["test_images"] for r in candidates for x in r["runs"] for m in x["metrics"].values()

@@ -7,17 +7,19 @@ import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 
-from simsiam_zoo.errors import DataError
+from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.machine import available_cores
 
 MAX_AUTO_WORKERS = 16
@@ -45,8 +47,10 @@ def forkserver(*preloaded: str) -> Any:
     The server, which imports `preloaded`, is started here, and without the current folder on its
     path: a `random.py` there is not ours (workers get the path of this process later). Ctrl-C is
     sent to all processes of a terminal; the server and its children do not take it, from their
-    first moment on: the main process decides when to end.
+    first moment on: the main process decides when to end. InputError: see
+    `refuse_script_without_guard`.
     """
+    refuse_script_without_guard()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preloaded))
     unsaid = "PYTHONSAFEPATH" not in os.environ
@@ -62,6 +66,25 @@ def forkserver(*preloaded: str) -> Any:
             if unsaid:
                 del os.environ["PYTHONSAFEPATH"]
     return context
+
+
+def refuse_script_without_guard() -> None:
+    """InputError where the main script would run anew in each worker process, which imports it.
+
+    That is a script whose text has no `__name__`. What `python -m PACKAGE` runs is not imported.
+    """
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if file is None or (spec is not None and spec.name.endswith("__main__")):
+        return
+    with suppress(OSError):
+        if b"__name__" not in Path(file).read_bytes():
+            raise InputError(
+                f"{file} would run again in each worker process that it starts, since Python's"
+                " multiprocessing imports it there",
+                'Put what it does below `if __name__ == "__main__":`; or go without worker'
+                " processes: data.workers = 0, jobs = 1.",
+            )
 
 
 @contextmanager

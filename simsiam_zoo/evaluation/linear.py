@@ -50,7 +50,8 @@ class LinearProtocol:
         lrs: base learning rates, greater than 0; the lr used is base x batch / 256.
         wds: weight decays, 0 or greater.
         epochs: passes over the training features.
-        batch: images for each step; None takes `default_batch`.
+        batch: images for each step; None takes `default_batch`, and is `auto` in the figure's name,
+            so that figures on data of another size have the same one.
     """
 
     version = 1
@@ -89,6 +90,7 @@ class LinearProtocol:
         details = {
             "lr": lr,
             "wd": wd,
+            "batch": batch,
             "held_out_images": len(held),
             "held_out_top1": round(float(top1[chosen]), 6),
             "grid": [
@@ -96,7 +98,8 @@ class LinearProtocol:
                 for (lr, wd), a, b in zip(self.grid, top1.tolist(), loss.tolist(), strict=True)
             ],
         }
-        name = f"linear (best of {len(self.grid)}, batch={batch}, epochs={self.epochs})"
+        stated = "auto" if self.batch is None else batch
+        name = f"linear (best of {len(self.grid)}, batch={stated}, epochs={self.epochs})"
         every = torch.arange(len(splits.test.labels))
         ranked = torch.cat(
             [best_classes(z[:, 0]) for z, _ in predictions(final, splits.test, every)]

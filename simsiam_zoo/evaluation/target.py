@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from simsiam_zoo.runtime.progress import Progress, tell
 
 LIBRARY = "timm:"
 BACKBONE = "backbone.safetensors"
+_TIMEOUT = 5.0  # seconds in which the hub must answer
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ def published(
     options |= {} if channels == 3 else {"in_chans": channels}
     tell(f"the weights of {LIBRARY}{name}: those in timm's cache, or else downloaded")
     try:
+        _refuse_unreachable(config.hf_hub_id)
         model = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except Exception as error:  # the hub's, the network's and the disk's own
         first_line = str(error).strip().partition("\n")[0]
@@ -221,6 +224,23 @@ def published(
         ) from error
     own = backbone.state_dict().keys()
     return {key: value for key, value in model.state_dict().items() if key in own}
+
+
+def _refuse_unreachable(repository: str | None) -> None:
+    """Raise what stands in the way of the hub, at once: a download tries for most of a minute.
+
+    Nothing is asked where something of the repository is in the cache.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if repository is None:
+        return
+    try:
+        snapshot_download(repository, local_files_only=True)
+    except LocalEntryNotFoundError:
+        with suppress(HfHubHTTPError):  # it answered: timm may know another file
+            get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=_TIMEOUT)
 
 
 def component_text(part: Resolved) -> str:

@@ -198,6 +198,26 @@ def metric_table(study: StudyView) -> Table:
     return [Column("Arm", number=False), *columns], rows
 
 
+def arm_columns(study: StudyView) -> dict[str, list[str]]:
+    """Both tables as text: head → cells; the main metric alone has differences."""
+    names = short_names(study.metrics)
+    columns: dict[str, list[str]] = {}
+    for heads, rows in (arm_table(study), metric_table(study)):
+        for head, cells in zip(heads, zip(*rows, strict=True), strict=True):
+            texts = [cell.text for cell in cells]
+            if head.title == "From base" and head.group == study.main:
+                # of one seed there is no interval, and a note below says so
+                texts = [f"{c.text} ({c.note})" if " to " in c.note else c.text for c in cells]
+                columns[head.title] = texts
+            elif head.title == "Verdict":
+                # ✗: another one was expected
+                texts = [c.text + " ✗" * c.note.startswith("✗") for c in cells]
+                columns[head.title] = texts
+            elif head.title not in ("From base", STD_TITLE):
+                columns[f"{names[head.group]}, %" if head.group else head.title] = texts
+    return columns
+
+
 def run_table(study: StudyView) -> Table:
     """A row for each run."""
     columns = [

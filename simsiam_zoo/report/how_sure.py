@@ -18,46 +18,29 @@ from simsiam_zoo.studies.statistics import ALPHA, POINTS, POWER
 
 def differences(study: StudyView, main: str) -> list[str]:
     """Sentences: which arms differ from the base, and what those that may not could cost."""
-    apart, alone, open_, same, single = [], [], [], [], []
+    kinds: dict[str, list[str]] = {}
     for arm, found in _compared(study, main):
-        name = quoted(arm.label)
-        if found.n == 1:
-            single.append(f"{name} ({points(found.mean)} points)")
-        elif found.p is None:
-            same.append(f"{name} ({points(found.mean)} points)")
-        elif _differs(found):
-            apart.append(f"{name} ({points(found.mean)} points, {_interval(found)})")
-        elif found.p is not None and found.p < ALPHA:
-            alone.append(f"{name} ({points(found.mean)} points, {_interval(found)})")
-        elif found.p is not None:
-            open_.append(f"{name} ({_bound(found)})")
+        kind, told = "open", _bound(found)
+        if found.n == 1 or found.p is None:
+            kind, told = "single" if found.n == 1 else "same", f"{points(found.mean)} points"
+        elif found.p < ALPHA:
+            kind = "apart" if _differs(found) else "alone"
+            told = f"{points(found.mean)} points, {_interval(found)}"
+        kinds.setdefault(kind, []).append(f"{quoted(arm.label)} ({told})")
     corrected = f"Holm's correction over {count(_arms(study, main), 'arm')}"
-    told = []
-    if apart:
-        told.append(
-            f"Different from the base (paired t-test over seeds, {corrected}; 95 %"
-            f" interval): {listing(apart, 6)}."
-        )
-    if alone:
-        told.append(
-            f"Different by their own 95 % interval, but not with {corrected}: {listing(alone, 6)}."
-        )
-    if open_:
-        told.append(
-            "Not told apart from the base by these seeds, with what they may cost by the"
-            f" 95 % interval: {listing(open_, 6)}."
-        )
-    if single:
-        told.append(
-            "From the base, with one seed, so that nothing says how sure it is:"
-            f" {listing(single, 12)}."
-        )
-    if same:
-        told.append(
-            "The same difference with every seed, so that no spread shows how sure it is:"
-            f" {listing(same, 6)}."
-        )
-    return told
+    sentences = {
+        "apart": f"Different from the base (paired t-test over seeds, {corrected}; 95 % interval)",
+        "alone": f"Different by their own 95 % interval, but not with {corrected}",
+        "open": "Not told apart from the base by these seeds, with what they may cost by the"
+        " 95 % interval",
+        "single": "From the base, with one seed, so that nothing says how sure it is",
+        "same": "The same difference with every seed, so that no spread shows how sure it is",
+    }
+    return [
+        f"{text}: {listing(kinds[kind], 12 if kind == 'single' else 6)}."
+        for kind, text in sentences.items()
+        if kind in kinds
+    ]
 
 
 def sure_table(study: StudyView, metric: str) -> Table:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from simsiam_zoo.catalog import PARTS
-from simsiam_zoo.charts.dots import known_mark
-from simsiam_zoo.charts.drawing import inline_chart
+from simsiam_zoo.charts.drawing import panels
 from simsiam_zoo.charts.lines import Chart, run_charts
 from simsiam_zoo.metrics import LOSS, finite, without_labels_table
 from simsiam_zoo.report.collect import NEIGHBORS, Confusion, FeatureMap, K, RunPage, T
@@ -48,7 +47,6 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         title=_title(run.folder.resolve()),
         facts=_facts(run),
         run=run,
-        known_mark=known_mark,
         parts=[(kind, _call(run, kind)) for kind in (*PARTS, "augmentation")]
         + [("data", _call(run, "dataset"))]
         + [(f"from epoch {epoch}", what) for epoch, what in run.recipe.marks()],
@@ -59,10 +57,7 @@ def render_run(run: Run, seen: RunPage | None, notes: Sequence[str] = ()) -> str
         ],
         figures=_figures(run),
         notes=notes,
-        charts=[
-            (chart, inline_chart(chart, f"c{n}"), _reading(chart, found))
-            for n, chart in enumerate(charts)
-        ],
+        charts=[(chart, drawn, _reading(chart, found)) for chart, drawn in panels(charts, "c")],
         seen=seen,
         channels=run.recipe.data.channels,
         map=_map(seen.map, seen.classes) if seen else None,

@@ -7,9 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simsiam_zoo.charts.dots import known_mark
-from simsiam_zoo.charts.drawing import inline_chart
-from simsiam_zoo.charts.lines import COLORS, DASHES, Chart, Series, make_chart, thin
+from simsiam_zoo.charts.drawing import panels
+from simsiam_zoo.charts.lines import (
+    COLORS,
+    DASHES,
+    Chart,
+    Series,
+    line_style,
+    make_chart,
+    metric_points,
+    steps_per_epoch,
+    thin,
+)
 from simsiam_zoo.metrics import CHARTED, Metric, finite, short_names
 from simsiam_zoo.report.how_sure import p_text
 from simsiam_zoo.report.pages import (
@@ -24,7 +33,7 @@ from simsiam_zoo.report.pages import (
     points,
     render_offline,
 )
-from simsiam_zoo.report.study_charts import LegendKey, rows_by_step, steps_per_epoch
+from simsiam_zoo.report.study_charts import LegendKey, rows_by_step
 from simsiam_zoo.studies.compared_runs import differing
 from simsiam_zoo.studies.found_runs import (
     COMPLETE,
@@ -83,10 +92,8 @@ def render_comparison(runs: Sequence[FoundRun], found: Mapping[str, Any]) -> str
 def overlay(runs: Sequence[FoundRun], names: Sequence[str]) -> tuple[list[LegendKey], list[Chart]]:
     """The curves of runs over each other: a chart for each metric that some of them have."""
     read = [rows_by_step(run.folder / "metrics.jsonl") for run in runs]
-    styles = [f"c{n % COLORS} d{n // COLORS % DASHES}" for n in range(len(runs))]
-    drawn = [n for n, rows in enumerate(read) if rows]
-    keys = [LegendKey(n, styles[n], names[n]) for n in drawn]
-    charts = (_chart(metric, runs, read, styles, names) for metric in CHARTED)
+    keys = [LegendKey(n, line_style(n), names[n]) for n, rows in enumerate(read) if rows]
+    charts = (_chart(metric, runs, read, names) for metric in CHARTED)
     return keys, [chart for chart in charts if chart is not None]
 
 
@@ -94,7 +101,6 @@ def _chart(
     metric: Metric,
     runs: Sequence[FoundRun],
     read: Sequence[list[dict[str, Any]]],
-    styles: Sequence[str],
     names: Sequence[str],
 ) -> Chart | None:
     """The metric's first column, which all runs have; None where none has a point."""
@@ -105,15 +111,10 @@ def _chart(
             continue
         epoch = steps_per_epoch(rows)
         end = max(end, max(row["step"] for row in rows) / epoch)
-        found = (
-            [(row["step"] / epoch, finite(row.get(columns[0]))) for row in rows] if columns else []
-        )
-        known = [
-            (x, metric.scale * y) for x, y in found if y is not None and (y > 0 or not metric.log)
-        ]
+        known = metric_points(metric, columns[0], rows, epoch) if columns else []
         if known:
-            buckets = max(20, min(120, _POINTS // len(read)))
-            lines.append(Series(thin(known, buckets), styles[n], names[n], str(n), label=names[n]))
+            points = thin(known, max(20, min(120, _POINTS // len(read))))
+            lines.append(Series(points, line_style(n), names[n], str(n), label=names[n]))
             leading += [] if runs[n].verdict == "diverged" else [lines[-1]]
     if not lines:
         return None
@@ -135,8 +136,7 @@ def _page(title: str, keys: Sequence[LegendKey], charts: Sequence[Chart], **valu
         "study",
         title=line(title),
         keys=keys,
-        panels=[(chart, inline_chart(chart, f"c{n}")) for n, chart in enumerate(charts)],
-        known_mark=known_mark,
+        panels=panels(charts, "c"),
         **plain | values,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from simsiam_zoo.charts.dots import Dot, DotPlot
 from simsiam_zoo.charts.drawing import dot_sheet, line_sheet
-from simsiam_zoo.charts.lines import Chart, Point, Series, make_chart, thin
+from simsiam_zoo.charts.lines import Chart, Point, Series, make_chart, steps_per_epoch, thin
 from simsiam_zoo.metrics import LOSS, STD, TOP1, Metric, finite, read_rows
 from simsiam_zoo.report.pages import line, percent
 from simsiam_zoo.report.study import ArmRun, ReportArm, StudyView
@@ -62,7 +62,7 @@ def read_curves(study: StudyView, folder: Path) -> dict[str, list[Curve]]:
     found: dict[str, list[Curve]] = {metric.key: [] for metric in SHOWN}
     for arm in study.arms:
         read = {run.seed: _read_run(folder, run) for run in arm.runs}
-        per_epoch = steps_per_epoch([row for rows in read.values() for row in rows])
+        per_epoch = steps_per_epoch(row for rows in read.values() for row in rows)
         for metric in SHOWN:
             columns = metric.columns(row for rows in read.values() for row in rows)
             if columns:
@@ -135,15 +135,6 @@ def _read_run(study: Path, run: ArmRun) -> list[dict[str, Any]]:
     folder = study / run.folder
     inside = bool(run.folder) and folder.resolve().is_relative_to(study.resolve())
     return rows_by_step(folder / "metrics.jsonl") if inside else []
-
-
-def steps_per_epoch(rows: list[dict[str, Any]]) -> float:
-    """Steps of an epoch: `epoch` counts whole epochs, so the row at an epoch's end tells it.
-
-    Before the first one's end all that was written lies in it.
-    """
-    whole = [row["step"] / epoch for row in rows if (epoch := finite(row.get("epoch")) or 0) > 0]
-    return float(min(whole, default=max((row["step"] for row in rows), default=0) + 1))
 
 
 def _curves(

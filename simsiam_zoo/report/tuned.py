@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from simsiam_zoo.charts.lines import COLORS, DASHES, LEFT, RIGHT, Axis, Chart, Series, make_chart
+from simsiam_zoo.charts.lines import LEFT, RIGHT, Axis, Chart, Series, line_style, make_chart
 from simsiam_zoo.report.pages import Cell, Column, Table, count, fixed, listing, quoted
 from simsiam_zoo.report.study import Candidate, ReportArm, StudyView
 
@@ -133,6 +133,6 @@ def _line(arm: ReportArm, styles: dict[int, str]) -> Series | None:
 
 
 def line_styles(study: StudyView) -> dict[int, str]:
-    """Style of each arm but the base, by its number; they repeat after COLORS x DASHES arms."""
+    """Style of each arm but the base, by its number."""
     others = [arm.number for arm in study.arms if not arm.is_base]
-    return {n: f"c{at % COLORS} d{at // COLORS % DASHES}" for at, n in enumerate(others)}
+    return {number: line_style(at) for at, number in enumerate(others)}

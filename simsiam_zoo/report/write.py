@@ -13,11 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from simsiam_zoo.charts.dots import known_mark
-from simsiam_zoo.charts.drawing import environment, inline_chart
-from simsiam_zoo.charts.lines import COLORS, DASHES, Chart
+from simsiam_zoo.charts.drawing import environment, inline_chart, panels
+from simsiam_zoo.charts.lines import COLORS, DASHES
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.report import study_charts
 from simsiam_zoo.report.content import content
@@ -75,24 +72,18 @@ def write_study_report(results: dict[str, Any], folder: Path, reload: int = 0) -
 def render_study(study: StudyView, curves: study_charts.Curves, reload: int = 0) -> str:
     """The page of a study, with the curves of its runs."""
     keys, pair = study_charts.legend(study, curves), study_charts.figure_2(study, curves)
-
-    def drawn(keys: list[study_charts.LegendKey], prefix: str) -> list[tuple[Chart, Markup]]:
-        charts = study_charts.curve_charts(study, curves, keys)
-        return [(chart, inline_chart(chart, f"{prefix}{n}")) for n, chart in enumerate(charts)]
-
     return render_offline(
         "study",
         **content(study),
         plots=[study_charts.dot_plot(study, metric) for metric in study.metrics],
-        panels=drawn(keys, "c"),
+        panels=panels(study_charts.curve_charts(study, curves, keys), "c"),
         keys=keys,
-        pair=drawn(pair, "p"),
+        pair=panels(study_charts.curve_charts(study, curves, pair), "p"),
         tuning=(tuning := sensitivity(study)) and inline_chart(tuning, "t"),
         tuning_chart=tuning,
         pair_keys=pair,
         palette=COLORS * DASHES,
         reload=reload,
-        known_mark=known_mark,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.charts.tables import html_table, text_table
+from simsiam_zoo.data.processes import refuse_script_without_guard
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.target import read_backbone
 from simsiam_zoo.metrics import TRAINED, short_names, top1_of, top1_table
@@ -136,14 +137,6 @@ def build(recipe: Recipe, init: States | None = None) -> Siamese:
         return build_siamese(recipe, *recipe.sizes(), init or {})
 
 
-def _locked(file: Path, recipe: Recipe) -> dict[str, Any]:
-    """What a lock holds. InputError: a package of it is missing, or the recipe is another one."""
-    locked = read_locked(file)
-    refuse_missing(locked)
-    refuse_other_recipe(locked, recipe)
-    return locked
-
-
 def train(
     recipe: Recipe,
     out: Path | str | None = None,
@@ -168,8 +161,9 @@ def train(
         progress, quiet: where progress is shown, by default stderr, or none is.
 
     Raises:
-        InputError: `out` is taken or cannot be written, the data does not go with the recipe, or
-            the run to resume is of another identity.
+        InputError: `out` is taken or cannot be written, the data does not go with the recipe, the
+            run to resume is of another identity, or a script calls this outside of
+            `if __name__ == "__main__":`.
         PluginError: a component cannot be used.
         DataError: a shard, too many images or the checkpoint are damaged.
         DivergedError: the loss or the weights stopped being finite; `load(out)` has the record.
@@ -178,6 +172,8 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         raise InputError(f"train takes a Recipe, not {recipe!r}", 'Say Recipe.make("digits").')
+    if recipe.data.workers != 0:
+        refuse_script_without_guard()  # now, and not when the run's folder is there
     if init is not None:
         if resume:
             raise InputError("a run goes on from its own checkpoint, so no init")
@@ -185,7 +181,10 @@ def train(
             init = read_initial_weights(str(init), recipe)
         recipe = init.named_in(recipe)
     if isinstance(locked, Path | str):
-        locked = _locked(Path(locked), recipe)
+        locked = read_locked(Path(locked))
+        refuse_missing(locked)
+    if locked is not None:
+        refuse_other_recipe(locked, recipe)
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")
