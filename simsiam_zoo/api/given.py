@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -53,7 +54,8 @@ def data_settings(data: Path | str) -> dict[str, object]:
     data = data_text(data)
     path, dataset = Path(data), dataset_spec(data)
     if path.suffix == ".toml" and path.is_file():
-        raise InputError(f"{data} is a TOML file, not shards", f"A recipe: --recipe {data}.")
+        way = f"A recipe: --recipe {shlex.quote(data)}."
+        raise InputError(f"{data} is a TOML file, not shards", way)
     if isinstance(dataset, str) and path.exists():
         try:
             catalog().resolve("dataset", dataset)

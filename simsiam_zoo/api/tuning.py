@@ -81,7 +81,10 @@ def tune(
     file = path / "recipe.toml" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{path} is no run: it has no recipe.toml", "Name a run's folder.")
-    folder = Path(out) if out else path.with_name(f"{path.stem}-tune")
+    if path.name in ("", ".."):  # `simsiam-zoo tune .`
+        path = path.resolve()
+    own = path.name if path.is_dir() else path.stem  # a folder's name may have a dot: lr0.5
+    folder = Path(out) if out else path.with_name(f"{own}-tune")
     keys = {"points": points, "length": length, "metric": metric, "halving": halving}
     study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
     plan = plan_study("tune", study, command)

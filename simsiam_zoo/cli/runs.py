@@ -11,7 +11,14 @@ import click
 
 from simsiam_zoo.api.results import RELOAD
 from simsiam_zoo.cli import options
-from simsiam_zoo.cli.text import columns, print_heading, print_json, print_line, terminal_width
+from simsiam_zoo.cli.text import (
+    columns,
+    leave_out,
+    print_heading,
+    print_json,
+    print_line,
+    terminal_width,
+)
 from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,71 +114,62 @@ def _write_page(path: Path, collect: Callable[[], FoundRuns], watch: bool) -> No
 def _print_runs(found: Sequence[FoundRun], common: Path) -> None:
     """A table; on a terminal what differs stands below a run's name where it finds no room."""
     from simsiam_zoo.metrics import short_names
+    from simsiam_zoo.studies.found_runs import age, short_name
 
     names = short_names(dict.fromkeys(name for run in found for name in run.figures))
-    terminal, shown = terminal_width(), list(names)
-    rows = _rows(found, common, shown, names)
-    while terminal and len(shown) > 1 and _width(rows) > terminal:
-        shown.pop()
-        rows = _rows(found, common, shown, names)
-    print_heading(f"{_count(len(found))} in {common}")
-    for text in _fitting(rows, terminal):
-        print_line(text)
     on = {run.measured_on for run in found if run.figures}
+    cells = {"verdict": [run.verdict or run.state for run in found]}
+    cells |= {
+        short: [_top1(run, name, len(on) > 1) for run in found] for name, short in names.items()
+    }
+    cells["age"] = [age(time.time() - run.changed) for run in found]
+    cells["run"] = [short_name(run, common) for run in found]
+    more = ", ".join(reversed(leave_out(cells, [*names.values()][:0:-1])))
+    print_heading(f"{_count(len(found))} in {common}")
+    for text in _with_told(cells, _told(found)):
+        print_line(text)
     kind = f" on {on.pop()} images" if len(on) == 1 else "; v: on validation images" if on else ""
-    more = ", ".join(names[name] for name in names if name not in shown)
     if names:
         print_line(f"  top-1 in per cent{kind}{'; no room for ' if more else ''}{more}")
 
 
-def _rows(
-    found: Sequence[FoundRun], common: Path, shown: Sequence[str], names: Mapping[str, str]
-) -> list[list[str]]:
-    """Heads and cells: verdict or state, protocols that are `shown`, age, name, what differs."""
+def _top1(run: FoundRun, protocol: str, mixed: bool) -> str:
+    figure = run.figures.get(protocol)
+    mark = " v" if mixed and run.measured_on == "validation" else ""
+    return "" if figure is None else f"{100 * figure.top1:.1f}{mark}"
+
+
+def _told(found: Sequence[FoundRun]) -> list[str]:
+    """Of each run why it failed or how far it is, and what differs."""
     from simsiam_zoo.report.pages import compact
     from simsiam_zoo.studies.compared_runs import differing
-    from simsiam_zoo.studies.found_runs import age, progress_of, short_name
+    from simsiam_zoo.studies.found_runs import progress_of
 
-    mixed = len({run.measured_on for run in found if run.figures}) > 1
-    rows = [["verdict", *(names[name] for name in shown), "age", "run", "what differs"]]
+    told = []
     for run, own in zip(found, differing(found, usual=False), strict=True):
-        mark = " v" if mixed and run.measured_on == "validation" else ""
-        figures = [run.figures.get(name) for name in shown]
         texts = [f"{key}={compact(value)}" for key, value in own.items()]
         if terminal_width() is not None and len(texts) > _MOST_KEYS + 1:
             texts = [*texts[:_MOST_KEYS], f"{len(texts) - _MOST_KEYS} more"]
-        told = run.why or ("" if run.verdict else progress_of(run))
-        rows.append(
-            [
-                run.verdict or run.state,
-                *("" if each is None else f"{100 * each.top1:.1f}{mark}" for each in figures),
-                age(time.time() - run.changed),
-                short_name(run, common),
-                ", ".join([*([told] if told else []), *texts]),
-            ]
-        )
-    return rows
+        state = run.why or ("" if run.verdict else progress_of(run))
+        told.append(", ".join(filter(None, [state, *texts])))
+    return told
 
 
-def _width(rows: Sequence[Sequence[str]]) -> int:
-    """Of a table of these rows without their last column."""
-    cells = list(zip(*rows, strict=True))[:-1]
-    return sum(2 + max(map(len, column)) for column in cells)
-
-
-def _fitting(rows: Sequence[Sequence[str]], terminal: int | None) -> list[str]:
-    """The rows in columns; what would not fit the terminal stands on lines of its own."""
-    texts = columns(rows, wrap=len(rows[0]) - 1)
+def _with_told(cells: Mapping[str, Sequence[str]], told: Sequence[str]) -> list[str]:
+    """The table; what is told of a run stands on lines of its own where there is no room."""
+    texts = columns(
+        [[*cells, "what differs"], *zip(*cells.values(), told, strict=True)], len(cells)
+    )
+    terminal = terminal_width()
     if terminal is None or all(len(each) <= terminal and "\n" not in each for each in texts):
         return texts
     import textwrap
 
-    left = 4 + _width([row[:-1] for row in rows])
-    indent = " " * max(4, min(left, terminal - 30))
-    texts = columns([row[:-1] for row in rows], wrap=len(rows[0]) - 2)
-    for number, row in enumerate(rows[1:], 1):
-        told = textwrap.wrap(row[-1], terminal - len(indent), break_on_hyphens=False)
-        texts[number] += "".join(f"\n{indent}{each}" for each in told)
+    texts = columns([[*cells], *zip(*cells.values(), strict=True)], len(cells) - 1)
+    indent = " " * max(4, min(texts[0].index("run") + 2, terminal - 30))
+    for number, each in enumerate(told, 1):
+        lines = textwrap.wrap(each, terminal - len(indent), break_on_hyphens=False)
+        texts[number] += "".join(f"\n{indent}{line}" for line in lines)
     return texts
 
 

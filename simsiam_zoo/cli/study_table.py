@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 from simsiam_zoo.cli.text import (
+    leave_out,
+    overhang,
     print_columns,
     print_figures,
     print_heading,
     print_line,
-    terminal_width,
 )
 from simsiam_zoo.runtime.progress import duration
 
@@ -27,24 +28,15 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
     other metrics than the main one, the seeds and the rank; what an arm costs and its verdict stay,
     if need be with the labels cut.
     """
-    terminal, left_out = terminal_width(), list[str]()
     others = [head for head in columns if head.endswith(", %") and head != _PAPER][1:]
     shown = dict(columns)
-
-    def missing() -> int:
-        widths = (2 + max(map(len, (head, *cells))) for head, cells in shown.items())
-        return 0 if terminal is None else max(0, sum(widths) - terminal)
-
-    if missing():
+    if overhang(shown):
         shown["Verdict"] = [_MIXED.sub("mixed", text) for text in shown["Verdict"]]
-    for head in (_PAPER, *reversed(others), "Seeds", "Effective rank"):
-        if head in shown and missing():
-            del shown[head]
-            left_out.append(head.removesuffix(", %"))
-    if over := missing():
+    left_out = leave_out(shown, (_PAPER, *reversed(others), "Seeds", "Effective rank"))
+    if over := overhang(shown):
         most = max(_SHORTEST, max(map(len, shown["Arm"])) - over)
         shown["Arm"] = [t if len(t) <= most else f"{t[: most - 1]}…" for t in shown["Arm"]]
-    return shown, left_out
+    return shown, [head.removesuffix(", %") for head in left_out]
 
 
 def print_plan(plan: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,23 @@ def _on_one_line(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
 
 
+def overhang(cells: Mapping[str, Sequence[str]]) -> int:
+    """By how much a table, head → cells, is wider than the terminal; 0 in a pipe."""
+    terminal = terminal_width()
+    width = sum(2 + max(map(len, (head, *column))) for head, column in cells.items())
+    return 0 if terminal is None else max(0, width - terminal)
+
+
+def leave_out(cells: dict[str, list[str]], expendable: Iterable[str]) -> list[str]:
+    """Take columns out of a table, the first of these first, until it fits; their heads."""
+    left_out = []
+    for head in expendable:
+        if head in cells and overhang(cells):
+            del cells[head]
+            left_out.append(head)
+    return left_out
+
+
 def print_result(result: dict[str, Any], folder: Path) -> None:
     """Print the figures by network and protocol, the verdict, and what the run left behind."""
     figures = result["figures"]
@@ -113,12 +130,13 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     if stopped := result.get("stopped_on_collapse"):
         print_line(f"  stopped at step {stopped:,}, since that was plain")
     if evidence := result.get("evidence"):
-        words = []
-        if (std := evidence["std_sqrt_d"]) is not None:
-            words.append(f"std x sqrt(d) {std:.2f}")
-        if (rank := evidence["effective_rank"]) is not None:
-            words.append(f"effective rank {rank:.1f} of {evidence['effective_rank_limit']}")
-        print_line("  " + ", ".join([*words, f"loss {evidence['last_loss']:.3f}"]))
+        forms = {
+            "std_sqrt_d": "std x sqrt(d) {:.2f}",
+            "effective_rank": f"effective rank {{:.1f}} of {evidence['effective_rank_limit']}",
+            "last_loss": "loss {:.3f}",
+        }
+        known = {key: form for key, form in forms.items() if evidence[key] is not None}
+        print_line("  " + ", ".join(form.format(evidence[key]) for key, form in known.items()))
         if rows := without_labels_table(evidence):
             print_line()
             print_heading("Without labels")

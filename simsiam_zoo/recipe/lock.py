@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shlex
 import tomllib
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -130,7 +131,8 @@ def read_lock(folder: Path) -> dict[str, Any]:
     if not (folder / "recipe.toml").is_file():
         hint = "A run's folder holds a recipe.toml."
         if (folder / "study.json").is_file():
-            hint = f"It is a study's, and has its runs below it: simsiam-zoo report {folder}"
+            way = f"simsiam-zoo report {shlex.quote(str(folder))}"
+            hint = f"It is a study's, and has its runs below it: {way}"
         raise InputError(f"there is no run in {folder}", hint)
     try:
         return tomllib.loads((folder / "lock.toml").read_text("utf-8"))

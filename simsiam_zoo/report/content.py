@@ -15,6 +15,7 @@ from simsiam_zoo.report.pages import (
     count,
     fixed,
     listing,
+    number,
     percent,
     plus_minus,
     points,
@@ -308,17 +309,13 @@ def _run_row(study: StudyView, arm: ReportArm, run: ArmRun) -> list[Cell]:
         found = run.metrics.get(metric)
         ends = [] if found is None or found.interval is None else found.interval
         note = " to ".join(fixed(100 * end, 1) for end in ends)
-        row.append(_number(None if found is None else found.top1, 1, 100, note))
+        row.append(number(None if found is None else found.top1, 1, 100, note))
     return [
         *row,
-        _number(run.loss, 3),
-        _number(run.std_sqrt_d, 2),
-        _number(run.effective_rank, 1),
+        number(run.loss, 3),
+        number(run.std_sqrt_d, 2),
+        number(run.effective_rank, 1),
         Cell(run.verdict or MISSING, run.reason or "", verdict=run.verdict),
         Cell() if run.steps is None else Cell(f"{run.steps:,}"),
         Cell() if run.seconds is None else Cell(duration(run.seconds)),
     ]
-
-
-def _number(value: float | None, digits: int, scale: float = 1.0, note: str = "") -> Cell:
-    return Cell() if value is None else Cell(fixed(scale * value, digits), note)

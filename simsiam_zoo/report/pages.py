@@ -109,6 +109,11 @@ def fixed(value: float, digits: int, signed: bool = False) -> str:
     return text.replace("-", MINUS)
 
 
+def number(value: float | None, digits: int, scale: float = 1.0, note: str = "") -> Cell:
+    """The cell of a figure; of none an empty one."""
+    return Cell() if value is None else Cell(fixed(scale * value, digits), note, value)
+
+
 def plus_minus(mean: float, std: float | None, digits: int = 2, scale: float = 1.0) -> str:
     """`95.5 ± 0.4`; without a standard deviation the mean alone."""
     text = fixed(scale * mean, digits)

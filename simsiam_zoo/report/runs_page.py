@@ -27,8 +27,8 @@ from simsiam_zoo.report.pages import (
     Table,
     compact,
     count,
-    fixed,
     line,
+    number,
     percent,
     points,
     render_offline,
@@ -159,10 +159,7 @@ def _listed(runs: Sequence[FoundRun], names: Sequence[str]) -> Table:
                 Cell(line(name), sort=name),
                 Cell(line(told), line(run.why or ""), sort=told),
                 Cell(verdict, note, sort=verdict, verdict=mark),
-                *(
-                    Cell() if f is None else Cell(fixed(100 * f.top1, 1), sort=f.top1)
-                    for f in figures
-                ),
+                *(number(None if each is None else each.top1, 1, 100) for each in figures),
                 Cell(run.measured_on if run.figures else "", sort=run.measured_on),
                 Cell(age(seconds), sort=-run.changed),
             ]
@@ -208,10 +205,7 @@ def _verdict_table(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> T
         verdict = line(run["verdict"] or run["state"])
         mark = verdict if run["verdict"] else None
         shown = (("std_sqrt_d", 2), ("effective_rank", 1), ("loss", 3), ("seconds", 0), ("seed", 0))
-        cells = [
-            Cell() if (value := finite(run[key])) is None else Cell(fixed(value, digits))
-            for key, digits in shown
-        ]
+        cells = [number(finite(run[key]), digits) for key, digits in shown]
         reason = line(str(run["reason"] or ""))
         rows.append([Cell(line(name)), Cell(verdict, reason, verdict=mark), *cells])
     return columns, rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 from simsiam_zoo.charts.lines import LEFT, RIGHT, Axis, Chart, Series, line_style, make_chart
@@ -107,14 +106,9 @@ def sensitivity(study: StudyView) -> Chart | None:
     )
     log, room = values[0] > 0, 0.04 * (values[-1] - values[0])
     ends = (0.9 * values[0], 1.1 * values[-1]) if log else (values[0] - room, values[-1] + room)
-    axis = Axis(*ends, LEFT, RIGHT, list(_spaced(values)), log)
+    ticks = values[:: -(-len(values) // 6)]  # six at most
+    axis = Axis(*ends, LEFT, RIGHT, ticks, log)
     return replace(drawn, x=axis, against=short(key))
-
-
-def _spaced(values: list[float]) -> Iterator[float]:
-    """At most six of the values, as ticks."""
-    stride = -(-len(values) // 6)
-    yield from values[::stride]
 
 
 def _line(arm: ReportArm, styles: dict[int, str]) -> Series | None:

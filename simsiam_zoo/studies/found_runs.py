@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -167,7 +168,7 @@ def named_run(text: str) -> FoundRun:
                 return read_run(path)
     hint = "A run's folder holds a recipe.toml. `simsiam-zoo runs` lists the runs."
     if (Path(text) / "study.json").is_file():
-        hint = f"It is a study's: simsiam-zoo runs {text} lists its runs."
+        hint = f"It is a study's: simsiam-zoo runs {shlex.quote(text)} lists its runs."
     raise InputError(f"there is no run in {text}", hint)
 
 

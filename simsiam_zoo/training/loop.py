@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -80,7 +81,7 @@ class Control(StopRequest):
         super().__init__()
         self._setup, self._folder, self._progress = setup, folder, progress
         self._until = setup.recipe.training.until * setup.plan.steps
-        self._go_on = f"Go on with: simsiam-zoo train --resume {folder.path}"
+        self._go_on = f"Go on with: simsiam-zoo train --resume {shlex.quote(str(folder.path))}"
 
     def after_step(
         self, step: int, damaged: tuple[Damage, ...], overdue: bool
@@ -121,7 +122,7 @@ class Control(StopRequest):
             f" than data.max_damaged = {self._setup.recipe.data.max_damaged} puts up with. The"
             f" first:{first}",
             f"Restore the shards ({folder / 'damaged.jsonl'} lists all), or raise"
-            f" data.max_damaged; --resume {folder} goes on.",
+            f" data.max_damaged; --resume {shlex.quote(str(folder))} goes on.",
         )
 
     def stopped(self, step: int, saved: int | None) -> StoppedError:

@@ -14,6 +14,7 @@ import errno
 import json
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,8 @@ def refuse_occupied(folder: Path) -> None:
     if (folder / "recipe.toml").exists():
         raise InputError(
             f"{folder} holds another run",
-            f"Give this one another --out, or continue that one with --resume {folder}.",
+            "Give this one another --out, or continue that one with --resume"
+            f" {shlex.quote(str(folder))}.",
         )
     if not folder.is_dir() or any(entry.name != ".lock" for entry in folder.iterdir()):
         raise InputError(f"{folder} exists and is no empty folder", "Give the run another --out.")
@@ -255,7 +257,8 @@ def disk_trouble(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        go_on = f"Mend that, then go on with: simsiam-zoo train --resume {folder}"
+        again = f"simsiam-zoo train --resume {shlex.quote(str(folder))}"
+        go_on = f"Mend that, then go on with: {again}"
         if isinstance(error.filename, (str, bytes)):  # it may be another file than the run's
             file = Path(os.fsdecode(error.filename))
             if not file.absolute().is_relative_to(folder.absolute()):

@@ -15,6 +15,7 @@ import torch
 from tiny_runs import TINY
 
 import simsiam_zoo as zoo
+from simsiam_zoo.api.results import Page
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, PluginError
 
@@ -90,6 +91,9 @@ def test_a_page_a_list_and_a_comparison(run: zoo.Run) -> None:
     assert page.path == Path("run/look.html")
     assert page.path.read_text().startswith("<!doctype html>")
     assert 'src="run/look.html"' in page._repr_html_()
+    odd = Page(Path("50 % <b>#1?/look.html"))._repr_html_()
+    assert 'src="50%20%25%20%3Cb%3E%231%3F/look.html"' in odd
+    assert ">50 % &lt;b&gt;#1?/look.html</a>" in odd
 
     found = zoo.runs("run", "runs", where=["verdict=" + str(run.verdict)], sort="name")
     assert [str(each.folder) for each in found] == ["run", "runs/other"]

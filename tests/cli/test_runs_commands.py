@@ -76,6 +76,8 @@ def test_a_script_gets_every_run_with_its_figures_and_keys(runs: Path, zoo_here:
     assert found[1]["figures"] == {KNN: 0.6}
     assert found[1]["differs"]["predictor"] == "none"
     assert zoo_here("runs", "--where", "verdict=worse").stdout.startswith("There are no such runs")
+    refused = zoo_here("runs", "--best", "knn", "--out", "page.html")
+    assert (refused.returncode, "no --best" in refused.stderr) == (2, True)
     assert "no folder elsewhere" in zoo_here("runs", "elsewhere").stderr
 
 

@@ -52,6 +52,24 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_script_that_workers_would_run_again_is_told_what_it_lacks(tmp_path, guard):
+    lines = ["print('begins')", "print([*run_tasks(str, 2, 2)])"]
+    first = 'if __name__ == "__main__":' if guard else "if True:"
+    body = "".join(f"    {line}\n" for line in lines)
+    script = tmp_path / "my script.py"
+    script.write_text(f"from simsiam_zoo.data.processes import run_tasks\n{first}\n{body}")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    if guard:
+        assert done.stdout.startswith("begins\n[("), done.stderr
+        return
+    assert done.stdout == "begins\n"
+    assert done.stderr.count("Traceback") == 1
+    *_, what, hint = done.stderr.splitlines()
+    assert f"{script} would run again in each worker process" in what
+    assert 'if __name__ == "__main__":' in hint
+
+
 class Slow:
     def run(self, number: int) -> int:
         time.sleep(0.1)

@@ -162,7 +162,8 @@ def test_the_best_on_held_out_training_images_is_trained_anew_on_all_of_them(spl
     right = final.logits(splits.test.x)[:, 0].argmax(1) == splits.test.labels
     assert torch.equal(figure.correct, right)
     assert 0.5 < figure.top1 < 1  # neither chance nor trivial
-    assert figure.protocol == "linear (best of 20, batch=64, epochs=10)"
+    assert figure.protocol == "linear (best of 20, batch=auto, epochs=10)"
+    assert figure.details["batch"] == 64
     assert (figure.details["lr"], figure.details["wd"]) == protocol.grid[best]
     grid = figure.details["grid"]
     assert [(row["lr"], row["wd"]) for row in grid] == protocol.grid
@@ -213,6 +214,18 @@ def test_what_cannot_be_is_refused(splits):
     one_each = Features(splits.train.x[:4], splits.train.labels[:4])
     with pytest.raises(InputError, match="no class has two of the 4 training images"):
         create_component("protocol", "linear")(FeatureSplits(one_each, splits.test, CLASSES))
+
+
+def test_a_figure_has_the_same_name_whatever_the_size_of_the_data(splits):
+    few = Features(splits.train.x[:100], splits.train.labels[:100])
+    names = [
+        create_component("protocol", "linear", lrs=[0.1], wds=[0.01], epochs=1, batch=batch)(
+            FeatureSplits(train, splits.test, CLASSES)
+        )[0].protocol
+        for train in (splits.train, few)
+        for batch in (None, 50)
+    ]
+    assert names == [f"linear (best of 1, batch={b}, epochs=1)" for b in ("auto", 50)] * 2
 
 
 def test_the_batch_grows_with_the_training_set():

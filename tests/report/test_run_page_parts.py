@@ -165,11 +165,19 @@ def test_names_at_the_ends_stand_apart_in_the_lines_order():
 
 
 def test_what_is_no_number_is_no_point():
-    rows = [{"step": s, "epoch": 1, "loss": v} for s, v in enumerate([1.0, "<b>", None, 2.0], 1)]
+    values = enumerate([1.0, "<b>", None, 2.0], 1)
+    rows = [{"step": step, "epoch": step // 4, "loss": value} for step, value in values]
     (chart,) = run_charts(rows)
     assert [value for _, value in chart.lines[0].points] == [1.0, 2.0]
     assert chart.lines[0].values == "0.25,1 1,2"
     assert run_charts([]) == []
+
+
+@pytest.mark.parametrize(("last", "epochs"), [(25, 2.5), (9, 0.9)])
+def test_a_run_in_the_middle_of_an_epoch_is_drawn_up_to_there(last, epochs):
+    rows = [{"step": step, "epoch": step // 10, "loss": 1.0} for step in range(1, last + 1)]
+    (chart,) = run_charts(rows)
+    assert chart.x.high == pytest.approx(epochs)
 
 
 def test_a_long_run_keeps_its_peaks_and_its_ends():

@@ -154,6 +154,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     torch.manual_seed(5)
     state = timm.create_model("test_resnet").state_dict()
     monkeypatch.setattr(_builder, "load_state_dict_from_hf", lambda *_, **__: dict(state))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "cached")
     return state
 
 
@@ -179,9 +180,28 @@ def test_a_hub_that_cannot_be_reached_is_told(tiny: Tiny, monkeypatch) -> None:
         raise OSError("no route to the hub")
 
     monkeypatch.setattr(_builder, "load_state_dict_from_hf", unreachable)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: "cached")
     with pytest.raises(InputError, match="cannot be had: OSError: no route to the hub") as caught:
         read_initial_weights("timm:pretrained", tiny())
     assert caught.value.hint == "Leave out --init for random ones."
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again_and_again(tiny: Tiny, monkeypatch) -> None:
+    asked: list[str] = []
+
+    def silent(url: str, timeout: float) -> None:
+        asked.append(url)
+        raise TimeoutError(f"no answer in {timeout:g} s")
+
+    def tries_for_a_minute(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(_builder, "load_state_dict_from_hf", tries_for_a_minute)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", silent)
+    with pytest.raises(InputError, match="cannot be had: TimeoutError: no answer in 5 s"):
+        read_initial_weights("timm:pretrained", tiny())
+    (url,) = asked
+    assert url.endswith("/model.safetensors")
 
 
 def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> None:

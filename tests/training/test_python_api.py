@@ -38,6 +38,20 @@ def test_the_public_names_are_there_and_the_heavy_ones_are_imported_when_used() 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_script_without_a_guard_leaves_no_folder_behind(
+    tiny: Callable[..., zoo.Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import simsiam_zoo as zoo\n")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with pytest.raises(InputError, match=r"script\.py would run again") as caught:
+        zoo.train(tiny({"data.workers": 1}), tmp_path / "run", quiet=True)
+    assert "__main__" in (caught.value.hint or "")
+    assert not (tmp_path / "run").exists()
+    assert zoo.train(tiny({"training.epochs": 1}), tmp_path / "run", quiet=True).verdict
+
+
 def test_build_gives_the_weights_that_a_run_starts_from(tiny: Callable[..., zoo.Recipe]) -> None:
     recipe = tiny({"training.seed": 3})
     torch.manual_seed(9)
