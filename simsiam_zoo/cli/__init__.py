@@ -176,9 +176,13 @@ def _run(words: list[str]) -> int:
     except BrokenPipeError:  # the reader (`| head`) has gone; click exits with 1 as well
         return 1
     except OSError as error:
-        if debug or error.errno != errno.ENAMETOOLONG:
+        wrong = {
+            errno.ENAMETOOLONG: "cannot be a file here: a name in it is too long",
+            errno.ENOSPC: "cannot be written: the disk is full",
+        }
+        if debug or error.errno not in wrong:
             raise
-        _tell(InputError(f"{error.filename} cannot be a file here: a name in it is too long"))
+        _tell(InputError(f"{error.filename or 'the output'} {wrong[error.errno]}"))
         return InputError.exit_code
 
 

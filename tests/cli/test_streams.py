@@ -38,6 +38,13 @@ def test_a_closed_stream_changes_no_exit_code(
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_a_full_disk_is_told_without_a_traceback(install_plugins: Environment) -> None:
+    done = shell("simsiam-zoo list losses >/dev/full", install_plugins())
+    said = b"Error: the output cannot be written: the disk is full\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.parametrize("word", ["cosin", "cosine --jsn"])
 def test_an_error_that_nobody_reads_keeps_its_exit_code(
     install_plugins: Environment, word: str
