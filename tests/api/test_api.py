@@ -16,8 +16,9 @@ from tiny_runs import TINY
 
 import simsiam_zoo as zoo
 from simsiam_zoo.api.results import Page
+from simsiam_zoo.api.studies import PlannedStudy
 from simsiam_zoo.charts.tables import html_table, text_table
-from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.errors import InputError, PluginError, StoppedError
 
 
 @pytest.fixture
@@ -113,6 +114,27 @@ def test_a_page_a_list_and_a_comparison(run: zoo.Run) -> None:
     assert same.page.path.is_file()
     with pytest.raises(InputError, match="one run alone"):
         zoo.compare(run)
+
+
+def test_a_search_has_a_folder_of_its_own_beside_the_run(
+    run: zoo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+
+    def stop(planned: PlannedStudy, **_: object) -> None:
+        folders.append(planned.folder)
+        raise StoppedError("enough")
+
+    monkeypatch.setattr(PlannedStudy, "run", stop)
+    shutil.copytree("run", "lr0.5")
+    for name in ("run", "lr0.5", "lr0.5/recipe.toml"):
+        with pytest.raises(StoppedError):
+            zoo.tune(name)
+    monkeypatch.chdir("lr0.5")
+    with pytest.raises(StoppedError):
+        zoo.tune(".")
+    beside = [Path("run-tune"), Path("lr0.5-tune"), Path("lr0.5/recipe-tune")]
+    assert folders == [*beside, tmp_path / "lr0.5-tune"]
 
 
 def test_an_export_is_loaded_by_what_it_says(run: zoo.Run) -> None:
