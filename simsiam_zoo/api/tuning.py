@@ -81,10 +81,7 @@ def tune(
     file = path / "recipe.toml" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{path} is no run: it has no recipe.toml", "Name a run's folder.")
-    if path.name in ("", ".."):  # `simsiam-zoo tune .`
-        path = path.resolve()
-    own = path.name if path.is_dir() else path.stem  # a folder's name may have a dot: lr0.5
-    folder = Path(out) if out else path.with_name(f"{own}-tune")
+    folder = Path(out) if out else _beside(path)
     keys = {"points": points, "length": length, "metric": metric, "halving": halving}
     study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
     plan = plan_study("tune", study, command)
@@ -98,6 +95,14 @@ def tune(
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
     way = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
     return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
+
+
+def _beside(path: Path) -> Path:
+    """RUN-tune, or of a recipe's file its name without the ending."""
+    if path.name in ("", ".."):  # `simsiam-zoo tune .`
+        path = path.resolve()
+    own = path.name if path.is_dir() else path.stem  # a folder's name may have a dot: lr0.5
+    return path.with_name(f"{own}-tune")
 
 
 def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:
