@@ -170,21 +170,15 @@ def train(
         StoppedError: a signal asked to stop; a checkpoint was written.
         PeerError: another rank failed.
     """
-    if not isinstance(recipe, Recipe):
-        raise InputError(f"train takes a Recipe, not {recipe!r}", 'Say Recipe.make("digits").')
-    if recipe.data.workers != 0:
-        refuse_script_without_guard()  # now, and not when the run's folder is there
+    _check_call(recipe)
     if init is not None:
         if resume:
             raise InputError("a run goes on from its own checkpoint, so no init")
         if not isinstance(init, InitialWeights):
             init = read_initial_weights(str(init), recipe)
         recipe = init.named_in(recipe)
-    if isinstance(locked, Path | str):
-        locked = read_locked(Path(locked))
-        refuse_missing(locked)
     if locked is not None:
-        refuse_other_recipe(locked, recipe)
+        locked = _lock_for(recipe, locked)
     if out is None:
         if resume:
             raise InputError("there is no run to resume without its folder", "Say out=...")
@@ -203,6 +197,22 @@ def train(
     finally:
         torch.set_num_threads(threads)
     return Run(Path(out), recipe)
+
+
+def _check_call(recipe: Recipe) -> None:
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"train takes a Recipe, not {recipe!r}", 'Say Recipe.make("digits").')
+    if recipe.data.workers != 0:
+        refuse_script_without_guard()  # now, and not when the run's folder is there
+
+
+def _lock_for(recipe: Recipe, locked: dict[str, Any] | Path | str) -> dict[str, Any]:
+    """What a lock holds. InputError: a package of it is missing, or the recipe is another one."""
+    if isinstance(locked, Path | str):
+        locked = read_locked(Path(locked))
+        refuse_missing(locked)
+    refuse_other_recipe(locked, recipe)
+    return locked
 
 
 def load(folder: Path | str) -> Run:
