@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.api.given import RunLike, data_settings, named, opened
+from simsiam_zoo.catalog import Text
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.metrics import all_frozen, figure_table, top1_of
@@ -131,7 +132,6 @@ def evaluate_on(
     Of several an error is a report as well, `{"error": ...}`, and leaves the others'; `out` is then
     the caller's to write.
     """
-    from simsiam_zoo.recipe.layers import Text
     from simsiam_zoo.runtime.folders import check_out
 
     stated = {
