@@ -45,8 +45,8 @@ class Metric:
         return re.sub(r"(?<=\d)_(?=\d)", " and ", column.removeprefix(self.key)) or column
 
 
-TRAINED = "trained network"
-"""The network of a result's figures that the run trained."""
+TRAINED, RAW = "trained network", "raw pixels"
+"""Networks of a result's figures: the one that the run trained, and none at all."""
 
 LOSS = Metric("loss", "Loss", "what is minimised")
 STD = Metric("std_sqrt_d", "std of z/|z| × √d", "1: scattered, 0: collapsed", False, 0, 1.1)

@@ -204,7 +204,8 @@ def _beside(
     """
     from simsiam_zoo.evaluation.protocol import wants_images
     from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.training.conclude import untrained_backbone
+    from simsiam_zoo.training.conclude import untrained_network
+    from simsiam_zoo.training.setup import prepare
     from simsiam_zoo.training.weights import load_init
 
     first = targets[0]
@@ -218,7 +219,8 @@ def _beside(
         recipe = Recipe.of_run(first.run / "recipe.toml")
         recipe = recipe.model_copy(update={"training": first.recipe.training})
         try:
-            untrained = untrained_backbone(recipe, load_init(first.run))
+            setup = prepare(recipe, load_init(first.run))  # which opens the data anew
+            untrained = untrained_network(setup).backbone
         except ZooError as error:
             if asked:
                 raise

@@ -71,7 +71,7 @@ def evaluate(
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
     from simsiam_zoo.api.measure import evaluate_on, write_all
-    from simsiam_zoo.runtime.distributed import announced_rank
+    from simsiam_zoo.runtime.machine import announced_rank
 
     named: list[str | None] = [*dict.fromkeys(data)] or [None]
     path = None if out is None else Path(out)

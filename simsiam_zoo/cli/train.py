@@ -144,7 +144,7 @@ def train(
 
 def _run(recipe: Recipe, folder: Path, as_json: bool, **how: Any) -> None:
     """Train, and on the first rank print what came out; `how`: further arguments of `train`."""
-    from simsiam_zoo.runtime.distributed import announced_rank
+    from simsiam_zoo.runtime.machine import announced_rank
     from simsiam_zoo.training.run import train as run
 
     done = run(recipe, folder, **how)

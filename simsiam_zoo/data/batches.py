@@ -250,11 +250,12 @@ class EvalBatches:
                 _place(center(read[1], self.size, self.crop), out[0, len(kept)])
                 kept.append((id, read[0]))
         damaged = tuple(found.damaged.values())
-        if damaged and not (self.skip_damaged and kept):
+        alone = len(ids) == 1  # the last of an evaluation's batches may be a single image
+        if damaged and not (self.skip_damaged and (kept or alone)):
             first = f"{damaged[0].name}: {damaged[0].reason}"
             more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
             raise DataError(first + more, "Restore the shard, or pack it again.")
-        chosen, labels = np.array(kept, np.int64).T.copy()
+        chosen, labels = np.array(kept, np.int64).reshape(-1, 2).T.copy()
         return loaded([canvas[:, : len(kept)]], chosen, labels, damaged=damaged)
 
     def shapes(self, images: int) -> list[Shape]:

@@ -124,7 +124,8 @@ class EvalLoader:
         crop: share of the resized short side that the view keeps; 0.875 is 224 of 256.
         ids: only these dense ids, in this order; None for all.
         skip_damaged: leave damaged images out (`LoadedBatch.damaged` names them), unless a whole
-            batch is; by default one is a DataError: a figure on fewer images is another figure.
+            batch of several is; by default one is a DataError: a figure on fewer images is another
+            figure.
         rank, world: this rank takes every `world`-th batch from the `rank`-th on.
     """
 

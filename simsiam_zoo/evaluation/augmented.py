@@ -73,11 +73,25 @@ class AugmentedViews:
         Each part is to be used before the next is taken, whose pixels the loader may write over it,
         and all parts of a batch before the next batch.
         """
-        part = part_of(batch, math.gcd(batch, self.lanes), distributed.world_size())
+        lanes, world = math.gcd(batch, self.lanes), distributed.world_size()
+        part = part_of(batch, lanes, world)
         wanted = batch, min_scale, flip_p
         if self._ready_for != (epoch, *wanted):
-            augmentation = crop_and_flip(min_scale, flip_p)
-            self._loaded = self._loader(batch, part, epoch, augmentation).batches(epoch)
+            plan = SampleOrder(self.shards.counts, self.seed, part, lanes, self.window)
+            plan.steps = plan.samples // batch * (batch // part)  # the parts of whole batches alone
+            self._loaded = TrainLoader(
+                self.shards,
+                plan,
+                crop_and_flip(min_scale, flip_p),
+                self.frozen.transform.image_size,
+                views=1,
+                seed=self.seed,
+                epochs=max(self.epochs, epoch + 1),
+                workers=self.frozen.workers_for(len(self.shards)),
+                rank=distributed.rank(),
+                world=world,
+                pin_memory=self.frozen.runtime.device.type == "cuda",
+            ).batches(epoch)
         loaded, self._ready_for = self._loaded, ()
         for _ in range(len(self.shards) // batch):
             yield self._parts(loaded, batch // part)
@@ -99,26 +113,6 @@ class AugmentedViews:
             lambda: self.frozen.centers(test),
             self.frozen.runtime,
             self.frozen.progress,
-        )
-
-    def _loader(
-        self, batch: int, part: int, epoch: int, augmentation: SimSiamAugmentation
-    ) -> TrainLoader:
-        lanes = math.gcd(batch, self.lanes)
-        plan = SampleOrder(self.shards.counts, self.seed, part, lanes, self.window)
-        plan.steps = plan.samples // batch * (batch // part)  # the parts of whole batches alone
-        return TrainLoader(
-            self.shards,
-            plan,
-            augmentation,
-            self.frozen.transform.image_size,
-            views=1,
-            seed=self.seed,
-            epochs=max(self.epochs, epoch + 1),
-            workers=self.frozen.workers_for(len(self.shards)),
-            rank=distributed.rank(),
-            world=distributed.world_size(),
-            pin_memory=self.frozen.runtime.device.type == "cuda",
         )
 
     def _parts(self, loaded: Iterator[LoadedBatch], parts: int) -> Iterator[tuple[Tensor, Tensor]]:

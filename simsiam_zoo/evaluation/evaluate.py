@@ -13,26 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
-from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass
+from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass, RawPixels
 from simsiam_zoo.evaluation.protocol import (
     EvaluationProtocol,
-    Features,
     FeatureSplits,
     Score,
     class_accuracies,
     confusion_matrix,
+    grey_once,
     is_collective,
     number_classes,
+    refuse_infinite,
     wants_images,
 )
+from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import EvalTarget
+from simsiam_zoo.metrics import RAW
+from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import full_fp32, memory_trouble
@@ -64,6 +67,58 @@ def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
         name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
         jobs.append(Job(network, name, resolved.create()))
     return jobs
+
+
+def jobs_beside(network: str, protocols: Iterable[Resolved]) -> list[Job]:
+    """The jobs for a network that another one is compared with.
+
+    On features, many epochs are worth their time for the trained network alone; a network that is
+    trained anew means nothing without one that began untrained. Raw pixels cannot be trained.
+    """
+    return [
+        job
+        for job in jobs_of(network, protocols)
+        if not is_collective(job.protocol) or (wants_images(job.protocol) and network != RAW)
+    ]
+
+
+def take_features(
+    frozen: FrozenPass, names: Sequence[str], dataset: Dataset, recipe: Recipe
+) -> tuple[dict[str, FeatureSplits], list[CachedFeatures], list[int] | None]:
+    """The features of every network, each image decoded once for all. Every rank calls it.
+
+    `names` are the networks', the trained one first: it alone is given augmented views. There may
+    be more names than networks.
+
+    Returns:
+        The splits by name; where they lie on disk; and the label that each class had, where classes
+        are counted anew.
+    """
+    assert dataset.test is not None
+    train = frozen.features(dataset.train, "training images", whole=False)
+    # A score on fewer test images than there are is another score; a bank may miss one.
+    test = frozen.features(dataset.test, f"{dataset.measured_on} images", whole=True)
+    data, seed, device = recipe.data, recipe.training.seed, frozen.runtime.device
+    augmented = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
+    splits, labels = {}, None
+    for name, network, (bank, of_bank), (queries, of_queries) in zip(
+        names, frozen.networks, train, test, strict=False
+    ):
+        if isinstance(network.module, RawPixels):
+            bank, queries = grey_once(bank, queries)
+            one = FeatureSplits(bank, queries, 0, device=device)
+        else:
+            one = FeatureSplits(
+                bank,
+                queries,
+                0,
+                augmented if name == names[0] else None,
+                of_bank.folder / "state" / f"{of_bank.key}-{of_queries.key}",
+                device,
+                augmented.images_of(network, dataset.test),
+            )
+        splits[name], labels = number_classes(one, dataset.classes)
+    return splits, [entry for _, entry in (*train, *test)], labels
 
 
 def measure(
@@ -120,13 +175,13 @@ def evaluate(
     began, recipe = time.monotonic(), target.recipe
     jobs = jobs_of(target.name, recipe.protocols())
     if target.untrained is not None:
-        for job in jobs_of(UNTRAINED, recipe.protocols()):
-            if wants_images(job.protocol) or not is_collective(job.protocol):
-                jobs.append(job)
+        jobs += jobs_beside(UNTRAINED, recipe.protocols())
     dataset = recipe.open_data(exact=True)
     test_images = distributed.together(lambda: check_data(dataset))
     frozen = target.frozen_pass(batch, progress)
-    given, weights, labels = _take(target, frozen, dataset, test_images)
+    given, entries, labels = take_features(frozen, (target.name, UNTRAINED), dataset, recipe)
+    for each in given.values():
+        refuse_infinite(each.train, each.test)
     passed = time.monotonic() - began
     splits, names = given[target.name], dataset.classes or labels
     figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given}
@@ -142,7 +197,7 @@ def evaluate(
         "format": REPORT_FORMAT,
         "source": target.source,
         "network": target.name,
-        "weights": weights,
+        "weights": entries[0].facts["weights"],
         "data": {
             "name": recipe.dataset.name,
             "measured_on": dataset.measured_on,
@@ -164,34 +219,6 @@ def evaluate(
             "protocols": round(time.monotonic() - began - passed, 1),
         },
     }
-
-
-def _take(
-    target: EvalTarget, frozen: FrozenPass, dataset: Dataset, test_images: ShardSet
-) -> tuple[dict[str, FeatureSplits], str, list[int] | None]:
-    """Each network's features, by its name; the digest of the target's weights; and the label that
-    each class had, where classes are counted anew."""
-    train = frozen.features(dataset.train, "training images", whole=False)
-    test = frozen.features(test_images, f"{dataset.measured_on} images", whole=True)
-    data, seed = target.recipe.data, target.recipe.training.seed
-    views = AugmentedViews(frozen, dataset.train, seed, data.lanes, data.window)
-    given: dict[str, FeatureSplits] = {}
-    labels = None
-    for name, network, (bank, of_bank), (queries, of_queries) in zip(
-        (target.name, UNTRAINED), frozen.networks, train, test, strict=False
-    ):
-        refuse_infinite(bank, queries)
-        splits = FeatureSplits(
-            bank,
-            queries,
-            0,
-            views if name == target.name else None,
-            of_bank.folder / "state" / f"{of_bank.key}-{of_queries.key}",
-            frozen.runtime.device,
-            views.images_of(network, test_images),
-        )
-        given[name], labels = number_classes(splits, dataset.classes)
-    return given, train[0][1].facts["weights"], labels
 
 
 def why_unmeasurable(dataset: Dataset) -> str | None:
@@ -231,17 +258,6 @@ def check_data(dataset: Dataset) -> ShardSet:
             "Labels count from 0; pack the data again.",
         )
     return test
-
-
-def refuse_infinite(*splits: Features) -> None:
-    """Stop where a feature is not finite, before it makes figures: InputError."""
-    for split in splits:
-        for rows in torch.split(split.x, 4096):
-            if not bool(rows.isfinite().all()):
-                raise InputError(
-                    "the network gives features that are not finite",
-                    "If its weights are, --precision fp32 may help.",
-                )
 
 
 def as_dict(score: Score, labels: Tensor, classes: int) -> dict[str, Any]:

@@ -230,8 +230,9 @@ class FrozenPass:
 
     def _rows(self, networks: list[FrozenNetwork], loader: EvalLoader, what: str) -> Rows:
         for loaded in self.progress.follow(loader, len(loader), f"features of {what}"):
-            view = self.normalized(loaded.views[0])
-            yield loaded.ids.numpy(), [self.encode(n, view) for n in networks], loaded.labels
+            if len(loaded.ids):
+                view = self.normalized(loaded.views[0])
+                yield loaded.ids.numpy(), [self.encode(n, view) for n in networks], loaded.labels
 
     def workers_for(self, images: int) -> int:
         """How many loader processes are worth their start for so many images of this process."""

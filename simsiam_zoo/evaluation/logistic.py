@@ -16,6 +16,7 @@ from simsiam_zoo.evaluation.protocol import (
     check_labels,
     make_score,
     of_each_class,
+    refuse_infinite,
 )
 
 SHARES = (0.01, 0.1)
@@ -49,9 +50,13 @@ class LogisticProtocol:
         )
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
-        """Fit on the training images, classify the test images; InputError without labels."""
+        """Fit on the training images, classify the test images.
+
+        InputError: no labels, or features that are not finite.
+        """
         train, test, classes = splits.train, splits.test, splits.classes
         check_labels(train, test, classes)
+        refuse_infinite(train, test)
         model = self._model
         # The BLAS of scipy takes every core otherwise, and its threads wait for one another in
         # loops: beside other runs that takes two to three times as long.

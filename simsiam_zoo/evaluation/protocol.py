@@ -173,6 +173,17 @@ def check_labels(train: Features, test: Features, classes: int) -> None:
         raise InputError("the training images are all of one class, so nothing can be measured")
 
 
+def refuse_infinite(*splits: Features) -> None:
+    """Stop where a feature is not finite, before it makes figures: InputError."""
+    for split in splits:
+        for rows in torch.split(split.x, _CHUNK):
+            if not bool(rows.isfinite().all()):
+                raise InputError(
+                    "the network gives features that are not finite",
+                    "If its weights are, --precision fp32 may help.",
+                )
+
+
 def make_score(
     protocol: str,
     version: int,

@@ -70,7 +70,7 @@ class CachedFeatures:
                 ids, labels = images["ids"], images["labels"]
                 width = int(images["width"])
             x = np.memmap(self.path / "x.f32", np.float32, "c").reshape(len(ids), width)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
         return Features(torch.from_numpy(x), torch.from_numpy(labels), torch.from_numpy(ids))
 
@@ -156,9 +156,11 @@ def _finish(
         with atomic_write(part / "images.npz") as file:
             np.savez(file, ids=there, labels=labels, width=np.int64(width))
         atomic_write_text(part / "facts.json", json.dumps(entry.facts, indent=2) + "\n")
-        shutil.rmtree(entry.path, ignore_errors=True)  # damaged, or it would be used
-        part.rename(entry.path)
-        sync_folder(entry.folder)
+        other = entry.read()  # of a process that took the same ones meanwhile, and reads them now
+        if other is None or len(other.labels) < len(there):
+            shutil.rmtree(entry.path, ignore_errors=True)
+            part.rename(entry.path)
+            sync_folder(entry.folder)
 
 
 def _close_gaps(path: Path, width: int, places: Ids) -> None:

@@ -129,22 +129,31 @@ def read_backbone(path: Path, recipe: Recipe) -> nn.Module:
     """
     if path.is_dir():
         path = path / (BACKBONE if (path / BACKBONE).is_file() else "checkpoints")
-    if path.suffix == ".safetensors":
-        state = read_safetensors(path)[0]
-    else:
-        whole, path = load_last(path)[:2] if path.is_dir() else (load_checkpoint(path), path)
-        if not isinstance(network := whole.get("siamese"), dict):
-            raise InputError(
-                f"{path} is no checkpoint of a run of simsiam-zoo",
-                "Those hold the network's five parts.",
-            )
-        state = below("backbone.", network)
+    state = below("backbone.", read_network(path)[0])
     with torch.random.fork_rng(devices=[]):
         backbone: nn.Module = recipe.part("backbone").create(
             image_size=recipe.data.image_size, channels=recipe.data.channels
         )
     load_into(backbone, state, f"{path} does not fit the recipe beside it")
     return backbone.eval().to(memory_format=torch.channels_last)
+
+
+def read_network(path: Path) -> tuple[dict[str, Tensor], int]:
+    """A run's weights by part and key, and after how many changes of its recipe they are.
+
+    `path` is a file of a run's, or its folder of checkpoints: the newest whole one is read. Raises
+    InputError: there is none, or it is of something else. DataError: it is damaged.
+    """
+    if path.suffix == ".safetensors":
+        backbone = read_safetensors(path)[0]
+        return {f"backbone.{key}": value for key, value in backbone.items()}, 0
+    state = load_last(path)[0] if path.is_dir() else load_checkpoint(path)
+    if not isinstance(network := state.get("siamese"), dict):
+        raise InputError(
+            f"{path} is no checkpoint of a run of simsiam-zoo",
+            "Those hold the network's five parts.",
+        )
+    return network, int(state.get("changes", 0))
 
 
 def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,7 +32,8 @@ POINT_SPREAD = 0.1
 
 LOW_RANK_SHARE, LOW_RANK_OF_UNTRAINED, LOW_RANK = 0.02, 0.04, 3.0
 """Effective rank below which few directions are left: as a share of the most it could be, as a
-share of the untrained network's, and however narrow the embedding is. The bound is the highest.
+share of the untrained network's, and however narrow the embedding is (but half of the most that it
+could be, where that is less). The bound is the highest.
 
 The second one says more where the embedding is narrow: at d = 128 a collapse leaves 3 directions.
 `docs/verdicts.md` has what was measured.
@@ -133,7 +134,8 @@ class Evidence:
         if self.rank_limit is None:
             return None
         of_untrained = LOW_RANK_OF_UNTRAINED * (self.untrained_rank or 0.0)
-        return max(LOW_RANK_SHARE * self.rank_limit, of_untrained, LOW_RANK)
+        few = min(LOW_RANK, self.rank_limit / 2)
+        return max(LOW_RANK_SHARE * self.rank_limit, of_untrained, few)
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, str]:

@@ -31,7 +31,7 @@ from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import file_sha256
 from simsiam_zoo.training.run import Run, build
 from simsiam_zoo.training.run_folder import RunFolder, refuse_occupied
-from simsiam_zoo.training.weights import InitialWeights, of_parts, write_backbone
+from simsiam_zoo.training.weights import InitialWeights, write_backbone
 
 PRESET = "imagenet"
 """What published weights were most often trained by."""
@@ -72,15 +72,17 @@ def import_checkpoint(
     refuse_occupied(out)
     weights = read_weights(checkpoint)
     recipe = _recipe(weights, checkpoint, backbone, preset, file, settings or {})
-    states, prefix, left_out = dict[str, StateDict](), "", list[str]()
+    states, prefix, left_out = StateDict(), "", list[str]()
     siamese = build(recipe)
     for part, state in weights.parts.items():
         own = siamese.get_submodule(part).state_dict()
         if [*weights.parts] == ["backbone"]:
             state, prefix, left_out = below_prefix(state, own)
-        states[part] = fit_weights(state, own, part, checkpoint)
+        fitted = fit_weights(state, own, part, checkpoint)
+        states |= {f"{part}.{key}": value for key, value in fitted.items()}
     siamese = build(recipe, states)  # anew, since a part may copy others' weights
-    trained = of_parts(siamese, ("backbone", "projector", "predictor"))
+    heads = "backbone.", "projector.", "predictor."
+    trained = {key: x for key, x in siamese.state_dict().items() if key.startswith(heads)}
     recipe = InitialWeights(str(checkpoint), trained).named_in(recipe)
     lock = make_lock(recipe, UNKNOWN, _machine(recipe))
     lock["imported"] = {

@@ -6,8 +6,8 @@ timm's models are changed in place, never wrapped, so that the keys of their sta
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -95,7 +95,8 @@ def timm_backbone(
             f"backbone {name} cannot be built at {image_size} px by timm {timm.__version__}"
             f" ({type(error).__name__}: {error})"
         ) from error
-    return _with_recipe(model, TimmRecipe(name, size, _drop_fc_trunk(model)))
+    model.__dict__["zoo_recipe"] = TimmRecipe(name, size, _drop_fc_trunk(model))
+    return model
 
 
 def _in_chans(channels: int) -> dict[str, Any]:
@@ -103,26 +104,47 @@ def _in_chans(channels: int) -> dict[str, Any]:
     return {} if channels == 3 else {"in_chans": channels}
 
 
-def _cifar_resnet(name: str, *, channels: int = 3) -> nn.Module:
-    kwargs = _in_chans(channels)
-    model: Any = timm.create_model(name, num_classes=0, **kwargs)
-    _small_stem(model, 1, channels)
-    return _with_recipe(model, TimmRecipe(name, kwargs, _stem_code(64, 1, channels)))
+def _changed(model: nn.Module, recipe: TimmRecipe, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """timm's model of that recipe with other modules of torch's in some places, by their paths."""
+    for path, module in modules.items():
+        model.set_submodule(path, module)
+    changes = tuple(f"model.{path} = torch.nn.{module}" for path, module in modules.items())
+    model.__dict__["zoo_recipe"] = replace(recipe, changes=changes)
+    return model
+
+
+def _resnet(
+    name: str,
+    stride: int,
+    *,
+    channels: int = 3,
+    kwargs: Mapping[str, Any] | None = None,
+    without: Sequence[str] = (),
+) -> nn.Module:
+    """timm's ResNet with one 3x3 convolution of that `stride` as its stem, and no max-pool.
+
+    `kwargs` are for timm; the stages `without` are left out.
+    """
+    recipe = TimmRecipe(name, {**(kwargs or {}), **_in_chans(channels)})
+    model: Any = timm.create_model(name, num_classes=0, **recipe.kwargs)
+    width = model.bn1.num_features
+    stem = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as timm
+    left_out = {path: nn.Identity() for path in ("maxpool", *without)}
+    return _changed(model, recipe, {"conv1": stem, **left_out})
 
 
 # For 32 px, 512 and 2048 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 appendix D).
-resnet18_cifar = partial(_cifar_resnet, "resnet18")
-resnet50_cifar = partial(_cifar_resnet, "resnet50")
+resnet18_cifar = partial(_resnet, "resnet18", 1)
+resnet50_cifar = partial(_resnet, "resnet50", 1)
 
 
 def resnet18_fit(*, image_size: int, channels: int = 3) -> nn.Module:
     """timm's ResNet-18; below 64 px with a 3x3 stride-2 stem and no max-pool."""
-    kwargs = _in_chans(channels)
-    model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
-    if image_size >= 64:
-        return _with_recipe(model, TimmRecipe("resnet18", kwargs))
-    _small_stem(model, 2, channels)
-    return _with_recipe(model, TimmRecipe("resnet18", kwargs, _stem_code(64, 2, channels)))
+    if image_size < 64:
+        return _resnet("resnet18", 2, channels=channels)
+    recipe = TimmRecipe("resnet18", _in_chans(channels))
+    return _changed(timm.create_model("resnet18", num_classes=0, **recipe.kwargs), recipe, {})
 
 
 def resnet_small(*, widths: list[int], depth: int, stride: int, channels: int = 3) -> nn.Module:
@@ -134,30 +156,20 @@ def resnet_small(*, widths: list[int], depth: int, stride: int, channels: int = 
         stride: of the 3x3 stem, `widths[0]` wide; there is no max-pool.
         channels: of the images.
     """
-    missing = range(len(widths) + 1, 5)
     if not 1 <= len(widths) <= 4 or widths[0] % 2:
         raise InputError(
             f"widths of resnet_small are one to four, the first of them even; not {widths}",
             "For example resnet_small:widths=32/64/128.",
         )
-    kwargs: dict[str, Any] = {
+    kwargs = {
         "layers": (depth,) * len(widths),
         "channels": tuple(widths),
         "stem_type": "deep",  # which alone lets timm choose the stem's width: twice this
         "stem_width": widths[0] // 2,
         "avg_down": True,  # else shortcuts see one pixel of four, and on small maps little is left
-        **_in_chans(channels),
     }
-    model: Any = timm.create_model("resnet18", num_classes=0, **kwargs)
-    stages = [f"layer{n}" for n in missing]
-    for stage in stages:
-        setattr(model, stage, nn.Identity())
-    _small_stem(model, stride, channels)
-    changes = (
-        *_stem_code(widths[0], stride, channels),
-        *(f"model.{s} = torch.nn.Identity()" for s in stages),
-    )
-    return _with_recipe(model, TimmRecipe("resnet18", kwargs, changes))
+    without = [f"layer{number}" for number in range(len(widths) + 1, 5)]
+    return _resnet("resnet18", stride, channels=channels, kwargs=kwargs, without=without)
 
 
 def densenet_small(*, growth_rate: int, blocks: list[int], channels: int = 3) -> nn.Module:
@@ -169,14 +181,11 @@ def densenet_small(*, growth_rate: int, blocks: list[int], channels: int = 3) ->
         channels: of the images.
     """
     kwargs: dict[str, Any] = {"growth_rate": growth_rate, "block_config": tuple(blocks)}
-    kwargs |= _in_chans(channels)
-    model: Any = timm.create_model("densenet121", num_classes=0, **kwargs)
-    width = 2 * growth_rate
-    model.features.conv0 = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.features.conv0.weight)  # as timm
-    conv = f"torch.nn.Conv2d({channels}, {width}, 3, stride=2, padding=1, bias=False)"
-    made = TimmRecipe("densenet121", kwargs, (f"model.features.conv0 = {conv}",))
-    return _with_recipe(model, made)
+    recipe = TimmRecipe("densenet121", kwargs | _in_chans(channels))
+    model = timm.create_model("densenet121", num_classes=0, **recipe.kwargs)
+    stem = nn.Conv2d(channels, 2 * growth_rate, 3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight)  # as timm
+    return _changed(model, recipe, {"features.conv0": stem})
 
 
 def vgg_small(*, widths: list[int], depth: int, channels: int = 3) -> nn.Module:
@@ -231,22 +240,3 @@ def _drop_fc_trunk(model: Any) -> tuple[str, ...]:
         "model.head = timm.layers.ClassifierHead(model.num_features, 0)",
         "model.head_hidden_size = model.num_features",
     )
-
-
-def _small_stem(model: Any, stride: int, channels: int) -> None:
-    """One 3x3 convolution in place of timm's stem, and no max-pool."""
-    width = model.bn1.num_features
-    model.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm
-    model.maxpool = nn.Identity()
-
-
-def _stem_code(width: int, stride: int, channels: int) -> tuple[str, ...]:
-    """`_small_stem`, to be read."""
-    conv = f"torch.nn.Conv2d({channels}, {width}, 3, stride={stride}, padding=1, bias=False)"
-    return f"model.conv1 = {conv}", "model.maxpool = torch.nn.Identity()"
-
-
-def _with_recipe(model: nn.Module, recipe: TimmRecipe) -> nn.Module:
-    model.__dict__["zoo_recipe"] = recipe
-    return model

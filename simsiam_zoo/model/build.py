@@ -57,7 +57,10 @@ def build(
         _try_images(parts["backbone"], backbone, size, channels, (2, in_dim))
 
     projector = _create(parts["projector"], in_dim=in_dim)
-    dim = _out_dim(parts["projector"], projector)
+    dim = getattr(projector, "out_dim", None)
+    if type(dim) is not int or dim < 1:
+        stated = f"has out_dim {dim!r}; a projector states its width as an int"
+        raise _broken(parts["projector"], stated)
     _dry_run(parts["projector"], projector, y, expected=(2, dim))
     sizes = {"dataset_size": dataset_size, "steps_per_epoch": steps_per_epoch, "steps": steps}
     behind: dict[str, Any] = {
@@ -191,13 +194,6 @@ def _dry_run(
     if not output.is_meta and not output.isfinite().all():
         raise _broken(part, f"gave values that are not finite for {given}")
     return output
-
-
-def _out_dim(part: Resolved, projector: nn.Module) -> int:
-    out_dim = getattr(projector, "out_dim", None)
-    if type(out_dim) is not int or out_dim < 1:
-        raise _broken(part, f"has out_dim {out_dim!r}; a projector states its width as an int")
-    return out_dim
 
 
 @contextmanager

@@ -200,7 +200,9 @@ class MovingAverage(GradientPolicy):
         Nothing in here waits for the device: what belongs to other ranks is masked, not left out.
         """
         n = len(ids)
-        z = torch.stack([self._averaged(each) for each in views]).mean(dim=0)  # [N, dim]
+        seen = [z.to(self.average.dtype) for z in views]
+        seen = [functional.normalize(z, dim=1) for z in seen] if self.normalize else seen
+        z = torch.stack(seen).mean(dim=0)  # [N, dim]
         ids, z = gather(ids), gather(z)  # of the global batch: [G], [G, dim]
         # An image that replaces damaged ones is there more than once: its z is their mean.
         copies = (ids[:, None] == ids[None, :]).sum(dim=1)
@@ -213,7 +215,3 @@ class MovingAverage(GradientPolicy):
         self.times.index_add_(0, row, mine.to(self.times.dtype))
         eta = total(self.average[row] * mine[:, None])  # each row is its owner's, plus zeros
         return eta[rank() * n : (rank() + 1) * n]
-
-    def _averaged(self, z: Tensor) -> Tensor:
-        z = z.to(self.average.dtype)
-        return functional.normalize(z, dim=1) if self.normalize else z

@@ -51,12 +51,9 @@ class MseLoss(Loss):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """[N, dim], [N, dim] → scalar >= 0."""
-        return self.scale * self._distance(prediction, target)
-
-    def _distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         if not self.normalize:
-            return functional.mse_loss(prediction, target)
+            return self.scale * functional.mse_loss(prediction, target)
         p = functional.normalize(prediction, dim=1, eps=_EPS)
         z = functional.normalize(target, dim=1, eps=_EPS)
         # the distance, not 2 - 2 cos, which rounds to below 0 where p and z are nearly parallel
-        return (p - z).square().sum(dim=1).mean()
+        return self.scale * (p - z).square().sum(dim=1).mean()

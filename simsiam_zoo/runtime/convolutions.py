@@ -79,8 +79,13 @@ def untrustworthy_convolutions(network: nn.Module, *sizes: int, channels: int = 
     def check(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(module, nn.Conv2d)
         height, width = inputs[0].shape[-2:]
-        product = isinstance(module, OneOutputConv2d) and module.one_output(height, width)
-        if not product and _sees_too_little(module, height, width):
+        if isinstance(module, OneOutputConv2d) and module.one_output(height, width):
+            return
+        if isinstance(module.padding, str):  # "same" and "valid": no network here pads so
+            return
+        (pad_y, pad_x), strided = module.padding, max(module.stride) > 1
+        narrower = height < pad_y or width < pad_x
+        if narrower or (strided and 0 < height <= pad_y and 0 < width <= pad_x):
             found.append(f"{names[module]} on {height}x{width}")
 
     for module in names:
@@ -91,11 +96,3 @@ def untrustworthy_convolutions(network: nn.Module, *sizes: int, channels: int = 
             x = torch.zeros(1, channels, size, size)
             probe(next((x.to(parameter) for parameter in probe.parameters()), x))
     return list(dict.fromkeys(found))
-
-
-def _sees_too_little(conv: nn.Conv2d, height: int, width: int) -> bool:
-    if isinstance(conv.padding, str):  # "same" and "valid": no network here pads so
-        return False
-    (pad_y, pad_x), strided = conv.padding, max(conv.stride) > 1
-    narrower = height < pad_y or width < pad_x
-    return narrower or (strided and 0 < height <= pad_y and 0 < width <= pad_x)

@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime.distributed import announced_world_size, stated_number
-from simsiam_zoo.runtime.machine import default_threads
+from simsiam_zoo.runtime.machine import announced_world_size, default_threads, stated_number
 
 _ROUNDS, _LONG_STEP, _CLEARLY = 5, 0.5, 0.85  # of `fastest_threads`; seconds; share of its time
 

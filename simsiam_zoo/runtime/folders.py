@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime.machine import restarts
 
 _CACHE_HINT = "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk."
 
@@ -54,13 +55,12 @@ def new_run_folder(name: str) -> Path:
 
     Processes that torchrun started anew go on with the newest of them.
     """
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
     folder, number = Path("runs") / name, 1
     newest = None
     while folder.exists():
         newest, number = folder, number + 1
         folder = Path("runs") / f"{name}-{number}"
-    return newest if again and newest else folder
+    return newest if newest and restarts() > 0 else folder
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What this machine and its Python have: cores, threads, the packages that simsiam-zoo needs."""
+"""What this machine and its Python have: cores, threads, packages; and what torchrun states."""
 
 from __future__ import annotations
 
@@ -8,10 +8,39 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from simsiam_zoo.errors import InputError
+
 WAITING = {"GOMP_SPINCOUNT": "10000"}
 """What `wait_briefly` sets."""
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def announced_world_size() -> int:
+    """World size that torchrun states, before the processes have met."""
+    return max(1, stated_number("WORLD_SIZE", 1))
+
+
+def announced_rank() -> int:
+    """This process's rank as torchrun states it; 0 without torchrun, whatever RANK is left over."""
+    return stated_number("RANK", 0) if announced_world_size() > 1 else 0
+
+
+def restarts() -> int:
+    """How often torchrun has started this run's processes anew."""
+    return stated_number("TORCHELASTIC_RESTART_COUNT", 0)
+
+
+def stated_number(variable: str, default: int) -> int:
+    """The whole number in an environment variable; InputError where it is something else."""
+    text = os.environ.get(variable, "").strip()
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise InputError(
+            f"the environment variable {variable} is {text!r}, and no whole number",
+            f"Unset {variable}, or start the processes by torchrun, which sets it.",
+        ) from None
 
 
 def available_cores() -> int:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self, TextIO, TypeVar
 
+from simsiam_zoo.runtime.machine import announced_rank
+
 _FIRST_SECONDS = 2.0  # before the first plain line of what was begun
 _LINE_SECONDS = 10.0  # between plain lines: a log for a long run stays readable
 
@@ -38,13 +40,17 @@ class Progress:
     @contextmanager
     def stage(self, what: str) -> Iterator[None]:
         """Inside, something is done that takes seconds and cannot be counted: `what`."""
-        yield
+        self.begin(what, None)
+        try:
+            yield
+        finally:
+            self.end()
 
-    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
-        """Something countable starts, or goes on. It may be part of what was begun before.
+    def begin(self, what: str, total: int | None, done: int = 0, epochs: int | None = None) -> None:
+        """Something starts, or goes on. It may be part of what was begun before.
 
-        `what` is `training`, or what is counted: `images`. Of `total` steps or items `done` were
-        done before; `epochs` divide the steps.
+        `what` is `training`, or what is counted: `images`. Of `total` steps or items (None: they
+        cannot be counted) `done` were done before; `epochs` divide the steps.
         """
 
     def advance(self, done: int, text: str = "") -> None:
@@ -98,17 +104,14 @@ class PlainProgress(Progress):
         """Print the line."""
         print(text, file=self._stream, flush=True)
 
-    @contextmanager
-    def stage(self, what: str) -> Iterator[None]:
-        """Print what is done."""
-        self.say(what)
+    def begin(self, what: str, total: int | None, done: int = 0, epochs: int | None = None) -> None:
+        """Remember what is counted; print what cannot be."""
+        self._counts.append(_Count(what, total or 0, epochs))
         self._last = time.monotonic()
-        yield
-
-    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
-        """Remember what is counted."""
-        self._counts.append(_Count(what, total, epochs))
-        self._last = time.monotonic() - _LINE_SECONDS + _FIRST_SECONDS
+        if total is None:
+            self.say(what)
+        else:
+            self._last -= _LINE_SECONDS - _FIRST_SECONDS
 
     def advance(self, done: int, text: str = "") -> None:
         """Print how far it is, if the last line is some seconds old."""
@@ -147,20 +150,8 @@ class LiveProgress(Progress):
         """Print the line above the bars."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    @contextmanager
-    def stage(self, what: str) -> Iterator[None]:
-        """Show a moving bar without an end."""
-        self._show(what, None)
-        try:
-            yield
-        finally:
-            self.end()
-
-    def begin(self, what: str, total: int, done: int = 0, epochs: int | None = None) -> None:
-        """Show a bar, below those of what it is part of."""
-        self._show(what, total, done, epochs)
-
-    def _show(self, what: str, total: int | None, done: int = 0, epochs: int | None = None) -> None:
+    def begin(self, what: str, total: int | None, done: int = 0, epochs: int | None = None) -> None:
+        """Show a bar below those of what it is part of; a moving one where nothing is counted."""
         bar = self._bars.add_task(what, total=total, completed=done)
         self._counts.append((bar, _Count(what, total or 0, epochs)))
         self._bars.start()
@@ -190,7 +181,7 @@ def keep_silent(quiet: bool) -> None:
 
 def tell(text: str) -> None:
     """One line on stderr of what is done before a run begins, unless it is to be silent."""
-    if not _silent and os.environ.get("RANK", "0") == "0":
+    if not _silent and announced_rank() == 0:
         open_progress().say(text)
 
 

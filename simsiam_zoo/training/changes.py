@@ -20,11 +20,16 @@ from simsiam_zoo.data.order import derive_key
 from simsiam_zoo.model.build import renew
 from simsiam_zoo.model.siamese import TrainStep
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.convolutions import as_products
 from simsiam_zoo.runtime.device import compile_in_place
 from simsiam_zoo.training.batches import in_blocks, train_loader
 from simsiam_zoo.training.optimizer import make_optimizer
-from simsiam_zoo.training.setup import Setup, distributed_model, make_schedule
+from simsiam_zoo.training.setup import (
+    Setup,
+    bring_to,
+    distributed_model,
+    has_sync_bn,
+    make_schedule,
+)
 
 _CHANGE = 1 << 40  # beyond all ranks: the draws of a change are not those of a step
 
@@ -78,13 +83,10 @@ def begin_stage(setup: Setup) -> None:
 
 def _fitted(setup: Setup, part: nn.Module) -> nn.Module:
     """A new part as those of `prepare` are: on the device, with BN synchronised where theirs is."""
-    training, runtime = setup.recipe.training, setup.runtime
-    part = part.to(memory_format=torch.channels_last)
-    if runtime.device.type == "cpu":
-        as_products(part)
-    elif runtime.device.type == "cuda" and distributed.world_size() > 1 and training.sync_bn:
+    if has_sync_bn(setup.recipe, setup.runtime):
         part = convert_sync_batchnorm(part)  # type: ignore[no-untyped-call]
-    return part.to(runtime.device, runtime.dtype)
+    bring_to(setup.runtime, part)
+    return part
 
 
 def _change_optimizer(setup: Setup) -> None:

@@ -21,18 +21,18 @@ from simsiam_zoo.errors import DivergedError
 from simsiam_zoo.evaluation.evaluate import as_row, right_images
 from simsiam_zoo.evaluation.frozen_pass import FEW, set_buffers
 from simsiam_zoo.evaluation.verdict import MEASURED_ON, Evidence, judge
+from simsiam_zoo.metrics import TRAINED
 from simsiam_zoo.model.siamese import Loss, Siamese, parameter_counts
-from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import newest_checkpoint
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.advice import advice_for, advice_lines
 from simsiam_zoo.training.batches import monitor_ids, to_device, train_loader
-from simsiam_zoo.training.measuring import TRAINED, FinalScores, RunEvaluation
+from simsiam_zoo.training.measuring import FinalScores, RunEvaluation
 from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
-from simsiam_zoo.training.setup import Setup, build_siamese, prepare
-from simsiam_zoo.training.weights import States, write_backbone
+from simsiam_zoo.training.setup import Setup, build_siamese
+from simsiam_zoo.training.weights import write_backbone
 from simsiam_zoo.training.wiring import wiring_of
 from simsiam_zoo.training.without_labels import measure_without_labels
 
@@ -165,11 +165,6 @@ def untrained_network(setup: Setup) -> Siamese:
     return untrained
 
 
-def untrained_backbone(recipe: Recipe, init: States) -> nn.Module:
-    """The backbone of the `untrained_network` of a run of the recipe, which opens its data anew."""
-    return untrained_network(prepare(recipe, init)).backbone
-
-
 def conclude(
     setup: Setup, folder: RunFolder, evaluation: RunEvaluation, progress: Progress, elapsed: float
 ) -> dict[str, Any]:
@@ -275,23 +270,17 @@ def evidence_dict(evidence: Evidence) -> dict[str, Any]:
         "effective_rank_bound": evidence.rank_bound,
         "untrained_effective_rank": evidence.untrained_rank,
     }
-    return {
+    found: dict[str, Any] = {
         **{n: x if x is None or math.isfinite(x) else None for n, x in numbers.items()},
         "knn_gain_interval": None if evidence.gain is None else list(evidence.gain),
-        **_without_labels_dict(evidence),
-        "bounds_measured_on": MEASURED_ON,
     }
-
-
-def _without_labels_dict(evidence: Evidence) -> dict[str, Any]:
-    if (found := evidence.without_labels) is None:
-        return {}
-    plain = {
-        "before": evidence.before,
-        "shared_gain": list(found.shared_gain),
-        "rank_course": [list(point) for point in found.rank_course],
-    }
-    return {"without_labels": asdict(found) | plain}
+    if (views := evidence.without_labels) is not None:
+        found["without_labels"] = asdict(views) | {
+            "before": evidence.before,
+            "shared_gain": list(views.shared_gain),
+            "rank_course": [list(point) for point in views.rank_course],
+        }
+    return found | {"bounds_measured_on": MEASURED_ON}
 
 
 def stop_diverged(setup: Setup, folder: RunFolder, step: int) -> NoReturn:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from torch import Tensor, nn
 
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.evaluate import (
     Job,
+    jobs_beside,
     jobs_of,
     measure,
+    take_features,
     why_unmeasurable,
 )
 from simsiam_zoo.evaluation.frozen_pass import (
@@ -35,18 +35,11 @@ from simsiam_zoo.evaluation.frozen_pass import (
 )
 from simsiam_zoo.evaluation.geometry import effective_rank
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.evaluation.protocol import (
-    FeatureSplits,
-    Score,
-    grey_once,
-    is_collective,
-    number_classes,
-    wants_images,
-)
+from simsiam_zoo.evaluation.protocol import FeatureSplits, Score, number_classes
 from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import component_text
 from simsiam_zoo.evaluation.verdict import paired_gain
-from simsiam_zoo.metrics import online_row
+from simsiam_zoo.metrics import RAW, TRAINED, online_row
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.progress import Progress
@@ -54,7 +47,6 @@ from simsiam_zoo.training.batches import monitor_ids
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.setup import Setup
 
-TRAINED, RAW = "trained network", "raw pixels"
 VERDICT_KNN = KnnProtocol(k=20, t=0.1)
 """What the verdict compares the trained network with the untrained one by."""
 
@@ -84,12 +76,6 @@ class RunEvaluation:
         self._told: set[str] = set()
         self._used: list[CachedFeatures] = []
         self._jobs = jobs_of(TRAINED, setup.recipe.online_protocols())
-        for job in self._jobs:
-            if is_collective(job.protocol):
-                raise InputError(
-                    f"evaluation.online: {job.name} trains for many epochs",
-                    "Name it in evaluation.protocols, which are measured at the end.",
-                )
         if self.unmeasurable is not None:
             self._say(f"no scores and no verdict on what is learned: {self.unmeasurable}")
 
@@ -112,8 +98,32 @@ class RunEvaluation:
         """Effective rank of z, and the scores of `evaluation.online`, on fixed subsets."""
         rank = self.rank(self._setup.siamese)
         row: MetricsRow = {} if rank is None else {"effective_rank": rank}
-        if self._jobs and self.unmeasurable is None:
-            row |= self._online_scores()
+        if not self._jobs or self.unmeasurable is not None:
+            return row
+        setup = self._setup
+        assert setup.dataset.test is not None
+        most = setup.recipe.evaluation.online_images
+        network = FrozenNetwork(
+            component_text(setup.recipe.part("backbone")), setup.siamese.backbone
+        )
+        with self._temporary(network) as frozen:
+            train, test = (
+                frozen.features(each, what, whole=False, ids=evenly(len(each), count))[0][0]
+                for each, what, count in (
+                    (setup.dataset.train, "training images", most),
+                    (setup.dataset.test, f"{setup.dataset.measured_on} images", max(1, most // 2)),
+                )
+            )
+            splits = FeatureSplits(train, test, 0, device=setup.runtime.device)
+            splits, _ = number_classes(splits, setup.dataset.classes)
+            results = measure(self._jobs, {TRAINED: splits})
+        for job, scores in zip(self._jobs, results, strict=True):
+            if isinstance(scores, InputError):
+                self._say(f"not measured on the way: {job.name}: {scores.what}")
+                continue
+            for score in scores:
+                counts = len(splits.test.labels), len(splits.train.labels)
+                row |= online_row(score.protocol, score.top1, *counts)
         return row
 
     def rank(self, siamese: Siamese) -> float | None:
@@ -146,20 +156,14 @@ class RunEvaluation:
             TRAINED: FrozenNetwork(name, setup.siamese.backbone),
             before: FrozenNetwork(name, untrained.backbone),
         }
-        shown = [TRAINED]
+        jobs = jobs_of(TRAINED, recipe.protocols())
         if recipe.evaluation.baselines:
             networks[RAW] = FrozenNetwork(RAW, RawPixels())
-            shown = [TRAINED, before, RAW]
-        jobs: list[Job] = []
-        for network in shown:
-            for job in jobs_of(network, recipe.protocols()):
-                # On features, many epochs are worth their time for the trained network alone; a
-                # network that was trained anew means nothing without one that began untrained.
-                trains = network != RAW and wants_images(job.protocol)
-                if network == TRAINED or trains or not is_collective(job.protocol):
-                    jobs.append(job)
+            for baseline in (before, RAW):
+                jobs += jobs_beside(baseline, recipe.protocols())
+        frozen = self._pass([*networks.values()], self._store, self._progress)
         with first_ranks_buffers(setup.siamese.backbone, untrained.backbone):
-            splits = self._splits(networks)
+            splits, self._used, _ = take_features(frozen, [*networks], setup.dataset, recipe)
             found = measure(jobs, splits, self._progress)
         scores: list[tuple[str, Score]] = []
         refused: list[dict[str, str]] = []
@@ -178,62 +182,6 @@ class RunEvaluation:
         for entry in self._used:
             shutil.rmtree(entry.folder / "state", ignore_errors=True)
             entry.remove()
-
-    def _online_scores(self) -> MetricsRow:
-        setup = self._setup
-        assert setup.dataset.test is not None
-        most = setup.recipe.evaluation.online_images
-        network = FrozenNetwork(
-            component_text(setup.recipe.part("backbone")), setup.siamese.backbone
-        )
-        row: MetricsRow = {}
-        with self._temporary(network) as frozen:
-            train, test = (
-                frozen.features(each, what, whole=False, ids=evenly(len(each), count))[0][0]
-                for each, what, count in (
-                    (setup.dataset.train, "training images", most),
-                    (setup.dataset.test, f"{setup.dataset.measured_on} images", max(1, most // 2)),
-                )
-            )
-            splits = FeatureSplits(train, test, 0, device=setup.runtime.device)
-            splits, _ = number_classes(splits, setup.dataset.classes)
-            results = measure(self._jobs, {TRAINED: splits})
-        for job, scores in zip(self._jobs, results, strict=True):
-            if isinstance(scores, InputError):
-                self._say(f"not measured on the way: {job.name}: {scores.what}")
-                continue
-            for score in scores:
-                counts = len(splits.test.labels), len(splits.train.labels)
-                row |= online_row(score.protocol, score.top1, *counts)
-        return row
-
-    def _splits(self, networks: dict[str, FrozenNetwork]) -> dict[str, FeatureSplits]:
-        """The features of both splits by each network, each image decoded once for all."""
-        setup, data = self._setup, self._setup.recipe.data
-        assert setup.dataset.test is not None
-        frozen = self._pass(list(networks.values()), self._store, self._progress)
-        train = frozen.features(setup.dataset.train, "training images", whole=False)
-        # A score on fewer test images than there are is another score; a bank may miss one.
-        what = f"{setup.dataset.measured_on} images"
-        test = frozen.features(setup.dataset.test, what, whole=True)
-        self._used = [entry for _, entry in (*train, *test)]
-        seed = setup.recipe.training.seed
-        augmented = AugmentedViews(frozen, setup.dataset.train, seed, data.lanes, data.window)
-        splits = {}
-        for network, (bank, of_bank), (queries, of_queries) in zip(
-            networks, train, test, strict=True
-        ):
-            if network == RAW:
-                bank, queries = grey_once(bank, queries)
-            one = FeatureSplits(bank, queries, 0, device=setup.runtime.device)
-            if network != RAW:
-                state = self._store / "state" / f"{of_bank.key}-{of_queries.key}"
-                images = augmented.images_of(networks[network], setup.dataset.test)
-                one = replace(one, folder=state, images=images)
-            if network == TRAINED:
-                one = replace(one, augmented=augmented)
-            splits[network], _ = number_classes(one, setup.dataset.classes)
-        return splits
 
     def _gain(
         self, scores: list[tuple[str, Score]], splits: dict[str, FeatureSplits], before: str
@@ -273,14 +221,18 @@ class RunEvaluation:
     @contextmanager
     def _temporary(self, network: FrozenNetwork) -> Iterator[FrozenPass]:
         """A pass whose features are gone afterwards: the next one's weights are others."""
-        parent = self._store.parent
-        store = Path(distributed.from_main(lambda: tempfile.mkdtemp(prefix=".online-", dir=parent)))
+        store = self._store.with_name(".online")
+
+        def clear() -> None:
+            shutil.rmtree(store, ignore_errors=True)
+
+        distributed.from_main(clear)  # of a process that was killed while it measured
         try:
             with first_ranks_buffers(network.module):
                 yield self._pass([network], store, Progress())
         finally:
             if distributed.rank() == 0:
-                shutil.rmtree(store, ignore_errors=True)
+                clear()
 
     def _say(self, text: str) -> None:
         """A line, once."""

@@ -13,7 +13,7 @@ from torch import nn
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.data.processes import refuse_script_without_guard
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.evaluation.target import read_backbone
+from simsiam_zoo.evaluation.target import read_backbone, read_network
 from simsiam_zoo.metrics import TRAINED, short_names, top1_of, top1_table
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
@@ -23,7 +23,7 @@ from simsiam_zoo.recipe.lock import (
     refuse_missing,
     refuse_other_recipe,
 )
-from simsiam_zoo.runtime.checkpoint import load_into, load_last
+from simsiam_zoo.runtime.checkpoint import load_into
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.run_folder import MetricsRow, read_metrics, read_result
@@ -89,9 +89,10 @@ class Run:
 
         InputError: there is no checkpoint. DataError: none is whole, or it does not fit.
         """
-        state, path, _ = load_last(self.folder / "checkpoints")
-        siamese = build(self.recipe.stages()[state.get("changes", 0)].recipe)
-        load_into(siamese, state.get("siamese", {}), f"{path} does not fit the recipe beside it")
+        path = self.folder / "checkpoints"
+        state, changes = read_network(path)
+        siamese = build(self.recipe.stages()[changes].recipe)
+        load_into(siamese, state, f"{path} does not fit the recipe beside it")
         return siamese.eval()
 
     @cached_property

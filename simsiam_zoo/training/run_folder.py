@@ -29,7 +29,8 @@ from simsiam_zoo.errors import DataError, DivergedError, InputError, PluginError
 from simsiam_zoo.metrics import read_rows
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.folders import atomic_write_text
+from simsiam_zoo.runtime.folders import atomic_write_text, unwritable
+from simsiam_zoo.runtime.machine import restarts
 
 MetricsRow = dict[str, Any]
 
@@ -134,7 +135,7 @@ class RunFolder:
             atomic_write_text(self.path / "recipe.toml", self.recipe.to_toml())
             atomic_write_text(self.path / "lock.toml", tomli_w.dumps(lock))
         except OSError as error:
-            raise _unwritable(self.path, error) from None
+            raise unwritable(self.path, error) from None
         self.loggers.tell("start", self.path, self.recipe.to_dict(), 0)
 
     def resume(self, step: int) -> None:
@@ -190,7 +191,7 @@ class RunFolder:
                 f"another process is training in {self.path}", "Give this run another --out."
             ) from None
         except OSError as error:
-            raise _unwritable(self.path, error) from None
+            raise unwritable(self.path, error) from None
         self._held = held
 
 
@@ -200,7 +201,7 @@ def look_into(out: Path, resume: bool) -> Literal["new", "begun", "complete"]:
     Processes that torchrun started anew go on with what they began, if it came to a checkpoint.
     """
     begun = (out / "recipe.toml").exists()
-    if not resume and not (begun and distributed.restarts() > 0):
+    if not resume and not (begun and restarts() > 0):
         refuse_occupied(out)
         return "new"
     if not begun:
@@ -266,9 +267,3 @@ def disk_trouble(folder: Path) -> Iterator[None]:
         elif error.filename is None and error.errno not in DISK_FULL:
             raise
         raise InputError(f"{folder} cannot be written any more: {error.strerror}", go_on) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{folder} cannot be written: {error.strerror}", "Give the run another --out."
-    )

@@ -20,6 +20,7 @@ from simsiam_zoo.data.resident import Resident
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.data.stream import StreamPlan, StreamSet
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.evaluation.protocol import is_collective
 from simsiam_zoo.model.build import build
 from simsiam_zoo.model.siamese import Siamese, TrainStep
 from simsiam_zoo.recipe import Recipe
@@ -30,10 +31,9 @@ from simsiam_zoo.runtime.convolutions import as_products, untrustworthy_convolut
 from simsiam_zoo.runtime.device import Runtime, compile_in_place, fastest_threads, open_runtime
 from simsiam_zoo.runtime.machine import stated_threads
 from simsiam_zoo.runtime.optim import Schedule
-from simsiam_zoo.training.channels import check_views
 from simsiam_zoo.training.optimizer import make_optimizer
 from simsiam_zoo.training.recompute import recompute_activations
-from simsiam_zoo.training.views import choose_views, stated_sizes_of, view_sizes_of
+from simsiam_zoo.training.views import check_views, choose_views, stated_sizes_of, view_sizes_of
 from simsiam_zoo.training.weights import States, load_initial_weights
 
 
@@ -117,8 +117,7 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
     limit_cache(dataset, data.lanes, data.window, int(data.cache_gb * 1e9))
     plan.share(distributed.world_size())  # else each rank would fail on its own, later
     micro_batch(recipe)
-    for protocol in recipe.protocols():
-        protocol.create()  # what it lacks is told now, not after the training
+    check_protocols(recipe)
     sizes = None if data.stream else plan.samples, plan.steps
     for stage in recipe.stages()[1:]:  # what cannot be built is told now, not at the change
         refuse_batches(stage.recipe, build_siamese(stage.recipe, *sizes, {}))
@@ -158,6 +157,21 @@ def prepare(recipe: Recipe, init: States | None = None) -> Setup:
         resident=Resident(dataset.train, runtime.device) if views == "device" else None,
         init=init,
     )
+
+
+def check_protocols(recipe: Recipe) -> None:
+    """Create the protocols: what one lacks is told now, not after the training.
+
+    InputError: one that trains for many epochs is to be measured on the way.
+    """
+    for protocol in recipe.protocols():
+        protocol.create()
+    for protocol in recipe.online_protocols():
+        if is_collective(protocol.create()):
+            raise InputError(
+                f"evaluation.online: {protocol.name} trains for many epochs",
+                "Name it in evaluation.protocols, which are measured at the end.",
+            )
 
 
 def refuse_batches(recipe: Recipe, siamese: Siamese) -> None:
@@ -241,12 +255,19 @@ def build_siamese(
         fill=lambda built: load_initial_weights(built, init),
         channels=recipe.data.channels,
         view_sizes=stated_sizes_of(recipe),
-    ).to(memory_format=torch.channels_last)
+    )
     if runtime is None:
-        return siamese
+        return siamese.to(memory_format=torch.channels_last)
+    bring_to(runtime, siamese)
+    return siamese
+
+
+def bring_to(runtime: Runtime, module: nn.Module) -> None:
+    """Have the module on the run's device, channels last, of its precision."""
+    module.to(memory_format=torch.channels_last)
     if runtime.device.type == "cpu":
-        as_products(siamese)
-    return siamese.to(runtime.device, runtime.dtype)
+        as_products(module)
+    module.to(runtime.device, runtime.dtype)
 
 
 def micro_batch(recipe: Recipe) -> int:
@@ -271,7 +292,7 @@ def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[
     if not any(isinstance(module, _BatchNorm) for module in siamese.modules()):
         return siamese, 0
     training, world, size = recipe.training, distributed.world_size(), micro_batch(recipe)
-    if world > 1 and runtime.device.type == "cuda" and training.sync_bn:
+    if has_sync_bn(recipe, runtime):
         synchronised: Siamese = convert_sync_batchnorm(siamese)  # type: ignore[no-untyped-call]
         return synchronised, size * world
     if size < 2:
@@ -283,6 +304,12 @@ def synchronise_bn(recipe: Recipe, runtime: Runtime, siamese: Siamese) -> tuple[
             "Use a larger batch, or fewer processes.",
         )
     return siamese, size
+
+
+def has_sync_bn(recipe: Recipe, runtime: Runtime) -> bool:
+    """Whether BN's statistics are over the images of all ranks, which torch can do on CUDA."""
+    several = distributed.world_size() > 1
+    return several and runtime.device.type == "cuda" and recipe.training.sync_bn
 
 
 def distributed_model(siamese: Siamese, runtime: Runtime) -> nn.Module:

@@ -21,6 +21,7 @@ from simsiam_zoo.training.changes import begin_stage
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.run_folder import DISK_FULL, RunFolder
 from simsiam_zoo.training.setup import Setup
+from simsiam_zoo.training.weights import INIT_FILE
 
 RETRY_SECONDS = 60.0
 """From a save that failed to the next attempt."""
@@ -136,7 +137,10 @@ def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
     for line in damage:
         progress.say(f"warning: {line}; going on from {path.name}")
     if state.get("identity") != setup.identity:
-        raise InputError(f"the checkpoint {path} is of another run ({state.get('identity')})")
+        raise InputError(
+            f"the checkpoint {path} is of another run ({state.get('identity')})",
+            "Put the run's own checkpoints back, or train anew with another --out.",
+        )
     while setup.changes < state.get("changes", 0):  # to the network that was saved
         begin_stage(setup)
     setup.siamese.load_state_dict(state["siamese"])
@@ -174,6 +178,11 @@ def check_same(
         raise InputError(
             f"the run to resume is of another identity ({where})",
             "Train anew with another --out, or bring back what has changed.",
+        )
+    if setup.recipe.training.init and not setup.init:
+        raise DataError(
+            f"the weights that the run started from are gone: its folder has no {INIT_FILE}",
+            "Put the file back: the verdict compares the trained network with them.",
         )
     was = before.get("machine", {}).get("bn_batch", setup.bn_batch)
     if was != setup.bn_batch and not allow_bn_change:

@@ -79,7 +79,7 @@ def train(
         with disk_trouble(out), folder, progress:
             if before is None:
                 reached = TrainState()
-                start_folder(folder, init, states, progress)
+                start_folder(folder, init, progress)
             else:
                 reached = distributed.together(lambda: restore(setup, folder, progress))
             progress.say(headline(setup, reached.step))
@@ -101,7 +101,14 @@ def check_setup(
 
     `progress` is told what there is to know before the first step.
     """
-    refuse_differing(setup)
+    of_ranks = distributed.collect((setup.identity, setup.lock["data"]["digest"]))
+    for rank, (identity, digest) in enumerate(of_ranks):
+        if identity != of_ranks[0][0]:  # other shards on another machine, say
+            what = "reads other data than" if digest != of_ranks[0][1] else "has other parts than"
+            raise InputError(
+                f"rank {rank} {what} rank 0: their runs would be {identity} and {of_ranks[0][0]}",
+                "Give all machines the same shards, plugins and recipe.",
+            )
     for line in setup_notes(setup):
         progress.say(line)
     if before is not None:
@@ -111,9 +118,7 @@ def check_setup(
             progress.say(f"warning: not as where the lock was made: {line}")
 
 
-def start_folder(
-    folder: RunFolder, init: InitialWeights | None, states: States, progress: Progress
-) -> None:
+def start_folder(folder: RunFolder, init: InitialWeights | None, progress: Progress) -> None:
     """Write what a new run's folder begins with: on the first rank, while the others wait."""
     distributed.together(folder.start)
     if not all(distributed.collect((folder.path / "recipe.toml").exists())):
@@ -123,7 +128,7 @@ def start_folder(
         )
     if init is not None:
         first = distributed.rank() == 0
-        distributed.together(lambda: save_init(folder.path, states) if first else None)
+        distributed.together(lambda: save_init(folder.path, init.states) if first else None)
         progress.say(str(init))
 
 
@@ -134,26 +139,14 @@ def initial_states(recipe: Recipe, init: InitialWeights | None, folder: Path | N
     """
     if folder is not None:
         return load_init(folder) if recipe.training.init else {}
-    named, given = recipe.training.init, "" if init is None else init.digest[:16]
-    if named != given:
+    if init is not None:
+        return init.states
+    if named := recipe.training.init:
         raise InputError(
-            f"the recipe starts from the weights {named or 'that are random'} (training.init), and"
-            f" the run from {given or 'random ones'}",
+            f"the recipe starts from the weights {named} (training.init), and none are given",
             "Say --init RUN with the run, or timm:pretrained, that they are from.",
         )
-    return {} if init is None else init.states
-
-
-def refuse_differing(setup: Setup) -> None:
-    """Stop where the ranks would not train one run: other shards on another machine, say."""
-    of_ranks = distributed.collect((setup.identity, setup.lock["data"]["digest"]))
-    for rank, (identity, digest) in enumerate(of_ranks):
-        if identity != of_ranks[0][0]:
-            what = "reads other data than" if digest != of_ranks[0][1] else "has other parts than"
-            raise InputError(
-                f"rank {rank} {what} rank 0: their runs would be {identity} and {of_ranks[0][0]}",
-                "Give all machines the same shards, plugins and recipe.",
-            )
+    return {}
 
 
 def setup_notes(setup: Setup) -> list[str]:

@@ -1,10 +1,12 @@
-"""The views of a run: of which sizes they are, and who makes them."""
+"""The views of a run: their sizes, who makes them, and whether images have the colours for it."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from simsiam_zoo.data.batches import stated_sizes, view_sizes
+from simsiam_zoo.data.image import COLOUR, colour_of
 from simsiam_zoo.data.resident import SHARE, expected_bytes, memory_of
 from simsiam_zoo.data.shards import Dataset
 from simsiam_zoo.errors import InputError
@@ -12,6 +14,7 @@ from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 
 _LARGER_PACKED = 4  # shards that exceed the room for their images by this factor: not looked into
+_TRIED = 256  # views; a thing that one in ten has is missed by chance in one of 10^11 cases
 
 
 def view_sizes_of(recipe: Recipe, siamese: Siamese) -> tuple[int, ...]:
@@ -62,3 +65,26 @@ def choose_views(recipe: Recipe, device: torch.device, dataset: Dataset) -> str:
         f" {allowed / 1e9:.3g} GB of {device} are theirs",
         "Raise data.resident, or say data.views = 'split'.",
     )
+
+
+def check_views(recipe: Recipe) -> None:
+    """Stop where views of other channels than three would need a colour. Raises InputError."""
+    if recipe.data.channels == 3:
+        return
+    for part in (stage.recipe.part("augmentation") for stage in recipe.stages()):
+        augmentation, generator = part.create(), np.random.default_rng(0)
+        where = f"data.channels = {recipe.data.channels}, and the augmentation {part.name}"
+        another = "Choose another augmentation."
+        if hasattr(augmentation, "apply"):
+            raise InputError(f"{where} applies its views itself, to RGB", another)
+        drawn: set[str] = set()
+        for number in range(_TRIED):
+            drawn |= {*colour_of(augmentation.sample(generator, number % 2, (32, 32)))}
+        if drawn:
+            named = [p.name for p in part.entry.component.params if p.name.startswith(tuple(drawn))]
+            off = " ".join(f"--set augmentation.{name}=0" for name in named)
+            raise InputError(
+                f"{where} changes {', '.join(name for name in COLOUR if name in drawn)}: only three"
+                " channels have a colour",
+                f"Say {off}." if off else another,
+            )

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,20 +32,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, published, run_of
+from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, below, published, read_network, run_of
 from simsiam_zoo.model.backbones import timm_recipe
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import read_lock, refuse_missing
-from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_into, load_last, read_safetensors
+from simsiam_zoo.runtime.checkpoint import load_into, read_safetensors
 from simsiam_zoo.runtime.folders import atomic_write
 
 PRETRAINED = f"{LIBRARY}pretrained"
 INIT_FILE = "init.safetensors"
 _TRAINED = ("backbone", "projector", "predictor")
 
-States = Mapping[str, Mapping[str, Tensor]]
-"""A part's name → its state dict."""
+States = Mapping[str, Tensor]
+"""Weights of some of a network's parts, by part and key: `backbone.conv1.weight`."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,16 @@ class InitialWeights:
     source: str
     states: States
 
+    @property
+    def parts(self) -> list[str]:
+        """The parts that do not start at random."""
+        return [part for part in _TRAINED if below(f"{part}.", self.states)]
+
     @cached_property
     def digest(self) -> str:
         """sha256 of the weights by their names, in hex: the same wherever they were read from."""
         digest = hashlib.sha256()
-        for name, value in sorted(_flat(self.states).items()):
+        for name, value in sorted(self.states.items()):
             digest.update(f"{name} {value.dtype} {list(value.shape)}\0".encode())
             digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -77,18 +82,19 @@ class InitialWeights:
 
     def describe(self) -> dict[str, Any]:
         """What the lock says of it."""
-        return {"source": self.source, "sha256": self.digest, "parts": [*self.states]}
+        return {"source": self.source, "sha256": self.digest, "parts": self.parts}
 
     def __str__(self) -> str:
-        rest = [part for part in _TRAINED if part not in self.states]
+        rest = [part for part in _TRAINED if part not in self.parts]
         at_random = f"; {' and '.join(rest)} at random" if rest else ""
-        return f"{', '.join(self.states)} from {self.source}{at_random}"
+        return f"{', '.join(self.parts)} from {self.source}{at_random}"
 
 
 def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
     """The weights of a run, a checkpoint in one or `timm:pretrained`, for `recipe`; InputError."""
     if source == PRETRAINED:
-        return InitialWeights(source, {"backbone": _pretrained(recipe)})
+        weights = _pretrained(recipe)
+        return InitialWeights(source, {f"backbone.{key}": x for key, x in weights.items()})
     if source.startswith(LIBRARY):
         raise InputError(
             f"--init takes a run or {PRETRAINED}, not {source!r}",
@@ -109,17 +115,22 @@ def read_initial_weights(source: str, recipe: Recipe) -> InitialWeights:
             f"{source} has the backbone {backbone.name}, and this run {own.name}",
             f"Say --backbone {backbone.name}, or start from another run.",
         )
-    states, changes = _states_of(Path(source), run)
+    path, whole_network, alone = Path(source), run / "checkpoints", run / BACKBONE
+    if path.is_dir():
+        path = alone if alone.is_file() and not whole_network.is_dir() else whole_network
+    states, changes = read_network(path)
     shared = _shared(theirs.stages()[changes].recipe, recipe)
-    return InitialWeights(source, {part: states[part] for part in shared if part in states})
+    kept = {key: x for key, x in states.items() if key.partition(".")[0] in shared}
+    return InitialWeights(source, kept)
 
 
 def load_initial_weights(siamese: Siamese, states: States) -> None:
     """Load the weights into the parts that they are of; InputError: they do not fit."""
-    for part, state in states.items():
+    for part in _TRAINED:
         what = f"the weights to start from do not fit the {part}"
         try:
-            load_into(siamese.get_submodule(part), state, what)
+            if state := below(f"{part}.", states):
+                load_into(siamese.get_submodule(part), state, what)
         except DataError as error:
             hint = "They may be of another image size (data.image_size)."
             raise InputError(error.what, hint) from None
@@ -128,15 +139,13 @@ def load_initial_weights(siamese: Siamese, states: States) -> None:
 def save_init(folder: Path, states: States) -> None:
     """Write the weights into the run's folder."""
     with atomic_write(folder / INIT_FILE) as file:
-        file.write(save({name: value.contiguous() for name, value in _flat(states).items()}))
+        file.write(save({name: value.contiguous() for name, value in states.items()}))
 
 
 def load_init(folder: Path) -> States:
     """The weights that the run in `folder` started from; none where they were random."""
     path = folder / INIT_FILE
-    if not path.is_file():
-        return {}
-    return _by_part(read_safetensors(path)[0])
+    return read_safetensors(path)[0] if path.is_file() else {}
 
 
 def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
@@ -152,22 +161,6 @@ def _pretrained(recipe: Recipe) -> dict[str, Tensor]:
     return published(part.entry.member, size, backbone, hint, channels)
 
 
-def _states_of(path: Path, run: Path) -> tuple[States, int]:
-    """What a run's file holds, after how many changes of its recipe.
-
-    Of its folder it is the last checkpoint, or the backbone alone.
-    """
-    if path.is_dir():
-        whole_network, alone = run / "checkpoints", run / BACKBONE
-        path = alone if alone.is_file() and not whole_network.is_dir() else whole_network
-    if path.suffix == ".safetensors":
-        return {"backbone": read_safetensors(path)[0]}, 0
-    state = load_last(path)[0] if path.is_dir() else load_checkpoint(path)
-    if not isinstance(whole := state.get("siamese"), dict):
-        raise InputError(f"{path} is no checkpoint of a run of simsiam-zoo")
-    return _by_part(whole), state.get("changes", 0)
-
-
 def _shared(theirs: Recipe, ours: Recipe) -> list[str]:
     """The parts, from the backbone on, that both have alike; what follows another one is not."""
     shared = []
@@ -179,32 +172,20 @@ def _shared(theirs: Recipe, ours: Recipe) -> list[str]:
     return shared
 
 
-def _by_part(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        part, _, key = name.partition(".")
-        if part in _TRAINED:
-            states.setdefault(part, {})[key] = value
-    return states
-
-
-def _flat(states: States) -> dict[str, Tensor]:
-    return {
-        f"{part}.{key}": value for part, state in states.items() for key, value in state.items()
-    }
-
-
-def of_parts(siamese: Siamese, parts: Iterable[str]) -> States:
-    """The weights that `parts` have now, on the CPU."""
-    return {
-        part: {key: v.detach().cpu() for key, v in siamese.get_submodule(part).state_dict().items()}
-        for part in parts
-    }
-
-
 def write_backbone(backbone: nn.Module, recipe: Recipe, identity: str, path: Path) -> None:
     """Write a backbone's weights with the metadata that rebuild it (see the module)."""
-    metadata = _metadata(backbone, recipe, identity)
+    part, data = recipe.part("backbone"), recipe.data
+    images = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
+    metadata = {
+        "format": "pt",
+        "simsiam_zoo.backbone": part.id,
+        "simsiam_zoo.params": json.dumps(dict(part.params)),
+        "simsiam_zoo.data": json.dumps(images),
+        "simsiam_zoo.identity": identity,
+    }
+    if (made := timm_recipe(backbone)) is not None:
+        of_timm = {"name": made.name, "kwargs": made.kwargs, "changes": made.changes}
+        metadata |= {"simsiam_zoo.python": made.code, "simsiam_zoo.timm": json.dumps(of_timm)}
     with atomic_write(path) as file:
         file.write(save(plain_state(backbone), metadata))
 
@@ -219,19 +200,3 @@ def plain_state(backbone: nn.Module) -> dict[str, Tensor]:
         state[key] = plain.clone() if memory in seen else plain
         seen.add(memory)
     return state
-
-
-def _metadata(backbone: nn.Module, recipe: Recipe, identity: str) -> dict[str, str]:
-    part, data = recipe.part("backbone"), recipe.data
-    images = {"image_size": data.image_size, "mean": list(data.mean), "std": list(data.std)}
-    metadata = {
-        "format": "pt",
-        "simsiam_zoo.backbone": part.id,
-        "simsiam_zoo.params": json.dumps(dict(part.params)),
-        "simsiam_zoo.data": json.dumps(images),
-        "simsiam_zoo.identity": identity,
-    }
-    if (made := timm_recipe(backbone)) is not None:
-        of_timm = {"name": made.name, "kwargs": made.kwargs, "changes": made.changes}
-        metadata |= {"simsiam_zoo.python": made.code, "simsiam_zoo.timm": json.dumps(of_timm)}
-    return metadata

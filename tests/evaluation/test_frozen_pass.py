@@ -6,11 +6,21 @@ import os
 import numpy as np
 import pytest
 import torch
+import webdataset
+from tiny_runs import png
 from torch import nn
 
-from simsiam_zoo.errors import InputError, PluginError
-from simsiam_zoo.evaluation.frozen_pass import FrozenNetwork, refuse_changed, state_digest
+from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.errors import DataError, InputError, PluginError
+from simsiam_zoo.evaluation.frozen_pass import (
+    FrozenNetwork,
+    FrozenPass,
+    Transform,
+    refuse_changed,
+    state_digest,
+)
 from simsiam_zoo.evaluation.store import CachedFeatures, fill
+from simsiam_zoo.runtime.device import Runtime
 
 
 def test_a_digest_sees_every_bit_of_weights_and_bn_statistics():
@@ -99,3 +109,39 @@ def test_a_pass_without_any_image_is_refused_and_leaves_nothing_to_be_used(tmp_p
     with pytest.raises(InputError, match="no image"):
         take(tmp_path, [], [])
     assert not list(tmp_path.iterdir())
+
+
+def test_features_that_another_process_took_meanwhile_stay_for_its_readers(tmp_path):
+    def slow():
+        yield rows([0, 1])
+        (entry,) = take(tmp_path, range(2), [[0, 1]])  # the other process
+        written.append(entry.path.stat().st_ino)
+
+    entry, written = CachedFeatures(tmp_path, {"network": 0}), []
+    fill([entry], np.arange(2), [3], slow())
+    assert written == [entry.path.stat().st_ino]
+    assert [*tmp_path.iterdir()] == [entry.path]
+
+
+def test_an_empty_file_is_damaged_features(tmp_path):
+    (entry,) = take(tmp_path, range(2), [[0, 1]])
+    (entry.path / "images.npz").write_bytes(b"")
+    assert entry.read() is None
+
+
+def test_a_damaged_image_that_is_a_batch_of_its_own_is_left_out(tmp_path):
+    with webdataset.TarWriter(str(tmp_path / "a.tar"), encoder=False) as tar:
+        for key, image in enumerate([png(np.full((8, 8), 60, np.uint8))] * 3 + [b"torn"]):
+            tar.write({"__key__": f"k{key}", "png": image})
+    shards = open_shards(str(tmp_path / "a.tar")).train
+    network, transform = (
+        FrozenNetwork("pixels", nn.Flatten()),
+        Transform(8, 1.0, (0,) * 3, (1,) * 3),
+    )
+    runtime = Runtime(torch.device("cpu"), "fp32", 1)
+    frozen = FrozenPass([network], transform, runtime, tmp_path / "features", batch=3)
+    ((found, _),) = frozen.features(shards, "images", whole=False)
+    assert found.ids is not None
+    assert found.ids.tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="k3"):
+        frozen.features(shards, "images", whole=True)

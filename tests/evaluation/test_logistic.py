@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
 from simsiam_zoo.catalog import create_component
+from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.protocol import Features, FeatureSplits
 
 
@@ -50,6 +51,15 @@ def test_blas_has_no_more_threads_than_torch(splits, monkeypatch):
     assert set(seen) == {1}
     after = threadpool_info()
     assert [x["num_threads"] for x in after] == [x["num_threads"] for x in before]
+
+
+@pytest.mark.parametrize("name", ["logistic", "low-shot"])
+def test_features_that_are_not_finite_are_refused(splits, name):
+    train, test = splits
+    torn = Features(test.x.clone(), test.labels)
+    torn.x[7, 3] = torch.inf
+    with pytest.raises(InputError, match="not finite"):
+        create_component("protocol", name)(FeatureSplits(train, torn, 4))
 
 
 @pytest.mark.parametrize("c", [1.0, 0.01])

@@ -177,6 +177,14 @@ def test_the_gain_is_the_normal_interval_of_the_paired_differences():
     assert paired_gain(same, same) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("width", "rank", "verdict"), [(2, 1.9, "learned"), (4, 2.6, "learned"), (4, 1.4, "collapsed")]
+)
+def test_an_embedding_of_few_directions_may_use_few(width: int, rank: float, verdict: str) -> None:
+    narrow = replace(HEALTHY, rank_limit=width, rank=rank, untrained_rank=0.99 * width)
+    assert judge(narrow)[0] == verdict
+
+
 def test_every_verdict_is_one_that_a_study_may_expect_and_that_charts_have_a_mark_for():
     known = set(get_args(Verdict))
     assert set(get_args(VerdictName)) == known

@@ -6,12 +6,13 @@ import pytest
 import torch.distributed as dist
 
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.runtime import distributed
+from simsiam_zoo.runtime import distributed, machine
 from simsiam_zoo.runtime.device import open_runtime
+from simsiam_zoo.runtime.progress import tell
 
 
 def test_variables_that_are_empty_or_left_over_make_no_second_process(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for size in ("", " ", "1"):
         monkeypatch.setenv("WORLD_SIZE", size)
@@ -19,14 +20,16 @@ def test_variables_that_are_empty_or_left_over_make_no_second_process(
         monkeypatch.setenv("LOCAL_RANK", "3")
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "")
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "")
-        assert (distributed.announced_world_size(), distributed.announced_rank()) == (1, 0)
-        assert distributed.restarts() == 0
+        assert (machine.announced_world_size(), machine.announced_rank()) == (1, 0)
+        assert machine.restarts() == 0
+        tell("heard")  # as of the first rank
+        assert "heard" in capsys.readouterr().err
         assert open_runtime("cpu", "fp32", 1).device.type == "cpu"
         with distributed.joined():
             assert not distributed.is_distributed()
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(InputError, match="WORLD_SIZE is 'two', and no whole number"):
-        distributed.announced_world_size()
+        machine.announced_world_size()
 
 
 def test_in_the_callers_group_ranks_talk_over_a_group_on_the_cpu() -> None:

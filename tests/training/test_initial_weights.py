@@ -97,6 +97,10 @@ def test_an_interrupted_run_ends_alike_when_its_source_is_gone(
         zoo.train(recipe, tmp_path / "cut", init=str(source), progress=Interrupting())
     shutil.rmtree(source)
     cut = zoo.load(tmp_path / "cut")
+    (cut.folder / INIT_FILE).rename(tmp_path / "aside")
+    with pytest.raises(DataError, match="the weights that the run started from are gone"):
+        zoo.train(cut.recipe, cut.folder, resume=True, progress=Progress())
+    (tmp_path / "aside").rename(cut.folder / INIT_FILE)
     cut = zoo.train(cut.recipe, cut.folder, resume=True, progress=Progress())
     for key, value in whole.model.state_dict().items():
         assert torch.equal(cut.model.state_dict()[key], value), key
@@ -215,7 +219,7 @@ def test_what_does_not_go_together_is_refused(tiny: Tiny, trained, tmp_path) -> 
     with pytest.raises(InputError, match="starts from the weights"):
         zoo.train(recipe, tmp_path / "without", progress=Progress())
     assert not (tmp_path / "without").exists()
-    others = InitialWeights("elsewhere", {"backbone": {"weight": torch.zeros(1)}})
+    others = InitialWeights("elsewhere", {"backbone.weight": torch.zeros(1)})
     with pytest.raises(InputError, match="elsewhere has others"):
         zoo.train(recipe, tmp_path / "without", init=others, progress=Progress())
     done = CliRunner().invoke(command, ["--resume", str(trained.folder), "--init", "x"])
@@ -230,7 +234,7 @@ def test_one_weight_more_or_less_is_another_digest(tiny: Tiny, trained, tmp_path
     assert first == read_initial_weights(str(trained.folder), tiny()).digest
     shutil.rmtree(folder / "checkpoints")
     alone = read_initial_weights(str(folder), tiny())
-    assert [*alone.states] == ["backbone"]
+    assert alone.parts == ["backbone"]
     state = load_file(folder / "backbone.safetensors")
     state["layer1.0.conv1.weight"][0] += 1e-3
     save_file(state, folder / "backbone.safetensors")

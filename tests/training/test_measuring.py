@@ -14,11 +14,11 @@ import torch
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.knn import KnnProtocol
-from simsiam_zoo.metrics import online_row
+from simsiam_zoo.metrics import RAW, TRAINED, online_row
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.training import measuring
 from simsiam_zoo.training.conclude import untrained_network
-from simsiam_zoo.training.measuring import RAW, TRAINED, RunEvaluation
+from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.run_folder import read_metrics
 from simsiam_zoo.training.setup import prepare
 
@@ -47,6 +47,9 @@ def test_measuring_on_the_way_again_finds_the_same_and_leaves_nothing(
     first = evaluation.online()
     assert evaluation.online() == first
     assert evaluation.rank(setup.siamese) == first["effective_rank"]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".online" / "torn").mkdir(parents=True)  # as a process leaves it that was killed
+    assert evaluation.online() == first
     assert not list(tmp_path.iterdir())
 
 
@@ -81,10 +84,10 @@ def test_what_is_measured_on_the_way_changes_no_weight(run: Run) -> None:
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
-def test_a_protocol_that_trains_for_many_epochs_is_refused_on_the_way(tiny, tmp_path) -> None:
-    setup = prepare(tiny({"evaluation.online": ["linear-paper"]}))
+def test_a_protocol_that_trains_for_many_epochs_is_refused_on_the_way(run, tmp_path) -> None:
     with pytest.raises(InputError, match=r"evaluation\.online: linear-paper"):
-        RunEvaluation(setup, tmp_path)
+        run({"evaluation.online": ["linear-paper"]})
+    assert not (tmp_path / "run").exists()  # so that the same --out can be given again
 
 
 def test_at_the_end_each_image_is_decoded_once_for_all_networks_and_no_score_is_taken_twice(
