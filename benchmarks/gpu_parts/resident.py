@@ -19,9 +19,19 @@ from simsiam_zoo.training.setup import Setup, prepare
 
 
 def paper_setup(
-    part: Part, preset: str, size: int, batch: int, data: Path | None = None, **settings: object
+    part: Part,
+    preset: str,
+    size: int,
+    batch: int,
+    data: Path | None = None,
+    *,
+    whole: bool = False,
+    **settings: object,
 ) -> Setup:
-    """The preset's network at `size` px, in a rehearsal too; by default on images of noise."""
+    """The preset's network at `size` px; by default on images of noise.
+
+    A rehearsal has a tiny one, unless it is to be the `whole` network, which another is set beside.
+    """
     if data is None:
         data = part.folder / f"noise-{batch}"
         if not data.exists():
@@ -29,11 +39,11 @@ def paper_setup(
             noise_shards(data, 2 * batch)
     recipe = part.recipe(
         preset,
-        tiny=False,
+        tiny=part.rehearsal and not whole,
         dataset=str(data),
         data__image_size=size,
         training__batch_size=batch,
-        **settings,
+        **({"data__workers": "auto"} | settings),
     )
     setup = prepare(recipe)
     setup.schedule.apply(setup.optimizer, 0)

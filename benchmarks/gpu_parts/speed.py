@@ -82,7 +82,7 @@ class Sides:
         self.seconds, self.blocks = part.pick(1.0, 0.05), part.pick(5, 2)
         # More epochs than any case asks for.
         settings = {"training__epochs": 10_000, "data__views": "worker"}
-        self.setup = paper_setup(part, preset, size, batch, data, **settings)
+        self.setup = paper_setup(part, preset, size, batch, data, whole=True, **settings)
         self.steps: dict[str, tuple[Step, int]] = {}
         self.peak: dict[str, float] = {}
         self.blocks_of: dict[str, list[Block]] = {}
