@@ -1,6 +1,7 @@
 # make demo    set up, train on the embedded MNIST images, evaluate, show the result
 # make test    set up, run the tests
 # make lint    ruff and mypy
+# make coverage  which lines no test runs, into build/coverage/report.txt (half an hour)
 # make docs    build the site into build/site; every link within it leads somewhere
 # make docs-links  the links that lead elsewhere (needs a network)
 # make bench   measure on the CPU, into docs/performance.md and the README (at most 30 minutes)
@@ -22,7 +23,7 @@ DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 # Where the shell forbids bytecode, each of the many processes would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test lint docs docs-links smoke lowest bench gpu figures pictures clean
+.PHONY: demo test lint coverage docs docs-links smoke lowest bench gpu figures pictures clean
 
 demo: $(READY)
 	@$(PYTHON) -m simsiam_zoo train --preset mnist-5k --out $(DEMO)
@@ -34,6 +35,13 @@ lint: $(READY)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+coverage: $(READY)
+	@rm -rf build/coverage
+	@OMP_NUM_THREADS=1 $(PYTHON) -m coverage run -m pytest -n auto --maxprocesses 4 --dist worksteal
+	@$(PYTHON) -m coverage combine --quiet
+	@$(PYTHON) -m coverage report > build/coverage/report.txt
+	@tail -n 1 build/coverage/report.txt
 
 docs: $(READY)
 	@$(PYTHON) -m sphinx -q -W --keep-going -n -c docs . build/site
