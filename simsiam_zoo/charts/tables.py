@@ -10,12 +10,27 @@ def text_table(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """Aligned lines: the first column to the left, the others, which are figures, to the right."""
     if not rows:
         return ""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(shown_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *rest in rows:
-        cells = [first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]
-        lines.append((indent + "  ".join(cells)).rstrip())
+        figures = (padded(*each, right=True) for each in zip(rest, widths[1:], strict=True))
+        lines.append((indent + "  ".join([padded(first, widths[0]), *figures])).rstrip())
     return "\n".join(lines)
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """The text and spaces behind it, or before it, which are that wide on a terminal."""
+    spaces = " " * (width - shown_width(text))
+    return spaces + text if right else text + spaces
+
+
+def shown_width(text: str) -> int:
+    """The columns that a text takes on a terminal: two for each sign of East Asian scripts."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # not at the top: a listing seldom needs it
+
+    return cell_len(text)
 
 
 def html_table(rows: Sequence[Sequence[str]], heading: str = "", note: str = "") -> str:

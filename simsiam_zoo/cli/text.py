@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from simsiam_zoo.charts.tables import text_table
+from simsiam_zoo.charts.tables import padded, shown_width, text_table
 from simsiam_zoo.metrics import (
     all_frozen,
     figure_table,
@@ -85,7 +85,7 @@ def columns(rows: Sequence[Sequence[str]], wrap: int, indent: int = 2) -> list[s
     cells = _on_one_line(rows)
     if not cells:
         return []
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(shown_width, column)) for column in zip(*cells, strict=True)]
     if (terminal := terminal_width()) is not None:
         others = indent + sum(widths) - widths[wrap] + 2 * (len(widths) - 1)
         widths[wrap] = min(widths[wrap], max(terminal - others, _NARROWEST))
@@ -100,7 +100,7 @@ def _on_one_line(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 def overhang(cells: Mapping[str, Sequence[str]]) -> int:
     """By how much a table, head → cells, is wider than the terminal; 0 in a pipe."""
     terminal = terminal_width()
-    width = sum(2 + max(map(len, (head, *column))) for head, column in cells.items())
+    width = sum(2 + max(map(shown_width, (head, *column))) for head, column in cells.items())
     return 0 if terminal is None else max(0, width - terminal)
 
 
@@ -250,7 +250,7 @@ def _last_word(asked: str) -> str:
 
 def _fitting(rows: Sequence[Sequence[str]]) -> list[list[list[str]]]:
     """A table as several with the same labels, each as wide as the terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(shown_width, column)) for column in zip(*rows, strict=True)]
     wide, parts, used = terminal_width() or sys.maxsize, [[0]], 2 + widths[0]
     for place, width in enumerate(widths[1:], start=1):
         if len(parts[-1]) > 1 and used + 2 + width > wide:
@@ -274,11 +274,8 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
         )
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]
-    padded = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
-        for line in lines
-    )
-    return "\n".join((" " * indent + line).rstrip() for line in padded)
+    texts = ("  ".join(map(padded, line, widths)) for line in lines)
+    return "\n".join((" " * indent + text).rstrip() for text in texts)
 
 
 def terminal_width() -> int | None:

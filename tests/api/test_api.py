@@ -255,6 +255,7 @@ def test_tables_are_aligned_and_escaped() -> None:
         "  raw <pixels>     4 %",
     ]
     assert text_table([]) == ""
+    assert text_table([["猫", "1"], ["a", "犬犬"]], "") == "猫     1\na   犬犬"
     page = html_table(rows, "a <b>")
     assert "<td>raw &lt;pixels&gt;</td>" in page
     assert "a &lt;b&gt;" in page
