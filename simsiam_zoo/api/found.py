@@ -118,14 +118,14 @@ def runs(*folders: Path | str, where: Sequence[str] = (), sort: str = "age") -> 
     return FoundRuns(found if sort == "age" else sorted_by(found, sort), common_folder(roots))
 
 
-def _points(gap: dict[str, Any] | None) -> str:
+def gap_text(gap: dict[str, Any] | None) -> str:
     """`+1.4 (+0.2 to +2.6)`; without the interval where images are not paired."""
     if gap is None:
         return ""
-    mean, ends = f"{100 * gap['mean']:+.1f}", [gap["low"], gap["high"]]
-    if None in ends:
+    mean = f"{100 * gap['mean']:+.1f}"
+    if gap["n"] is None:
         return mean
-    return f"{mean} ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})"
+    return f"{mean} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Comparison:
         for metric in metrics:
             top1 = ["" if each is None else f"{100 * each:.1f}" for each in metric["top1"]]
             rows.append([f"{names[metric['protocol']]}, %", *top1])
-            rows.append(["  from the first", *map(_points, metric["differences"])])
+            rows.append(["  from the first", *map(gap_text, metric["differences"])])
         return rows
 
     def __str__(self) -> str:

@@ -94,14 +94,11 @@ class StudyResults:
         )
 
     def _table(self) -> list[list[str]]:
-        """The report's tables of arms, without columns in which nothing is known."""
         from simsiam_zoo.report.content import arm_columns
-        from simsiam_zoo.report.pages import MISSING
         from simsiam_zoo.report.study import read_results
 
         columns = arm_columns(read_results(self.data))
-        shown = [[head, *cells] for head, cells in columns.items() if {*cells} != {MISSING}]
-        return [list(row) for row in zip(*shown, strict=True)]
+        return [[*columns], *map(list, zip(*columns.values(), strict=True))]
 
     def __str__(self) -> str:
         return f"{self.data['title']}\n{text_table(self._table())}\n  {self.folder}"

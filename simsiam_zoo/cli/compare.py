@@ -51,6 +51,7 @@ def compare(runs: tuple[str, ...], out: str | None, opened: bool, as_json: bool)
 
 def _print(found: dict[str, Any]) -> None:
     """Runs are called by letters, so that the tables fit."""
+    from simsiam_zoo.api.found import gap_text
     from simsiam_zoo.report.how_sure import p_text
     from simsiam_zoo.report.pages import compact
     from simsiam_zoo.report.runs_page import PAIRED
@@ -68,11 +69,10 @@ def _print(found: dict[str, Any]) -> None:
         for name, top1, gap in zip(letters, metric["top1"], metric["differences"], strict=True):
             row = [name, "" if top1 is None else f"{100 * top1:.1f} %"]
             if gap is not None and gap["n"] is None:
-                row.append(f"{100 * gap['mean']:+.1f}, not paired")
+                row.append(f"{gap_text(gap)}, not paired")
             elif gap is not None:
-                ends = f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}"
-                row += [f"{100 * gap['mean']:+.1f} ({ends})", f"{gap['gained']:,}"]
-                row += [f"{gap['lost']:,}", p_text(gap["holm_p"])]
+                row += [gap_text(gap), f"{gap['gained']:,}", f"{gap['lost']:,}"]
+                row.append(p_text(gap["holm_p"]))
             rows.append([*row, *[""] * (len(rows[0]) - len(row))])
         print_figures(rows)
     paired = any(gap and gap["n"] for m in found["metrics"] for gap in m["differences"])

@@ -200,7 +200,10 @@ def metric_table(study: StudyView) -> Table:
 
 
 def arm_columns(study: StudyView) -> dict[str, list[str]]:
-    """Both tables as text: head → cells; the main metric alone has differences."""
+    """Both tables as text: head → cells; the main metric alone has differences.
+
+    Columns in which nothing is known are left out.
+    """
     names = short_names(study.metrics)
     columns: dict[str, list[str]] = {}
     for heads, rows in (arm_table(study), metric_table(study)):
@@ -216,7 +219,8 @@ def arm_columns(study: StudyView) -> dict[str, list[str]]:
                 columns[head.title] = texts
             elif head.title not in ("From base", STD_TITLE):
                 columns[f"{names[head.group]}, %" if head.group else head.title] = texts
-    return columns
+    always = ("Arm", "Verdict")
+    return {h: cells for h, cells in columns.items() if h in always or {*cells} != {MISSING}}
 
 
 def run_table(study: StudyView) -> Table:
