@@ -43,13 +43,13 @@ def look(
         PluginError: the method is not installed.
         DataError: the data or weights that were asked for are damaged.
     """
+    found = opened(run)
     from simsiam_zoo.report.collect import choose_method, collect_run_page
     from simsiam_zoo.report.features import open_network, open_run_data
     from simsiam_zoo.report.run_page import render_run
     from simsiam_zoo.runtime.folders import check_out, save_text
     from simsiam_zoo.runtime.progress import open_progress
 
-    found = opened(run)
     path = Path(out) if out else found.folder / "look.html"
     check_out(path)
     choose_method(method)  # a missing package is told before the work, not after it
@@ -115,13 +115,13 @@ def embed(
         PluginError: .parquet without pyarrow.
         DataError: an image, a shard or the weights are damaged.
     """
+    found = opened(run)
     from simsiam_zoo.report import features
     from simsiam_zoo.runtime.progress import open_progress
 
     path = None if out is None else Path(out)
     if path is not None:
         features.check_feature_path(path)
-    found = opened(run)
     dataset = features.open_run_data(found, None if data is None else data_text(data))
     both = {"train": dataset.train, dataset.measured_on: dataset.test}
     sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}

@@ -32,7 +32,10 @@ def named(run: RunLike) -> str:
 
 
 def opened(run: RunLike) -> Run:
-    """The run itself. Raises as `load` does."""
+    """The run itself. Raises as `load` does; what is no run is told before torch is imported."""
+    from simsiam_zoo.recipe.lock import read_lock
+
+    read_lock(Path(named(run)))
     from simsiam_zoo.training.run import Run, load
 
     return run if isinstance(run, Run) else load(named(run))

@@ -242,9 +242,10 @@ def export(run: RunLike, to: str, out: Path | str | None = None) -> Exported:
     Returns:
         Its `path`, the `code` that loads it, and by how much its features differ from the run's.
     """
+    found = opened(run)
     from simsiam_zoo.exchange.export import export_backbone
 
-    return export_backbone(opened(run), to, out)
+    return export_backbone(found, to, out)
 
 
 def write_all(
