@@ -156,26 +156,34 @@ def new_canvases(room: Room, channels: int, shapes: Sequence[Shape]) -> list[Ten
     return made if channels == 3 else [each.view(torch.uint16) for each in made]
 
 
-@dataclass
+@dataclass(eq=False)
 class TrainBatches:
     """(epoch, step, ids) → the batch of their drawn views, for one rank of `world`.
 
-    With `split` the device finishes the views, and with `resident` images it makes them.
+    Args:
+        shards, plan: the training shards; the plan is over their `counts`.
+        augmentation, views, seed: draws so many views of each image, from (seed, epoch, id, view);
+            0 views: as many as the augmentation states (`view_sizes`).
+        image_size: side of the views in pixels, where the augmentation states no other.
+        rank, world: which slice of each global batch. Raises InputError where there is none.
+        split: leave to the device what follows a view's crop.
+        resident: images that the device makes the views of: nothing but the drawing is done here.
     """
 
     shards: ShardSet
     plan: SampleOrder
     augmentation: Augmentation
-    size: int
-    views: int
-    seed: int
+    image_size: int
+    views: int = 2
+    seed: int = 0
     rank: int = 0
     world: int = 1
     split: bool = False
     resident: ResidentIndex | None = None
 
     def __post_init__(self) -> None:
-        self.sides = view_sizes(self.augmentation, self.size, self.views)
+        self.plan.share(self.world)
+        self.sides = view_sizes(self.augmentation, self.image_size, self.views)
 
     def make(self, item: tuple[int, int, NDArray[np.int64]], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
@@ -226,7 +234,7 @@ class TrainBatches:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class EvalBatches:
     """Ids → the batch of their center views.
 

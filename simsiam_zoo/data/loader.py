@@ -11,6 +11,7 @@ import functools
 import math
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,17 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.batches import (
-    Augmentation,
-    EvalBatches,
-    LoadedBatch,
-    TrainBatches,
-)
+from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, TrainBatches
 from simsiam_zoo.data.image import TOP
-from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.processes import forkserver, start_worker, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
-from simsiam_zoo.data.resident import Resident
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.slots import (
     BATCHES_HELD,
@@ -46,47 +40,20 @@ from simsiam_zoo.errors import DataError, ZooError
 _DRAWING_WORKERS = 4  # drawing the views of a batch takes one of them as long as a step at most
 
 
-class TrainLoader:
+@dataclass(eq=False)
+class TrainLoader(TrainBatches):
     """The batches of one rank, from any (epoch, step) to the end of the run.
 
     Args:
-        shards, plan: the training shards; the plan is over their `counts`.
-        augmentation, views, seed: draws so many views of each image, from (seed, epoch, id, view);
-            0 views: as many as the augmentation states (`batches.view_sizes`).
-        image_size: side of the views in pixels, where the augmentation states no other.
         epochs: where the run ends.
-        workers: processes beside this one; 0 makes each batch here, when it is asked for.
-        rank, world: which slice of each global batch. Raises InputError where there is none.
+        workers: processes beside this one; 0 makes each batch here, when it is asked for. Where
+            images are `resident` a few do, which draw.
         pin_memory: give batches in page-locked memory (for CUDA).
-        split: leave to the device what follows a view's crop.
-        resident: images that the device makes the views of: a few workers only draw for it.
     """
 
-    def __init__(
-        self,
-        shards: ShardSet,
-        plan: SampleOrder,
-        augmentation: Augmentation,
-        image_size: int,
-        *,
-        views: int = 2,
-        seed: int = 0,
-        epochs: int = 1,
-        workers: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        pin_memory: bool = False,
-        split: bool = False,
-        resident: Resident | None = None,
-    ) -> None:
-        plan.share(world)
-        self.plan, self.epochs, self.rank, self.world = plan, epochs, rank, world
-        index = None if resident is None else resident.index
-        self._batches = TrainBatches(
-            shards, plan, augmentation, image_size, views, seed, rank, world, split, index
-        )
-        self._resident, self._pin_memory = resident is not None, pin_memory
-        self._workers = min(workers, _DRAWING_WORKERS) if self._resident else workers
+    epochs: int = 1
+    workers: int = 0
+    pin_memory: bool = False
 
     def batches(self, epoch: int = 0, step: int = 0) -> Iterator[LoadedBatch]:
         """Every batch from `step` of `epoch` on, through all later epochs: one pass of the workers.
@@ -95,16 +62,18 @@ class TrainLoader:
         where shared memory is too small for one, DataError where a shard or every image of a lane's
         part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
-        pixels = max(1, sum(map(math.prod, self._batches.shapes(self.plan.share(self.world)))))
-        workers, start = affordable_workers(self._workers, pixels), epoch * self.plan.steps + step
+        pixels = max(1, sum(map(math.prod, self.shapes(self.plan.share(self.world)))))
+        drawing = self.resident is not None
+        wanted = min(self.workers, _DRAWING_WORKERS) if drawing else self.workers
+        workers, start = affordable_workers(wanted, pixels), epoch * self.plan.steps + step
         todo = range(start, self.epochs * self.plan.steps)
         order = self._order(todo)
-        if not self._resident:
+        if not drawing:
             order = follow_plan(
-                order, self._batches.shards, self.plan, start, self.epochs, self.rank, self.world,
+                order, self.shards, self.plan, start, self.epochs, self.rank, self.world,
                 in_flight(workers),
             )  # fmt: skip
-        return _run(self._batches, order, len(todo), workers, pixels, self._pin_memory)
+        return _run(self, order, len(todo), workers, pixels, self.pin_memory)
 
     def _order(self, todo: range) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         """(epoch, step, ids) of each step, which are counted over all epochs."""

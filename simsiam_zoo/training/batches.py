@@ -44,7 +44,7 @@ def train_loader(setup: Setup, workers: int | None = None) -> TrainLoader:
         world=distributed.world_size(),
         pin_memory=device == "cuda",
         split=setup.views == "split",
-        resident=setup.resident,
+        resident=None if setup.resident is None else setup.resident.index,
     )
 
 
