@@ -10,7 +10,7 @@ import glob
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from simsiam_zoo.data.index import UNLABELLED, Findings, ShardIndex
 from simsiam_zoo.data.manifest import (
@@ -27,7 +27,7 @@ from simsiam_zoo.data.manifest import (
 from simsiam_zoo.data.packing.cached import is_unpacked, note_images_beside, pack_once
 from simsiam_zoo.data.remote.cache import ShardCache
 from simsiam_zoo.data.remote.transfer import ask_for, read_small
-from simsiam_zoo.data.remote.urls import check_url, expand, is_remote, redacted
+from simsiam_zoo.data.remote.urls import check_url, expand, file_name, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.data.stated import Shard, known_shard
@@ -255,28 +255,22 @@ def _open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
     if url.endswith(".tar"):
         urls = expand(url)
         known = {f: _read_folder(f) for f in sorted({one.rpartition("/")[0] for one in urls})}
-        pairs = []
-        for one in urls:
-            folder, _, name = one.rpartition("/")
-            if unquote(name) not in known[folder]:
-                raise _uncounted(redacted(one))
-            pairs.append((one, known[folder][unquote(name)]))
-        return _remote_set(pairs, url), None, []
+        return _remote_set(urls, known, url), None, []
     if "{" in url.rpartition("/")[2]:
         raise InputError(f"{redacted(url)}: braces spell shards, so the name ends in .tar")
     folder = url.rstrip("/")
     stated = _read_folder(folder)
     if not stated:
         raise _uncounted(f"{redacted(folder)}/")
-    escape = quote if folder.startswith("http") else str  # object stores take names as they are
-    train, test, left = by_purpose(
-        sorted(stated), {one.name: one.split for one in stated.values() if one.split}
-    )
+    splits = {one.name: one.split for one in stated.values() if one.split}
+    train, test, left = by_purpose(sorted(stated), splits)
+    escape = quote if url.startswith("http") else str  # object stores take names as they are
     for_training, for_test = (
-        [(f"{folder}/{escape(name)}", stated[name]) for name in names] for names in (train, test)
+        [f"{folder}/{escape(name)}" for name in names] for names in (train, test)
     )
-    notes = _note_unread(left, redacted(folder))
-    return _remote_set(for_training, url), _remote_set(for_test, url) if test else None, notes
+    known, notes = {folder: stated}, _note_unread(left, redacted(folder))
+    tests = _remote_set(for_test, known, url) if test else None
+    return _remote_set(for_training, known, url), tests, notes
 
 
 def _uncounted(shown: str) -> InputError:
@@ -288,8 +282,16 @@ def _uncounted(shown: str) -> InputError:
     )
 
 
-def _remote_set(pairs: list[tuple[str, StatedShard]], url: str) -> ShardSet:
-    """The shards. Where no checksum is stated, the server is asked for size and version."""
+def _remote_set(urls: list[str], known: dict[str, dict[str, StatedShard]], source: str) -> ShardSet:
+    """The shards behind `urls`, `known` by folder and name.
+
+    Where no checksum is stated, the server is asked for size and version.
+    """
+    pairs = []
+    for url in urls:
+        if (one := known[url.rpartition("/")[0]].get(file_name(url))) is None:
+            raise _uncounted(redacted(url))
+        pairs.append((url, one))
 
     def sized(pair: tuple[str, StatedShard]) -> Shard:
         url, stated = pair
@@ -305,7 +307,7 @@ def _remote_set(pairs: list[tuple[str, StatedShard]], url: str) -> ShardSet:
         return Shard(url, stated.samples, size, stated.sha256, version)
 
     if not sum(stated.samples for _, stated in pairs):
-        raise InputError(f"{redacted(url)} holds no images, as is stated there")
+        raise InputError(f"{redacted(source)} holds no images, as is stated there")
     with ThreadPoolExecutor(max_workers=16) as pool:
         shards = list(pool.map(sized, pairs))
     classes = {stated.classes for _, stated in pairs}

@@ -27,7 +27,7 @@ from simsiam_zoo.data.manifest import (
     write_counts,
 )
 from simsiam_zoo.data.processes import run_tasks
-from simsiam_zoo.data.remote.urls import redacted
+from simsiam_zoo.data.remote.urls import file_name, redacted
 from simsiam_zoo.data.scan import scan
 from simsiam_zoo.errors import DataError, InputError, ZooError
 from simsiam_zoo.runtime.folders import cache_dir, file_sha256, unwritable_cache
@@ -51,7 +51,7 @@ class Shard:
     @property
     def name(self) -> str:
         """Its file's name, without where it lies."""
-        return self.location.rpartition("/")[2]
+        return file_name(self.location)
 
     @property
     def where(self) -> str:

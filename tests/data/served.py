@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 Misbehaviour = Callable[["Handler", bytes], bool]
 """Given the request and the file's bytes: answer it and return True, or False for a good answer."""
@@ -50,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         served.requests.append(
             Request(self.path, headers["Range"], headers["Authorization"], headers["Host"])
         )
-        name = self.path.partition("?")[0].lstrip("/")
+        name = unquote(self.path.partition("?")[0].lstrip("/"))
         file = served.folder / name
         content = file.read_bytes() if file.is_file() else b""
         waiting = served.misbehave.get(file.name)

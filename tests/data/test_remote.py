@@ -20,6 +20,7 @@ from simsiam_zoo.data.remote import stores, urls
 from simsiam_zoo.data.remote.ahead import limit_cache
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
+from simsiam_zoo.data.stated import index_folder
 from simsiam_zoo.errors import DataError, InputError
 
 pytestmark = pytest.mark.usefixtures("hasty")
@@ -41,6 +42,30 @@ def test_remote_shards_are_the_local_ones(server: Server, packed: Path) -> None:
     assert far.train.labels().tolist() == near.train.labels().tolist()
     assert len(server.asked(".tar")) == 14
     assert far.train.name(5) == f"{server.url}/train-000001.tar: k05"
+
+
+def test_names_of_any_letters_are_the_same_data_everywhere(server: Server, packed: Path) -> None:
+    content = (packed / "train-000000.tar").read_bytes()
+    folder = server.folder / "odd"
+    folder.mkdir()
+    for name in ("train é 0.tar", "train%20é 1.tar"):
+        (folder / name).write_bytes(content)
+    index_folder(sorted(folder.glob("*.tar")), checksums=True)
+    near, far = open_shards(str(folder)).train, open_shards(f"{server.url}/odd").train
+    assert contents(far) == contents(near)
+    assert far.digest == near.digest
+    pattern = open_shards(f"{server.url}/odd/train%20%C3%A9%20{{0..0}}.tar").train
+    assert [shard.name for shard in pattern.shards] == ["train é 0.tar"]
+
+
+def test_an_object_store_takes_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = {"name": "train%20a.tar", "samples": 1, "bytes": 2048, "sha256": "0" * 64}
+    split = {"samples": 1, "classes": None, "shards": [shard]}
+    manifest = {"format": "simsiam-zoo shards", "version": 1, "splits": {"train": split}}
+    monkeypatch.setattr(sources, "read_small", lambda url, most: json.dumps(manifest).encode())
+    for source in ("s3://bucket/x", "s3://bucket/x/train%20a.tar"):
+        (found,) = open_shards(source).train.shards
+        assert (found.location, found.name) == ("s3://bucket/x/train%20a.tar", "train%20a.tar")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from simsiam_zoo.errors import InputError
 
@@ -81,6 +81,12 @@ def check_url(url: str) -> str:
             "Use braces: train-{000000..000146}.tar.",
         )
     return scheme + url[len(scheme) :]
+
+
+def file_name(location: str) -> str:
+    """The file's name at the end of a path or a URL; URLs of the web have it escaped."""
+    name = location.rpartition("/")[2]
+    return unquote(name) if location.startswith(("http://", "https://")) else name
 
 
 def refuse_secrets(source: str) -> None:
