@@ -67,6 +67,10 @@ def check_url(url: str) -> str:
         raise InputError(f"{shown}: chained URLs are refused", "Name the shards themselves.")
     if len(url) > _MAX_LENGTH or not url.isprintable() or "\\" in url or " " in url:
         raise InputError(f"{shown}: it is too long for a URL, or holds characters that none has")
+    if scheme.startswith("http") and not url.isascii():
+        raise InputError(
+            f"{shown}: URLs have such letters escaped", "Write é as %C3%A9, and so on."
+        )
     refuse_secrets(url)
     try:
         parts = urlsplit(url)
