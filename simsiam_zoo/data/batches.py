@@ -288,7 +288,7 @@ class _Found:
         if id not in self.damaged:
             try:
                 if self._resident is not None:
-                    return self._resident.look(id)
+                    return self._resident.outline(id)
                 sample = self._shards.read(id)
                 return sample.label, decode_as(sample.image, self._shards.channels)
             except ImageError as error:

@@ -190,16 +190,12 @@ def _affine_crop(image: Pixels, view: ViewParams, size: int) -> Pixels:
     antialiasing.
     """
     matrix = view_to_source(view, size)
-    if _shrinks(view, size) or max(image.shape[:2]) >= _LONGEST:
+    left, top, right, bottom = view.box
+    if max(right - left, bottom - top) > size or max(image.shape[:2]) >= _LONGEST:
         (x0, x1, width), (y0, y1, height), matrix = needed_part(view, image.shape[:2], size)
         image = resize(image[y0:y1, x0:x1], height, width)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(Pixels, cv2.warpAffine(image, matrix, (size, size), flags=flags))
-
-
-def _shrinks(view: ViewParams, size: int) -> bool:
-    left, top, right, bottom = view.box
-    return right - left > size or bottom - top > size
 
 
 Span = tuple[int, int, int]

@@ -25,6 +25,7 @@ _COLUMNS = {
     "keys": "|u1", "key_ends": "<i8", "offsets": "<i8", "sizes": "<i8", "checks": "<u4",
     "labels": "<i8", "image_checks": "<u4",
 }  # fmt: skip
+_ANEW = "Write it anew: `simsiam-zoo index`."
 _FREE = ("keys", "image_checks")  # whose length need not be n
 
 
@@ -137,13 +138,13 @@ def load_index(path: Path, tar_size: int) -> ShardIndex:
             if column.dtype != np.dtype(_COLUMNS[name]) or column.ndim != 1:
                 raise ValueError(f"{name} is not of its type")
     except Exception as error:  # what hostile files and headers raise is listed nowhere
-        raise DataError(f"the index {path} cannot be read: {error}") from None
+        raise DataError(f"the index {path} cannot be read: {error}", _ANEW) from None
     if about.version != VERSION:
-        raise DataError(f"the index {path} is of another version")
+        raise DataError(f"the index {path} is of another version", _ANEW)
     held = {name: getattr(about, name) for name in ("tar_bytes", "names", "findings", "mtime_ns")}
     index = ShardIndex(**columns, **held)
     if problem := _problem(index, tar_size):
-        raise DataError(f"the index {path} does not fit its shard: {problem}")
+        raise DataError(f"the index {path} does not fit its shard: {problem}", _ANEW)
     return index
 
 

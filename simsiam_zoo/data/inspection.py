@@ -95,7 +95,7 @@ def inspect_shards(
             changed.append(part)
     checks.sort()
     good = [check for check in checks if check.problem is None]
-    damaged = [(_name(shards, check.id), check.problem) for check in checks if check.problem]
+    damaged = [(shards.name(check.id), check.problem) for check in checks if check.problem]
     sizes = Counter(f"{check.width} x {check.height}" for check in good)
     labels = shards.labels()
     known, counts = np.unique(labels[labels >= 0], return_counts=True)
@@ -123,14 +123,6 @@ def inspect_shards(
         "notes": [*describe_findings(shards.findings()), *filter(None, notes)],
         "digest": shards.digest,
     }
-
-
-def _name(shards: ShardSet, id: int) -> str:
-    try:
-        return shards.name(id)
-    except DataError:
-        place, row = shards.locate(id)
-        return f"{shards.shards[place].where}: sample {row}"
 
 
 def channels_of(shards: ShardSet) -> int:

@@ -218,7 +218,7 @@ def _parse(content: bytes | None, where: str) -> dict[str, Any]:
     try:
         document = {} if content is None else json.loads(content)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"{where} is damaged: {error}") from None
+        raise DataError(f"{where} is damaged: {error}", "Copy it again, or pack anew.") from None
     return document if isinstance(document, dict) else {}
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,14 +25,6 @@ _LOOKED_AT = 256  # images whose sizes stand for all
 _TOGETHER = 4096  # images that are copied at once
 
 
-class Shown(NamedTuple):
-    """What drawing a view needs to know of a resident image."""
-
-    label: int
-    extent: NDArray[np.uint8]
-    """[H, W] of nothing: it has the image's shape and no memory."""
-
-
 @dataclass(frozen=True)
 class ResidentIndex:
     """All that is known of resident images beside their pixels. It can be sent to workers."""
@@ -43,12 +34,15 @@ class ResidentIndex:
     labels: NDArray[np.int64]
     damaged: dict[int, ImageError]
 
-    def look(self, id: int) -> Shown:
-        """One image. Raises ImageError where it is damaged, as reading it does."""
+    def outline(self, id: int) -> tuple[int, Pixels]:
+        """An image's label, and pixels that have its shape [H, W] and no memory: to draw views of.
+
+        Raises ImageError where it is damaged, as reading it does.
+        """
         if id in self.damaged:
             raise self.damaged[id]
         height, width = self.sizes[id].tolist()
-        return Shown(int(self.labels[id]), np.broadcast_to(np.uint8(0), (height, width)))
+        return int(self.labels[id]), np.broadcast_to(np.uint8(0), (height, width))
 
 
 class Resident:

@@ -119,12 +119,9 @@ class ShardSet:
 
     def labels(self) -> NDArray[np.int64]:
         """All labels by dense id [n]; -1 where there is none."""
-
-        def labels_of(number: int) -> NDArray[np.int64]:
-            return self._index(number).resolved_labels(self.classes)
-
         with ThreadPoolExecutor(max_workers=4) as pool:  # a remote one may have to be fetched
-            parts = pool.map(labels_of, range(len(self.shards)))
+            places = range(len(self.shards))
+            parts = pool.map(lambda n: self._index(n).resolved_labels(self.classes), places)
             return np.concatenate([np.empty(0, np.int64), *parts])
 
     def findings(self) -> list[Findings]:
@@ -140,9 +137,13 @@ class ShardSet:
         return shard, id - int(self.offsets[shard])
 
     def name(self, id: int) -> str:
-        """`shard: key`, as errors call a sample."""
+        """`shard: key`, as errors call a sample; its place where the shard cannot be opened."""
         shard, i = self.locate(id)
-        return f"{self.shards[shard].where}: {self._opened(shard).index.key(i)}"
+        try:
+            key = self._opened(shard).index.key(i)
+        except DataError:
+            key = f"sample {i}"
+        return f"{self.shards[shard].where}: {key}"
 
     def read(self, id: int) -> Sample:
         """One sample. Raises DataError where its shard is not what was indexed or cannot be had."""

@@ -63,7 +63,8 @@ def members(read_at: ReadAt, where: str, total: float = math.inf) -> Iterator[Me
                 return
             if not at and b"ustar" not in header:
                 raise DataError(f"{where} is no tar archive")
-            raise DataError(f"{where} is cut off at offset {at}: the archive has no end")
+            cut = f"{where} is cut off at offset {at}: the archive has no end"
+            raise DataError(cut, "Copy or write it again.")
         if not any(header):
             at, zeros = at + TAR_BLOCK, zeros + TAR_BLOCK
             _check_padding(zeros, at - zeros, where)

@@ -78,7 +78,7 @@ def test_resident_images_are_the_decoded_ones(photos: Path) -> None:
     ids = np.array([5, 0, 47, 3, 3, 21])
     images, sizes = resident.images(ids)
     for id, image, (height, width) in zip(ids.tolist(), images, sizes.tolist(), strict=True):
-        assert resident.index.look(id).extent.shape == (height, width)
+        assert resident.index.outline(id)[1].shape == (height, width)
         inside = image[:, :height, :width]
         assert inside.shape[1:] == (height, width)
         expected = to_rgb(decode_any(shards.read(id).image))
@@ -92,7 +92,7 @@ def test_resident_images_are_the_decoded_ones(photos: Path) -> None:
 
 def sizes_of(shards: Any) -> list[tuple[int, ...]]:
     resident = Resident(shards, torch.device("cpu"))
-    return [resident.index.look(id).extent.shape for id in range(len(shards))]
+    return [resident.index.outline(id)[1].shape for id in range(len(shards))]
 
 
 @pytest.mark.parametrize("way", WAYS)
