@@ -140,7 +140,8 @@ def read_weights(path: Path) -> Weights:
         )
     arch = table.get("arch", getattr(table.get("args"), "arch", None))
     inner = next((table[key] for key in _TABLES if isinstance(table.get(key), dict)), table)
-    state = {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+    tensors = ((key, value) for key, value in inner.items() if isinstance(value, Tensor))
+    state = {key: value for key, value in tensors if isinstance(key, str)}
     others = [repr(key) for key in inner if key not in state]
     if others or not state:
         what = f"holds {_first(others)}, and no state dict" if others else "is empty"
@@ -187,7 +188,8 @@ def below_prefix(weights: StateDict, model: StateDict) -> tuple[StateDict, str, 
 def fit_weights(weights: StateDict, model: StateDict, part: str, path: Path) -> StateDict:
     """The weights as a part's `load_state_dict` takes them; a backbone's without a classifier.
 
-    Raises InputError: keys are missing or unknown, or shapes differ; the first ones are named.
+    Raises InputError: keys are missing or unknown, shapes differ, or a value is not finite; the
+    first ones are named.
     """
     # Older checkpoints have no counts of batches.
     counts = {key: value for key, value in model.items() if key.endswith("num_batches_tracked")}
@@ -202,6 +204,9 @@ def fit_weights(weights: StateDict, model: StateDict, part: str, path: Path) -> 
         differ = [key for key in model if found[key].shape != model[key].shape]
         shapes = (f"{key} {list(found[key].shape)}, not {list(model[key].shape)}" for key in differ)
         problems = [f"has {_first([*shapes], 1)}"] * bool(differ)
+    if not problems:
+        wild = [key for key in model if not found[key].isfinite().all()]
+        problems = [f"has values that are not finite in {_first(wild)}"] * bool(wild)
     if problems:
         raise InputError(
             f"{path} does not fit the {part}: it {' and '.join(problems)}",

@@ -249,6 +249,10 @@ def test_missing_and_unknown_keys_are_named(original, tmp_path) -> None:
     del state["state_dict"]["module.encoder.fc.4.weight"]
     assert "does not fit the projector: it lacks 4.weight" in refused(tmp_path, state)
     state = as_released(original)
+    state["state_dict"]["module.encoder.bn1.bias"] = torch.full((64,), float("nan"))
+    assert "has values that are not finite in bn1.bias" in refused(tmp_path, state)
+    assert "holds 7, and no state dict" in refused(tmp_path, {7: torch.zeros(1)})
+    state = as_released(original)
     state["state_dict"]["module.queue"] = torch.zeros(1)
     assert "has queue, which belongs to no part of SimSiam" in refused(tmp_path, state)
 
