@@ -75,14 +75,14 @@ def _read_npy(data: bytes | memoryview) -> NDArray[Any]:
     file = io.BytesIO(data)
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, by_columns, dtype = header(file)
-    height, width, channels = _checked(shape, dtype)
+    shape, _, dtype = header(file)
+    whole = _checked(shape, dtype)
     at, size = file.tell(), math.prod(shape) * dtype.itemsize
     if len(data) != at + size:
         raise ImageError(f"the array is damaged: {len(data) - at:,} bytes, not {size:,}")
-    flat = np.frombuffer(data, dtype, offset=at)
-    pixels = flat.reshape(shape, order="F" if by_columns else "C")
-    return pixels.reshape(height, width, channels).copy()
+    file.seek(0)
+    pixels: NDArray[Any] = np.load(file, allow_pickle=False)
+    return pixels.reshape(whole)
 
 
 def _read_tiff(data: bytes | memoryview) -> NDArray[Any]:
