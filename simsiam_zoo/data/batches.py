@@ -7,6 +7,7 @@ workers, though a rank may have to read beyond its own slice to find it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -87,14 +88,32 @@ class Damage(NamedTuple):
     """The row of the batch that another image fills in its place; -1 where it was left out."""
 
 
+Shape = tuple[int, ...]
+"""(views, images, side, side, channels) of views of one size that follow each other. Without
+channels it is for views that the device makes of its own images."""
+
+
+def bytes_of(shapes: Iterable[Shape]) -> int:
+    """What such pixels take: a byte for each of three channels, two for each of others."""
+    return sum(math.prod(shape) * (1 if shape[-1] in (0, 3) else 2) for shape in shapes)
+
+
+def canvases(memory: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """The memory of a batch, uint8 [bytes], as tensors of these shapes: uint8 or uint16."""
+    parts = torch.split(memory, [bytes_of([shape]) for shape in shapes])
+    typed = zip(parts, shapes, strict=True)
+    return [
+        (part if shape[-1] in (0, 3) else part.view(torch.uint16)).view(shape)
+        for part, shape in typed
+    ]
+
+
 @dataclass
 class LoadedBatch:
     """One rank's share of a step: N samples, V views of each."""
 
-    pixels: list[Tensor]
-    """The views, those of one size that follow each other in one tensor: [V, N, C, S, S], channels
-    last. uint8 of three channels, C being 0 where the device makes views of its images; uint16 of
-    other numbers of channels."""
+    memory: Tensor  # of all pixels, uint8 [bytes]
+    shapes: Sequence[Shape]  # and what lies in it, one after the other
     ids: Tensor  # dense sample ids, int64 [N]; of what is in the row, after replacements
     labels: Tensor  # int64 [N], -1 where there is none
     epoch: int = 0
@@ -104,6 +123,14 @@ class LoadedBatch:
     """What the device has to do yet, [all views, N, COLUMNS]; None where the views are done."""
 
     @property
+    def pixels(self) -> list[Tensor]:
+        """The views, those of one size that follow each other in one tensor: [V, N, C, S, S],
+        channels last. uint8 of three channels, C being 0 where the device makes views of its
+        images; uint16 of other numbers of channels.
+        """
+        return [part.permute(0, 1, 4, 2, 3) for part in canvases(self.memory, self.shapes)]
+
+    @property
     def views(self) -> list[Tensor]:
         """The views, each uint8 [N, 3, S, S], channels last in memory."""
         return [view for part in self.pixels for view in part]
@@ -111,13 +138,13 @@ class LoadedBatch:
     @property
     def nbytes(self) -> int:
         """Bytes of all pixels."""
-        return sum(part.nbytes for part in self.pixels)
+        return self.memory.nbytes
 
     def pin_memory(self) -> LoadedBatch:
         """A copy in page-locked memory, from which a GPU copies while the host goes on."""
-        pixels = [part.pin_memory() if part.numel() else part for part in self.pixels]
+        memory = self.memory.pin_memory() if self.memory.numel() else self.memory
         ids, labels = self.ids.pin_memory(), self.labels.pin_memory()
-        return replace(self, pixels=pixels, ids=ids, labels=labels)
+        return replace(self, memory=memory, ids=ids, labels=labels)
 
 
 class Draws:
@@ -140,20 +167,8 @@ class Draws:
         return self._generator
 
 
-Shape = tuple[int, ...]
-Room = Callable[[Sequence[Shape]], list[Tensor]]
-"""Shapes (views, images, side, side, bytes) → memory for pixels, uint8, for each of them."""
-
-
-def pixel_bytes(channels: int) -> int:
-    """What a pixel of a batch takes: a byte for each of three channels, two of other channels."""
-    return 3 if channels == 3 else 2 * channels
-
-
-def new_canvases(room: Room, channels: int, shapes: Sequence[Shape]) -> list[Tensor]:
-    """Room for pixels [*shape, C], uint8 of three channels, uint16 of others."""
-    made = room(shapes)
-    return made if channels == 3 else [each.view(torch.uint16) for each in made]
+Room = Callable[[int], Tensor]
+"""Bytes → memory for the pixels of a batch, uint8 [bytes]."""
 
 
 @dataclass(eq=False)
@@ -189,8 +204,9 @@ class TrainBatches:
         """The batch. Raises DataError where a shard is damaged, or a lane's whole part of it."""
         epoch, step, ids = item
         draws, apply = Draws(self.seed), getattr(self.augmentation, "apply", None)
-        canvases = new_canvases(room, self.shards.channels, self.shapes(len(ids)))
-        out: list[Pixels] = [view for canvas in canvases for view in canvas.numpy()]
+        shapes = self.shapes(len(ids))
+        memory = room(bytes_of(shapes))
+        out: list[Pixels] = [view for part in canvases(memory, shapes) for view in part.numpy()]
         later = self.split or self.resident is not None
         drawn = np.empty((len(self.sides), len(ids), COLUMNS), np.float32) if later else None
         shown, labels = ids.copy(), np.empty(len(ids), np.int64)
@@ -210,13 +226,15 @@ class TrainBatches:
                     view = crop_of(view)
                 if self.resident is None:
                     draw_view(apply, image, view, out[v][row])
-        return loaded(canvases, shown, labels, epoch, step, tuple(found.replaced), drawn)
+        known = torch.from_numpy(shown), torch.from_numpy(labels)
+        damaged = tuple(found.replaced)
+        return LoadedBatch(memory, shapes, *known, epoch, step, damaged, drawn)
 
     def shapes(self, images: int) -> list[Shape]:
-        """Of a batch: (views, images, side, side, bytes of a pixel) for each run of equal sizes."""
-        each = 0 if self.resident else pixel_bytes(self.shards.channels)
+        """Of a batch of so many images: one for each run of views of one size."""
+        channels = 0 if self.resident else self.shards.channels
         runs = ((side, len(list(same))) for side, same in groupby(self.sides))
-        return [(views, images, side, side, each) for side, views in runs]
+        return [(views, images, side, side, channels) for side, views in runs]
 
     def _replacement(
         self, found: _Found, epoch: int, step: int, row: int
@@ -248,8 +266,9 @@ class EvalBatches:
 
     def make(self, ids: Sequence[int], room: Room) -> LoadedBatch:
         """The batch. Raises DataError where a shard is damaged, or an image that must be in it."""
-        (canvas,) = new_canvases(room, self.shards.channels, self.shapes(len(ids)))
-        out: Pixels = canvas.numpy()
+        shapes = self.shapes(len(ids))
+        memory = room(bytes_of(shapes))
+        out: Pixels = canvases(memory, shapes)[0].numpy()
         kept: list[tuple[int, int]] = []  # id, label
         found = _Found(self.shards)
         for id in ids:
@@ -263,12 +282,13 @@ class EvalBatches:
             first = f"{damaged[0].name}: {damaged[0].reason}"
             more = f" (and {len(damaged) - 1} more among {len(ids)})" if len(damaged) > 1 else ""
             raise DataError(first + more, "Restore the shard, or pack it again.")
-        chosen, labels = np.array(kept, np.int64).reshape(-1, 2).T.copy()
-        return loaded([canvas[:, : len(kept)]], chosen, labels, damaged=damaged)
+        chosen, labels = torch.tensor(kept, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+        shapes = self.shapes(len(kept))
+        return LoadedBatch(memory[: bytes_of(shapes)], shapes, chosen, labels, damaged=damaged)
 
     def shapes(self, images: int) -> list[Shape]:
-        """Of a batch: (1, images, side, side, bytes of a pixel)."""
-        return [(1, images, self.size, self.size, pixel_bytes(self.shards.channels))]
+        """Of a batch of so many images: one view of each."""
+        return [(1, images, self.size, self.size, self.shards.channels)]
 
 
 class _Found:
@@ -314,18 +334,3 @@ def _place(view: Pixels, slot: Pixels) -> None:
         slot[..., 0] = view
     else:
         slot[...] = to_rgb(view)
-
-
-def loaded(
-    canvases: Iterable[Tensor],
-    ids: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    epoch: int = 0,
-    step: int = 0,
-    damaged: tuple[Damage, ...] = (),
-    drawn: NDArray[np.float32] | None = None,
-) -> LoadedBatch:
-    """The batch of canvases, [V, N, S, S, C], that were drawn on."""
-    ids_, labels_ = torch.from_numpy(ids), torch.from_numpy(labels)
-    pixels = [canvas.permute(0, 1, 4, 2, 3) for canvas in canvases]
-    return LoadedBatch(pixels, ids_, labels_, epoch, step, damaged, drawn)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import math
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, TrainBatches
+from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, TrainBatches, bytes_of
 from simsiam_zoo.data.image import TOP
 from simsiam_zoo.data.processes import forkserver, start_worker, starting
 from simsiam_zoo.data.remote.ahead import follow_ids, follow_plan
@@ -62,7 +61,7 @@ class TrainLoader(TrainBatches):
         where shared memory is too small for one, DataError where a shard or every image of a lane's
         part of a batch is damaged or a worker died. `LoadedBatch.damaged` names what was replaced.
         """
-        pixels = max(1, sum(map(math.prod, self.shapes(self.plan.share(self.world)))))
+        pixels = max(1, bytes_of(self.shapes(self.plan.share(self.world))))
         drawing = self.resident is not None
         wanted = min(self.workers, _DRAWING_WORKERS) if drawing else self.workers
         workers, start = affordable_workers(wanted, pixels), epoch * self.plan.steps + step
@@ -123,7 +122,7 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[LoadedBatch]:
         longest = max(map(len, self._order), default=0)
-        pixels = sum(map(math.prod, self._batches.shapes(longest)))
+        pixels = bytes_of(self._batches.shapes(longest))
         workers = affordable_workers(self._workers, pixels)
         order = follow_ids(self._order, self._batches.shards)
         return _run(self._batches, order, len(self), workers, pixels, self._pin_memory)

@@ -11,12 +11,10 @@ is looked at before the workers start.
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import sys
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, Shape, TrainBatches, loaded
+from simsiam_zoo.data.batches import EvalBatches, LoadedBatch, Shape, TrainBatches, bytes_of
 from simsiam_zoo.errors import InputError, ZooError
 
 PREFETCH = 4
@@ -101,28 +99,16 @@ class Slots:
         """A free slot, which is not free any more; None where there is none."""
         return self._free.pop() if self._free else None
 
-    def canvases(self, slot: int, shapes: Sequence[Shape]) -> list[Tensor]:
-        """A slot's memory as uint8 tensors of these shapes, one after the other."""
-        return _divided(self._memory[slot], shapes)
+    def memory(self, slot: int) -> Tensor:
+        """A slot's memory, uint8 [size]."""
+        return self._memory[slot]
 
-    def received(self, slot: int, shapes: Sequence[Shape]) -> list[Tensor]:
-        """`canvases`; the end of the last of them, and of all views of it, frees the slot."""
+    def received(self, slot: int) -> Tensor:
+        """`memory`; the end of what is given, and of all views of it, frees the slot."""
         # A tensor's storage keeps the array alive that it was made from, so it outlives all views.
         array = self._memory[slot].numpy()
         weakref.finalize(array, self._free.append, slot).atexit = False
-        return _divided(torch.from_numpy(array), shapes)
-
-
-def new_memory(shapes: Sequence[Shape]) -> list[Tensor]:
-    """Room for a batch's pixels, uint8, that is no slot."""
-    return [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
-
-
-def _divided(memory: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
-    """The beginning of some memory [bytes] as tensors of these shapes."""
-    sizes = [math.prod(shape) for shape in shapes]
-    parts = torch.split(memory[: sum(sizes)], sizes)
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return torch.from_numpy(array)
 
 
 def with_slots(order: Iterable[Any], slots: Slots | None) -> Iterator[tuple[int | None, Any]]:
@@ -142,7 +128,12 @@ class Made(Dataset["LoadedBatch | Sent | ZooError"]):
 
     def __getitem__(self, asked: tuple[int | None, Any]) -> LoadedBatch | Sent | ZooError:
         (slot, item), slots = asked, self._slots
-        room = new_memory if slots is None or slot is None else partial(slots.canvases, slot)
+
+        def room(size: int) -> Tensor:
+            if slots is None or slot is None:
+                return torch.empty(size, dtype=torch.uint8)
+            return slots.memory(slot)[:size]
+
         try:
             batch = self._batches.make(item, room)
         except ZooError as error:
@@ -162,25 +153,21 @@ class Sent:
     def __reduce__(self) -> tuple[object, ...]:
         # Arrays throughout: each tensor would cost a descriptor and a connection.
         batch, slot = self._batch, self._slot
-        canvases = [part.permute(0, 1, 3, 4, 2) for part in batch.pixels]
-        deep = any(canvas.dtype == torch.uint16 for canvas in canvases)
-        if deep:  # memory is handed on as bytes
-            canvases = [canvas.view(torch.uint8) for canvas in canvases]
-        where: object = [canvas.numpy() for canvas in canvases]
-        if slot is not None:
-            where = (self._pool, slot, [tuple(canvas.shape) for canvas in canvases])
+        where: object = batch.memory.numpy() if slot is None else (self._pool, slot)
         about = batch.epoch, batch.step, batch.damaged, batch.drawn
-        return _received, (where, deep, batch.ids.numpy(), batch.labels.numpy(), *about)
+        return _received, (where, batch.shapes, batch.ids.numpy(), batch.labels.numpy(), *about)
 
 
 def _received(
-    where: tuple[str, int, list[Shape]] | list[NDArray[np.uint8]], deep: bool, *about: Any
+    where: tuple[str, int] | NDArray[np.uint8],
+    shapes: Sequence[Shape],
+    ids: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    *about: Any,
 ) -> LoadedBatch:
     if isinstance(where, tuple):
-        pool, slot, shapes = where
-        canvases = _POOLS[pool].received(slot, shapes)
+        pool, slot = where
+        memory = _POOLS[pool].received(slot)[: bytes_of(shapes)]
     else:
-        canvases = [torch.from_numpy(each) for each in where]
-    if deep:
-        canvases = [canvas.view(torch.uint16) for canvas in canvases]
-    return loaded(canvases, *about)
+        memory = torch.from_numpy(where)
+    return LoadedBatch(memory, shapes, torch.from_numpy(ids), torch.from_numpy(labels), *about)

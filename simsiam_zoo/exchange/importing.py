@@ -17,13 +17,7 @@ import torch
 from simsiam_zoo.catalog import PARTS, catalog
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.exchange.export import written_whole
-from simsiam_zoo.exchange.weights import (
-    StateDict,
-    Weights,
-    below_prefix,
-    fit_weights,
-    read_weights,
-)
+from simsiam_zoo.exchange.weights import StateDict, Weights, below_prefix, fit_weights, read_weights
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.lock import identity, make_lock
 from simsiam_zoo.runtime.checkpoint import save_checkpoint

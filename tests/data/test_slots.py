@@ -39,7 +39,7 @@ def test_a_slot_is_free_again_when_no_tensor_over_it_lives_any_more() -> None:
     slots = Slots(1, 12)
     slot = slots.take()
     assert (slot, slots.take()) == (0, None)
-    (whole,) = slots.received(slot, [(2, 6)])
+    whole = slots.received(slot).view(2, 6)
     kept = [whole[1], whole.numpy()[1:], torch.utils.dlpack.from_dlpack(whole.view(12))]
     del whole
     while kept:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -57,8 +56,8 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
     monkeypatch.setattr(augmented.distributed, "world_size", lambda: world)
 
 
-def room(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    return [torch.empty(shape, dtype=torch.uint8) for shape in shapes]
+def room(size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8)
 
 
 def by_id(parts: list[Features]) -> dict[int, Tensor]:

@@ -17,7 +17,6 @@ from simsiam_zoo.cli.text import print_result
 from simsiam_zoo.data.batches import TrainBatches
 from simsiam_zoo.data.order import SampleOrder, evenly
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
-from simsiam_zoo.data.slots import new_memory
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.report.run_page import render_run
 from simsiam_zoo.training.run import load
@@ -92,5 +91,7 @@ def test_the_views_are_those_of_training_drawn_by_a_seed_of_no_run(
         2,
         SEED,
     )
-    made = of_training.make((2, 0, np.asarray(ids)), new_memory)
+    made = of_training.make(
+        (2, 0, np.asarray(ids)), lambda size: torch.empty(size, dtype=torch.uint8)
+    )
     assert torch.equal(made.pixels[0], views[4:6])
