@@ -24,9 +24,9 @@ _WAY_OUT = "Run a study with two seeds at least, or name one that has them: --fr
 def plan_seeds(plan: StudyPlan, earlier: Path, points: float) -> dict[str, Any]:
     """The seeds with which each arm's difference of `points` is found, as plain values.
 
-    By the study's first metric, from the paired differences in the results in `earlier`; arms are
-    the same that have the same name. `seeds` is the most that an arm needs, `runs` how many that
-    makes for all arms; an arm without a spread has `seeds` None, and `why`.
+    By the study's first metric (else the base's first protocol), from the paired differences in the
+    results in `earlier`; arms are the same that have the same name. `seeds` is the most that an arm
+    needs, `runs` how many that makes for all arms; an arm without a spread has `seeds` None, `why`.
 
     Raises:
         InputError: there are no results, or none of the arms has a spread there.
@@ -37,7 +37,7 @@ def plan_seeds(plan: StudyPlan, earlier: Path, points: float) -> dict[str, Any]:
     try:
         runs = {arm["name"]: arm["runs"] for arm in results["arms"]}
         base = next(arm["name"] for arm in results["arms"] if arm["is_base"])
-        metric = _main(plan.metrics[0], runs, path)
+        metric = _main([*plan.metrics, *plan.arms[0].recipe.evaluation.protocols], runs, path)
         top1 = {name: top1_by_seed(_done(each), metric) for name, each in runs.items()}
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise DataError(f"{path} is damaged", f"`simsiam-zoo report {earlier}` mends it.") from None
@@ -82,9 +82,11 @@ def _done(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run for run in runs if run["state"] == "done"]
 
 
-def _main(asked: str, runs: Mapping[str, list[dict[str, Any]]], path: Path) -> str:
-    """The measured protocol of the plan's main metric, a spec: the first of its name."""
-    name = asked.rpartition("/")[2].partition(":")[0]
+def _main(asked: list[str], runs: Mapping[str, list[dict[str, Any]]], path: Path) -> str:
+    """The measured protocol that the first of the specs `asked` names."""
+    if not asked:
+        raise InputError("the study measures by no protocol", "Say one by --metric.")
+    name = asked[0].rpartition("/")[2].partition(":")[0]
     found = dict.fromkeys(
         m for each in runs.values() for run in _done(each) for m in run["metrics"]
     )

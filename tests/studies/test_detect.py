@@ -113,3 +113,14 @@ def test_the_flags_stand_together(tmp_path: Path) -> None:
         run.invoke(ablate, ["five-parts", "--detect", "2"], catch_exceptions=False)
     with pytest.raises(InputError, match="--from is of --detect"):
         asked(tmp_path, "--from", "x")
+
+
+def test_a_study_without_metrics_is_planned_by_what_its_base_is_measured_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "SMALL", SMALL.replace('metrics = ["knn"]\n', ""))
+    earlier(tmp_path / "study", {"base": BASE, "batch_size-32": STEADY})
+    found = json.loads(asked(tmp_path, "--detect", "2", "--json").output)["detect"]
+    assert found["metric"] == "knn (k=20)"
+    with pytest.raises(InputError, match="by no protocol"):
+        asked(tmp_path, "--detect", "2", "--set", "evaluation.protocols=[]")
