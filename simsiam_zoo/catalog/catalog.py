@@ -18,13 +18,7 @@ from simsiam_zoo.catalog.component import (
     Plugin,
     Resolved,
 )
-from simsiam_zoo.catalog.discovery import (
-    HOST,
-    SELECTION,
-    canonical_name,
-    discover,
-    selection,
-)
+from simsiam_zoo.catalog.discovery import HOST, SELECTION, canonical_name, discover, selection
 from simsiam_zoo.catalog.local import LocalFile, local_files
 from simsiam_zoo.catalog.param import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, describe_error, did_you_mean

@@ -16,11 +16,10 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, ValidationError
+from pydantic import Field, Strict
 
 from simsiam_zoo.catalog import PARTS
 from simsiam_zoo.errors import InputError, did_you_mean
-from simsiam_zoo.recipe.explain import explain
 from simsiam_zoo.recipe.layers import Tree, flat, merge, normal
 from simsiam_zoo.recipe.sections import ChosenComponent, Optim, Section
 
@@ -103,14 +102,6 @@ def read_change(table: Any, after: int, epochs: int, keys: Collection[str]) -> T
         of = f"is not after {after}, that of the change before it" if after else "is the beginning"
         raise InputError(f"epoch {epoch} {of}", "Say an epoch after it; the first can be 1.")
     return tree
-
-
-def complete_change(tree: Tree) -> Change:
-    """The change of which `tree` holds the resolved components. Raises InputError."""
-    try:
-        return Change.model_validate(tree)
-    except ValidationError as error:
-        raise explain(error, Change, "", "a change") from None
 
 
 def _whole_epochs(stated: Any, epochs: int) -> int:

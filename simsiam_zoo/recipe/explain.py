@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeGuard, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from simsiam_zoo.errors import InputError, did_you_mean
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _WANTED = {
     "int_type": "an int",
@@ -35,21 +37,24 @@ _MEMBER = re.compile(r"(constrained-)?(bool|int|float|str)$|.*\[")
 """How pydantic calls the member of a union in the path of an error."""
 
 
-def explain(
-    error: ValidationError,
-    model: type[BaseModel],
-    where: str | Callable[[list[str]], str],
+def validated(
+    model: type[_Model],
+    values: object,
+    where: str | Callable[[list[str]], str] = "",
     whole: str = "a recipe",
-) -> InputError:
-    """One InputError for the first thing that is wrong in what was to be a `model`.
+) -> _Model:
+    """A `model` of plain values. InputError: the first thing that is wrong in them, for people.
 
     `where` names the file, or tells it of a key's path; `whole` has no key that is unknown at the
     top.
     """
-    findings = error.errors(include_url=False)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        findings = error.errors(include_url=False)
     path = _as_written(findings[0]["loc"])
     found = _explained(findings, path, model, whole)
-    return found.at(where if isinstance(where, str) else where(path))
+    raise found.at(where if isinstance(where, str) else where(path))
 
 
 def _explained(

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import tomli_w
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import PARTS, Resolved, catalog
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.recipe.auto import choose, take_out
-from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, complete_change, read_change
-from simsiam_zoo.recipe.explain import explain
+from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, read_change
+from simsiam_zoo.recipe.explain import validated
 from simsiam_zoo.recipe.layers import (
     COMPONENTS,
     Layer,
@@ -138,10 +138,7 @@ class Recipe(Section):
                 raise error.at(where([kind])) from None
         for section in cls.model_fields.keys() - {*COMPONENTS, "change"}:
             tree[section] = literals(tree[section]) if section in tree else {}
-        try:
-            return cls.model_validate(tree)
-        except ValidationError as error:
-            raise explain(error, cls, where) from None
+        return validated(cls, tree, where)
 
     def _measured(self, wanted: Sequence[str]) -> Self:
         """This recipe with what the data says of the keys that are `auto`."""
@@ -172,7 +169,7 @@ class Recipe(Section):
                 over = {key: tree[key] for key in tree.keys() & {*SUBSTITUTED, "optim"}}
                 now = self._valid(merge(now.to_dict(), over), lambda _: "")
                 chosen = {kind: getattr(now, kind) for kind in SUBSTITUTED if kind in tree}
-                found.append(complete_change({**tree, **chosen}))
+                found.append(validated(Change, {**tree, **chosen}, whole="a change"))
             except InputError as error:
                 raise error.at(f"change.{number}") from None
         return tuple(found)

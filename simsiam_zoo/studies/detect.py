@@ -10,13 +10,7 @@ from typing import Any
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.studies.plan import StudyPlan
 from simsiam_zoo.studies.results import RESULTS, top1_by_seed
-from simsiam_zoo.studies.statistics import (
-    ALPHA,
-    POWER,
-    paired_difference,
-    seeds_needed,
-    std_limits,
-)
+from simsiam_zoo.studies.statistics import ALPHA, POWER, paired_difference, seeds_needed, std_limits
 
 _WAY_OUT = "Run a study with two seeds at least, or name one that has them: --from FOLDER."
 

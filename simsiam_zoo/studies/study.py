@@ -20,14 +20,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.errors import InputError, did_you_mean
-from simsiam_zoo.recipe.explain import explain
+from simsiam_zoo.recipe.explain import validated
 from simsiam_zoo.recipe.layers import (
     COMPONENTS,
     Tree,
@@ -252,10 +251,7 @@ class Study(_Strict):
 
     def changed(self, changes: Tree) -> Self:
         """The study with some of its keys changed. Raises InputError."""
-        try:
-            return type(self).model_validate({**dict(self), **changes})
-        except ValidationError as error:
-            raise explain(error, type(self), "the study", "it") from None
+        return validated(type(self), {**dict(self), **changes}, "the study", "it")
 
     def on_base(self, settings: Mapping[str, object]) -> Tree:
         """The base with settings laid on it, as a layer of a recipe is: arms lie on both."""
@@ -311,10 +307,7 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
             _on_preset(each, name, f"{where}: ablation.{i}")
             for i, each in enumerate(tree["ablation"])
         ]
-    try:
-        return Study.model_validate(tree)
-    except ValidationError as error:
-        raise explain(error, Study, where, "it") from None
+    return validated(Study, tree, where, "it")
 
 
 def _on_preset(ablation: Any, preset: str, where: str) -> Any:
@@ -331,10 +324,7 @@ def _on_preset(ablation: Any, preset: str, where: str) -> Any:
         if not isinstance(keys, dict):
             continue
         whole = {key: value for key, value in ablation.items() if key != "on"} | keys
-        try:
-            Ablation.model_validate(whole)
-        except ValidationError as error:
-            raise explain(error, Ablation, f"{where}.on.{name}", "it") from None
+        validated(Ablation, whole, f"{where}.on.{name}", "it")
         if there.id == catalog().resolve("preset", preset).id:
             chosen = whole
     return chosen
