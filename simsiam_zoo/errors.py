@@ -7,7 +7,8 @@ message on stderr and an exit code (`cli/__init__.py`); from Python they are ord
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 
@@ -33,6 +34,15 @@ class InputError(ZooError):
     """What the user asked for is wrong: a name, a value, a path, another run's identity."""
 
     exit_code = 2
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """What is inside raises an InputError with the place named before it."""
+    try:
+        yield
+    except InputError as error:
+        raise error.at(where) from None
 
 
 class PluginError(ZooError):

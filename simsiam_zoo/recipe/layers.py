@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, Text, split_spec
 from simsiam_zoo.data.remote.urls import refuse_secrets
-from simsiam_zoo.errors import InputError, PluginError
+from simsiam_zoo.errors import InputError, PluginError, located
 
 COMPONENTS = (*PARTS, "augmentation", "dataset")
 """The keys of a recipe that hold a component."""
@@ -182,7 +182,7 @@ def normal(settings: Mapping[str, object], where: str = "") -> Tree:
     """
     tree: Tree = {}
     settings = copy.deepcopy(dict(settings))  # tables are filled in place below
-    try:
+    with located(where):
         for path in sorted(settings, key=lambda path: path.count(".")):
             *folders, last = path.split(".")
             table = tree
@@ -197,8 +197,6 @@ def normal(settings: Mapping[str, object], where: str = "") -> Tree:
             raise InputError(f"preset is a name, not {preset!r}")
         chosen = [kind for kind in COMPONENTS if kind in tree]
         return tree | {kind: _component_table(kind, tree[kind]) for kind in chosen}
-    except InputError as error:
-        raise error.at(where) from None
 
 
 def _component_table(kind: str, chosen: Any) -> Tree:

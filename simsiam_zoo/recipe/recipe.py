@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import PARTS, Resolved, catalog
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, located
 from simsiam_zoo.recipe.auto import choose, take_out
 from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, read_change
 from simsiam_zoo.recipe.explain import validated
@@ -119,10 +119,8 @@ class Recipe(Section):
         recipe.loggers()
         if not stated:
             return recipe
-        try:
+        with located(stated_in(layers, ["change"])):
             return recipe.model_copy(update={"change": recipe._complete_changes(stated)})
-        except InputError as error:
-            raise error.at(stated_in(layers, ["change"])) from None
 
     @classmethod
     def _valid(cls, tree: Tree, where: Callable[[list[str]], str]) -> Self:
@@ -132,10 +130,8 @@ class Recipe(Section):
             table = tree.get(kind)
             if not isinstance(table, dict) or "name" not in table:
                 raise InputError(f"the recipe names no {kind}", f'Say [{kind}] name = "...".')
-            try:
+            with located(where([kind])):
                 tree[kind] = resolved_table(known, kind, table)
-            except InputError as error:
-                raise error.at(where([kind])) from None
         for section in cls.model_fields.keys() - {*COMPONENTS, "change"}:
             tree[section] = literals(tree[section]) if section in tree else {}
         return validated(cls, tree, where)
@@ -163,15 +159,13 @@ class Recipe(Section):
         keys = [path for path, _ in recipe_keys(type(self))]
         now, found = self, list[Change]()
         for number, table in enumerate(stated):
-            try:
+            with located(f"change.{number}"):
                 after = found[-1].epoch if found else 0
                 tree = read_change(table, after, self.training.epochs, keys)
                 over = {key: tree[key] for key in tree.keys() & {*SUBSTITUTED, "optim"}}
                 now = self._valid(merge(now.to_dict(), over), lambda _: "")
                 chosen = {kind: getattr(now, kind) for kind in SUBSTITUTED if kind in tree}
                 found.append(validated(Change, {**tree, **chosen}, whole="a change"))
-            except InputError as error:
-                raise error.at(f"change.{number}") from None
         return tuple(found)
 
     def stages(self) -> list[Stage]:

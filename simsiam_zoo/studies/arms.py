@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import catalog
 from simsiam_zoo.data.shards import Dataset
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import located
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.changes import in_words, is_change
 from simsiam_zoo.recipe.layers import COMPONENTS, Tree, flat
@@ -198,10 +198,8 @@ def _compared(arm: StudyArm, others: Sequence[StudyArm]) -> StudyArm:
 def _recipe(study: Study, label: str, substitution: Tree, seed: int, more: Tree) -> Recipe:
     base = {key: value for key, value in study.base.items() if key != "preset"}
     decided = {"training.seed": seed, "training.threads": study.threads}
-    try:
+    with located(f"arm {label!r}" if substitution else "the study's base"):
         return Recipe.make(study.preset, None, [base, substitution, more, decided])
-    except InputError as error:
-        raise error.at("the study's base" if not substitution else f"arm {label!r}") from None
 
 
 def _label(substitution: Tree, arms: Sequence[StudyArm]) -> str:

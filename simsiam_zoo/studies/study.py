@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from simsiam_zoo.catalog import catalog
-from simsiam_zoo.errors import InputError, did_you_mean
+from simsiam_zoo.errors import InputError, did_you_mean, located
 from simsiam_zoo.recipe.explain import validated
 from simsiam_zoo.recipe.layers import (
     COMPONENTS,
@@ -317,10 +317,8 @@ def _on_preset(ablation: Any, preset: str, where: str) -> Any:
         return ablation  # the field's own check has the better message
     chosen = ablation
     for name, keys in stated.items():
-        try:
+        with located(f"{where}.on"):
             there = catalog().resolve("preset", name)
-        except InputError as error:
-            raise error.at(f"{where}.on") from None
         if not isinstance(keys, dict):
             continue
         whole = {key: value for key, value in ablation.items() if key != "on"} | keys
