@@ -108,8 +108,9 @@ def _failure(results: dict[str, Any], codes: list[int]) -> ZooError | None:
     runs = [run for arm in results["arms"] for run in arm["runs"]]
     if any(run["state"] == "done" for run in runs):
         return None
-    error = next((run["error"] for run in runs if run["error"]), "no run came to its end")
-    failed = ZooError(f"no run came to its end; the first one: {error}")
+    told = [run["error"] for run in runs if run["error"]]
+    told += [each["why"] for each in results["not_run"]]  # those that were to choose values failed
+    failed = ZooError(f"no run came to its end; the first one: {told[0]}")
     failed.exit_code = next((code for code in codes if code > 0), 1)
     return failed
 

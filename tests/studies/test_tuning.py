@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import TINY, digits
 
-from simsiam_zoo.api.studies import _tune
+from simsiam_zoo.api.studies import _failure, _tune
 from simsiam_zoo.cli.ablate import _tuned
 from simsiam_zoo.data.packing.writer import pack_dataset
 from simsiam_zoo.errors import InputError
@@ -235,6 +235,9 @@ def test_an_arm_without_any_figure_is_not_run_and_one_failure_is_left_out(tmp_pa
     assert base.chosen == {"optim.lr": 1.0}
     assert predictor.not_run is not None
     assert "came to a figure" in predictor.not_run
+    run(study_of(), tmp_path / "none", Played(lambda *_: (0.0, "diverged")))
+    failed = _failure(publish(tmp_path / "none"), [])
+    assert "the first one: no run that was to choose its values came to a figure" in str(failed)
 
 
 def test_an_arm_that_is_the_base_in_other_words_has_the_values_of_the_base(tmp_path: Path) -> None:
