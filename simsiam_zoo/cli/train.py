@@ -132,9 +132,9 @@ def train(
     else:
         anew = {"--preset": preset, "--recipe": file, "--out": out, "--init": init}
         folder, recipe = Path(resume), _resumed(Path(resume), settings, anew)
+    if lock is not None and (dry_run or init is None):  # weights are named once they are read
+        refuse_other_recipe(lock, recipe)
     if dry_run:
-        if lock is not None:
-            refuse_other_recipe(lock, recipe)
         _print_recipe(recipe, init, as_json)
         return
     _tell_first(recipe, folder, resume is not None)
