@@ -45,8 +45,7 @@ class LogisticProtocol:
         self._limits = threadpool_limits
         self._unconverged = exceptions.ConvergenceWarning
         self._model = pipeline.make_pipeline(
-            preprocessing.StandardScaler(),
-            linear_model.LogisticRegression(C=c, max_iter=max_iter),
+            preprocessing.StandardScaler(), linear_model.LogisticRegression(C=c, max_iter=max_iter)
         )
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:

@@ -193,10 +193,7 @@ def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         backbone = timm_backbone(
-            name=name,
-            image_size=transform.image_size,
-            drop_path_rate=0.0,
-            channels=channels,
+            name=name, image_size=transform.image_size, drop_path_rate=0.0, channels=channels
         )
         if wanted == "true":
             state = published(name, transform.image_size, backbone, hint, channels)

@@ -164,12 +164,7 @@ class MovingAverage(GradientPolicy):
     times: Tensor
 
     def __init__(
-        self,
-        *,
-        dim: int,
-        dataset_size: int | None = None,
-        momentum: float,
-        normalize: bool,
+        self, *, dim: int, dataset_size: int | None = None, momentum: float, normalize: bool
     ) -> None:
         super().__init__()
         self.momentum = momentum

@@ -17,12 +17,7 @@ from simsiam_zoo.evaluation.target import read_backbone, read_network
 from simsiam_zoo.metrics import TRAINED, short_names, top1_of, top1_table
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import (
-    read_lock,
-    read_locked,
-    refuse_missing,
-    refuse_other_recipe,
-)
+from simsiam_zoo.recipe.lock import read_lock, read_locked, refuse_missing, refuse_other_recipe
 from simsiam_zoo.runtime.checkpoint import load_into
 from simsiam_zoo.runtime.folders import new_run_folder
 from simsiam_zoo.runtime.progress import Progress, open_progress

@@ -19,13 +19,7 @@ from simsiam_zoo.runtime.progress import Progress, open_progress
 from simsiam_zoo.training.conclude import conclude
 from simsiam_zoo.training.loop import Control, run_steps
 from simsiam_zoo.training.measuring import RunEvaluation
-from simsiam_zoo.training.run_folder import (
-    Loggers,
-    RunFolder,
-    disk_trouble,
-    look_into,
-    read_result,
-)
+from simsiam_zoo.training.run_folder import Loggers, RunFolder, disk_trouble, look_into, read_result
 from simsiam_zoo.training.setup import Setup, prepare
 from simsiam_zoo.training.state import TrainState, check_same, restore
 from simsiam_zoo.training.weights import InitialWeights, States, load_init, save_init
