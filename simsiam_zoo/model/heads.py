@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
 from simsiam_zoo.errors import InputError
 
@@ -63,16 +63,12 @@ class MlpProjector(nn.Sequential):
         self.out_dim = out_dim
 
 
-class NoProjector(nn.Module):
+class NoProjector(nn.Identity):
     """No projector: z is the feature itself, out_dim = in_dim."""
 
     def __init__(self, *, in_dim: int) -> None:
         super().__init__()
         self.out_dim = in_dim
-
-    def forward(self, y: Tensor) -> Tensor:
-        """[N, in_dim] → the same."""
-        return y
 
 
 class MlpPredictor(nn.Sequential):
@@ -107,9 +103,5 @@ class LinearPredictor(nn.Linear):
         super().__init__(dim, dim, bias=bias)
 
 
-class NoPredictor(nn.Module):
+class NoPredictor(nn.Identity):
     """No predictor: p is z itself (arXiv:2011.10566 table 1 a)."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """[N, dim] → the same."""
-        return z

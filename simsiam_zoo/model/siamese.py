@@ -22,17 +22,15 @@ from simsiam_zoo.errors import InputError, PluginError
 
 @dataclass
 class Batch:
-    """Views of the same N images, and which images they are.
+    """Views of the same N images, and which images they are. No part sees a label.
 
     Args:
         views: one tensor [N, 3, H, W] for each view of an image; they may be of several sizes.
         ids: [N] int64, dense 0..n-1 over the training set; None in stream mode.
-        labels: [N] int64, -1 where there is none. No part sees them in training.
     """
 
     views: list[Tensor]
     ids: Tensor | None = None
-    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)

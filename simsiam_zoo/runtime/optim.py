@@ -88,27 +88,25 @@ class Lars(Optimizer):
         """One step for every tensor that has a gradient. Waits for no device."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._step_group(group, params)
-
-    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        for p in params:
-            if "momentum_buffer" not in self.state[p]:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        velocity = [self.state[p]["momentum_buffer"] for p in params]
-        gradients = [p.grad for p in params if p.grad is not None]
-        decay = group["weight_decay"]
-        updates = torch._foreach_add(gradients, params, alpha=decay)
-        if group["adapt"]:
-            sizes = torch.stack(torch._foreach_norm(params))  # [tensors]
-            slopes = torch.stack(torch._foreach_norm(gradients)) + decay * sizes
-            defined = (sizes > 0) & (slopes > 0)
-            ratios = torch.where(defined, group["trust_coefficient"] * sizes / slopes, 1.0)
-            torch._foreach_mul_(updates, ratios.unbind())
-        torch._foreach_mul_(velocity, group["momentum"])
-        inside, outside = (group["lr"], 1.0) if group["lr_in_momentum"] else (1.0, group["lr"])
-        torch._foreach_add_(velocity, updates, alpha=inside)
-        torch._foreach_sub_(params, velocity, alpha=outside)
+            if not params:
+                continue
+            for p in params:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            velocity = [self.state[p]["momentum_buffer"] for p in params]
+            gradients = [p.grad for p in params if p.grad is not None]
+            decay = group["weight_decay"]
+            updates = torch._foreach_add(gradients, params, alpha=decay)
+            if group["adapt"]:
+                sizes = torch.stack(torch._foreach_norm(params))  # [tensors]
+                slopes = torch.stack(torch._foreach_norm(gradients)) + decay * sizes
+                defined = (sizes > 0) & (slopes > 0)
+                ratios = torch.where(defined, group["trust_coefficient"] * sizes / slopes, 1.0)
+                torch._foreach_mul_(updates, ratios.unbind())
+            torch._foreach_mul_(velocity, group["momentum"])
+            inside, outside = (group["lr"], 1.0) if group["lr_in_momentum"] else (1.0, group["lr"])
+            torch._foreach_add_(velocity, updates, alpha=inside)
+            torch._foreach_sub_(params, velocity, alpha=outside)
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

@@ -60,7 +60,6 @@ def to_device(setup: Setup, loaded: LoadedBatch) -> Batch:
     return Batch(
         views=[normalize_pixels(view, data.mean, data.std, device, dtype) for view in views],
         ids=None if data.stream else loaded.ids.to(device, non_blocking=True),
-        labels=loaded.labels,
     )
 
 
@@ -95,9 +94,7 @@ def micro_batches(setup: Setup, batch: Batch) -> list[Batch]:
         return [batch]
     views = zip(*(view.chunk(count) for view in batch.views), strict=True)
     ids = [None] * count if batch.ids is None else batch.ids.chunk(count)
-    labels = [None] * count if batch.labels is None else batch.labels.chunk(count)
-    pieces = zip(views, ids, labels, strict=True)
-    return [Batch(list(of_views), its_ids, its_labels) for of_views, its_ids, its_labels in pieces]
+    return [Batch(list(of_views), its_ids) for of_views, its_ids in zip(views, ids, strict=True)]
 
 
 def block_steps(setup: Setup) -> int:

@@ -182,8 +182,7 @@ def run_steps(
         if evaluation.due(step) or watch.due(step):
             with meter.paused():
                 log({"step": step, "epoch": step // setup.plan.steps, **evaluation.online()})
-                if watch.due(step):
-                    collapsed = watch.stops(folder.rows)
+                collapsed = watch.stops(folder.rows)
         done = bool(collapsed) or step == setup.steps
         ends = done or stop or damaged
         if ends or save or checkpointer.due(step):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,18 +19,16 @@ def recompute_activations(recipe: Recipe, siamese: Siamese) -> None:
     The values are those that there would be without: random generators are set back for it by
     torch, and BN layers leave their running statistics alone, which the first pass has updated.
     """
-    enable = getattr(siamese.backbone, "set_grad_checkpointing", None)  # timm's name for it
+    backbone: Any = siamese.backbone
     try:
-        if enable is None:
-            raise AssertionError
-        enable(True)
-    except (AssertionError, NotImplementedError):  # so timm's models say that they cannot
+        backbone.set_grad_checkpointing(True)  # timm's name for it
+    except (AttributeError, AssertionError, NotImplementedError):  # so timm's say that they cannot
         raise InputError(
             f"backbone {recipe.backbone.name} cannot recompute its activations"
             " (training.activation_checkpointing)",
             "Leave the key out, or take a backbone that can, as timm's ResNets and ViTs.",
         ) from None
-    for module in siamese.backbone.modules():
+    for module in backbone.modules():
         if isinstance(module, _BatchNorm):
             own = _OwnStatistics()
             module.register_forward_pre_hook(own.put_aside)
