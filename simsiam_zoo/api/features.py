@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simsiam_zoo.api.given import RunLike, data_text, opened
+from simsiam_zoo.api.given import RunLike, data_settings, opened
 from simsiam_zoo.api.results import Page
 from simsiam_zoo.errors import InputError, ZooError
 
@@ -57,7 +57,7 @@ def look(
     try:
         with open_progress(quiet) as progress:
             network = open_network(found, "backbone", device, progress)
-            dataset = open_run_data(found, None if data is None else data_text(data))
+            dataset = open_run_data(found, None if data is None else data_settings(data))
             sight = collect_run_page(network, dataset, most=images, method=method)
     except ZooError as error:
         if data is not None or device is not None:
@@ -122,7 +122,7 @@ def embed(
     path = None if out is None else Path(out)
     if path is not None:
         features.check_feature_path(path)
-    dataset = features.open_run_data(found, None if data is None else data_text(data))
+    dataset = features.open_run_data(found, None if data is None else data_settings(data))
     both = {"train": dataset.train, dataset.measured_on: dataset.test}
     sets = {n: s for n, s in both.items() if s is not None and split in ("all", n)}
     if not sets:

@@ -41,11 +41,6 @@ def opened(run: RunLike) -> Run:
     return run if isinstance(run, Run) else load(named(run))
 
 
-def data_text(data: Path | str) -> str:
-    """Data as a command line names it: a `Path` is one, whatever it is called."""
-    return f"./{data}" if isinstance(data, Path) and not data.is_absolute() else str(data)
-
-
 def data_settings(data: Path | str) -> dict[str, object]:
     """What `--data` sets in a recipe.
 
@@ -54,7 +49,8 @@ def data_settings(data: Path | str) -> dict[str, object]:
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.recipe.layers import dataset_spec
 
-    data = data_text(data)
+    # A `Path` is one, whatever it is called.
+    data = f"./{data}" if isinstance(data, Path) and not data.is_absolute() else str(data)
     path, dataset = Path(data), dataset_spec(data)
     if path.suffix == ".toml" and path.is_file():
         way = f"A recipe: --recipe {shlex.quote(data)}."

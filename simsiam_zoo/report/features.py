@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -20,7 +20,6 @@ from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.frozen_pass import FrozenPass, state_digest
 from simsiam_zoo.evaluation.target import open_target
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.layers import dataset_spec
 from simsiam_zoo.runtime.folders import atomic_write, check_out, unwritable
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.run import Run
@@ -103,15 +102,14 @@ def embed(
     return Embedding(shards, found.x, found.ids, found.labels, damaged)
 
 
-def open_run_data(run: Run, data: str | None = None) -> Dataset:
-    """The run's data set, or the one that `data` names as in `train --data`; readable by id.
+def open_run_data(run: Run, data: Mapping[str, object] | None = None) -> Dataset:
+    """The run's data set, or the one that these settings of the recipe name; readable by id.
 
     InputError: it is not there. DataError: it is damaged.
     """
     recipe = run.recipe
     if data is not None:
-        settings: dict[str, object] = {"dataset": dataset_spec(data), "data.stream": False}
-        settings["data.steps_per_epoch"] = 0
+        settings = {**data, "data.stream": False, "data.steps_per_epoch": 0}
         recipe = Recipe.of_run(run.folder / "recipe.toml", settings)
     return recipe.open_data(exact=True)
 

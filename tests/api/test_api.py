@@ -97,6 +97,10 @@ def test_features_are_those_of_the_backbone_and_of_the_file(run: zoo.Run) -> Non
         assert np.array_equal(file["features"], both.numpy())
     assert torch.equal(kept.splits["test"].x, found.splits["test"].x)
     assert len(found.splits["train"].labels) == 96
+    Path("photos").mkdir()
+    for call in (zoo.embed, zoo.look):  # as of `train --data`
+        with pytest.raises(InputError, match=r"A path begins with \./"):
+            call(run, data="photos", quiet=True)
 
 
 def test_a_page_a_list_and_a_comparison(run: zoo.Run) -> None:
