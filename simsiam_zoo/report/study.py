@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from simsiam_zoo.charts.drawing import clean
 from simsiam_zoo.report.pages import compact, line
@@ -18,6 +18,10 @@ from simsiam_zoo.report.pages import compact, line
 DONE, RUNNING, FAILED = "done", "running", "failed"
 
 _LONGEST = 4000  # characters of an error: its end says what happened
+
+
+Compact = Annotated[str, BeforeValidator(compact)]
+"""A recipe's value in one line."""
 
 
 class SeedMean(BaseModel, frozen=True):
@@ -75,7 +79,7 @@ class Candidate(BaseModel, frozen=True):
     `stopped`: the epoch after which halving stopped it, and its share there.
     """
 
-    values: dict[str, str]
+    values: dict[str, Compact]
     top1: float | None = None
     stopped: tuple[int, float] | None = None
     runs: list[ArmRun] = []
@@ -101,14 +105,14 @@ class ReportArm(BaseModel, frozen=True):
     part: str | None = None
     is_base: bool = False
     same_as: str | None = None
-    substitution: dict[str, str] = {}
-    differences: list[tuple[str, str, str]] = []
+    substitution: dict[str, Compact] = {}
+    differences: list[tuple[str, Compact, Compact]] = []
     changes: list[float] = []
     expect: list[str] | None = None
     paper: float | None = None
     warnings: list[str] = []
     candidates: list[Candidate] = []
-    chosen: dict[str, str] = {}
+    chosen: dict[str, Compact] = {}
     at_edge: list[str] = []
     runs: list[ArmRun] = []
     shown_runs: list[ArmRun] = []
@@ -240,16 +244,12 @@ def _arm(number: int, arm: dict[str, Any], by_name: dict[str, Any]) -> dict[str,
     """The arm with its summary's entries; one that equals another has that one's figures."""
     original = by_name.get(arm["same_as"], arm)
     shown = {**arm["summary"], **arm, "number": number, "shown_runs": original["runs"]}
-    shown["substitution"] = {path: compact(value) for path, value in arm["substitution"].items()}
-    shown["chosen"] = {path: compact(value) for path, value in (arm.get("chosen") or {}).items()}
-    for each in arm.get("candidates", ()):
-        each["values"] = {path: compact(value) for path, value in each["values"].items()}
+    shown["chosen"] = arm.get("chosen") or {}
     shown["changes"] = [
         change["epoch"]
         for path, _, own in arm["differences"]
         for change in (own if path == "change" and isinstance(own, list) else ())
     ]
-    shown["differences"] = [[p, compact(old), compact(new)] for p, old, new in arm["differences"]]
     if arm["same_as"] is not None:
         shown["same_as"] = "base" if original["is_base"] else original["label"]
     if original["is_base"]:
