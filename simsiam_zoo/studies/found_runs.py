@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.metrics import TRAINED, finite, is_called, read_rows
 from simsiam_zoo.recipe.layers import COMPONENTS, flat
 from simsiam_zoo.runtime.folders import is_held
@@ -258,8 +258,9 @@ def _state(
         return COMPLETE, None
     if is_held(folder / ".lock"):
         return RUNNING, None
-    if folder.name == "run" and (error := read_json(folder.parent / "status.json").get("error")):
-        return FAILED, " ".join(str(error).split())
+    status = read_json(folder.parent / "status.json") if folder.name == "run" else {}
+    if status.get("error") and status.get("exit_code") != StoppedError.exit_code:
+        return FAILED, " ".join(str(status["error"]).split())
     if any((folder / "checkpoints").glob("*.pt")):
         return IMPORTED if "imported" in _read_toml(folder / "lock.toml") else RESUMABLE, None
     return FAILED, "it ended before its first checkpoint"

@@ -57,10 +57,14 @@ def test_the_state_is_what_the_files_and_the_lock_say(tmp_path: Path) -> None:
     (imported / "checkpoints").mkdir()
     (imported / "checkpoints" / "last.pt").touch()
     (imported / "lock.toml").write_text("[imported]\nsource = 'moco.pth.tar'\n")
+    stopped = make_run(tmp_path / "j-job" / "run", verdict=None)
+    (stopped / "checkpoints").mkdir()
+    (stopped / "checkpoints" / "last.pt").touch()
+    (stopped.parent / "status.json").write_text('{"exit_code": 75, "error": "stopped at step 16"}')
     with FileLock(running / ".lock"):
         found = {run.folder: run for run in find_runs([tmp_path])}
     states = [run.state for _, run in sorted(found.items())]
-    expected = "complete running resumable failed failed failed failed complete imported"
+    expected = "complete running resumable failed failed failed failed complete imported resumable"
     assert states == expected.split()
     whys = [run.why or "" for _, run in sorted(found.items())]
     assert whys[4] == "a shard is damaged"
