@@ -242,11 +242,10 @@ class Study(_Strict):
             return self
         if set(self.tune.seeds) & set(self.seeds):
             raise ValueError("tune.seeds are other ones than the seeds that are reported")
-        for path in (
-            path for each in self.ablation for arm in each.substitutions() for path in arm
-        ):
-            if path in self.tune.keys:
-                raise ValueError(f"{path} is tuned for every arm, so that no arm substitutes it")
+        arms = (arm for each in self.ablation for arm in each.substitutions())
+        for path, key in itertools.product((path for arm in arms for path in arm), self.tune.keys):
+            if f"{path}.".startswith(f"{key}."):  # a component that is chosen drops its parameters
+                raise ValueError(f"{key} is tuned for every arm, so that no arm substitutes {path}")
         return self
 
     def changed(self, changes: Tree) -> Self:

@@ -269,7 +269,7 @@ def test_draws_from_ranges_are_even_by_logarithm_and_the_same_each_time() -> Non
         ({"grid": {"optim.lr": [1.0, 1.0]}}, "each once"),
         ({"grid": {"training.epochs": [1, 2]}}, "tune.length"),
         ({"grid": {"optim.lr": [1.0]}, "seeds": [1]}, "other ones than the seeds"),
-        ({"grid": {"predictor": ["none", "mlp"]}}, "no arm substitutes it"),
+        ({"grid": {"predictor": ["none", "mlp"]}}, "no arm substitutes predictor"),
         ({"ranges": {"optim.lr": [0.0, 1.0]}}, "above 0"),
     ],
 )
@@ -277,6 +277,12 @@ def test_what_cannot_be_tuned_is_refused(tune: dict[str, Any], said: str) -> Non
     with pytest.raises(InputError) as caught:
         study_of(tune=tune)
     assert said in str(caught.value)
+
+
+def test_parameters_of_a_component_that_is_tuned_are_not_substituted() -> None:
+    tune = {"grid": {"augmentation": ["simsiam", "digits"]}}
+    with pytest.raises(InputError, match=r"no arm substitutes augmentation\.min_scale"):
+        study_of(tune=tune, ablation=[{"set": {"augmentation.min_scale": 0.3}}])
 
 
 def test_an_edge_is_of_numbers() -> None:
