@@ -15,6 +15,10 @@ from simsiam_zoo.runtime.machine import restarts
 _CACHE_HINT = "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk."
 
 
+ASKED = 0.05
+"""Seconds after which a lock is held: to ask whether it is, `is_held` has it for a moment."""
+
+
 def cache_dir() -> Path:
     """The user's cache folder (or `SIMSIAM_ZOO_CACHE`), made; InputError: it cannot be."""
     import platformdirs  # not at the top: the light commands import this module
@@ -98,13 +102,13 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether some process holds a lock's file."""
+    """Whether some process holds a lock's file, and not only asks this as well."""
     if not lock.exists():
         return False
     from filelock import FileLock, Timeout  # not at the top: the light commands import this module
 
     try:
-        with FileLock(lock).acquire(timeout=0):
+        with FileLock(lock).acquire(timeout=ASKED, poll_interval=ASKED / 10):
             return False
     except Timeout:
         return True

@@ -29,7 +29,7 @@ from simsiam_zoo.errors import DataError, DivergedError, InputError, PluginError
 from simsiam_zoo.metrics import read_rows
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.folders import atomic_write_text, unwritable
+from simsiam_zoo.runtime.folders import ASKED, atomic_write_text, unwritable
 from simsiam_zoo.runtime.machine import restarts
 
 MetricsRow = dict[str, Any]
@@ -185,7 +185,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             held = FileLock(self.path / ".lock")
-            held.acquire(timeout=0)
+            held.acquire(timeout=ASKED, poll_interval=ASKED / 10)
         except Timeout:
             raise InputError(
                 f"another process is training in {self.path}", "Give this run another --out."

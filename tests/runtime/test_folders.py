@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
+from filelock import FileLock
 
 from simsiam_zoo.errors import InputError
+from simsiam_zoo.runtime import folders
 from simsiam_zoo.runtime.folders import atomic_write, atomic_write_text, cache_dir
 
 
@@ -57,6 +60,7 @@ def test_a_process_that_is_killed_leaves_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
+from threading import Timer
 from simsiam_zoo.runtime.folders import atomic_write
 with atomic_write(Path({str(path)!r})) as file:
     file.write(b"new" * 1_000_000)
@@ -84,3 +88,15 @@ def test_the_cache_goes_where_the_user_says(tmp_path: Path, monkeypatch) -> None
     monkeypatch.setenv("SIMSIAM_ZOO_CACHE", str(tmp_path / "file" / "b"))
     with pytest.raises(InputError, match="SIMSIAM_ZOO_CACHE"):
         cache_dir()
+
+
+def test_who_asks_whether_a_lock_is_held_does_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = FileLock(tmp_path / "lock", thread_local=False)
+    held.acquire()
+    assert folders.is_held(tmp_path / "lock")
+    monkeypatch.setattr(folders, "ASKED", 30.0)
+    Timer(0.05, held.release).start()  # as one that asks lets go of it
+    assert not folders.is_held(tmp_path / "lock")
+    assert not folders.is_held(tmp_path / "none")
