@@ -131,6 +131,7 @@ def _imported(source: bytes) -> set[str]:
     return {name for names in lists for name in _FIRST.findall(names)}
 
 
+@cache
 def installed_version(distribution: str) -> str:
     """The version that is installed, or `not installed`."""
     try:
