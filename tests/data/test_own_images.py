@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -259,6 +260,21 @@ def test_the_least_recently_used_goes_where_room_is_needed_unless_it_is_in_use(
     monkeypatch.setenv("SIMSIAM_ZOO_PACKED_GB", "much")
     with pytest.raises(InputError, match="is a number of GB, not 'much'"):
         open_shards(str(folders[0]))
+
+
+def test_what_was_packed_is_read_from_a_cache_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tree(tmp_path / "photos", *FLAT)
+    before = open_shards(str(folder)).digest
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cached, "FileLock", read_only)
+    assert open_shards(str(folder)).digest == before
+    with pytest.raises(InputError, match=r"Read-only file system\n  Set SIMSIAM_ZOO_CACHE"):
+        open_shards(str(tree(tmp_path / "others", *FLAT)))
 
 
 def test_room_is_made_while_others_come_and_go(tmp_path: Path, cache: Path) -> None:

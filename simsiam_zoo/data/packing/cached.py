@@ -102,7 +102,8 @@ def pack_once(source: Path) -> tuple[Path, list[str]]:
                 _pack(source, folder, size)
             _pin(folder)
     except OSError as error:
-        raise unwritable_cache(f"{source} cannot be packed into {folder}", error) from None
+        if not _is_whole(folder):  # a cache that can only be read will do where it is
+            raise unwritable_cache(f"{source} cannot be packed into {folder}", error) from None
     if not (damaged := sum(dict((read_packed(folder) or {}).get("damaged") or {}).values())):
         return folder, []
     total = damaged + sum(split.samples for split in (read_manifest(folder) or {}).values())
