@@ -1,4 +1,4 @@
-"""Shards to batches: which sample when (`plan`), its bytes (`shards`), its views (`image`).
+"""Shards to batches: which sample when (`order`), its bytes (`shards`), its views (`image`).
 
 Importing this package imports neither torch nor OpenCV; `image` and `loader` do.
 """

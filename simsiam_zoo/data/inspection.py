@@ -111,7 +111,7 @@ def inspect_shards(
         and {
             "classes_per_shard": round(order.found, 2),
             "if_shuffled": round(order.expected, 2),
-            "ordered": order.ordered,
+            "ordered": order.problem is not None,
         },
         "looked_at": len(ids),
         "formats": dict(Counter(check.format for check in good).most_common()),
@@ -202,14 +202,9 @@ class ClassOrder(NamedTuple):
     expected: float
 
     @property
-    def ordered(self) -> bool:
-        """Whether shards hold less than half of the classes that they should."""
-        return self.found < self.expected / 2
-
-    @property
     def problem(self) -> str | None:
-        """What to say of shards that are ordered; None of others."""
-        if not self.ordered:
+        """What to say where shards hold less than half of the classes that they should; or None."""
+        if self.found >= self.expected / 2:
             return None
         return (
             f"the shards are ordered by class: one holds {self.found:.1f} classes where"
@@ -247,7 +242,7 @@ def order_warning(shards: ShardSet, window: int) -> str | None:
         except DataError:  # it is elsewhere, or damaged: whoever reads it will tell
             continue
     order = class_order(labels)
-    return f"warning: {order.problem}" if order and order.ordered else None
+    return f"warning: {order.problem}" if order and order.problem else None
 
 
 def _framed(view: Pixels, side: int) -> Pixels:

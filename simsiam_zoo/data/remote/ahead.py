@@ -33,13 +33,13 @@ something else meanwhile. Without it they and the pins could wait for each other
 
 
 def _following(
-    order: Iterable[T], shards: ShardSet, needs: Callable[[int], list[int]]
+    order: Iterable[T], shards: ShardSet, cache: ShardCache, needs: Callable[[int], list[int]]
 ) -> Iterator[T]:
     """An order of batches which, while it is gone through, fetches what comes next.
 
     `needs` tells which shards to have for a batch, by its number; the first needed first.
     """
-    ahead = _Ahead(shards)
+    ahead = _Ahead(shards, cache)
     try:
         for number, item in enumerate(order):
             ahead.want(needs(number))
@@ -57,7 +57,7 @@ def follow_plan(
     It has an item for each step from `start` (over all epochs) on; `in_flight` of them may be
     handed out and not be done. Of shards on disk it is returned as it is.
     """
-    if shards.cache is None:
+    if (cache := shards.cache) is None:
         return order
     own = copy.copy(plan)  # whoever asks for ids goes through other windows of it
 
@@ -65,12 +65,12 @@ def follow_plan(
         first = start + max(0, number - max(1, in_flight) + 1)
         return own.shards(first, start + number, epochs, rank, world)
 
-    return _following(order, shards, needs)
+    return _following(order, shards, cache, needs)
 
 
 def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Iterable[Sequence[int]]:
     """`order` of evaluation, batches of ids, with the next shard fetched."""
-    if shards.cache is None:
+    if (cache := shards.cache) is None:
         return order
 
     def needs(number: int) -> list[int]:
@@ -78,7 +78,7 @@ def follow_ids(order: Sequence[Sequence[int]], shards: ShardSet) -> Iterable[Seq
         places = shards.offsets.searchsorted(ids, "right") - 1
         return list(dict.fromkeys(places.tolist()))[:FREE_SHARDS]
 
-    return _following(order, shards, needs)
+    return _following(order, shards, cache, needs)
 
 
 def limit_cache(dataset: Dataset, lanes: int, window: int, limit: int) -> None:
@@ -108,8 +108,8 @@ def limit_cache(dataset: Dataset, lanes: int, window: int, limit: int) -> None:
 class _Ahead:
     """The threads that fetch, and the shards that are pinned."""
 
-    def __init__(self, shards: ShardSet) -> None:
-        self._shards = shards
+    def __init__(self, shards: ShardSet, cache: ShardCache) -> None:
+        self._shards, self._cache = shards, cache
         self._changed = threading.Condition()
         self._closed = False
         self._wanted: list[int] = []
@@ -139,8 +139,7 @@ class _Ahead:
     def _fitting(self, places: list[int]) -> list[int]:
         """As many of them, in their order, as can be pinned at one time."""
         sizes = self._shards.bytes
-        room = self._shards.cache.limit if self._shards.cache is not None else 0
-        free = FREE_SHARDS * int(sizes.max())
+        room, free = self._cache.limit, FREE_SHARDS * int(sizes.max())
         if room < int(sizes.sum()) + free:
             room -= free
         ends = itertools.accumulate(sizes[places].tolist())
@@ -164,8 +163,7 @@ class _Ahead:
                     os.close(descriptor)
 
     def _pinned(self, place: int) -> int | None:
-        cache = self._shards.cache
         try:
-            return cache.hold(self._shards.shards[place]) if cache is not None else None
+            return self._cache.hold(self._shards.shards[place])
         except (ZooError, OSError):  # whoever needs the shard will try again, and say so
             return None
