@@ -136,6 +136,7 @@ def test_shards_beside_images_are_taken_and_it_is_said(tmp_path: Path) -> None:
         ((), "holds no images; looked for"),
         (("Test/ant/0.png", "ant/1.png"), "not clear what to train on(.|\n)*Call one folder train"),
         (("a.png", "ant/1.png"), "beside 1 folders of images"),
+        (("IMG_1.HEIC", "b/IMG_2.heic"), "holds 2 images, and none is a JPEG(.|\\n)*Convert them"),
     ],
 )
 def test_what_pack_refuses_is_refused_with_its_way_out(names, match, tmp_path: Path) -> None:

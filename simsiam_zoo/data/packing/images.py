@@ -42,13 +42,21 @@ class _Tree:
 def find_tree(source: Path, labels: bool = True, bands: bool = False) -> Original | None:
     """The images below `source`; with `bands`, or where there are none, its arrays and TIFFs.
 
-    Raises InputError for images beside folders of images, a class that training lacks, and folders
-    that may be splits or classes; OSError for what cannot be read, or a class would be missing.
+    Raises InputError for images beside folders of images, a class that training lacks, folders that
+    may be splits or classes, and images of other kinds alone; OSError for what cannot be read, or a
+    class would be missing.
     """
     folders, tree = _splits(source, labels, bands)
     listed = {split: _list(folder, labels, tree) for split, folder in folders.items()}
+    if not any(listed.values()) and not bands:
+        return find_tree(source, labels, bands=True)
     if not any(listed.values()):
-        return None if bands else find_tree(source, labels, bands=True)
+        if tree.unpacked:
+            raise InputError(
+                f"{source} holds {tree.unpacked.total():,} images, and none is a JPEG, PNG or WebP",
+                "Convert them, with ImageMagick say: mogrify -format jpg *.heic",
+            )
+        return None
     classes = sorted({name for name in listed["train"] if name is not None})
     if classes and (loose := listed.get("val", {}).get(None)):
         tree.notes.append(
