@@ -215,6 +215,16 @@ class Resolved:
         """`distribution/name` or `distribution/family:name`, whatever else is installed."""
         return self.entry.full
 
+    @property
+    def spec(self) -> str:
+        """What gives this very component: its name, and those params that have no default value."""
+        given = [
+            f"{param.name}={param.spell(self.params[param.name])}"
+            for param in self.entry.component.params
+            if self.params[param.name] != param.default
+        ]
+        return f"{self.name}:{','.join(given)}" if given else self.name
+
     def create(self, **host: object) -> Any:
         """Import the target and call it with its params, `name=` if it is a family's, and those of
         the keywords `host` that it declares.

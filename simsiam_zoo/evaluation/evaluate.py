@@ -49,10 +49,7 @@ _SOFTWARE = ("simsiam-zoo", "torch", "timm", "torchmetrics", "scikit-learn")
 
 @dataclass(frozen=True)
 class Job:
-    """One protocol on one network, by its name in the splits.
-
-    `name` is the protocol's, with its parameters; also that of a folder of its own.
-    """
+    """One protocol, `name` by its spec, on one network, by its name in the splits."""
 
     network: str
     name: str
@@ -61,12 +58,7 @@ class Job:
 
 def jobs_of(network: str, protocols: Iterable[Resolved]) -> list[Job]:
     """A job for each protocol of a recipe."""
-    jobs = []
-    for resolved in protocols:
-        given = ",".join(f"{key}={value}" for key, value in sorted(resolved.params.items()))
-        name = "-".join(filter(None, (resolved.name.replace("/", "-"), given)))
-        jobs.append(Job(network, name, resolved.create()))
-    return jobs
+    return [Job(network, resolved.spec, resolved.create()) for resolved in protocols]
 
 
 def jobs_beside(network: str, protocols: Iterable[Resolved]) -> list[Job]:
@@ -150,7 +142,7 @@ def measure(
 def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | InputError:
     given = splits[job.network]
     if given.folder is not None:
-        given = dataclasses.replace(given, folder=given.folder / job.name)
+        given = dataclasses.replace(given, folder=given.folder / job.name.replace("/", "-"))
     try:
         with full_fp32():  # a score does not depend on how a GPU rounds products
             return job.protocol(given)

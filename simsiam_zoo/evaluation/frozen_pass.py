@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ class FrozenPass:
     """Networks that are looked at and not changed, and the way of images to them.
 
     Features are kept in the folder `store`; with several processes one that all share. `batch`:
-    images at once, of each process. `workers`: loader processes; None for what the machine offers.
+    images at once, of each process. `workers`: loader processes; "auto": as the machine offers.
     """
 
     networks: Sequence[FrozenNetwork]
@@ -159,7 +159,7 @@ class FrozenPass:
     runtime: Runtime
     store: Path
     batch: int = BATCH
-    workers: int | None = None
+    workers: int | Literal["auto"] = "auto"
     progress: Progress = field(default_factory=Progress)
 
     def features(
@@ -238,7 +238,8 @@ class FrozenPass:
         """How many loader processes are worth their start for so many images of this process."""
         if images <= FEW:
             return 0
-        return default_workers(self.runtime.device.type) if self.workers is None else self.workers
+        chosen = self.workers
+        return default_workers(self.runtime.device.type) if chosen == "auto" else chosen
 
     def normalized(self, images: Tensor) -> Tensor:
         """Pixels [N, C, S, S] as networks take them, on the device."""

@@ -60,7 +60,7 @@ class EvalTarget:
         `batch` images at once, of each process. Features are kept beside the run if that can be,
         else in the user's cache.
         """
-        training, workers = self.recipe.training, self.recipe.data.workers
+        training = self.recipe.training
         runtime = open_runtime(training.device, training.precision, training.threads)
         networks = [
             FrozenNetwork(self.name, backbone.to(runtime.device, runtime.dtype))
@@ -74,7 +74,7 @@ class EvalTarget:
             runtime,
             beside / "features",
             batch,
-            None if workers == "auto" else workers,
+            self.recipe.data.workers,
             progress or Progress(),
         )
 

@@ -214,29 +214,23 @@ def compile_in_place(
 
     Each is compiled anew for what it has not met yet: eval mode, no gradient, another batch size.
     """
-    if backend == DEFAULT_BACKEND:
-        _refuse_without_compiler(device)
-    for module in modules:
-        if next(module.parameters(), None) is not None:
-            module.compile(backend=backend)
-
-
-def _refuse_without_compiler(device: torch.device) -> None:
-    """Torch itself finds out in the middle of the first step, in a hundred lines."""
-    if device.type == "cuda":
+    if backend == DEFAULT_BACKEND and device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             raise InputError(
                 "training.compile needs Triton on CUDA, and it is not installed",
                 "python -m pip install triton, or leave out --compile.",
             )
-        return
-    named = os.environ.get("CXX")
-    if not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
-        raise InputError(
-            f"training.compile needs a C++ compiler on {device.type}, and"
-            f" {f'CXX = {named!r} is none' if named else 'there is none'}",
-            "Install g++ or clang++ (CXX names another), or leave out --compile.",
-        )
+    elif backend == DEFAULT_BACKEND:  # torch itself finds out in the middle of the first step
+        named = os.environ.get("CXX")
+        if not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
+            raise InputError(
+                f"training.compile needs a C++ compiler on {device.type}, and"
+                f" {f'CXX = {named!r} is none' if named else 'there is none'}",
+                "Install g++ or clang++ (CXX names another), or leave out --compile.",
+            )
+    for module in modules:
+        if next(module.parameters(), None) is not None:
+            module.compile(backend=backend)
 
 
 _SHORTAGES = (

@@ -5,7 +5,6 @@ A check is what the contract asks of a component, and how to meet it.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,17 +51,6 @@ class ComponentUnderTest:
         """The component."""
         assert self.chosen is not None
         return self.chosen
-
-    @functools.cached_property
-    def spec(self) -> str:
-        """What a recipe calls it, parameters and all."""
-        values = self.resolved.params
-        given = [
-            f"{param.name}={param.spell(values[param.name])}"
-            for param in self.resolved.entry.component.params
-            if values[param.name] is not None
-        ]
-        return ":".join([self.resolved.id, ",".join(given)] if given else [self.resolved.id])
 
     def create_or_skip(self) -> Any:
         """The component; Inapplicable, with the reason, where it cannot be had here so."""

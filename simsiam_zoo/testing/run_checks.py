@@ -251,16 +251,16 @@ def _with(tested: ComponentUnderTest) -> dict[str, object]:
     """The settings that put the component into the run."""
     if tested.kind == "logger":
         tested.create_or_skip()
-        return {"dataset": str(_digits()), "logging.loggers": [tested.spec]}
+        return {"dataset": str(_digits()), "logging.loggers": [tested.resolved.spec]}
     if tested.kind == "protocol":
-        return {"dataset": str(_digits()), "evaluation.protocols": [tested.spec]}
+        return {"dataset": str(_digits()), "evaluation.protocols": [tested.resolved.spec]}
     if tested.kind == "dataset":
         images = len(tested.create_or_skip().train)
         if images < STEPS:
             raise Broken(f"has {images} images, and {STEPS} steps need as many")
         # the steps are those of an epoch, the rest of which is dropped
-        return {"dataset": tested.spec, "training.batch_size": images // STEPS}
-    return {"dataset": str(_digits()), tested.kind: tested.spec, **_with_views(tested)}
+        return {"dataset": tested.resolved.spec, "training.batch_size": images // STEPS}
+    return {"dataset": str(_digits()), tested.kind: tested.resolved.spec, **_with_views(tested)}
 
 
 def _with_views(tested: ComponentUnderTest) -> dict[str, object]:

@@ -262,16 +262,11 @@ def _restored(recipe: Recipe, kind: str, key: str = "") -> str | None:
     own, theirs = getattr(recipe, kind), getattr(preset, kind)
     if own == theirs:
         return None
-    known = {p.name: p for p in preset.part(kind).entry.component.params}
-    given = {
-        name: known[name].spell(value)
-        for name, value in theirs.params.items()
-        if value != known[name].default or name == key
-    }
-    if own.name == theirs.name and key in given:
-        return f"--set {kind}.{key}={given[key]}"
-    spec = ",".join(f"{name}={text}" for name, text in given.items())
-    return f"--{kind} {shlex.quote(f'{theirs.name}:{spec}' if spec else theirs.name)}"
+    part = preset.part(kind)
+    for param in part.entry.component.params:
+        if own.name == theirs.name and param.name == key:
+            return f"--set {kind}.{key}={param.spell(part.params[key])}"
+    return f"--{kind} {shlex.quote(part.spec)}"
 
 
 def command(folder: Path, flags: str) -> str:

@@ -208,15 +208,10 @@ class RunEvaluation:
         return paired_gain(right[TRAINED], right[before]), None
 
     def _pass(self, networks: list[FrozenNetwork], store: Path, progress: Progress) -> FrozenPass:
-        setup, workers = self._setup, self._setup.recipe.data.workers
-        return FrozenPass(
-            networks,
-            Transform.of(setup.recipe),
-            setup.runtime,
-            store,
-            workers=None if workers == "auto" else workers,
-            progress=progress,
-        )
+        recipe, runtime = self._setup.recipe, self._setup.runtime
+        workers = recipe.data.workers
+        transform = Transform.of(recipe)
+        return FrozenPass(networks, transform, runtime, store, workers=workers, progress=progress)
 
     @contextmanager
     def _temporary(self, network: FrozenNetwork) -> Iterator[FrozenPass]:

@@ -143,6 +143,7 @@ def test_a_protocol_that_refuses_the_features_does_not_end_the_run(run: Run, mon
     folder, result = run({"evaluation.protocols": protocols, **online})
     (refused,) = result["refused"]
     assert refused["reason"] == "every classifier diverged"
+    assert refused["protocol"] == "linear"
     assert [figure["protocol"] for figure in result["figures"]] == ["knn (k=5, t=0.1)"]
     assert json.loads((folder / "result.json").read_text()) == result
     assert measuring.VERDICT_KNN.ks == (20,)
