@@ -14,6 +14,7 @@ KS = (20, 200)
 
 _CHUNK = 1024  # queries at once: bounds the similarity matrix, changes no answer
 _BANK_BYTES = 2**26  # of the bank at once: 8,192 features of width 2,048
+_BANK_ROWS = 2**15  # at most, for narrow features: it bounds the similarity matrix too
 
 
 class KnnProtocol:
@@ -64,7 +65,7 @@ def nearest(
     Returns:
         Similarities [Q, k], the largest first, and ids [Q, k]; on the CPU.
     """
-    rows = max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size()))
+    rows = min(max(1, _BANK_BYTES // (bank.shape[1] * bank.element_size())), _BANK_ROWS)
     chunks = torch.split(_directions(queries.to(device)), _CHUNK)
     found = [
         (chunk.new_empty(len(chunk), 0), chunk.new_empty(len(chunk), 0, dtype=torch.int64))

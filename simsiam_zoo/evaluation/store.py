@@ -123,7 +123,9 @@ def _begin(entry: CachedFeatures) -> Path:
 
 def _write(parts: list[Path], ids: Ids, widths: Sequence[int], rows: Rows) -> tuple[Ids, Ids]:
     """Write this rank's rows, each at the place of its id; the ids and labels that came."""
-    there, labels = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    # Filled in place: small arrays that stay, one for each batch, cut the memory of large ones that
+    # were freed into pieces that no batch fits in, and a process grows to the size of all features.
+    there, labels, count = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64), 0
     with ExitStack() as opened:
         with _writing(parts[0].parent):  # r+b: a rank that does not see the folder is told so
             files = [opened.enter_context((part / "x.f32").open("r+b")) for part in parts]
@@ -135,13 +137,14 @@ def _write(parts: list[Path], ids: Ids, widths: Sequence[int], rows: Rows) -> tu
                 with _writing(parts[0].parent):
                     file.seek(4 * width * int(places[0]))
                     file.write(whole.data)
-            there.append(came)
-            labels.append(truth.numpy())
+            there[count : count + len(came)] = came
+            labels[count : count + len(came)] = truth.numpy()
+            count += len(came)
         with _writing(parts[0].parent):
             for file in files:
                 file.flush()
                 os.fsync(file.fileno())
-    return np.concatenate(there), np.concatenate(labels)
+    return there[:count], labels[:count]
 
 
 def _finish(

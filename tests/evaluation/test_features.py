@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,3 +117,35 @@ def test_labels_of_a_catalogue_are_numbered_without_gaps_and_names_keep_them():
     assert (plain.classes, labels) == (3, None)
     named, labels = number_classes(FeatureSplits(split(0, 2), split(2), 0), ("a", "b", "c", "d"))
     assert (named.classes, labels, named.train.labels.tolist()) == (4, None, [0, 2])
+
+
+HOLDS_ALL = """
+import tempfile
+from pathlib import Path
+import numpy as np, torch
+from simsiam_zoo.evaluation.store import CachedFeatures, fill
+
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+def rows():
+    for start in range(0, 30_720, 128):
+        x = torch.randn(128, 1024)
+        ids = np.arange(start, start + 128)
+        yield ids, [x * 1.0, x * 0.5, x * 2.0], torch.from_numpy(ids) % 10
+
+with tempfile.TemporaryDirectory() as folder:
+    entries = [CachedFeatures(Path(folder), {"of": name}) for name in "abc"]
+    before = held()
+    fill(entries, np.arange(30_720), [1024] * 3, rows())
+    print(held() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells what is held")
+def test_what_is_on_disk_is_not_held_in_memory_as_well():
+    """126 MB by each of three networks; batches of half a MB."""
+    command = [sys.executable, "-c", HOLDS_ALL]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert float(told) < 40  # MB
