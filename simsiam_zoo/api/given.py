@@ -44,7 +44,8 @@ def opened(run: RunLike) -> Run:
 def data_settings(data: Path | str) -> dict[str, object]:
     """What `--data` sets in a recipe.
 
-    InputError: a text is a recipe's file, or no dataset's name but that of a folder without `./`.
+    InputError: a text is a recipe's file, or no dataset's name, but that of a folder without `./`
+    perhaps.
     """
     from simsiam_zoo.catalog import catalog
     from simsiam_zoo.recipe.layers import dataset_spec
@@ -55,10 +56,12 @@ def data_settings(data: Path | str) -> dict[str, object]:
     if path.suffix == ".toml" and path.is_file():
         way = f"A recipe: --recipe {shlex.quote(data)}."
         raise InputError(f"{data} is a TOML file, not shards", way)
-    if isinstance(dataset, str) and path.exists():
+    if isinstance(dataset, str):
         try:
             catalog().resolve("dataset", dataset)
         except InputError as error:
+            if not path.exists():
+                raise
             here = f"There is a {'folder' if path.is_dir() else 'file'} of that name: ./{data}."
             hint = f"{here} A path begins with ./, / or ~."
             raise InputError(error.what, f"{hint} {error.hint or ''}".rstrip()) from None

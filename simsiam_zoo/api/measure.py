@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.api.given import RunLike, data_settings, named, opened
-from simsiam_zoo.catalog import Text
+from simsiam_zoo.catalog import Text, catalog
 from simsiam_zoo.charts.tables import html_table, text_table
 from simsiam_zoo.errors import InputError, ZooError
 from simsiam_zoo.metrics import all_frozen, figure_table, top1_of
@@ -134,6 +133,8 @@ def evaluate_on(
     """
     from simsiam_zoo.runtime.folders import check_out
 
+    for protocol in protocols:  # a wrong name is told before torch is imported
+        catalog().resolve("protocol", protocol)
     stated = {
         "training.device": device,
         "training.precision": precision,
@@ -242,20 +243,8 @@ def export(run: RunLike, to: str, out: Path | str | None = None) -> Exported:
     Returns:
         Its `path`, the `code` that loads it, and by how much its features differ from the run's.
     """
+    catalog().resolve("format", to)  # a wrong name is told before torch is imported
     found = opened(run)
     from simsiam_zoo.exchange.export import export_backbone
 
     return export_backbone(found, to, out)
-
-
-def write_all(
-    source: str, asked: Sequence[str], found: Sequence[Evaluation], out: Path | None
-) -> dict[str, Any]:
-    """Reports on several data sets as one, with what each was `asked` for as; written to `out`."""
-    from simsiam_zoo.runtime.folders import save_text
-
-    reports = [each.report | {"asked": name} for name, each in zip(asked, found, strict=True)]
-    whole = {"source": source, "reports": reports}
-    if out is not None:
-        save_text(out, json.dumps(whole, indent=1) + "\n")
-    return whole

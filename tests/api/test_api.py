@@ -38,15 +38,21 @@ def test_no_function_of_the_catalogue_or_of_found_runs_imports_torch(tmp_path: P
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 0
 
 
-def test_what_is_no_run_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+def test_what_is_no_run_or_no_name_is_told_before_torch_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys, simsiam_zoo as zoo\n"
         "from simsiam_zoo.errors import InputError\n"
-        "calls = [lambda: zoo.look('nowhere'), lambda: zoo.embed('nowhere', 'f.npz')]\n"
-        "for call in (*calls, lambda: zoo.export('nowhere', 'timm')):\n"
-        "    try:\n        call()\n"
-        "    except InputError as error:\n        assert 'no run in nowhere' in str(error)\n"
-        "    else:\n        raise AssertionError\n"
+        "wrong = {\n"
+        "    'no run in nowhere': (zoo.look, zoo.embed, lambda run: zoo.export(run, 'timm')),\n"
+        "    'Did you mean timm?': [lambda run: zoo.export(run, 'tim')],\n"
+        "    'Did you mean knn?': [lambda run: zoo.evaluate(run, protocols=['kn'])],\n"
+        "    'Did you mean mnist-5k?': [lambda run: zoo.evaluate(run, 'mnist5k')],\n"
+        "}\n"
+        "for words, calls in wrong.items():\n"
+        "    for call in calls:\n"
+        "        try:\n            call('nowhere')\n"
+        "        except InputError as error:\n            assert words in str(error), error\n"
+        "        else:\n            raise AssertionError\n"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
