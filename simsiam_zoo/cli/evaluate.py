@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def evaluate(
       simsiam-zoo evaluate RUN --data mnist-5k --data digits
       simsiam-zoo evaluate timm:resnet18 --data mnist-5k
     """
-    from simsiam_zoo.api.measure import evaluate_on, write_all
+    from simsiam_zoo.api.measure import evaluate_on
+    from simsiam_zoo.runtime.folders import save_text
     from simsiam_zoo.runtime.machine import announced_rank
 
     named: list[str | None] = [*dict.fromkeys(data)] or [None]
@@ -81,10 +83,13 @@ def evaluate(
     if len(found) == 1:
         print_json(found[0].report) if as_json else print_report(found[0])
         return 0
-    whole = write_all(source, [str(each) for each in named], found, path)
+    reports = [each.report | {"asked": name} for name, each in zip(named, found, strict=True)]
+    whole = {"source": source, "reports": reports}
+    if path is not None:
+        save_text(path, json.dumps(whole, indent=1) + "\n")
     if as_json:
         print_json(whole)
     else:
-        print_reports(whole["reports"], [each.path for each in found])
+        print_reports(reports, [each.path for each in found])
     codes = [each.report["error"]["exit_code"] for each in found if "error" in each.report]
     return int(next(iter(codes), 0))
