@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simsiam_zoo.api.given import preset_of
 from simsiam_zoo.api.results import RELOAD, StudyResults
-from simsiam_zoo.errors import ZooError
+from simsiam_zoo.errors import InputError, ZooError
 
 if TYPE_CHECKING:
     from simsiam_zoo.studies.launcher import Resources
@@ -143,7 +143,7 @@ def plan_study(
 
     settings = settings or {}
     name, read = _read(study, preset, settings)
-    given = {"metrics": tuple(metrics), "threads": threads, "seeds": list(seeds)}
+    given = {"metrics": metrics, "threads": threads, "seeds": seeds}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value}
     if tune:
         changes["tune"] = _tune(read, tune)
@@ -154,6 +154,8 @@ def plan_study(
     plan = choose(plan, asked, folder)
     resources = Resources(cpus=plan.threads, gpus=gpus)
     running = jobs or default_jobs(resources)
+    if running < 1:
+        raise InputError(f"{running} runs at once come to no end", "Say jobs=1 or more.")
     return PlannedStudy(plan, asked, folder, selection, running, resources)
 
 

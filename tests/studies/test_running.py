@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 from tiny_runs import pack_digits
 
+import simsiam_zoo as zoo
 from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies import running
@@ -406,3 +407,12 @@ def test_a_file_in_the_current_folder_hides_no_module_of_a_job(tmp_path: Path) -
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "a study's job is given its folder" in done.stderr
+
+
+def test_no_runs_at_once_are_refused_and_a_text_is_no_list_of_metrics() -> None:
+    tree = {"base": {"preset": "digits"}}
+    with pytest.raises(InputError, match="runs at once"):
+        zoo.plan_study(tree, jobs=-1)
+    for wrong in ({"metrics": "knn"}, {"seeds": "0"}, {"seeds": 3}):
+        with pytest.raises(InputError, match="is a list, not"):
+            zoo.plan_study(tree, **wrong)
