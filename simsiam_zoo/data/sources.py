@@ -26,6 +26,7 @@ from simsiam_zoo.data.manifest import (
 )
 from simsiam_zoo.data.packing.cached import is_unpacked, note_images_beside, pack_once
 from simsiam_zoo.data.remote.cache import ShardCache
+from simsiam_zoo.data.remote.stores import Denied
 from simsiam_zoo.data.remote.transfer import ask_for, read_small
 from simsiam_zoo.data.remote.urls import check_url, expand, file_name, is_remote, redacted
 from simsiam_zoo.data.scan import describe_findings
@@ -316,6 +317,16 @@ def _remote_set(urls: list[str], known: dict[str, dict[str, StatedShard]], sourc
 
 def _read_folder(folder: str) -> dict[str, StatedShard]:
     """What the folder's files state of its shards, by name; empty where there are none."""
-    return stated_by(
-        lambda name: read_small(f"{folder}/{name}", MAX_MANIFEST_BYTES), redacted(folder)
-    )
+    denied: list[Denied] = []
+
+    def read(name: str) -> bytes | None:
+        try:
+            return read_small(f"{folder}/{name}", MAX_MANIFEST_BYTES)
+        except Denied as error:
+            denied.append(error)
+            return None
+
+    stated = stated_by(read, redacted(folder))
+    if denied and not stated:
+        raise denied[0]
+    return stated

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from remote_shards import contents
-from served import Server
+from served import Server, status
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data import sources
@@ -56,6 +56,16 @@ def test_names_of_any_letters_are_the_same_data_everywhere(server: Server, packe
     assert far.digest == near.digest
     pattern = open_shards(f"{server.url}/odd/train%20%C3%A9%20{{0..0}}.tar").train
     assert [shard.name for shard in pattern.shards] == ["train é 0.tar"]
+
+
+def test_a_store_that_denies_what_is_not_there_may_have_other_counts(server: Server) -> None:
+    """S3 answers so over http where nobody may list the bucket."""
+    (server.folder / "manifest.json").unlink()
+    server.misbehave["manifest.json"] = [status(403)] * 2
+    assert len(open_shards(server.url).train) == 48
+    server.misbehave["_info.json"] = [status(403)]
+    with pytest.raises(DataError, match=r"manifest\.json: access is denied"):
+        open_shards(server.url)
 
 
 def test_an_object_store_takes_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

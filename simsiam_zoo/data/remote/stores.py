@@ -43,6 +43,10 @@ class Missing(Unavailable):
     """There is no such file."""
 
 
+class Denied(DataError):
+    """Access to a file is denied; some stores say so of one that is not there."""
+
+
 class StartOver(Unavailable):
     """What was kept of an earlier try is not a part of this file."""
 
@@ -145,7 +149,7 @@ def _answer(url: str, response: Any, start: int) -> Answer:
     elif 300 <= status < 400:
         raise DataError(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times")
     elif status in (401, 403):
-        raise DataError(f"{redacted(url)}: access is denied (status {status})", CREDENTIALS)
+        raise Denied(f"{redacted(url)}: access is denied (status {status})", CREDENTIALS)
     elif status in (404, 410):
         raise Missing(f"it is not there (status {status})")
     elif status != 200:
