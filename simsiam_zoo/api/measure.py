@@ -186,8 +186,8 @@ def _measured(
             raise
         stated = {"message": error.what, "hint": error.hint, "exit_code": error.exit_code}
         return Evaluation({"error": stated})
-    if path is None and target.run is not None:
-        path = new_report_path(target.run)
+    if path is None and (run := target.run) is not None:
+        path = Path(distributed.from_main(lambda: str(new_report_path(run))))
     if path is not None and distributed.rank() == 0:
         write_report(report, path)
         if (drawn := evaluation_sheet(report)) is not None:

@@ -39,7 +39,7 @@ from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import full_fp32, memory_trouble
-from simsiam_zoo.runtime.folders import save_text
+from simsiam_zoo.runtime.folders import save_text, unwritable
 from simsiam_zoo.runtime.progress import Progress
 
 REPORT_FORMAT = 1
@@ -284,14 +284,23 @@ def right_images(score: Score) -> str:
 
 
 def new_report_path(run: Path) -> Path:
-    """`RUN/evaluations/<n>.json`, n one more than the highest that is there."""
+    """`RUN/evaluations/<n>.json`, n one more than the highest that is there: an empty file, so that
+    no other evaluation takes the number. One process at a time of an evaluation calls it."""
     folder = run / "evaluations"
     numbers = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit()]
-    return folder / f"{1 + max(numbers, default=0)}.json"
+    path = folder / f"{1 + max(numbers, default=0)}.json"
+    try:
+        folder.mkdir(exist_ok=True)
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return new_report_path(run)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    return path
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    """Write the report. Raises InputError where it cannot be written."""
+    """Write the report, making the folder. Raises InputError where it cannot be written."""
     with suppress(OSError):  # else the file cannot be written either
         path.parent.mkdir(parents=True, exist_ok=True)
     save_text(path, json.dumps(report, indent=1) + "\n")

@@ -142,7 +142,6 @@ class EvaluationProtocol(Interface):
 
     def __call__(self, splits: FeatureSplits) -> list[Score]:
         """Fit on the training images alone, predict the test images; one score or several."""
-        ...
 
 
 def is_collective(protocol: EvaluationProtocol) -> bool:

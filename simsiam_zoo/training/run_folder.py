@@ -48,15 +48,12 @@ class Logger(Protocol):
         `step` steps were done before. Rows of later steps that an interrupted run has logged come
         again, and should be dropped.
         """
-        ...
 
     def log(self, row: dict[str, Any]) -> None:
         """A row of metrics.jsonl: `step`, `epoch` and figures, all of them finite numbers."""
-        ...
 
     def finish(self, result: dict[str, Any]) -> None:
         """The run is complete; `result` is what result.json holds."""
-        ...
 
 
 class Loggers:

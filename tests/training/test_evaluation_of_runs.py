@@ -73,6 +73,7 @@ def test_a_report_counts_every_image_once(run, tmp_path):
     write_report(report, path)
     assert json.loads(path.read_text()) == report
     assert (path.name, new_report_path(run).name) == ("1.json", "2.json")
+    assert new_report_path(run).name == "3.json"  # for another process at the same time
     drawn = ElementTree.fromstring(evaluation_sheet(report))
     texts = [element.text for element in drawn.iter() if element.text]
     assert any(f"top-1 {100 * figure['top1']:.1f} %" in text for text in texts)
