@@ -116,16 +116,16 @@ def _changed(model: nn.Module, recipe: TimmRecipe, modules: Mapping[str, nn.Modu
 def _resnet(
     name: str,
     stride: int,
+    kwargs: Mapping[str, Any],
+    without: Sequence[str],
     *,
     channels: int = 3,
-    kwargs: Mapping[str, Any] | None = None,
-    without: Sequence[str] = (),
 ) -> nn.Module:
     """timm's ResNet with one 3x3 convolution of that `stride` as its stem, and no max-pool.
 
     `kwargs` are for timm; the stages `without` are left out.
     """
-    recipe = TimmRecipe(name, {**(kwargs or {}), **_in_chans(channels)})
+    recipe = TimmRecipe(name, {**kwargs, **_in_chans(channels)})
     model: Any = timm.create_model(name, num_classes=0, **recipe.kwargs)
     width = model.bn1.num_features
     stem = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
@@ -135,14 +135,14 @@ def _resnet(
 
 
 # For 32 px, 512 and 2048 wide: 3x3 stride-1 stem, no max-pool (arXiv:2011.10566 appendix D).
-resnet18_cifar = partial(_resnet, "resnet18", 1)
-resnet50_cifar = partial(_resnet, "resnet50", 1)
+resnet18_cifar = partial(_resnet, "resnet18", 1, {}, ())
+resnet50_cifar = partial(_resnet, "resnet50", 1, {}, ())
 
 
 def resnet18_fit(*, image_size: int, channels: int = 3) -> nn.Module:
     """timm's ResNet-18; below 64 px with a 3x3 stride-2 stem and no max-pool."""
     if image_size < 64:
-        return _resnet("resnet18", 2, channels=channels)
+        return _resnet("resnet18", 2, {}, (), channels=channels)
     recipe = TimmRecipe("resnet18", _in_chans(channels))
     return _changed(timm.create_model("resnet18", num_classes=0, **recipe.kwargs), recipe, {})
 
@@ -169,7 +169,7 @@ def resnet_small(*, widths: list[int], depth: int, stride: int, channels: int = 
         "avg_down": True,  # else shortcuts see one pixel of four, and on small maps little is left
     }
     without = [f"layer{number}" for number in range(len(widths) + 1, 5)]
-    return _resnet("resnet18", stride, channels=channels, kwargs=kwargs, without=without)
+    return _resnet("resnet18", stride, kwargs, without, channels=channels)
 
 
 def densenet_small(*, growth_rate: int, blocks: list[int], channels: int = 3) -> nn.Module:
