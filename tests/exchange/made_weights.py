@@ -5,6 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+SMALL: dict[str, object] = {
+    "data.image_size": 32,
+    "training.threads": 1,
+    "training.precision": "fp32",
+}
+"""Settings of a recipe for images of 32 px, exact and on one thread."""
+
 
 def images(size: int, count: int = 4) -> Tensor:
     generator = torch.Generator().manual_seed(7)
