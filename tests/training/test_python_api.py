@@ -43,8 +43,8 @@ def test_a_script_without_a_guard_leaves_no_folder_behind(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text("import simsiam_zoo as zoo\n")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
     with pytest.raises(InputError, match=r"script\.py would run again") as caught:
         zoo.train(tiny({"data.workers": 1}), tmp_path / "run", quiet=True)
     assert "__main__" in (caught.value.hint or "")
