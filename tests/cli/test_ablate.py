@@ -121,6 +121,9 @@ def test_any_study_is_tuned_by_a_flag(zoo_here, tmp_path: Path) -> None:
     assert plan["tune"]["grid"] == {"optim.lr": [0.25, 1]}
     own = [arm for arm in plan["arms"] if not arm["same_as"] and not arm["not_run"]]
     assert plan["runs_to_choose"] == 2 * len(own)
+    text = zoo_here("ablate", "s.toml", "--tune", "optim.lr=0.25,1", "--dry-run").stdout
+    told = f"{plan['runs_to_choose']} of them choose optim.lr for each arm"
+    assert told in " ".join(text.split())
     for words, said in (("optim.lr", "KEY=VALUE"), ("optim.lrr=1,2", "Did you mean lr?")):
         refused = zoo_here("ablate", "s.toml", "--tune", words, "--dry-run")
         assert refused.returncode == 2

@@ -155,6 +155,19 @@ def test_several_data_sets_make_one_table_with_the_untrained_network_beside(eval
     assert table[2].split("  ")[1:] == ["knn (k=20, t=0.1)", first, second]
 
 
+def test_the_untrained_network_is_measured_where_that_is_asked_for(evaluate):
+    asked = ("run", "--protocol", "knn", "--json")
+    report = json.loads(evaluate(*asked, "--untrained")[1])
+    trained, untrained = (report[key][0]["top1"] for key in ("figures", "untrained"))
+    gain = json.loads(Path("run/result.json").read_text())["evidence"]["knn_gain_interval"][1]
+    assert trained - untrained == pytest.approx(gain)
+    assert "untrained" not in json.loads(evaluate(*asked, "--no-untrained")[1])
+    of_timm = "timm:test_resnet:pretrained=false"
+    code, _, err = evaluate(of_timm, "--data", "digits", "--untrained")
+    assert code == 2
+    assert f"{of_timm} is no run, and has no untrained network" in err
+
+
 def test_a_part_of_the_training_images_takes_the_place_of_the_test_images(evaluate):
     code, out, _ = evaluate("run", "--validation", "0.25", "--protocol", "knn:k=5", "--json")
     assert code == 0
