@@ -143,14 +143,15 @@ def test_the_plugin_that_the_docs_show_builds_installs_and_trains(zoo, tmp_path)
     assert 'id = "leaky-zoo/leaky"' in (tmp_path / "run" / "lock.toml").read_text()
 
 
-def test_the_python_that_the_docs_show_runs(install_plugins, tmp_path) -> None:
-    """All of the guide in a process of its own, without a main file, as in a notebook."""
+def test_the_python_that_the_docs_show_runs(install_plugins, digit_shards, tmp_path) -> None:
+    """All of the guide in a process of its own, that reads it from a pipe; on few images."""
     blocks = [text for _, text in snippets("python", ROOT / "docs" / "python.md")]
     assert len(blocks) >= 4
-    one_thread = '"training.threads": 1, "training.epochs": 1'
-    guide = "\n".join(blocks).replace('"training.epochs": 1', one_thread)
+    few = f'"dataset": {str(digit_shards)!r}, "training.threads": 1, "training.epochs": 1'
+    guide = "\n".join(blocks).replace('"training.epochs": 1', few)
     done = subprocess.run(
-        [sys.executable, "-c", guide],
+        [sys.executable, "-"],
+        input=guide,
         env=install_plugins(),
         cwd=tmp_path,
         capture_output=True,
@@ -160,6 +161,7 @@ def test_the_python_that_the_docs_show_runs(install_plugins, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert "torch.Size([4, 512]) torch.Size([4, 512])" in done.stdout
     assert "\n  trained network " in done.stdout
+    assert "Traceback" not in done.stderr  # nor when the interpreter ends
 
 
 def test_every_command_and_option_has_a_help_text_that_fits_80_columns(zoo) -> None:

@@ -47,6 +47,9 @@ def test_it_runs_from_top_to_bottom(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
+    if path.stem != "first-run":  # which shows that a run learned; the others need no long one
+        for cell in notebook.cells:
+            cell.source = re.sub(r'("training.epochs"): \d+', r"\1: 1", cell.source)
     resources = {"metadata": {"path": str(tmp_path)}}
     client = nbclient.NotebookClient(notebook, timeout=300, resources=resources)
     client.execute()

@@ -71,11 +71,15 @@ def forkserver(*preloaded: str) -> Any:
 def refuse_script_without_guard() -> None:
     """InputError where the main script would run anew in each worker process, which imports it.
 
-    That is a script whose text has no `__name__`. What `python -m PACKAGE` runs is not imported.
+    That is a script whose text has no `__name__`. What `python -m PACKAGE` runs is not imported. A
+    script that came by a pipe is called `<stdin>`, which no worker process finds: it is forgotten.
     """
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if file is None or (spec is not None and spec.name.endswith("__main__")):
+        return
+    if file == "<stdin>":
+        del main.__file__
         return
     with suppress(OSError):
         if b"__name__" not in Path(file).read_bytes():
