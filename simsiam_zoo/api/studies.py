@@ -43,7 +43,10 @@ class PlannedStudy:
         from simsiam_zoo.studies.estimate import describe_plan
 
         with open_progress(quiet) as progress:
-            return describe_plan(self.plan, self.folder, self.jobs, self.selection, progress)
+            gpus = self.resources.gpus
+            return describe_plan(
+                self.plan, self.folder, self.jobs, self.selection, progress, gpus=gpus
+            )
 
     def seeds_for(self, points: float, earlier: Path | str | None = None) -> dict[str, Any]:
         """How many `seeds` tell a difference of so many points from the base.
@@ -66,18 +69,22 @@ class PlannedStudy:
 
         from simsiam_zoo.catalog import catalog
         from simsiam_zoo.report.write import publish
-        from simsiam_zoo.studies.launcher import create_launcher
+        from simsiam_zoo.runtime.machine import has_nvidia_gpu
+        from simsiam_zoo.studies.launcher import SHARED_GPU, create_launcher
+        from simsiam_zoo.studies.plan import told_once
         from simsiam_zoo.studies.running import StudyProgress, run_study
         from simsiam_zoo.studies.tuning import choose
 
         plan, folder, study = self.plan, self.folder, self.study
         starter = create_launcher(catalog().resolve("launcher", launcher))
         progress = StudyProgress(None if quiet else Console(stderr=True))
+        for told in told_once((arm.label, arm.warnings) for arm in plan.own_arms()):
+            progress.say(told)
         for arm in plan.arms:
-            for warning in arm.warnings:
-                progress.say(f"{arm.label}: {warning}")
             if arm.not_run:
                 progress.say(f"{arm.label} is not run: {arm.not_run}")
+        if self.jobs > 1 and not self.resources.gpus and has_nvidia_gpu():
+            progress.say(SHARED_GPU.format(self.jobs))
         reload = RELOAD if watch else 0
         if watch:
             progress.say(f"{folder / 'report.html'} reloads itself every {reload} s")

@@ -54,6 +54,7 @@ COMMANDS = {
 }
 """Each command's `module:attribute`, and its short help, shown without importing the module."""
 
+_BY_KEY = "Keys of the recipe are given by --set KEY=VALUE."
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 DEBUG = click.Option(
@@ -153,9 +154,12 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption) and error.ctx and _takes_keys(error.ctx.command):
-            message = f"{error.message} Keys of the recipe are given by --set KEY=VALUE."
-            near = error.possibilities
-            error = click.NoSuchOption(error.option_name, message, near, error.ctx)
+            from simsiam_zoo.cli.train import key_of
+
+            key, near = key_of(error.option_name), error.possibilities
+            way = f"This one is --set {key}=VALUE here." if key else _BY_KEY
+            message = f"{error.message} {way}"
+            error = click.NoSuchOption(error.option_name, message, None if key else near, error.ctx)
         with suppress(OSError):
             error.show()
         return InputError.exit_code

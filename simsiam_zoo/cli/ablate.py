@@ -214,26 +214,28 @@ def _command_of_all() -> str:
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Print the report's table of arms, as much as the terminal has room for, and where it is."""
     from simsiam_zoo.cli.study_table import fitting
-    from simsiam_zoo.report.content import arm_columns, base_figure, not_run
+    from simsiam_zoo.report import content
     from simsiam_zoo.report.how_sure import in_one_line
     from simsiam_zoo.report.study import read_results
     from simsiam_zoo.report.tuned import tuned
 
     study = read_results(results)
-    columns, left_out = fitting(arm_columns(study))
+    columns, left_out = fitting(content.arm_columns(study))
     print_line()
     print_heading(study.title)
     print_figures([[*columns], *zip(*columns.values(), strict=True)])
     notes = [f"no room here for {', '.join(left_out)}: see the report"] if left_out else []
+    if any(text.endswith("✗") for text in columns["Verdict"]):
+        notes += ["✗: another verdict was expected; the report says which"]
     notes += [f"{a.label}: the same as {a.same_as}, not run again" for a in study.arms if a.same_as]
     if any("mixed" in text for text in columns["Verdict"]):
         notes += [f"{a.label}: {a.verdict}" for a in study.arms if a.mark == "mixed"]
     notes += [
-        *base_figure(study),
+        *content.base_figure(study),
         *filter(None, [in_one_line(study)]),
         *tuned(study),
-        *results["notes"],
-        *(f"not run: {runs}: {why}" for runs, why in not_run(study)),
+        *(f"{arms}: {note}" if arms else note for arms, note in content.notes(study)),
+        *(f"not run: {runs}: {why}" for runs, why in content.not_run(study)),
         *(f"stale: {folder / s} (its arm was changed, taken out or run anew)" for s in study.stale),
     ]
     for note in notes:

@@ -14,6 +14,8 @@ from simsiam_zoo.cli.text import (
     print_line,
 )
 from simsiam_zoo.runtime.progress import duration
+from simsiam_zoo.studies.launcher import SHARED_GPU
+from simsiam_zoo.studies.plan import told_once
 
 _PAPER = "Paper, %"
 _MIXED = re.compile(r"\d+ .+, \d+ [^ ]+")  # `2 learned, 1 collapsed`
@@ -52,16 +54,21 @@ def print_plan(plan: dict[str, Any]) -> None:
                 "-" if arm["seconds"] is None else duration(arm["seconds"]),
                 " or ".join(arm["expect"]),
                 "" if arm["paper"] is None else f"{arm['paper']:g}",
-                "cannot be run" if arm["not_run"] else same,
+                "not run" if arm["not_run"] else same,
             ]
         )
     print_figures(rows)
-    for arm in plan["arms"]:
-        for warning in [*arm["warnings"], *filter(None, [arm["not_run"]])]:
-            print_line(f"  {arm['label']}: {warning}")
+    run = [arm for arm in plan["arms"] if not (arm["same_as"] or arm["not_run"])]
+    told = [*told_once((arm["label"], arm["warnings"]) for arm in run)]
+    told += [f"{arm['label']}: {arm['not_run']}" for arm in plan["arms"] if arm["not_run"]]
+    print_columns([[each] for each in told])
     print_line()
     seeds = ", ".join(map(str, plan["seeds"]))
     print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
+    if plan["gpus_here"] and plan["jobs"] > 1 and not plan["gpus"]:
+        print_columns([[SHARED_GPU.format(plan["jobs"])]])
+    if plan["gpus"] and not plan["gpus_here"]:
+        print_columns([["no GPU here: none of them can start on this machine, and times are of its CPU"]])
     if tune := plan["tune"]:
         keys = ", ".join(tune["grid"] or tune["ranges"])
         told = (

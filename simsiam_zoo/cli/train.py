@@ -42,6 +42,12 @@ _VALUES = {
 }
 
 
+def key_of(flag: str) -> str | None:
+    """The key of the recipe that a flag sets here, `--epochs` say; None where it sets none."""
+    name = flag.lstrip("-").replace("-", "_")
+    return {"data": "dataset", **_SHORT, **{part: part for part in _PART_HELP}}.get(name)
+
+
 def _part_options(command: Any) -> Any:
     for kind, text in reversed(_PART_HELP.items()):
         command = options.spec(f"--{kind}", kind=kind, help=text)(command)

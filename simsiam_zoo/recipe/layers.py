@@ -22,6 +22,9 @@ from simsiam_zoo.errors import InputError, PluginError, located
 COMPONENTS = (*PARTS, "augmentation", "dataset")
 """The keys of a recipe that hold a component."""
 
+TABLES = ("data", "training", "optim", "evaluation", "logging")
+"""The keys of a recipe that hold tables of fixed keys (`sections.py`)."""
+
 OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "sgd": {"momentum": 0.9},
     "lars": {"momentum": 0.9, "trust_coefficient": 0.001, "lr_in_momentum": True},
@@ -195,6 +198,9 @@ def normal(settings: Mapping[str, object], where: str = "") -> Tree:
             table[last] = settings[path]
         if not isinstance(preset := tree.pop("preset", ""), str):
             raise InputError(f"preset is a name, not {preset!r}")
+        for name in TABLES:  # a table that is laid on something else would hide it
+            if not isinstance(value := tree.get(name, {}), dict):
+                raise InputError(f"{name} is a table, not {literals(value)!r}")
         chosen = [kind for kind in COMPONENTS if kind in tree]
         return tree | {kind: _component_table(kind, tree[kind]) for kind in chosen}
 

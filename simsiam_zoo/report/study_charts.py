@@ -204,7 +204,7 @@ def _dot(arm: ReportArm, metric: str) -> Dot:
     if found is None:
         states = arm.states
         each = states if len(states) < 2 else (f"{n} {state}" for state, n in states.items())
-        text = ", ".join(each) or "not run"
+        text = arm.verdict or ", ".join(each) or "not run"
         return Dot(arm.label, arm.is_base, text, None, None, seeds=seeds, baselines=baselines)
     bar, of = None, "seeds"
     if found.std is not None:

@@ -14,6 +14,7 @@ WAITING = {"GOMP_SPINCOUNT": "10000"}
 """What `wait_briefly` sets."""
 
 _CGROUP = Path("/sys/fs/cgroup")
+_NVIDIA = Path("/dev/nvidia0")
 
 
 def announced_world_size() -> int:
@@ -51,6 +52,11 @@ def available_cores() -> int:
         cores = os.cpu_count() or 1
     quotas = [_quota_v2(_CGROUP / "cpu.max"), _quota_v1(_CGROUP / "cpu")]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota)]))
+
+
+def has_nvidia_gpu() -> bool:
+    """Whether Linux has one: a guess that spares the import of torch."""
+    return _NVIDIA.exists()
 
 
 def stated_threads(ranks: int = 1) -> int | None:

@@ -13,6 +13,7 @@ import torch
 from simsiam_zoo.errors import ZooError
 from simsiam_zoo.model.siamese import Batch
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime.device import memory_trouble
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import is_complete
@@ -23,7 +24,7 @@ from simsiam_zoo.training.loop import take_step
 from simsiam_zoo.training.setup import Setup, prepare
 
 AT_MOST = 64
-"""Images of a timed step: a larger batch takes as much longer as it is larger, about."""
+"""Images of a step timed on a CPU: a larger batch takes as much longer as it is larger, about."""
 
 _STEPS = 2
 
@@ -34,12 +35,13 @@ def describe_plan(
     jobs: int,
     selection: Selection = EVERY_ARM,
     progress: Progress | None = None,
+    gpus: float = 0.0,
 ) -> dict[str, Any]:
     """The plan, what is done of its selected runs and an estimate of the rest, as plain values.
 
-    Seconds are of training, where `jobs` run at once; evaluation comes on top. They are timed on
-    noise, a process alone on the machine; several at once share its memory. An arm that cannot be
-    built is not run.
+    Seconds are of training, where `jobs` run at once, each on so many `gpus`; evaluation comes on
+    top. They are timed on noise, a process alone on the machine; several at once share its memory.
+    An arm that cannot be built is not run.
     """
     owner = {each.name: arm for arm in plan.arms for each in (arm, *arm.candidates)}
     tuning = list(plan.tuning_jobs(folder, selection.arms(plan)))
@@ -65,6 +67,8 @@ def describe_plan(
     selected = [job for job in selected if not owner[job.arm.name].not_run]
     left = [job for job in left if not owner[job.arm.name].not_run]
     known = all(job.arm.name in seconds for job in left)
+    there = torch.cuda.device_count() if plan.arms[0].recipe.training.device != "cpu" else 0
+    alone = min(jobs, jobs_alone(gpus, there) or jobs)
     described = plan.model_dump(mode="json")
     return {
         **described,
@@ -74,8 +78,20 @@ def describe_plan(
         "runs_to_choose": sum(job in tuning for job in selected),
         "runs_left": len(left),
         "jobs": jobs,
-        "seconds": span((seconds[job.arm.name] for job in left), jobs) if known else None,
+        "gpus": gpus,
+        "gpus_here": there,
+        "seconds": span((seconds[job.arm.name] for job in left), alone) if known else None,
     }
+
+
+def jobs_alone(gpus: float, there: int) -> int | None:
+    """How many at once go as fast as one alone: runs that share a GPU are together as fast as one.
+
+    None: as many as one likes, for each has GPUs of its own, or there is none.
+    """
+    if not there or gpus >= 1:
+        return None
+    return there if gpus else 1  # without GPUs of their own, all take the first
 
 
 def _share(plan: StudyPlan, arm: StudyArm) -> float:
@@ -92,14 +108,20 @@ def span(seconds: Iterable[float], jobs: int) -> float:
     return max(ends)
 
 
+@memory_trouble("a step of the batch", "Use a smaller batch, or training.accumulate.")
 def seconds_per_step(recipe: Recipe) -> float:
-    """Seconds that a training step of the recipe takes here, without the loader."""
+    """Seconds that a training step of the recipe takes here, without the loader.
+
+    InputError: the network cannot be built, or the device has no memory for the batch.
+    """
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             setup = prepare(recipe)
             device, dtype = setup.runtime.device, setup.runtime.dtype
-            images = min(recipe.training.batch_size, AT_MOST)
+            images = recipe.training.batch_size
+            if device.type == "cpu":  # a GPU is not filled by a small batch
+                images = min(images, AT_MOST)
             channels = recipe.data.channels
             noise = (
                 torch.randn(images, channels, side, side, dtype=dtype, device=device)

@@ -23,6 +23,9 @@ from simsiam_zoo.studies.die_with_parent import die_with_parent
 LOG = "log.txt"
 """What a command prints is appended to this file in its folder."""
 
+SHARED_GPU = "{} runs at once share one GPU: --gpus 1 gives each its own, --gpus 0.5 half of one"
+"""What is told where there is a GPU, and none is asked for."""
+
 _ROUNDING = 1e-6  # of shares of a GPU, which are no binary fractions
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -15,7 +15,7 @@ runs anew beside what it was, and one that was not is not run again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +30,13 @@ from simsiam_zoo.studies.study import Study, Tune
 PLAN = "study.json"
 FEW_STEPS = 10
 """Steps an epoch below which a batch is as good as the whole data set, which the plan says."""
+
+_COMPARED_ALIKE = {
+    "the data": ("dataset.", "data.validation.", "data.channels."),
+    "the budget": ("training.epochs.", "data.steps_per_epoch."),
+    "the measuring": ("evaluation.crop.",),
+}
+"""What the arms of a fair table have in common: the beginnings of keys, each with a dot behind."""
 
 OTHER_OUT = "Give the study another --out."
 """The way out of a folder that cannot be the study's."""
@@ -111,6 +118,7 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
     arms = make_arms(study)
     for arm in arms:
         if arm.same_as is None and arm.not_run is None:
+            arm.warnings = [*_unlike_base(arm)]
             _size(arm)
             for each in arm.candidates:
                 _size(each)
@@ -129,6 +137,30 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
     )
 
 
+def _unlike_base(arm: StudyArm) -> Iterator[str]:
+    """What the difference from the base is of, beside the substitution that a table is about."""
+    for what, keys in _COMPARED_ALIKE.items():
+        found = [path for path, *_ in arm.differences if f"{path}.".startswith(keys)]
+        if found:
+            verb = "is" if len(found) == 1 else "are"
+            yield f"{', '.join(found)} {verb} not the base's: the difference is of {what} too"
+
+
+def told_once(arms: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
+    """A line for each warning, with the arms that it is about: `every arm` if it is all of several.
+
+    `arms`: label and warnings of each.
+    """
+    labels: dict[str, list[str]] = {}
+    count = 0
+    for label, warnings in arms:
+        count += 1
+        for warning in dict.fromkeys(warnings):
+            labels.setdefault(warning, []).append(label)
+    for warning, of in labels.items():
+        yield f"{'every arm' if len(of) == count > 1 else ', '.join(of)}: {warning}"
+
+
 def _size(arm: StudyArm) -> None:
     """Say of the arm how many steps it takes, or why it cannot be run."""
     recipe = arm.recipe
@@ -143,13 +175,13 @@ def _size(arm: StudyArm) -> None:
         return
     arm.steps = steps, steps * recipe.training.epochs
     if arm.candidates and recipe.data.validation:
-        arm.warnings = [
+        arm.warnings += [
             "the images that choose its values are among those that it is reported on"
             " (data.validation); test images of their own would be fair"
         ]
     if steps < FEW_STEPS:
         images = "a stream" if samples is None else f"{samples:,} images"
-        few = f"{steps} step{'s' if steps > 1 else ''} an epoch, {arm.steps[1]} in all"
+        few = f"{steps} step{'s' if steps > 1 else ''} an epoch, {arm.steps[1]:,} in all"
         arm.warnings += [f"batch {recipe.training.batch_size} on {images}: {few}"]
 
 

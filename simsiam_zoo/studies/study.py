@@ -295,8 +295,10 @@ def parse_study(tree: Tree, where: str, preset: str | None = None, folder: Path 
     tree = dict(tree)
     base = tree.get("base", {})
     if isinstance(base, str):
-        hint = f'A preset is base = {{ preset = "{base}" }}.'
-        base = read_toml(folder / base, "the recipe", hint)
+        path, hint = folder / base, f'A preset is base = {{ preset = "{base}" }}.'
+        if path.is_dir():
+            hint = f'The recipe of a run is base = "{base}/recipe.toml".'
+        base = read_toml(path, "the recipe", hint)
     if not isinstance(base, dict):
         raise InputError(f"{where}: base is a recipe's table, or a recipe's file, not {base!r}")
     tree["base"] = base if preset is None else {**base, "preset": preset}

@@ -13,7 +13,8 @@ from simsiam_zoo.cli.ablate import _command_of_all, ablate
 from simsiam_zoo.cli.report import report
 from simsiam_zoo.cli.study_table import print_plan
 from simsiam_zoo.errors import InputError
-from simsiam_zoo.studies.estimate import span
+from simsiam_zoo.studies.estimate import jobs_alone, span
+from simsiam_zoo.studies.plan import told_once
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies.md"
 
@@ -27,6 +28,10 @@ with = [64, 512]
 part = "backbone"
 action = "replace"
 with = "vgg11_bn"
+[[ablation]]
+part = "training.epochs"
+action = "replace"
+with = 2
 """
 
 
@@ -45,17 +50,34 @@ def test_the_plan_is_printed_with_an_estimate_and_nothing_is_written(tmp_path, c
     file.write_text(SMALL)
     out = tmp_path / "study"
     words = [str(file), "--dry-run", "--json", "--seeds", "0,1", "--jobs", "1", "--out", str(out)]
-    plan = json.loads(asked(*words).output)
-    base, same, large, vgg = plan["arms"]
+    plan = json.loads(asked(*words).stdout)
+    base, same, large, vgg, longer = plan["arms"]
     assert same["same_as"] == "base"
     assert large["warnings"] == ["batch 512 on 1,347 images: 2 steps an epoch, 2 in all"]
     assert base["steps"] == [21, 21]
     assert base["seconds"] > 0
     assert "12, 12" in vgg["not_run"]  # found by building it
-    assert (plan["runs"], plan["runs_left"]) == (4, 4)
+    (other,) = longer["warnings"]
+    assert other == "training.epochs is not the base's: the difference is of the budget too"
+    assert (plan["runs"], plan["runs_left"]) == (6, 6)
     assert not out.exists()
     print_plan(plan)
-    assert f"4 runs in {out}; seeds 0, 1; 1 at once" in capsys.readouterr().out
+    assert f"6 runs in {out}; seeds 0, 1; 1 at once" in capsys.readouterr().out
+    print_plan({**plan, "gpus": 0.25})
+    assert "no GPU here" in capsys.readouterr().out
+    print_plan({**plan, "gpus_here": 1, "jobs": 4})
+    assert "4 runs at once share one GPU: --gpus 1" in capsys.readouterr().out
+
+
+def test_the_estimate_knows_that_runs_share_a_gpu() -> None:
+    assert jobs_alone(0, 0) is jobs_alone(0.25, 0) is jobs_alone(1, 4) is None
+    assert (jobs_alone(0.25, 2), jobs_alone(0, 2)) == (2, 1)
+
+
+def test_a_warning_of_many_arms_is_told_once() -> None:
+    arms = [("a", ["few", "few"]), ("b", ["few", "other"]), ("c", ["few"])]
+    assert [*told_once(arms)] == ["every arm: few", "b: other"]
+    assert [*told_once(arms[1:2])] == ["b: few", "b: other"]
 
 
 def test_the_estimate_knows_what_runs_beside_what() -> None:

@@ -121,6 +121,7 @@ def test_control_codes_in_texts_of_others_reach_no_terminal(
     ("line", "says", "never"),
     [
         ("train --weight-decay 0", "recipe are given by --set KEY=VALUE", "Did you mean"),
+        ("ablate predictor --data ./x", "This one is --set dataset=VALUE here", "Did you mean"),
         ("train --epoch 3", "Did you mean '--epochs'?", "Traceback"),
         ("list --foo", "No such option '--foo'.\n", "--set"),
     ],

@@ -264,6 +264,11 @@ REMOVE = {"part": "gradient", "action": "remove"}
         ({"ablation": [REMOVE], "seeds": [1.5]}, "seeds.0 is an int, not 1.5"),
         ({"ablation": [REMOVE], "seeds": [1, 1]}, "seeds are different"),
         ({"ablation": [REMOVE], "base": 3}, "base is a recipe's table"),
+        (
+            {"ablation": [REMOVE], "base": {"training": 3}},
+            "the study's base: training is a table, not 3",
+        ),
+        ({"ablation": [REMOVE], "base": "/tmp"}, 'a run is base = "/tmp/recipe.toml".'),
         ({"ablation": [REMOVE], "base": "digits"}, 'A preset is base = { preset = "digits" }.'),
         ({"ablation": [{**REMOVE, "swap": 1}]}, "Its keys are part, action, with, set, grid,"),
         ({"ablation": [REMOVE], "seed": [1]}, "Did you mean seeds"),
