@@ -68,7 +68,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     if plan["gpus_here"] and plan["jobs"] > 1 and not plan["gpus"]:
         print_columns([[SHARED_GPU.format(plan["jobs"])]])
     if plan["gpus"] and not plan["gpus_here"]:
-        print_columns([["no GPU here: none of them can start on this machine, and times are of its CPU"]])
+        print_columns([["no GPU here: none can start on this machine; times are of its CPU"]])
     if tune := plan["tune"]:
         keys = ", ".join(tune["grid"] or tune["ranges"])
         told = (
