@@ -59,9 +59,9 @@ def print_plan(plan: dict[str, Any]) -> None:
         )
     print_figures(rows)
     run = [arm for arm in plan["arms"] if not (arm["same_as"] or arm["not_run"])]
-    told = [*told_once((arm["label"], arm["warnings"]) for arm in run)]
-    told += [f"{arm['label']}: {arm['not_run']}" for arm in plan["arms"] if arm["not_run"]]
-    print_columns([[each] for each in told])
+    lines = [*told_once((arm["label"], arm["warnings"]) for arm in run)]
+    lines += [f"{arm['label']}: {arm['not_run']}" for arm in plan["arms"] if arm["not_run"]]
+    print_columns([[line] for line in lines])
     print_line()
     seeds = ", ".join(map(str, plan["seeds"]))
     print_line(f"{plan['runs']} runs in {plan['folder']}; seeds {seeds}; {plan['jobs']} at once")
