@@ -167,7 +167,7 @@ def label_problem(dataset: Dataset) -> str | None:
     Of remote shards it is known when they were read, so nothing is said of them.
     """
     if dataset.test is None:
-        return "there are no test images (data.test names some)"
+        return "there are no test images (--set dataset.test=SHARDS names some)"
     for purpose, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
         if shards.cache is not None:
             continue

@@ -16,6 +16,7 @@ import tomli_w
 from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import PARTS, Resolved, catalog
+from simsiam_zoo.data.remote.urls import is_url, redacted
 from simsiam_zoo.errors import InputError, located
 from simsiam_zoo.recipe.auto import choose, take_out
 from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, read_change
@@ -43,6 +44,7 @@ from simsiam_zoo.recipe.sections import (
     Section,
     Training,
 )
+from simsiam_zoo.runtime.progress import tell
 
 if TYPE_CHECKING:
     from simsiam_zoo.data.shards import Dataset
@@ -147,6 +149,8 @@ class Recipe(Section):
                 f"State {', '.join(wanted)}, or name a preset that does; or read the shards"
                 " exactly, without data.stream.",
             )
+        if is_url(source := str(self.dataset.params.get("path", ""))):
+            tell(f"reading of {redacted(source)}: what is auto is measured on its images")
         dataset = self.part("dataset").create(stream=False).of_channels(self.data.channels)
         share = self.data.validation
         values = choose(wanted, dataset, share, lambda share: self._divided(dataset, share))

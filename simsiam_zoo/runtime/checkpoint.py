@@ -65,14 +65,16 @@ def load_last(folder: Path, mapped: bool = False) -> tuple[dict[str, Any], Path,
     """
     paths = _newest_first(folder)
     if not paths:
-        raise InputError(f"there is no checkpoint in {folder}", "The run has to start again.")
+        what = f"there is no checkpoint in {folder}"
+        raise InputError(what, "`simsiam-zoo train --resume` begins such a run anew.")
     damage: list[str] = []
     for path in paths:
         try:
             return load_checkpoint(path, mapped), path, damage
         except DataError as error:
             damage.append(error.what)
-    raise DataError("; ".join(damage), "No checkpoint of this run is whole; it has to start again.")
+    way_out = f"None is whole: remove {folder}, and say the same again, which begins anew."
+    raise DataError("; ".join(damage), way_out)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -12,7 +12,9 @@ from typing import BinaryIO
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.runtime.machine import restarts
 
-_CACHE_HINT = "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk."
+_CACHE_HINT = (
+    "Set SIMSIAM_ZOO_CACHE to a folder that can be written, on a local disk with room left."
+)
 
 
 ASKED = 0.05
@@ -21,22 +23,26 @@ ASKED = 0.05
 
 def cache_dir() -> Path:
     """The user's cache folder (or `SIMSIAM_ZOO_CACHE`), made; InputError: it cannot be."""
-    import platformdirs  # not at the top: the light commands import this module
-
-    if override := os.environ.get("SIMSIAM_ZOO_CACHE"):
-        path = expand_user(override)
-    else:
-        # Containers often run with a user id that has neither HOME nor an entry in the passwd file.
-        try:
-            path = platformdirs.user_cache_path("simsiam-zoo")
-        except RuntimeError:
-            path = Path("~")  # as older versions leave it
-        if not path.is_absolute():
-            raise InputError("there is no home folder to keep a cache in", _CACHE_HINT)
+    path = _cache_path()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable_cache(f"the cache folder {path} cannot be made", error) from None
+    return path
+
+
+def _cache_path() -> Path:
+    import platformdirs  # not at the top: the light commands import this module
+
+    if override := os.environ.get("SIMSIAM_ZOO_CACHE"):
+        return expand_user(override)
+    # Containers often run with a user id that has neither HOME nor an entry in the passwd file.
+    try:
+        path = platformdirs.user_cache_path("simsiam-zoo")
+    except RuntimeError:
+        path = Path("~")  # as older versions leave it
+    if not path.is_absolute():
+        raise InputError("there is no home folder to keep a cache in", _CACHE_HINT)
     return path
 
 
@@ -134,9 +140,15 @@ def check_out(path: Path, what: str = "", *endings: str) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
-    """What to raise where a file or folder that the user named cannot be written."""
+    """What to raise where a file or folder that the user named, or one in the cache, cannot be
+    written.
+    """
+    what = f"{path} cannot be written"
+    with suppress(InputError):  # there is no cache
+        if path.is_relative_to(_cache_path()):
+            return unwritable_cache(what, error)
     return InputError(
-        f"{path} cannot be written: {error.strerror or error}",
+        f"{what}: {error.strerror or error}",
         "Name another place: one where you may write, with room left.",
     )
 

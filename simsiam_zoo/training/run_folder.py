@@ -117,9 +117,10 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The file stays: removed, it could be held twice, by who opened it before and who made a new
+        # one.
         if self._held is not None:
             self._held.release()
-            Path(self._held.lock_file).unlink(missing_ok=True)
 
     def start(self) -> None:
         """Write what the run is. Raises InputError where the folder cannot be written."""
@@ -185,7 +186,8 @@ class RunFolder:
             held.acquire(timeout=ASKED, poll_interval=ASKED / 10)
         except Timeout:
             raise InputError(
-                f"another process is training in {self.path}", "Give this run another --out."
+                f"another process is training in {self.path}",
+                "Wait until it has ended; or, for a new run, say another --out.",
             ) from None
         except OSError as error:
             raise unwritable(self.path, error) from None

@@ -13,7 +13,7 @@ from torch import Tensor
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe.lock import identity_differences, smaller_differences
 from simsiam_zoo.runtime import distributed
-from simsiam_zoo.runtime.checkpoint import load_last, save_checkpoint
+from simsiam_zoo.runtime.checkpoint import load_last, newest_checkpoint, save_checkpoint
 from simsiam_zoo.runtime.optim import all_finite
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.batches import block_steps
@@ -131,7 +131,14 @@ class Checkpointer:
 
 
 def restore(setup: Setup, folder: RunFolder, progress: Progress) -> TrainState:
-    """Load the last whole checkpoint, cut the metrics back to it."""
+    """Load the last whole checkpoint, cut the metrics back to it.
+
+    A run that was ended before its first checkpoint begins anew.
+    """
+    if newest_checkpoint(folder.checkpoints) is None:
+        progress.say(f"{folder.path} has no checkpoint yet: it begins anew")
+        folder.resume(0)
+        return TrainState()
     # mapped: a rank reads its own rows alone of what is kept for each sample
     state, path, damage = load_last(folder.checkpoints, mapped=True)
     for line in damage:

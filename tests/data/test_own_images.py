@@ -278,6 +278,20 @@ def test_what_was_packed_is_read_from_a_cache_that_cannot_be_written(
         open_shards(str(tree(tmp_path / "others", *FLAT)))
 
 
+def test_a_disk_that_fills_up_under_the_cache_is_told_with_the_cache_s_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    archive = zipped(tmp_path / "x.zip", {"a.png": random_png(0)})
+    monkeypatch.setattr("simsiam_zoo.data.packing.job.write_shard", full)
+    monkeypatch.setattr("simsiam_zoo.data.packing.archives.shutil.copyfileobj", full)
+    for source in (tree(tmp_path / "photos", *FLAT), archive):
+        with pytest.raises(InputError, match=r"No space left on device\n  Set SIMSIAM_ZOO_CACHE"):
+            open_shards(str(source))
+
+
 def test_room_is_made_while_others_come_and_go(tmp_path: Path, cache: Path) -> None:
     """What another process renames or removes meanwhile is no reason to fail."""
     open_shards(str(tree(tmp_path / "photos", *FLAT)))

@@ -46,6 +46,7 @@ def test_a_run_leaves_everything_that_it_promises(run: Run, tiny: Callable[..., 
 
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert left == {
+        ".lock",
         "recipe.toml",
         "lock.toml",
         "metrics.jsonl",
@@ -249,17 +250,17 @@ def test_a_killed_process_goes_on_to_the_same_weights(
     assert same(weights(folder), weights(whole))
 
 
-@pytest.mark.parametrize("saves", [1, 100])
-def test_processes_that_torchrun_starts_anew_go_on(
-    run: Run, tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: Any, saves: int
+@pytest.mark.parametrize(("saves", "resume"), [(1, False), (100, False), (100, True)])
+def test_processes_that_torchrun_starts_anew_go_on_and_so_does_resume_without_a_checkpoint(
+    run: Run, tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: Any, saves: int, resume: bool
 ) -> None:
     """From the last checkpoint, or anew where there is none yet."""
     settings = {"training.checkpoint_steps": saves}
     whole, _ = run(settings, "whole")
     folder = tmp_path / "lost"
     stop_after(tiny(settings), folder, 4)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    train(tiny(settings), folder, progress=Progress())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(int(not resume)))
+    train(tiny(settings), folder, resume=resume, progress=Progress())
     assert same(weights(folder), weights(whole))
     assert [row["step"] for row in read_metrics(folder) if "loss" in row] == list(range(1, 13))
 

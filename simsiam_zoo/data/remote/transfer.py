@@ -134,7 +134,8 @@ def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
     if tries >= ATTEMPTS:
         raise DataError(
             f"{redacted(url)} cannot be had: {error.reason} (tried {tries} times)",
-            "Look whether it can be reached, then go on with --resume: what was read is kept.",
+            "Look whether it can be reached, and say the same again, or --resume RUN where the run"
+            " has begun: what was read is kept.",
         ) from None
     seconds = FIRST_WAIT * 2.0 ** (tries - 1)
     if error.wait > seconds:  # it may be NaN
