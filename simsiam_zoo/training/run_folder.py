@@ -117,8 +117,7 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The file stays: removed, it could be held twice, by who opened it before and who made a new
-        # one.
+        # The file stays: once it is removed, who opened it before and who makes another hold both.
         if self._held is not None:
             self._held.release()
 

@@ -252,7 +252,12 @@ def test_a_killed_process_goes_on_to_the_same_weights(
 
 @pytest.mark.parametrize(("saves", "resume"), [(1, False), (100, False), (100, True)])
 def test_processes_that_torchrun_starts_anew_go_on_and_so_does_resume_without_a_checkpoint(
-    run: Run, tiny: Callable[..., Recipe], tmp_path: Path, monkeypatch: Any, saves: int, resume: bool
+    run: Run,
+    tiny: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: Any,
+    saves: int,
+    resume: bool,
 ) -> None:
     """From the last checkpoint, or anew where there is none yet."""
     settings = {"training.checkpoint_steps": saves}
