@@ -62,7 +62,8 @@ def data_settings(data: Path | str) -> dict[str, object]:
         except InputError as error:
             if not path.exists():
                 raise
-            here = f"There is a {'folder' if path.is_dir() else 'file'} of that name: ./{data}."
+            kind, spelled = "folder" if path.is_dir() else "file", shlex.quote(f"./{data}")
+            here = f"There is a {kind} of that name: {spelled}."
             hint = f"{here} A path begins with ./, / or ~."
             raise InputError(error.what, f"{hint} {error.hint or ''}".rstrip()) from None
     return {"dataset": dataset}

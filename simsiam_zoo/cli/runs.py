@@ -174,11 +174,12 @@ def _with_told(cells: Mapping[str, Sequence[str]], told: Sequence[str]) -> list[
 
 
 def _print_best(found: dict[str, Any]) -> None:
+    from simsiam_zoo.recipe.naming import data_name
     from simsiam_zoo.report.pages import compact
 
     run, figure, second, gap = (found[n] for n in ("run", "figure", "next", "difference"))
     images = f"{figure.test_images:,} {figure.measured_on} images"
-    data = run.keys.get("dataset.name")
+    data = data_name(run.keys.get("dataset.name"), run.keys.get("dataset.path"))
     print_heading(f"Best by {figure.protocol} of {_count(found['runs'])}, on {images} of {data}")
     lines = [f"{run.folder}: {100 * figure.top1:.1f} %, {run.verdict}"]
     if second is not None:
@@ -190,7 +191,7 @@ def _print_best(found: dict[str, Any]) -> None:
         lines.append(
             f"{found['left_out']} more, measured on test images, left out: no test image chooses"
         )
-    if figure.measured_on == "test":
+    if figure.measured_on == "test" and second is not None:
         lines.append(
             "chosen on test images, so its figure is too good: to choose, measure on held-out"
             " training images (--set data.validation=0.2, or `simsiam-zoo tune RUN`)"

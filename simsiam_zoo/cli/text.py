@@ -144,12 +144,26 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     print_advice(result.get("advice") or [], folder)
     print_files(folder, _FILES)
     run = shlex.quote(str(folder))
-    more = ("evaluate", "other protocols, other data") if figures else ("embed", "its features")
-    following = [("look", "the run as a page", ""), (*more, "" if figures else " --out z.npz")]
-    following.append(("export", "the backbone for another library", " --to timm"))
+    more = (
+        (f"evaluate {run}", "other protocols, other data")
+        if figures
+        else (f"embed {run} --out features.npz", "its features of every image")
+    )
+    export = (f"export {run} --to timm", "the backbone for another library")
     print_line()
     print_heading("Next")
-    print_columns([(f"simsiam-zoo {c} {run}{words}", text) for c, text, words in following], wrap=1)
+    following = ((f"look {run}", "the run as a page"), more, export)
+    print_beside_or_below((f"simsiam-zoo {words}", text) for words, text in following)
+
+
+def print_beside_or_below(rows: Iterable[tuple[str, str]]) -> None:
+    """Print commands or paths, each with what it is for: beside it, or below where it is long."""
+    rows, wide = list(rows), terminal_width() or sys.maxsize
+    lines = "\n".join(columns(rows, wrap=1)).split("\n")
+    if any(shown_width(line) > wide for line in lines):
+        lines = [line for first, text in rows for line in (f"  {first}", f"    {text}")]
+    for line in lines:
+        print_line(line)
 
 
 def print_published(recipe: Recipe) -> None:
@@ -212,8 +226,9 @@ def print_report(found: Evaluation) -> None:
     )
     if path is not None:
         print_line()
-        print_line(f"  {path}  all of this, with each class and the confusion matrix")
-        print_line(f"  {path.with_suffix('.svg')}  the same as a picture")
+        texts = {path: "all of this, with each class and the confusion matrix"}
+        texts[path.with_suffix(".svg")] = "the same as a picture"
+        print_beside_or_below((str(file), text) for file, text in texts.items())
 
 
 def print_reports(reports: Sequence[Mapping[str, Any]], paths: Sequence[Path | None]) -> None:

@@ -146,7 +146,8 @@ def refuse_other_channels(shards: ShardSet) -> None:
         return
     if found != shards.channels:
         raise InputError(
-            f"the images have {found} channels, and data.channels is {shards.channels}"
+            f"the images have {found} channel{'s' * (found != 1)}, and data.channels is"
+            f" {shards.channels}"
             f" ({shards.name(0)})",
             f"Say --set data.channels={found} --set data.mean=auto --set data.std=auto.",
         )
@@ -161,34 +162,31 @@ def _spread(values: list[int]) -> dict[str, int] | None:
 _LOOKED_AT = 32  # shards, evenly spaced, before training
 
 
-def label_problem(dataset: Dataset) -> str | None:
-    """Why nothing can be measured with the labels of a data set; None where every image has one.
+def why_unmeasurable(dataset: Dataset, fetch: bool = True) -> str | None:
+    """Why nothing can be measured with the labels of a data set, in words; None where it can.
 
-    Of remote shards it is known when they were read, so nothing is said of them.
+    Without `fetch` nothing is said of remote shards, whose labels are known when they were read.
     """
-    if dataset.test is None:
-        return "there are no test images (--set dataset.test=SHARDS names some)"
-    for purpose, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
-        if shards.cache is not None:
+    for name, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
+        if shards is None:
+            return "there are no test images"
+        if shards.cache is not None and (not fetch or dataset.test is None):
             continue
-        missing = np.flatnonzero(shards.labels() < 0)
-        if len(missing) == len(shards):
-            return f"no {purpose} image has a label"
-        if len(missing):
-            first = shards.name(int(missing[0]))
-            return (
-                f"{len(missing):,} of the {len(shards):,} {purpose} images have no label; the first"
-                f" is {first}"
-            )
+        labels = shards.labels()
+        if missing := int((labels < 0).sum()):
+            return f"{missing:,} of the {len(labels):,} {name} images have no label"
+        if name == "training" and len(labels) and (labels == labels[0]).all():
+            return "the training images are all of one class"
     return None
 
 
 def data_notes(dataset: Dataset) -> list[str]:
     """What a run should say of its data before the first step, a line each."""
     notes = list(dataset.notes)
-    if problem := label_problem(dataset):
+    if problem := why_unmeasurable(dataset, fetch=False):
+        way_out = " (--set dataset.test=SHARDS names some)" * problem.endswith("no test images")
         notes.append(
-            f"{problem}: nothing that needs labels is measured, and the"
+            f"{problem}{way_out}: nothing that needs labels is measured, and the"
             " verdict says no more than whether a collapse was seen"
         )
     known = dataset.train.digest_note or (dataset.test.digest_note if dataset.test else None)

@@ -121,8 +121,9 @@ class SampleOrder:
         if batch % lanes:
             raise InputError(f"a global batch of {batch} cannot be shared by {lanes} lanes equally")
         if self.samples < batch:
+            samples = f"{self.samples} sample{'s' * (self.samples != 1)}"
             raise InputError(
-                f"the data has {self.samples} samples: fewer than one global batch of {batch}",
+                f"the data has {samples}: fewer than one global batch of {batch}",
                 f"Choose a batch size of at most {self.samples}."
                 if self.samples > 1
                 else "Batch normalisation, and a loss that compares images, need two at least.",

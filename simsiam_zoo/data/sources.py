@@ -126,9 +126,11 @@ def _matching(source: str, path: Path) -> list[str]:
         return names
     found = [match for match in sorted(glob.glob(str(path))) if os.path.isfile(match)]
     if not found:
+        place = "" if path.is_absolute() else f"It was looked for in {os.getcwd()}. "
         raise InputError(
             f"no data at {source}: no such folder, tar or match of the pattern",
-            "Name a folder of images or shards, a tar, or a pattern: train-{000000..000009}.tar.",
+            place + "Name a folder of images or shards, a tar, or a pattern:"
+            " train-{000000..000009}.tar.",
         )
     return found
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from simsiam_zoo.catalog import Resolved
+from simsiam_zoo.data.inspection import why_unmeasurable
 from simsiam_zoo.data.shards import Dataset, ShardSet
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
@@ -36,6 +37,7 @@ from simsiam_zoo.evaluation.store import CachedFeatures
 from simsiam_zoo.evaluation.target import EvalTarget
 from simsiam_zoo.metrics import RAW
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.naming import data_name
 from simsiam_zoo.recipe.source import installed_version
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.device import full_fp32, memory_trouble
@@ -191,7 +193,7 @@ def evaluate(
         "network": target.name,
         "weights": entries[0].facts["weights"],
         "data": {
-            "name": recipe.dataset.name,
+            "name": data_name(recipe.dataset.name, recipe.dataset.params.get("path")),
             "measured_on": dataset.measured_on,
             "train": dataset.train.digest,
             "test": test_images.digest,
@@ -211,19 +213,6 @@ def evaluate(
             "protocols": round(time.monotonic() - began - passed, 1),
         },
     }
-
-
-def why_unmeasurable(dataset: Dataset) -> str | None:
-    """Why nothing can be measured on the data, in words; None where it can."""
-    if dataset.test is None:
-        return "there are no test images"
-    for name, shards in (("training", dataset.train), (dataset.measured_on, dataset.test)):
-        labels = shards.labels()
-        if missing := int((labels < 0).sum()):
-            return f"{missing:,} of the {len(labels):,} {name} images have no label"
-        if name == "training" and (labels == labels[0]).all():
-            return "the training images are all of one class"
-    return None
 
 
 def check_data(dataset: Dataset) -> ShardSet:

@@ -69,7 +69,7 @@ def run_summary(recipe: Any, plain: Any) -> str:
     """`preset digits, predictor none, data digits, seed 0`; `plain`: the preset alone."""
     words = [f"preset {recipe.preset}"]
     words += [f"{kind} {getattr(recipe, kind).name}" for kind in other_parts(recipe, plain)]
-    data = data_word(recipe, plain) or recipe.dataset.name
+    data = data_name(recipe.dataset.name, recipe.dataset.params.get("path"))
     return ", ".join([*words, f"data {data}", f"seed {recipe.training.seed}"])
 
 
@@ -77,7 +77,12 @@ def data_word(recipe: Any, plain: Any) -> str:
     """What to call the data of a recipe where it is not that of `plain`, else nothing."""
     if recipe.dataset == plain.dataset:
         return ""
-    return _source_word(str(recipe.dataset.params.get("path", ""))) or str(recipe.dataset.name)
+    return data_name(recipe.dataset.name, recipe.dataset.params.get("path"))
+
+
+def data_name(dataset: object, path: object) -> str:
+    """What to call the data of a component `dataset`: by its path, or else by that name."""
+    return _source_word(str(path or "")) or str(dataset)
 
 
 def _source_word(path: str) -> str:

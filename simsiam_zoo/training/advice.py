@@ -39,6 +39,9 @@ the whole way (runs of mnist-5k that learned: 0.02 to 0.05), or of the way that 
 most 0.05 there; views too strong: 0.06). A loss that hardly moved; a loss that stopped half-way.
 """
 
+FEW_STEPS = 100
+"""Steps in which no lr takes the loss far: fewer say nothing of the lr."""
+
 
 Advice = tuple[str, str, str | None]
 """The rule's name; what was seen and what it may mean; flags to train with, or None."""
@@ -200,11 +203,13 @@ def _on_loss(f: Facts) -> Iterator[Advice]:
     if (falling := _still_falling(f)) is not None:
         yield "steps", falling, f"--epochs {3 * f.recipe.training.epochs}"
     elif f.way < SLOW:
-        reason = (
-            f"the loss went no further than from {f.evidence.first_loss:.3f} to"
-            f" {f.evidence.last_loss:.3f}, at {f.peak_lr}: that may be too low"
-        )
-        yield "slow", reason, _scaled_lr(f, 10)
+        losses = f"from {f.evidence.first_loss:.3f} to {f.evidence.last_loss:.3f}"
+        went = f"the loss went no further than {losses}"
+        if f.steps < FEW_STEPS:
+            reason = f"{went} in {f.steps:,} steps: they may be too few"
+            yield "steps", reason, f"--epochs {10 * f.recipe.training.epochs}"
+        else:
+            yield "slow", f"{went}, at {f.peak_lr}: that may be too low", _scaled_lr(f, 10)
 
 
 def _still_falling(f: Facts) -> str | None:

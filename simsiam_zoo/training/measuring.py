@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from simsiam_zoo.data.inspection import why_unmeasurable
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.evaluate import (
@@ -24,7 +25,6 @@ from simsiam_zoo.evaluation.evaluate import (
     jobs_of,
     measure,
     take_features,
-    why_unmeasurable,
 )
 from simsiam_zoo.evaluation.frozen_pass import (
     FrozenNetwork,

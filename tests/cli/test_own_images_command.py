@@ -35,7 +35,7 @@ def test_photos_without_labels_then_evaluated_on_some_with_labels(
     done = zoo_here("train", "--data", "./my photos", *SMALL, "--json")
     assert done.returncode == 0, done.stderr
     assert "preset photos" in done.stderr
-    assert "packing my photos into the cache, once: 24 train images, no labels" in done.stderr
+    assert "packing my photos into the cache, once: 24 training images, no labels" in done.stderr
     result = json.loads(done.stdout)
     assert result["folder"] == "runs/photos-my-photos-backbone-test_resnet-seed0"
     assert result["figures"] == []

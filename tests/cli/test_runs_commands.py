@@ -59,6 +59,7 @@ def test_the_list_fits_80_columns_and_a_pipe_gets_a_line_for_each(runs: Path, zo
 def test_the_best_is_told_with_why_and_that_test_images_chose_it(runs: Path, zoo_here: Zoo) -> None:
     text = zoo_here("runs", "--best", "knn", "--where", "verdict=collapsed").stdout
     assert text.startswith(f"Best by {KNN} of 1 run, on 100 test images of digits\n")
+    assert "chosen on test images" not in text  # of one run nothing was chosen
     text = zoo_here("runs", "--best", "knn").stdout
     assert "of 3 runs, on 100 test images of digits\n  runs/plain: 70.0 %, learned" in text
     assert "next runs/none: 60.0 %, collapsed; +10.0 points (-" in text

@@ -60,7 +60,7 @@ def test_flat_and_unlabelled_images(tmp_path):
     assert flat.splits["train"].labels.tolist() == [-1, -1]
     assert flat.classes is None
     put(tmp_path, "more/c.jpg")
-    with pytest.raises(InputError, match=r"2 images beside 1 folders(.|\n)*--no-labels"):
+    with pytest.raises(InputError, match=r"2 images beside 1 folder of(.|\n)*--no-labels"):
         open_original(tmp_path)
     assert open_original(tmp_path, labels=False).splits["train"].labels.tolist() == [-1] * 3
 
@@ -92,7 +92,7 @@ def test_files_that_are_none_and_names_made_to_harm(tmp_path):
 
 def test_a_class_that_training_lacks_and_a_folder_without_images_are_refused(tmp_path):
     put(tmp_path, "train/a/0.png", "val/b/1.png")
-    with pytest.raises(InputError, match="1 classes that train has not, the first is b"):
+    with pytest.raises(InputError, match="has the class b, which train has not"):
         open_original(tmp_path)
     with pytest.raises(InputError, match="no folder"):
         open_original(tmp_path / "nowhere")
@@ -120,8 +120,9 @@ def test_what_a_file_is_called_does_not_matter(tmp_path):
     (tmp_path / "c" / "4.gif").write_bytes(b"GIF89a")
     original = open_original(tmp_path)
     assert original.splits["train"].labels.tolist() == [0, 0, 1, 1]
-    assert any("1 folders" in note and "the first is c" in note for note in original.notes)
-    assert any("1 images that are no JPEG" in note for note in original.notes)
+    other, empty = sorted(original.notes, reverse=True)
+    assert empty == "no class: the folder c, in which no image can be packed"
+    assert other == "not packed: 1 image other than JPEG, PNG or WebP; the first in c"
 
 
 def test_splits_in_other_spellings_are_found_and_doubtful_ones_asked_about(tmp_path):
@@ -147,5 +148,10 @@ def test_splits_in_other_spellings_are_found_and_doubtful_ones_asked_about(tmp_p
     assert len(open_original(tmp_path / "kinds").classes or ()) == 3
     put(tmp_path / "flat", "train/cat/0.png", "val/1.png", "2.png")
     notes = " ".join(open_original(tmp_path / "flat").notes)
-    assert "1 images in no folders of classes" in notes
-    assert "1 images that lie in" in notes
+    assert "1 image in no folders of classes" in notes
+    assert "not packed: 1 image beside the folder train" in notes
+    put(tmp_path / "deep", "DCIM/day 1/ant/0.png", "DCIM/day 1/bee/1.png")
+    (note,) = open_original(tmp_path / "deep").notes
+    assert note.startswith("one class alone, DCIM: if the folders in it are the classes, day 1 say")
+    original = open_original(tmp_path / "deep" / "DCIM" / "day 1")
+    assert (original.classes, original.notes) == (("ant", "bee"), ())

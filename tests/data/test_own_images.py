@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_shards_beside_images_are_taken_and_it_is_said(tmp_path: Path) -> None:
     [
         ((), "holds no images; looked for"),
         (("Test/ant/0.png", "ant/1.png"), "not clear what to train on(.|\n)*Call one folder train"),
-        (("a.png", "ant/1.png"), "beside 1 folders of images"),
+        (("a.png", "ant/1.png"), "1 image beside 1 folder of images"),
         (("IMG_1.HEIC", "b/IMG_2.heic"), "holds 2 images, and none is a JPEG(.|\\n)*Convert them"),
     ],
 )
@@ -235,8 +236,11 @@ def test_archives_that_are_too_large_or_damaged_or_hold_links(tmp_path: Path) ->
         link = tarfile.TarInfo("a.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         links.addfile(link)
-    with pytest.raises(InputError, match="holds no images"):
+    with pytest.raises(InputError, match=r"l\.tgz holds no images"):
         open_shards(str(tmp_path / "l.tgz"))
+    mixed = zipped(tmp_path / "m.zip", dict.fromkeys(("p/a.png", "p/ant/1.png"), b""))
+    with pytest.raises(InputError, match=rf"^{re.escape(str(mixed))}/p holds 1 image beside"):
+        open_shards(str(mixed))
 
 
 def test_the_least_recently_used_goes_where_room_is_needed_unless_it_is_in_use(

@@ -164,6 +164,13 @@ def test_views_are_not_called_too_strong_while_the_loss_falls() -> None:
     assert [each["rule"] for each in found] == ["steps"]
 
 
+def test_few_steps_say_nothing_of_the_lr() -> None:
+    result, evidence, rows, wiring = recorded("slow")
+    few = [{**row, "step": -(-40 * row["step"] // result["steps"])} for row in rows]
+    found = advice_for(recipe_of("slow"), {**result, "steps": 40}, evidence, few, wiring)
+    assert [(each["rule"], each["flags"]) for each in found] == [("steps", "--epochs 80")]
+
+
 def test_a_rank_that_was_low_before_did_not_fall() -> None:
     result, evidence, rows, wiring = recorded("lr-30")
     alike = replace(evidence, untrained_rank=1.0)  # images that hardly differ
@@ -268,6 +275,9 @@ def test_the_terminal_and_the_page_show_reason_and_command(
         assert f"    {command(tmp_path, str(each['flags']))}\n" in text
     assert "a third" not in text
     assert "1 more in result.json" in text
+    after = text[text.index("\nNext\n") :].splitlines()
+    assert f"  simsiam-zoo evaluate {tmp_path}" in after
+    assert "    other protocols, other data" in after  # below the command: the path is long
     print_advice([{"reason": "too high", "flags": "--lr 0.1"}], tmp_path)
     assert f"simsiam-zoo tune {tmp_path} tries" in capsys.readouterr().out
     (tmp_path / "result.json").write_text(json.dumps({**shown, "identity": ""}))

@@ -144,7 +144,8 @@ def shards(folder: Path, train: list[int], test: list[int] | None) -> dict[str, 
 @pytest.mark.parametrize(
     ("train", "test", "words"),
     [
-        ([-1, -1, -1], None, "there are no test images"),
+        ([-1, -1, -1], None, "3 of the 3 training images have no label"),
+        ([0, 1, 2], None, "there are no test images"),
         ([0, -1, 1], [0, 1], "1 of the 3 training images have no label"),
         ([0, 1, 1], [-1, -1], "2 of the 2 test images have no label"),
         ([2, 2, 2], [2, 2], "all of one class"),

@@ -53,7 +53,11 @@ def unpacked(source: Path, into: Path, room: Callable[[], int]) -> Iterator[Path
         _unpack(source, into, room())
         yield _inner(into)
     except InputError as error:
-        raise error.at(str(source)) from None
+        what, hint = (
+            text and text.replace(str(into), str(source)) for text in (error.what, error.hint)
+        )
+        error = InputError(what or "", hint)
+        raise (error if str(source) in error.what else error.at(str(source))) from None
     finally:
         shutil.rmtree(into, ignore_errors=True)
 

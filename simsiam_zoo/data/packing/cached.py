@@ -178,8 +178,10 @@ def _pack(source: Path, folder: Path, size: int) -> None:
 
 
 def _words(original: Original) -> str:
-    """`48 train and 12 val images, 3 classes: ant, bee, wasp`."""
-    counts = " and ".join(f"{len(split):,} {name}" for name, split in original.splits.items())
+    """`48 training and 12 test images, 3 classes: ant, bee, wasp`."""
+    purposes = {"train": "training", "val": "test", "unlabeled": "unlabelled"}
+    named = [f"{len(split):,} {purposes[name]}" for name, split in original.splits.items()]
+    counts = " and ".join(named)
     labelled = any(int(split.labels.max(initial=-1)) >= 0 for split in original.splits.values())
     if not labelled:
         return f"{counts} images, no labels"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,25 +54,34 @@ def find_tree(source: Path, labels: bool = True, bands: bool = False) -> Origina
     if not any(listed.values()):
         if tree.unpacked:
             raise InputError(
-                f"{source} holds {tree.unpacked.total():,} images, and none is a JPEG, PNG or WebP",
+                f"{source} holds {_images(tree.unpacked.total())}, and none is a JPEG, PNG or WebP",
                 "Convert them, with ImageMagick say: mogrify -format jpg *.heic",
             )
         return None
     classes = sorted({name for name in listed["train"] if name is not None})
     if classes and (loose := listed.get("val", {}).get(None)):
         tree.notes.append(
-            f"{folders['val']} holds {len(loose):,} images in no folders of classes: they are"
-            " packed without labels, and nothing can be evaluated on them. Sort them into"
-            " train's classes"
+            f"{folders['val'].name} holds {_images(len(loose))} in no folders of classes, packed"
+            " without labels: nothing can be evaluated on them. Sort them into train's classes"
+        )
+    if len(classes) == 1 and (inner := _folders(alone := folders["train"] / classes[0])):
+        tree.notes.append(
+            f"one class alone, {printable(os.fsencode(classes[0]))}: if the folders in it are the"
+            f" classes, {printable(os.fsencode(inner[0]))} say, name it: {shlex.quote(str(alone))}"
         )
     splits = {split: _Files(folders[split], found, classes) for split, found in listed.items()}
     if tree.unpacked:
+        first = os.path.relpath(next(iter(tree.unpacked)), source)
+        where = "" if first == "." else f"; the first in {printable(os.fsencode(first))}"
         tree.notes.append(
-            f"{source} holds {tree.unpacked.total():,} images that are no JPEG, PNG or WebP: not"
-            f" packed, the first folder of them is {next(iter(tree.unpacked))}"
+            f"not packed: {_images(tree.unpacked.total())} other than JPEG, PNG or WebP{where}"
         )
     shown = tuple(printable(os.fsencode(name)) for name in classes) or None
     return Original("image folder", splits, shown, tuple(tree.notes))
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _word(name: str) -> str:
@@ -112,10 +122,10 @@ def _splits(source: Path, labels: bool, bands: bool) -> tuple[dict[str, Path], _
             " whether it is a split or a class",
             f"Pack {source / trains[0]}, or give a class another name.",
         )
-    tree.notes += [f"{source / name} is not packed: {tests[0]} is" for name in tests[1:]]
-    tree.notes += [f"{source / name} is not packed: it is no split" for name in others]
+    tree.notes += [f"not packed: the folder {name}, since {tests[0]} is" for name in tests[1:]]
+    tree.notes += [f"not packed: the folder {name}, which is no split" for name in others]
     if loose := len(list(_files(source, "", tree))):
-        tree.notes.append(f"{loose:,} images that lie in {source} itself are not packed")
+        tree.notes.append(f"not packed: {_images(loose)} beside the folder {trains[0]}")
     return {"train": source / trains[0]} | ({"val": source / tests[0]} if tests else {}), tree
 
 
@@ -139,15 +149,17 @@ def _list(folder: Path, labels: bool, tree: _Tree) -> dict[str | None, list[Foun
     walked = {name: sorted(_walk(folder / name, name + "/", tree)) for name in names}
     by_class: dict[str | None, list[Found]] = {n: images for n, images in walked.items() if images}
     if beside and by_class:
+        folders = f"{len(by_class)} folder{'s' * (len(by_class) != 1)}"
         raise InputError(
-            f"{folder} holds {len(beside)} images beside {len(by_class)} folders of images",
+            f"{folder} holds {_images(len(beside))} beside {folders} of images",
             "Folders are classes. Name one folder; or take all of them without labels, by"
             " `simsiam-zoo pack --no-labels`.",
         )
     if by_class and (empty := [name for name in names if name not in by_class]):
+        more = f" and {len(empty) - 1:,} more" if len(empty) > 1 else ""
         tree.notes.append(
-            f"{len(empty):,} folders of {folder} give no class: no image in them can be packed; the"
-            f" first is {printable(os.fsencode(empty[0]))}"
+            f"no class: the folder {printable(os.fsencode(empty[0]))}{more}, in which no image can"
+            " be packed"
         )
     return {None: beside} if beside else by_class
 
@@ -192,9 +204,10 @@ class _Files(OriginalSplit):
         place: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
         place[None] = UNLABELLED
         if strange := [name for name in found if name not in place]:
+            more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
             raise InputError(
-                f"{folder} has {len(strange)} classes that train has not, the first is"
-                f" {printable(os.fsencode(strange[0] or ''))}",
+                f"{folder} has the class {printable(os.fsencode(strange[0] or ''))}{more}, which"
+                " train has not",
                 f"Name {folder.name}'s folders as train's, or pack the folder train alone.",
             )
         self._folder = folder
