@@ -71,9 +71,10 @@ def tune(
         StoppedError: a signal asked to stop; what was done is saved.
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.report.write import publish
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.studies.launcher import Resources
-    from simsiam_zoo.studies.plan import plan_study
+    from simsiam_zoo.studies.plan import plan_study, write_plan
     from simsiam_zoo.studies.selection import EVERY_ARM
     from simsiam_zoo.studies.tuning import best, study_of_run
 
@@ -94,6 +95,10 @@ def tune(
         raise _nothing(candidates, folder)
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
     way = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
+    plan.arms[0].chosen = chosen
+    plan.arms[0].not_run = f"a search only; what it found is trained by: {way}"
+    write_plan(plan, folder)
+    publish(folder)
     return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
 
 

@@ -144,7 +144,14 @@ def study_of_run(recipe: Recipe, keys: Tree) -> Study:
     seed = recipe.training.seed
     tune = {"ranges": ranges, "beside": [own], "seeds": [OWN_SEED + (seed == OWN_SEED)], **keys}
     return parse_study(
-        {"title": "Tuning one run", "base": tree, "label": "run", "seeds": [seed], "tune": tune},
+        {
+            "title": "Tuning one run",
+            "base": tree,
+            "label": "run",
+            "expect": [],
+            "seeds": [seed],
+            "tune": tune,
+        },
         "the run's study",
     )
 

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,11 @@ def test_one_run_is_tuned_about_its_own_values(
     assert all(0.1 <= lr <= 1.6 for lr in lrs)
     told = zoo_here("tune", "run", "--points", "5").stdout
     assert "the run's own" in told
+    page = (tmp_path / "run-tune" / "report.html").read_text()
+    assert f"a search only; what it found is trained by: {found['command']}" in unescape(page)
+    assert "Not complete" not in page
+    assert "with an expectation" not in page
+    assert "lr 0.4, lr_scale 1.0, min_scale" in page[page.index("Chosen") :]
     assert f"{sum(lr >= 1 for lr in lrs)} of 6 collapsed or diverged" in told
     refused = zoo_here("tune", "nowhere")
     assert refused.returncode == 2
