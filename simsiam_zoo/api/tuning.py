@@ -14,6 +14,7 @@ from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.studies.plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,9 @@ def tune(
         StoppedError: a signal asked to stop; what was done is saved.
     """
     from simsiam_zoo.recipe import Recipe
-    from simsiam_zoo.report.write import publish
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.studies.launcher import Resources
-    from simsiam_zoo.studies.plan import plan_study, write_plan
+    from simsiam_zoo.studies.plan import plan_study
     from simsiam_zoo.studies.selection import EVERY_ARM
     from simsiam_zoo.studies.tuning import best, study_of_run
 
@@ -95,11 +95,19 @@ def tune(
         raise _nothing(candidates, folder)
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
     way = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
+    _say_chosen(plan, folder, chosen, way)
+    return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
+
+
+def _say_chosen(plan: StudyPlan, folder: Path, chosen: dict[str, Any], way: str) -> None:
+    """Have the search's page say what was found, and that nothing is trained with it yet."""
+    from simsiam_zoo.report.write import publish
+    from simsiam_zoo.studies.plan import write_plan
+
     plan.arms[0].chosen = chosen
     plan.arms[0].not_run = f"a search only; what it found is trained by: {way}"
     write_plan(plan, folder)
     publish(folder)
-    return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
 
 
 def _beside(path: Path) -> Path:
