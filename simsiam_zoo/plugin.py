@@ -17,7 +17,7 @@ from simsiam_zoo.errors import DataError, InputError, PluginError
 
 if TYPE_CHECKING:
     from simsiam_zoo.components.augmentations import SimSiamAugmentation, random_resized_box
-    from simsiam_zoo.data.batches import Augmentation
+    from simsiam_zoo.data.draws import Augmentation
     from simsiam_zoo.data.image import ViewParams, render_view
     from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
     from simsiam_zoo.data.shards import Dataset
@@ -59,7 +59,7 @@ __all__ += ["train_epochs", "world_size"]
 
 _HOMES = {
     "components.augmentations": ("SimSiamAugmentation", "random_resized_box"),
-    "data.batches": ("Augmentation",),
+    "data.draws": ("Augmentation",),
     "data.image": ("ViewParams", "render_view"),
     "data.packing.writer": ("PackedSample", "pack_dataset"),
     "data.shards": ("Dataset",),

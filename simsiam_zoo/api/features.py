@@ -43,7 +43,7 @@ def look(
         PluginError: the method is not installed.
         DataError: the data or weights that were asked for are damaged.
     """
-    found = opened(run)
+    found = opened(run, device)
     from simsiam_zoo.report.collect import choose_method, collect_run_page
     from simsiam_zoo.report.features import open_network, open_run_data
     from simsiam_zoo.report.run_page import render_run
@@ -115,7 +115,7 @@ def embed(
         PluginError: .parquet without pyarrow.
         DataError: an image, a shard or the weights are damaged.
     """
-    found = opened(run)
+    found = opened(run, device)
     from simsiam_zoo.report import features
     from simsiam_zoo.runtime.progress import open_progress
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from simsiam_zoo.catalog import Text
 from simsiam_zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,11 +32,18 @@ def named(run: RunLike) -> str:
     return str(getattr(run, "folder", run))
 
 
-def opened(run: RunLike) -> Run:
-    """The run itself. Raises as `load` does; what is no run is told before torch is imported."""
-    from simsiam_zoo.recipe.lock import read_lock
+def opened(run: RunLike, device: str | None = None) -> Run:
+    """The run itself. Raises as `load` does, and InputError where `device` is none.
 
-    read_lock(Path(named(run)))
+    What is no run, a plugin that is missing and a wrong device are told before torch is imported.
+    """
+    from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+
+    folder = Path(named(run))
+    refuse_missing(read_lock(folder))
+    if device is not None:
+        Recipe.of_run(folder / "recipe.toml", {"training.device": Text(device)})
     from simsiam_zoo.training.run import Run, load
 
     return run if isinstance(run, Run) else load(named(run))

@@ -131,6 +131,8 @@ def evaluate_on(
     Of several an error is a report as well, `{"error": ...}`, and leaves the others'; `out` is then
     the caller's to write.
     """
+    from simsiam_zoo.evaluation.source import find_run
+    from simsiam_zoo.recipe import Recipe
     from simsiam_zoo.runtime.folders import check_out
 
     for protocol in protocols:  # a wrong name is told before torch is imported
@@ -147,6 +149,9 @@ def evaluate_on(
         if value is not None
     }
     settings = [same | ({} if each is None else data_settings(each)) for each in data]
+    if (run := find_run(source, preset)) is not None:  # so are a wrong run, device and precision
+        own = {key: value for key, value in same.items() if key != "data.validation"}
+        Recipe.of_run(run / "recipe.toml", own)
 
     from simsiam_zoo.evaluation.target import open_target
     from simsiam_zoo.runtime import distributed

@@ -79,9 +79,7 @@ def tune(
     from simsiam_zoo.studies.tuning import best, study_of_run
 
     path = Path(named(run))
-    file = path / "recipe.toml" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{path} is no run: it has no recipe.toml", "Name a run's folder.")
+    file = _recipe_of(path)
     folder = Path(out) if out else _beside(path)
     keys = {"points": points, "length": length, "metric": metric, "halving": halving}
     study = study_of_run(Recipe.of_run(file), keys | {"stop_on_collapse": stop_on_collapse})
@@ -108,6 +106,18 @@ def _say_chosen(plan: StudyPlan, folder: Path, chosen: dict[str, Any], way: str)
     plan.arms[0].not_run = f"a search only; what it found is trained by: {way}"
     write_plan(plan, folder)
     publish(folder)
+
+
+def _recipe_of(path: Path) -> Path:
+    """The recipe's file that `path` is or holds; PluginError: a plugin of the run is not."""
+    from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+
+    file = path / "recipe.toml" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{path} is no run: it has no recipe.toml", "Name a run's folder.")
+    if (file.parent / "lock.toml").is_file():  # else the part's name would be told as unknown
+        refuse_missing(read_lock(file.parent))
+    return file
 
 
 def _beside(path: Path) -> Path:

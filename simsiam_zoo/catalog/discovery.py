@@ -12,6 +12,7 @@ import importlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -38,6 +39,8 @@ _HOOKS = ModuleType(PROJECT)
 vars(_HOOKS)["zoo_components"] = zoo_components
 # The hook alone: pluggy looks at each name of what it is given, which takes longer than all else.
 
+_LONG_SECONDS = 2.0  # of all plugins together
+
 _Import = Callable[[], object]
 
 
@@ -62,13 +65,35 @@ def discover(selected: Collection[str] | None = None) -> tuple[Plugin, ...]:
     """
     plugins: list[Plugin] = []
     found = sorted(_installed(), key=lambda each: (each[0].distribution, each[0].name))
-    for plugin, load in sorted(found, key=lambda each: each[0].distribution != HOST):
-        if plugin.status == "ok" and not _is_selected(plugin.distribution, selected):
-            plugin = replace(plugin, status="disabled", cause=f"{SELECTION} leaves it out")
-        if plugin.status == "ok":
-            plugin = load_plugin(plugin, load)
-        plugins.append(plugin)
+    with _telling_what_takes_long() as loading:
+        for plugin, load in sorted(found, key=lambda each: each[0].distribution != HOST):
+            if plugin.status == "ok" and not _is_selected(plugin.distribution, selected):
+                plugin = replace(plugin, status="disabled", cause=f"{SELECTION} leaves it out")
+            if plugin.status == "ok":
+                loading.append(plugin)
+                plugin = load_plugin(plugin, load)
+            plugins.append(plugin)
     return tuple(plugins)
+
+
+@contextlib.contextmanager
+def _telling_what_takes_long() -> Iterator[list[Plugin]]:
+    """What is appended is being loaded: after a while the last of it is named on stderr."""
+    loading: list[Plugin] = []
+
+    def tell() -> None:
+        if loading:
+            plugin = loading[-1]
+            way = f"{SELECTION}=-{plugin.distribution} leaves it out"
+            print(f"{HOST}: waiting for {plugin.supplier} to load; {way}", file=sys.stderr)
+
+    timer = threading.Timer(_LONG_SECONDS, tell)
+    timer.daemon = True  # it keeps no process from ending
+    timer.start()
+    try:
+        yield loading
+    finally:
+        timer.cancel()
 
 
 def load_plugin(plugin: Plugin, load: _Import) -> Plugin:
@@ -168,7 +193,11 @@ def _call_hook(module: object, plugin: Plugin) -> tuple[Component | Family, ...]
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(_HOOKS)
     manager.register(module, f"{plugin.distribution}/{plugin.name}")
-    manager.check_pending()
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        unknown = str(error).partition(" in plugin ")[0]  # then a path
+        raise ValueError(f"{unknown}; the one hook is zoo_components") from None
     if not manager.get_hookcallers(module):
         raise ValueError(f"nothing in {plugin.module} is marked with simsiam_zoo.plugin.hookimpl")
     supplied: dict[str, Component | Family] = {}

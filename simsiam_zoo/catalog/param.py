@@ -16,6 +16,7 @@ _PARAM_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _WORDS = {bool: "true or false", int: "an int", float: "a number", str: "a string"}
 _BOOLS = {"true": True, "false": False}
 _SEPARATOR = "/"  # between the items of a list in a spec, where a comma ends the parameter
+_LIST = f"Write a list as 1{_SEPARATOR}2, in TOML as [1, 2]."
 
 
 class Text(str):
@@ -86,6 +87,8 @@ class Param:
 
     def parse(self, text: str, where: str) -> Value:
         """The value that `text` spells on a command line. Raises InputError."""
+        if self.is_list and text.lstrip().startswith("["):
+            return self.check(_toml(text), where)
         texts = text.split(_SEPARATOR) if self.is_list else [text]
         values = [self._parse_one(each, where) for each in texts]
         return self.check(values if self.is_list else values[0], where)
@@ -101,7 +104,7 @@ class Param:
         if not self.is_list:
             return self._check_one(value, where)
         if not isinstance(value, list | tuple) or not value:
-            raise InputError(f"{where} is {self.describe()}, not {value!r}")
+            raise InputError(f"{where} is {self.describe()}, not {value!r}", _LIST)
         return [self._check_one(item, where) for item in value]
 
     def describe(self) -> str:
@@ -124,7 +127,9 @@ class Param:
         try:
             value: Value = _BOOLS[text.lower()] if self.item_type is bool else self.item_type(text)
         except (KeyError, ValueError):
-            raise InputError(f"{where} is {self.describe()}, not {text!r}") from None
+            left_out = "Leave it out, and the component finds a value."
+            hint = _LIST if self.is_list else left_out if self.default is None else None
+            raise InputError(f"{where} is {self.describe()}, not {text!r}", hint) from None
         return value
 
     def _check_one(self, value: Any, where: str) -> Value:
@@ -144,6 +149,16 @@ class Param:
         return value  # type: ignore[no-any-return]  # one of the four types by now
 
 
+def _toml(text: str) -> object:
+    """The value that TOML reads there; the text itself where it reads none."""
+    import tomllib  # not at the top: a listing does not need it
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def split_spec(spec: str) -> tuple[str, dict[str, Text]]:
     """Split `[distribution/][family:]name[:key=value,...]` into the name and its parameters' texts.
 
@@ -160,7 +175,8 @@ def split_spec(spec: str) -> tuple[str, dict[str, Text]]:
     for item in spec[len(name) + 1 :].split(",") if equals else ():
         key, equals, value = (text.strip() for text in item.partition("="))
         if not key or not equals:
-            raise InputError(f"{item.strip()!r} in {spec!r} is no parameter", usage)
+            comma = f"{usage} {_LIST} A text with a comma is set by --set KIND.KEY=TEXT."
+            raise InputError(f"{item.strip()!r} in {spec!r} is no parameter", comma)
         if key in params:
             raise InputError(f"{spec!r} gives {key} twice")
         params[key] = Text(value)

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if alone:
         gc.set_threshold(20_000, *gc.get_threshold()[1:])
         sys.meta_path.insert(0, _LoadingNotice())
-    code = _run(words)
+    code = _run_naming_plugins(words)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -131,6 +131,24 @@ class _LoadingNotice:
         if name == "torch":
             sys.meta_path.remove(self)
             tell("loading torch ...")
+
+
+def _run_naming_plugins(words: list[str]) -> int:
+    """`_run`; an error that nobody foresaw and that a plugin's code raised is told as the plugin's.
+
+    It is imported only then: the catalogue is there already.
+    """
+    try:
+        return _run(words)
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        from simsiam_zoo.catalog.blame import plugin_error
+
+        if (told := plugin_error(error)) is None:
+            raise
+        _tell(told)
+        return told.exit_code
 
 
 def _run(words: list[str]) -> int:

@@ -145,7 +145,10 @@ def _print(facts: Facts) -> None:
 
 
 def _param_row(param: Facts) -> tuple[str, str, str]:
-    default = "" if param["default"] is None else json.dumps(param["default"]).strip('"')
+    default, value = "", param["default"]
+    if value is not None:
+        items = value if isinstance(value, list) else [value]
+        default = "/".join(json.dumps(each).strip('"') for each in items)
     texts = [param["help"], param["valid"]]
     if param["operational"]:
         texts.append("may change on resume")

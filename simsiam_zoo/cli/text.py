@@ -94,7 +94,7 @@ def columns(rows: Sequence[Sequence[str]], wrap: int, indent: int = 2) -> list[s
 
 def _on_one_line(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """The cells, into which a plugin may have put anything."""
-    return [[without_controls(" ".join(cell.split())) for cell in row] for row in rows]
+    return [[without_controls(" ".join(cell.strip().splitlines())) for cell in row] for row in rows]
 
 
 def overhang(cells: Mapping[str, Sequence[str]]) -> int:
@@ -142,7 +142,9 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
             print_heading("Without labels")
             print_figures(rows)
     print_advice(result.get("advice") or [], folder)
-    print_files(folder, _FILES)
+    by_timm = _loads_in_timm(folder / "backbone.safetensors")
+    own = {} if by_timm else {"backbone.safetensors": "the trained backbone"}
+    print_files(folder, {**_FILES, **own})
     run = shlex.quote(str(folder))
     more = (
         (f"evaluate {run}", "other protocols, other data")
@@ -152,7 +154,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     export = (f"export {run} --to timm", "the backbone for another library")
     print_line()
     print_heading("Next")
-    following = ((f"look {run}", "the run as a page"), more, export)
+    following = ((f"look {run}", "the run as a page"), more, *([export] if by_timm else []))
     print_beside_or_below((f"simsiam-zoo {words}", text) for words, text in following)
 
 
@@ -164,6 +166,19 @@ def print_beside_or_below(rows: Iterable[tuple[str, str]]) -> None:
         lines = [line for first, text in rows for line in (f"  {first}", f"    {text}")]
     for line in lines:
         print_line(line)
+
+
+def _loads_in_timm(backbone: Path) -> bool:
+    """Whether the file states how timm makes its backbone; also where there is no file."""
+    if not backbone.is_file():
+        return True
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(backbone, "np") as file:
+            return "simsiam_zoo.timm" in (file.metadata() or {})
+    except (OSError, SafetensorError):  # damaged since
+        return True
 
 
 def print_published(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,27 +20,13 @@ from torch import Tensor
 
 from simsiam_zoo.data.decode import Pixels, decode_as, to_rgb
 from simsiam_zoo.data.device_views import COLUMNS, crop_of, write_view
+from simsiam_zoo.data.draws import Augmentation, Draws
 from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.resident import ResidentIndex
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.errors import DataError, InputError
-
-
-class Augmentation(Protocol):
-    """What an augmentation component gives.
-
-    It may also have `apply(image, view, size)`, used in place of `data.image.render_view`: from
-    uint8 [H, W, 3] to uint8 [size, size, 3]. And `view_sizes(size)`: the side in pixels of each
-    view of an image, where `data.image_size` is `size`; without it there are as many views as the
-    gradient policy compares, all of `data.image_size`.
-    """
-
-    def sample(
-        self, generator: np.random.Generator, view: int, size: tuple[int, int]
-    ) -> ViewParams:
-        """Draw the parameters of the `view`-th view of an image of `size` (height, width)."""
 
 
 def view_sizes(
@@ -147,26 +133,6 @@ class LoadedBatch:
         return replace(self, memory=memory, ids=ids, labels=labels)
 
 
-class Draws:
-    """A random generator for each (seed, epoch, id, view): the same whoever asks, and when.
-
-    One Philox bit generator is re-keyed (1 us) rather than one made for each view (7 us).
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._bits = np.random.Philox(key=0)
-        self._generator = np.random.Generator(self._bits)
-        self._state: Any = self._bits.state  # before any draw: its buffer is empty
-        self._state["state"]["key"][0] = seed & 0xFFFFFFFFFFFFFFFF
-
-    def at(self, epoch: int, id: int, view: int) -> np.random.Generator:
-        """The generator at the start of that view's own 2^64 blocks; good until the next call."""
-        self._state["state"]["key"][1] = epoch
-        self._state["state"]["counter"][:] = (0, view, id, 0)
-        self._bits.state = self._state
-        return self._generator
-
-
 Room = Callable[[int], Tensor]
 """Bytes → memory for the pixels of a batch, uint8 [bytes]."""
 
@@ -220,7 +186,7 @@ class TrainBatches:
                 extent = image.shape[0], image.shape[1]
                 # Drawn for the id that was planned: a replacement, whose image may be in the
                 # batch already, is not seen twice in the same view.
-                view = self.augmentation.sample(draws.at(epoch, id, v), v, extent)
+                view = draws.params(self.augmentation, epoch, id, v, extent)
                 if drawn is not None:
                     write_view(view, drawn[v, row])
                     view = crop_of(view)

@@ -23,7 +23,7 @@ from simsiam_zoo.data.stated import Shard, check_sha256
 from simsiam_zoo.errors import DataError, InputError
 
 if TYPE_CHECKING:  # processes that look at images need no torch
-    from simsiam_zoo.data.batches import Augmentation
+    from simsiam_zoo.data.draws import Augmentation
 
 _AT_ONCE = 64
 _SIZES_LISTED = 20
@@ -269,7 +269,8 @@ def contact_sheet(
     the smaller ones with a white frame. `crop` is that of the center view. Raises DataError where
     an image is damaged.
     """
-    from simsiam_zoo.data.batches import Draws, stated_sizes
+    from simsiam_zoo.data.batches import stated_sizes
+    from simsiam_zoo.data.draws import Draws
     from simsiam_zoo.data.image import center, render_view, shown
 
     draws, apply = Draws(seed), getattr(augmentation, "apply", render_view)
@@ -281,7 +282,7 @@ def contact_sheet(
         image = to_rgb(image) if shards.channels == 3 else image
         views = [center(image, size, crop)]
         for epoch, number in np.ndindex(epochs, len(sizes)):
-            view = augmentation.sample(draws.at(epoch, id, number), number, image.shape[:2])
+            view = draws.params(augmentation, epoch, id, number, image.shape[:2])
             views.append(apply(image, view, sizes[number]))
         cells.append([_framed(shown(view, image), widest) for view in views])
     zoom = max(1, round(_CELL / widest))

@@ -18,7 +18,7 @@ from torch import Tensor
 from simsiam_zoo.catalog import Resolved
 from simsiam_zoo.data.inspection import why_unmeasurable
 from simsiam_zoo.data.shards import Dataset, ShardSet
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PluginError
 from simsiam_zoo.evaluation.augmented import AugmentedViews
 from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenPass, RawPixels
 from simsiam_zoo.evaluation.protocol import (
@@ -147,9 +147,12 @@ def _scores(job: Job, splits: Mapping[str, FeatureSplits]) -> list[Score] | Inpu
         given = dataclasses.replace(given, folder=given.folder / job.name.replace("/", "-"))
     try:
         with full_fp32():  # a score does not depend on how a GPU rounds products
-            return job.protocol(given)
+            scores = job.protocol(given)
     except InputError as refusal:
         return refusal
+    if not isinstance(scores, list) or not all(isinstance(each, Score) for each in scores):
+        raise PluginError(f"the protocol {job.name} gave no list of Score")
+    return scores
 
 
 @memory_trouble("the evaluation", "A smaller --batch-size takes less.")

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from simsiam_zoo.catalog import Resolved, catalog, split_spec
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.evaluation.frozen_pass import BATCH, FrozenNetwork, FrozenPass, Transform
+from simsiam_zoo.evaluation.source import LIBRARY, find_run
 from simsiam_zoo.model.backbones import timm_backbone
 from simsiam_zoo.recipe import Recipe
-from simsiam_zoo.recipe.lock import read_lock, refuse_missing
+from simsiam_zoo.recipe.lock import read_lock
 from simsiam_zoo.runtime.checkpoint import load_checkpoint, load_into, load_last, read_safetensors
 from simsiam_zoo.runtime.device import open_runtime
 from simsiam_zoo.runtime.folders import cache_dir
 from simsiam_zoo.runtime.progress import Progress, tell
 
-LIBRARY = "timm:"
 BACKBONE = "backbone.safetensors"
 _TIMEOUT = 5.0  # seconds in which the hub must answer
 
@@ -94,13 +94,10 @@ def open_target(
         DataError: a file is damaged.
         PluginError: a part of the run comes from a plugin that is not here, or cannot be built.
     """
-    run, settings = run_of(source), settings or {}
+    run, settings = find_run(source, preset), settings or {}
     if run is None:
         return _from_timm(source, settings, preset)
-    if preset is not None:
-        raise InputError(f"{source} has its own recipe, so no --preset")
     lock = read_lock(run)
-    refuse_missing(lock)
     recipe = Recipe.of_run(run / "recipe.toml", settings)
     if "dataset" in settings and not recipe.data.validation:  # other data may lack test images
         settings = {"data.validation": "auto", **settings}
@@ -112,14 +109,6 @@ def open_target(
         recipe = recipe.model_copy(update={"training": training})
     backbone, name = read_backbone(Path(source), recipe), component_text(recipe.part("backbone"))
     return EvalTarget(source, name, backbone, Transform.of(recipe), recipe, run)
-
-
-def run_of(source: str) -> Path | None:
-    """The run's folder that `source` is or lies in; None where it is none."""
-    path = Path(source)
-    above = [path] if path.is_dir() else [path.parent, path.parent.parent]
-    found = (folder for folder in above if (folder / "recipe.toml").is_file())
-    return next(found, None) if path.exists() else None
 
 
 def read_backbone(path: Path, recipe: Recipe) -> nn.Module:
@@ -164,12 +153,6 @@ def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _from_timm(source: str, settings: Mapping[str, object], preset: str | None) -> EvalTarget:
     import timm
 
-    if not source.startswith(LIBRARY):
-        raise InputError(
-            f"there is no run, checkpoint or model {source!r}",
-            "Say a run's folder, a checkpoint in one, or timm:NAME;"
-            " `simsiam-zoo import` makes a run of other weights.",
-        )
     if preset is None and "dataset" not in settings:
         raise InputError(f"{source} comes with no data", "Say --data DATASET|SHARDS.")
     name, params = split_spec(source.removeprefix(LIBRARY))

@@ -182,6 +182,9 @@ class Siamese(nn.Module):
     def predict(self, z: Tensor) -> Tensor:
         """p = h(z), [N, dim] → [N, dim]."""
         p: Tensor = self.predictor(z)
+        if p.shape != z.shape:
+            name = type(self.predictor).__name__
+            raise PluginError(f"the predictor {name} gave {[*p.shape]} for {[*z.shape]}")
         return p
 
     def forward(self, batch: Batch) -> Tensor:
@@ -208,8 +211,10 @@ class Siamese(nn.Module):
                 f"the gradient policy {type(self.gradient).__name__} gave a"
                 f" {type(output).__name__}, not a StepOutput or a list of (prediction, target)"
             )
-        loss = torch.stack([self._compare(p, z) for p, z in output.pairs]).mean()
-        return loss, output.detached()
+        losses = [self._compare(pair) for pair in output.pairs]
+        if not losses:
+            raise PluginError(f"the gradient policy {type(self.gradient).__name__} gave no pairs")
+        return torch.stack(losses).mean(), output.detached()
 
     def after_step(self, output: StepOutput, step: int, steps: int) -> None:
         """Let the parts do what they do after a step of the optimiser (`Part.after_step`)."""
@@ -231,10 +236,20 @@ class Siamese(nn.Module):
         parts = (self.backbone, self.projector, self.predictor)
         return [part for part in parts if not isinstance(part, Part) or part.compilable]
 
-    def _compare(self, p: Tensor, z: Tensor) -> Tensor:
+    def _compare(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        policy = type(self.gradient).__name__
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise PluginError(f"the gradient policy {policy} gave no pairs (prediction, target)")
+        p, z = map(_at_least_float32, pair)
+        if p.shape != z.shape:
+            shapes = f"a prediction {[*p.shape]} and a target {[*z.shape]}"
+            raise PluginError(f"the gradient policy {policy} pairs {shapes}: both are [N, dim]")
         # half precision has too few digits for a cosine near -1
         with torch.autocast(p.device.type, enabled=False):
-            loss: Tensor = self.loss(_at_least_float32(p), _at_least_float32(z))
+            loss: Tensor = self.loss(p, z)
+        if loss.ndim:
+            shape = [*loss.shape]
+            raise PluginError(f"the loss {type(self.loss).__name__} gave {shape}, not a scalar")
         return loss
 
 

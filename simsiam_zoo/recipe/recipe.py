@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from simsiam_zoo.catalog import PARTS, Resolved, catalog
 from simsiam_zoo.data.remote.urls import is_url, redacted
-from simsiam_zoo.errors import InputError, located
+from simsiam_zoo.errors import InputError, PluginError, located
 from simsiam_zoo.recipe.auto import choose, take_out
 from simsiam_zoo.recipe.changes import SUBSTITUTED, Change, read_change
 from simsiam_zoo.recipe.explain import validated
@@ -151,7 +151,7 @@ class Recipe(Section):
             )
         if is_url(source := str(self.dataset.params.get("path", ""))):
             tell(f"reading of {redacted(source)}: what is auto is measured on its images")
-        dataset = self.part("dataset").create(stream=False).of_channels(self.data.channels)
+        dataset = self._created(stream=False).of_channels(self.data.channels)
         share = self.data.validation
         values = choose(wanted, dataset, share, lambda share: self._divided(dataset, share))
         return self._valid(merge(self.to_dict(), normal(values)), lambda _: "")
@@ -218,16 +218,24 @@ class Recipe(Section):
         `exact`: readable by id, of a run that reads a stream too. Raises InputError where it is not
         there or cannot be divided so, DataError where it is damaged.
         """
-        dataset = self.part("dataset").create(stream=self.data.stream and not exact)
+        dataset = self._created(self.data.stream and not exact)
         return self._divided(dataset, self.data.validation)
 
     def data_at_hand(self) -> Dataset | None:
         """As `open_data`, but None where the data is not at hand."""
         try:
-            dataset = self.part("dataset").create(stream=self.data.stream)
+            dataset = self._created(self.data.stream)
         except InputError:
             return None
         return self._divided(dataset, self.data.validation)
+
+    def _created(self, stream: bool) -> Dataset:
+        from simsiam_zoo.data.shards import Dataset
+
+        part = self.part("dataset")
+        if not isinstance(made := part.create(stream=stream), Dataset):
+            raise PluginError(f"dataset {part.id} gave a {type(made).__name__}, not a Dataset")
+        return made
 
     def _divided(self, dataset: Dataset, share: float) -> Dataset:
         from simsiam_zoo.data.inspection import refuse_other_channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
@@ -130,6 +131,13 @@ class Training(Section):
     until: int = operational(0, "Stop after this epoch, to go on by --resume; 0: at the end", ge=0)
     stop_on_collapse: bool = key(False, "End a run whose collapse is plain")
     sync_bn: bool = key(True, "Synchronise BN over the ranks, where CUDA has it")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, name: str) -> str:
+        if not re.fullmatch(r"auto|(cpu|mps)(:0)?|cuda(:\d+)?", name):
+            raise ValueError("it is auto, cpu, cuda, cuda:N or mps")
+        return name
 
 
 class PartOptim(Section):

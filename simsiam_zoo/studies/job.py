@@ -19,6 +19,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from simsiam_zoo.catalog import local_files, use_file
+from simsiam_zoo.catalog.blame import plugin_error
 from simsiam_zoo.errors import DataError, DivergedError, InputError, StoppedError, ZooError
 from simsiam_zoo.recipe import Recipe
 from simsiam_zoo.runtime import folders
@@ -150,6 +151,8 @@ def _guarded(folder: Path, metrics: tuple[str, ...], until: int) -> tuple[int, s
         return error.exit_code, str(error)
     except Exception as error:
         traceback.print_exc()
+        if (told := plugin_error(error)) is not None:
+            return told.exit_code, told.what
         return 1, f"{type(error).__name__}: {error}"
     return 0, None
 

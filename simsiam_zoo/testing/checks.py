@@ -6,8 +6,11 @@ A check is what the contract asks of a component, and how to meet it.
 from __future__ import annotations
 
 import importlib
+import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,10 +75,11 @@ def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[Comp
     plugins = [plugin for plugin in known.plugins if plugin.distribution == name]
     if not plugins:
         installed = sorted({plugin.distribution for plugin in known.plugins})
-        otherwise = f"Plugins are supplied by {', '.join(installed)}."
-        raise InputError(
-            f"there is no plugin of {distribution} here", did_you_mean(name, installed, otherwise)
-        )
+        hint = did_you_mean(name, installed, f"Plugins are supplied by {', '.join(installed)}.")
+        if (folder := Path(distribution)).joinpath("pyproject.toml").is_file():
+            way = f"pip install -e {shlex.quote(os.path.join(os.curdir, folder))}"
+            hint = f"Install it first, then name its distribution: {way}"
+        raise InputError(f"there is no plugin of {distribution} here", hint)
     given = [_resolve(known, text, name) for text in specs]
     for plugin in plugins:
         yield ComponentUnderTest(PLUGIN, f"plugin {plugin.name}", plugin)

@@ -59,7 +59,9 @@ def names_of(name: str, kind: str) -> tuple[str, str]:
     distribution = canonical_name(name)
     module = distribution.replace("-", "_")
     if not module.isidentifier() or keyword.iskeyword(module):
-        raise InputError(f"{name!r} gives no module's name: {module} is no Python identifier")
+        hint = "Begin with a letter." if module[0].isdigit() else f"Try {distribution}-zoo."
+        what = f"{name!r} gives no module's name: {module} is no Python identifier"
+        raise InputError(what, hint)
     own = {plugin.distribution for plugin in catalog().plugins} - {HOST}  # written anew, perhaps
     spec = None if distribution in own else importlib.util.find_spec(module)
     # a mere folder that is near has no origin

@@ -59,6 +59,8 @@ def take_step(
         with exchange:
             with setup.runtime.autocast():
                 loss, output = setup.model(piece)
+            if not loss.requires_grad:
+                raise PluginError("the loss depends on no parameter that is trained")
             scaler.scale(loss / len(pieces)).backward()
         losses.append(loss.detach())
         outputs.append(output)

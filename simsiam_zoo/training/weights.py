@@ -32,7 +32,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.evaluation.target import BACKBONE, LIBRARY, below, published, read_network, run_of
+from simsiam_zoo.evaluation.source import LIBRARY, run_of
+from simsiam_zoo.evaluation.target import BACKBONE, below, published, read_network
 from simsiam_zoo.model.backbones import timm_recipe
 from simsiam_zoo.model.siamese import Siamese
 from simsiam_zoo.recipe import Recipe

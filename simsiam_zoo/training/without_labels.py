@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simsiam_zoo.data.batches import Draws, draw_view
+from simsiam_zoo.data.batches import draw_view
 from simsiam_zoo.data.decode import decode_as
+from simsiam_zoo.data.draws import Draws
 from simsiam_zoo.data.index import ImageError
 from simsiam_zoo.data.loader import normalize_pixels
 from simsiam_zoo.data.order import evenly
@@ -88,7 +89,7 @@ def drawn_views(setup: Setup) -> Tensor:
         out: NDArray[Any] = np.empty((VIEWS, size, size, shards.channels), image.dtype)
         for number in range(VIEWS):
             epoch, view = number // len(large), large[number % len(large)]
-            params = augmentation.sample(draws.at(epoch, id, view), view, image.shape[:2])
+            params = draws.params(augmentation, epoch, id, view, image.shape[:2])
             draw_view(apply, image, params, out[number])
         images.append(out)
     if not images:

@@ -40,6 +40,9 @@ def test_a_list_is_an_array_in_toml_and_each_item_is_checked():
     assert [type(value) for value in RATES.check([1], "it")] == [float]
     assert RATES.describe() == "a list, each a number >= 0"
     assert RATES.type_name == "list[float]"
+    assert RATES.parse("0.5/1", "it") == RATES.parse("[0.5, 1]", "it") == [0.5, 1.0]
+    with pytest.raises(InputError, match=r"Write a list as 1/2, in TOML as \[1, 2\]"):
+        RATES.parse("[0.5", "it")
     for wrong in ([], 1.0, "1", [-1], [True], ["1"], [[1.0]]):
         with pytest.raises(InputError, match="it is a list, each a number >= 0"):
             RATES.check(wrong, "it")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from simsiam_zoo.catalog import Plugin
+from simsiam_zoo.catalog import Plugin, discovery
 from simsiam_zoo.catalog.discovery import discover, load_plugin, selection
 from simsiam_zoo.plugin import Component, hookimpl
 
@@ -42,7 +42,10 @@ def plugin_giving(*items, error=None):
             SimpleNamespace(zoo_components=lambda: [SOUND]),
             "marked with simsiam_zoo.plugin",
         ),
-        (SimpleNamespace(zoo_component=hookimpl(lambda: [SOUND])), "unknown hook 'zoo_component'"),
+        (
+            SimpleNamespace(zoo_component=hookimpl(lambda: [SOUND])),
+            "unknown hook 'zoo_component'; the one hook is zoo_components",
+        ),
         (None, "marked with simsiam_zoo.plugin"),
     ],
 )
@@ -130,6 +133,15 @@ def test_distributions_without_metadata_are_told_apart_by_their_folders(distribu
     (one,), (two,) = found("left-one"), found("left-two")
     assert (one.version, one.status) == (two.version, two.status) == ("1.0", "broken")
     assert "no_such_module_left_two" in two.cause
+
+
+def test_a_plugin_that_hangs_is_named_while_it_does(distribution, monkeypatch, capsys):
+    monkeypatch.setattr(discovery, "_LONG_SECONDS", 0.05)
+    body = "import time; time.sleep(0.4)" + MODULE.format(name="late")
+    distribution("late-zoo", V1 + "x = late_zoo_of_tests\n", late_zoo_of_tests=body)
+    assert "ok" in {plugin.status for plugin in discover({"late-zoo"})}
+    told = "waiting for late-zoo 1.0 to load; SIMSIAM_ZOO_PLUGINS=-late-zoo leaves it out"
+    assert capsys.readouterr().err.splitlines() == [f"simsiam-zoo: {told}"]
 
 
 def test_a_broken_plugin_says_the_line_that_raised(distribution):

@@ -83,6 +83,7 @@ def test_a_model_of_timms_has_no_folder_and_is_only_shown(evaluate, digit_shards
         (["run", "--protocol", "knn:k=0"], "int >= 1"),
         (["run", "--preset", "digits"], "its own recipe, so no --preset"),
         (["run", "--device", "cuda:77"], "cuda:77"),
+        (["run", "--device", "gpu"], "'gpu': it is auto, cpu, cuda, cuda:N or mps"),
         (["run", "--precision", "fp17"], "'bf16'"),
         (["run", "--batch-size", "0"], "--batch-size"),
         (["run", "--validation", "1.5"], "data.validation"),

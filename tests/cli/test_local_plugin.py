@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import simsiam_zoo as zoo
 import simsiam_zoo.cli as cli
 from simsiam_zoo.catalog import catalog, local, use_file
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.recipe.lock import identity, make_lock, read_lock, refuse_missing
+from simsiam_zoo.recipe.lock import identity, make_lock, refuse_missing
 from simsiam_zoo.studies import job
 
 PART = """
@@ -241,6 +242,30 @@ def test_the_command_line_ends_with_2_or_3_and_no_traceback(tmp_path, capsys):
         assert "Traceback" not in capsys.readouterr().err
 
 
+def test_an_error_in_a_parts_code_is_told_as_the_plugins(tmp_path, capsys, monkeypatch):
+    """Also one that shows itself in training alone; --debug has the traceback."""
+    monkeypatch.chdir(tmp_path)
+    fails = """
+    def forward(self, x):
+        if self.training:
+            return {}["a"]
+        return super().forward(x)
+"""
+    Path("zoo_part.py").write_text(PART + fails)
+    small = ["--preset", "digits", "--set", "data.workers=0", "--set", "training.threads=1"]
+    words = ["train", *small, "--plugin", "zoo_part.py", "--projector", "flat", "--out"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "one"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 3
+    assert "Traceback" not in said
+    line = 1 + (PART + fails)[: (PART + fails).index("{}[")].count("\n")
+    where = f"Error: the plugin {tmp_path / 'zoo_part.py'} failed: KeyError: 'a'"
+    assert f"{where} (zoo_part.py:{line})\n" in said
+    with pytest.raises(KeyError):
+        cli.main([*words, "two", "--debug"])
+
+
 def test_a_lock_without_local_files_has_no_word_of_them(digit_shards):
     from tiny_runs import tiny_recipe
 
@@ -262,7 +287,8 @@ def test_other_readers_of_a_run_find_the_file_too(part, forget, tmp_path):
     lines = "".join(f'{key} = "{value}"\n' for key, value in record.items())
     (tmp_path / "run" / "lock.toml").write_text(f"[[plugins]]\n{lines}")
     forget()
-    refuse_missing(read_lock(tmp_path / "run"))
+    with pytest.raises(InputError, match="names no"):  # the plugin is here: the next fault is told
+        zoo.tune(tmp_path / "run")
     assert catalog().resolve("projector", "flat").id == "zoo-part/flat"
 
 

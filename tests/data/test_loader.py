@@ -12,8 +12,9 @@ from made_images import encode
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation, SimSiamAugmentation
 from simsiam_zoo.data import processes
-from simsiam_zoo.data.batches import Draws, LoadedBatch
+from simsiam_zoo.data.batches import LoadedBatch
 from simsiam_zoo.data.decode import decode_any, to_rgb
+from simsiam_zoo.data.draws import Draws
 from simsiam_zoo.data.image import ViewParams, center
 from simsiam_zoo.data.loader import EvalLoader, TrainLoader, normalize_pixels
 from simsiam_zoo.data.order import SampleOrder

@@ -10,16 +10,17 @@ import torch
 from made_images import random_png
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
-from simsiam_zoo.data.batches import Draws, view_sizes
+from simsiam_zoo.data.batches import view_sizes
 from simsiam_zoo.data.decode import decode
-from simsiam_zoo.data.image import center, render_view
+from simsiam_zoo.data.draws import Draws
+from simsiam_zoo.data.image import ViewParams, center, render_view
 from simsiam_zoo.data.inspection import contact_sheet
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
 from simsiam_zoo.data.sources import open_shards
-from simsiam_zoo.errors import InputError
+from simsiam_zoo.errors import InputError, PluginError
 
 SIZES = (16, 16, 8, 12, 12, 16)
 PLAIN = DigitsAugmentation(min_scale=0.4, rotation=15, shear=0.3, brightness=0.4, contrast=0.4)
@@ -75,6 +76,24 @@ def test_views_of_the_usual_size_are_those_of_a_run_that_has_no_others(shards: S
     plain = loader(shards, augmentation=PLAIN, views=2)
     for sized, pair in zip(loader(shards), plain, strict=True):
         assert all(map(torch.equal, sized.views[:2], pair.views))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        (lambda: ViewParams((-1, 0, 4, 4)), r"drew the crop \(-1, 0, 4, 4\) of an image of 8 x 6"),
+        (lambda: ViewParams((0, 0, 6, 8)), r"drew the crop \(0, 0, 6, 8\)"),
+        (lambda: (0, 0, 4, 4), "Wrong failed on an image of 8 x 6: AttributeError"),
+        (lambda: 1 // 0, "ZeroDivisionError"),
+    ],
+)
+def test_an_augmentation_that_gives_no_crop_of_the_image_is_told(drawn, said) -> None:
+    class Wrong:
+        def sample(self, generator, view, size):
+            return drawn()
+
+    with pytest.raises(PluginError, match=said):
+        Draws(0).params(Wrong(), 0, 0, 0, (6, 8))
 
 
 def test_the_number_of_views_is_agreed_on() -> None:

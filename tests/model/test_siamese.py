@@ -156,6 +156,29 @@ def test_a_policy_that_forgets_the_list_is_told() -> None:
         siamese(Batch(views(2, n=2)))
 
 
+@pytest.mark.parametrize(
+    ("part", "gives", "said"),
+    [
+        ("gradient", lambda z: [], "gave no pairs"),
+        ("gradient", lambda z: [z, z], r"gave no pairs \(prediction, target\)"),
+        ("gradient", lambda z: [(z, z[:1])], r"a prediction \[2, \d+\] and a target \[1, \d+\]"),
+        ("predictor", lambda z: z[:, 1:], r"predictor Wrong gave \[2, \d+\] for \[2, \d+\]"),
+        ("loss", lambda p: p.sum(1), r"loss Wrong gave \[2\], not a scalar"),
+    ],
+)
+def test_a_part_that_breaks_the_contract_in_training_alone_is_told(part, gives, said) -> None:
+    """Not on the two samples of the dry run, in eval mode."""
+    siamese = small()
+
+    class Wrong(GradientPolicy):
+        def forward(self, first, second=None):  # a policy's, a predictor's or a loss's
+            return gives(siamese.encode(second.views[0]) if part == "gradient" else first)
+
+    setattr(siamese, part, Wrong())
+    with pytest.raises(PluginError, match=said):
+        siamese(Batch(views(2, n=2)))
+
+
 def test_hooks_are_those_of_parts_that_define_one() -> None:
     class Counting(Part, nn.Identity):
         calls = 0

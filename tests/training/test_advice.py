@@ -15,7 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from simsiam_zoo.cli.text import print_advice, print_result
 from simsiam_zoo.errors import DivergedError
@@ -278,6 +280,14 @@ def test_the_terminal_and_the_page_show_reason_and_command(
     after = text[text.index("\nNext\n") :].splitlines()
     assert f"  simsiam-zoo evaluate {tmp_path}" in after
     assert "    other protocols, other data" in after  # below the command: the path is long
+    other = tmp_path / "two  spaces"
+    other.mkdir()
+    save_file({"x": np.zeros(1)}, other / "backbone.safetensors")  # timm does not make it
+    print_result(shown, other)
+    own = capsys.readouterr().out
+    assert "timm" in text
+    assert "timm" not in own
+    assert f"simsiam-zoo look '{other}'\n" in own
     print_advice([{"reason": "too high", "flags": "--lr 0.1"}], tmp_path)
     assert f"simsiam-zoo tune {tmp_path} tries" in capsys.readouterr().out
     (tmp_path / "result.json").write_text(json.dumps({**shown, "identity": ""}))
