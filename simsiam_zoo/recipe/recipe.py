@@ -218,8 +218,7 @@ class Recipe(Section):
         `exact`: readable by id, of a run that reads a stream too. Raises InputError where it is not
         there or cannot be divided so, DataError where it is damaged.
         """
-        dataset = self._created(self.data.stream and not exact)
-        return self._divided(dataset, self.data.validation)
+        return self._divided(self._created(self.data.stream and not exact), self.data.validation)
 
     def data_at_hand(self) -> Dataset | None:
         """As `open_data`, but None where the data is not at hand."""
@@ -232,9 +231,8 @@ class Recipe(Section):
     def _created(self, stream: bool) -> Dataset:
         from simsiam_zoo.data.shards import Dataset
 
-        part = self.part("dataset")
-        if not isinstance(made := part.create(stream=stream), Dataset):
-            raise PluginError(f"dataset {part.id} gave a {type(made).__name__}, not a Dataset")
+        if not isinstance(made := self.part("dataset").create(stream=stream), Dataset):
+            raise PluginError(f"dataset {self.dataset.name} gave {made!r:.80}, which is no Dataset")
         return made
 
     def _divided(self, dataset: Dataset, share: float) -> Dataset:
