@@ -160,7 +160,7 @@ def plan_study(
     folder = Path(out) if out else Path("runs") / _folder_name(name, plan)
     plan = choose(plan, asked, folder)
     resources = Resources(cpus=plan.threads, gpus=gpus)
-    running = jobs or default_jobs(resources)
+    running = default_jobs(resources) if jobs is None else jobs
     if running < 1:
         raise InputError(f"{running} runs at once come to no end", "Say jobs=1 or more.")
     return PlannedStudy(plan, asked, folder, selection, running, resources)

@@ -228,7 +228,7 @@ class Catalog:
             valid = [*dict.fromkeys([*self.names(kind), *supplied])]
         near = did_you_mean(rest.lower(), valid)
         others = [
-            f"{rest} is a {other}."
+            f"{rest} is {'an' if other[0] in 'ae' else 'a'} {other}."
             for other in KINDS
             if other != kind and any(entry.name == rest for entry in self._supply[other])
         ]

@@ -124,9 +124,9 @@ class Chart:
 
     @property
     def told_levels(self) -> list[tuple[float, float, str]]:
-        """Each level: its pixel, that of its text, and the text."""
+        """Each level: its pixel, that of its text (above, or below where no room is), the text."""
         found = sorted((self._within(value), text) for value, text in self.levels)
-        places = _apart([y - 4 for y, _ in found])
+        places = _apart([y - 4 if y >= TOP + 12 else y + 12 for y, _ in found])
         return [(y, place, text) for (y, text), place in zip(found, places, strict=True)]
 
     def _within(self, value: float) -> float:

@@ -235,9 +235,13 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         *filter(None, [in_one_line(study)]),
         *tuned(study),
         *(f"{arms}: {note}" if arms else note for arms, note in content.notes(study)),
+        *(f"failed: {runs}: {why}" for runs, why in content.failures(study)),
         *(f"not run: {runs}: {why}" for runs, why in content.not_run(study)),
-        *(f"stale: {folder / s} (its arm was changed, taken out or run anew)" for s in study.stale),
     ]
+    if study.stale:
+        notes += [
+            f"stale, of arms that were changed, taken out or run anew: {' '.join(study.stale)}"
+        ]
     for note in notes:
         print_columns([[note]])
     print_files(folder, _FILES)

@@ -35,32 +35,36 @@ def fitting(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[s
     if overhang(shown):
         shown["Verdict"] = [_MIXED.sub("mixed", text) for text in shown["Verdict"]]
     left_out = leave_out(shown, (_PAPER, *reversed(others), "Seeds", "Effective rank"))
-    if over := overhang(shown):
-        most = max(_SHORTEST, max(map(len, shown["Arm"])) - over)
-        shown["Arm"] = [t if len(t) <= most else f"{t[: most - 1]}…" for t in shown["Arm"]]
+    _cut_labels(shown, "Arm")
     return shown, [head.removesuffix(", %") for head in left_out]
+
+
+def _cut_labels(columns: dict[str, list[str]], head: str) -> None:
+    """Cut the labels below a head as far as the terminal has no room for them."""
+    if over := overhang(columns):
+        most = max(_SHORTEST, max(map(len, columns[head])) - over)
+        columns[head] = [t if len(t) <= most else f"{t[: most - 1]}…" for t in columns[head]]
 
 
 def print_plan(plan: dict[str, Any]) -> None:
     """A table of the arms, what there is to know of them, and the estimate."""
     print_heading(plan["title"])
-    rows = [["arm", "steps", "about", "expected", "paper", ""]]
-    for arm in plan["arms"]:
-        same = f"= {arm['same_as']}, not run again" if arm["same_as"] else ""
-        rows.append(
-            [
-                arm["label"],
-                "-" if arm["steps"] is None else f"{arm['steps'][1]:,}",
-                "-" if arm["seconds"] is None else duration(arm["seconds"]),
-                " or ".join(arm["expect"]),
-                "" if arm["paper"] is None else f"{arm['paper']:g}",
-                "not run" if arm["not_run"] else same,
-            ]
-        )
-    print_figures(rows)
-    run = [arm for arm in plan["arms"] if not (arm["same_as"] or arm["not_run"])]
+    arms = plan["arms"]
+    labels = {arm["name"]: arm["label"] for arm in arms}
+    columns = {
+        "arm": [*labels.values()],
+        "steps": ["-" if arm["steps"] is None else f"{arm['steps'][1]:,}" for arm in arms],
+        "about": ["-" if arm["seconds"] is None else duration(arm["seconds"]) for arm in arms],
+        "expected": [" or ".join(arm["expect"]) for arm in arms],
+        "paper": ["" if arm["paper"] is None else f"{arm['paper']:g}" for arm in arms],
+        "": ["not run" if arm["not_run"] or arm["same_as"] else "" for arm in arms],
+    }
+    _cut_labels(columns, "arm")
+    print_figures([[*columns], *zip(*columns.values(), strict=True)])
+    run = [arm for arm in arms if not (arm["same_as"] or arm["not_run"])]
     lines = [*told_once((arm["label"], arm["warnings"]) for arm in run)]
-    lines += [f"{arm['label']}: {arm['not_run']}" for arm in plan["arms"] if arm["not_run"]]
+    lines += [f"{arm['label']}: {arm['not_run']}" for arm in arms if arm["not_run"]]
+    lines += [f"{a['label']}: the same as {labels[a['same_as']]}" for a in arms if a["same_as"]]
     print_columns([[line] for line in lines])
     print_line()
     seeds = ", ".join(map(str, plan["seeds"]))

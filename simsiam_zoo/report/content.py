@@ -33,6 +33,9 @@ from simsiam_zoo.report.study import (
 from simsiam_zoo.report.tuned import candidate_table, tuned
 from simsiam_zoo.runtime.progress import duration
 
+_SURVIVORS = (
+    "the figures are of the seeds that did not diverge alone, so that they make it look better"
+)
 STD_TITLE = f"std{NARROW}×{NARROW}√d"  # in one piece: a column of figures is narrow
 
 
@@ -93,10 +96,22 @@ def notes(study: StudyView) -> list[tuple[str, str]]:
     for arm in study.arms:
         for warning in dict.fromkeys(arm.warnings):
             arms.setdefault(warning, []).append(arm.label)
+        if 0 < arm.verdicts.get("diverged", 0) < arm.done:
+            arms.setdefault(_SURVIVORS, []).append(arm.label)
     of_arms = {f"{label}: {warning}" for warning, labels in arms.items() for label in labels}
     told = [("", note) for note in dict.fromkeys(study.notes) if note not in of_arms]
     grouped = [(listing([quoted(each) for each in labels]), w) for w, labels in arms.items()]
     return told + grouped
+
+
+def failures(study: StudyView) -> list[tuple[str, str]]:
+    """(failed runs, the first line of their error), each error once."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for arm, run in study.runs:
+        if run.error:
+            seeds = found.setdefault(run.error.splitlines()[0], {})
+            seeds.setdefault(quoted(arm.label), []).append(str(run.seed))
+    return [(_which(arms, len(study.arms)), error) for error, arms in found.items()]
 
 
 def not_run(study: StudyView) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def in_one_line(study: StudyView) -> str | None:
     sizes = [f"{100 * found.detectable:.1f}" for found in tested if found.detectable is not None]
     ends = dict.fromkeys([min(sizes, key=float), max(sizes, key=float)])
     differ = sum(map(_differs, tested))
-    verb = "differs" if differ == 1 else "differ"
+    verb = "differs" if 1 in (differ, len(tested)) else "differ"
     return (
         f"How sure: {differ} of {count(len(tested), 'arm')} {verb} (Holm);"
         f" told at {100 * POWER:.0f} % power: {' to '.join(ends)} points"

@@ -42,7 +42,8 @@ EVERY_ARM = Selection()
 
 def select(plan: StudyPlan, only: Sequence[str], again: Sequence[str]) -> Selection:
     """The arms that the words mean: names, or labels. Raises InputError for what is no arm."""
-    return Selection(*(tuple(_runs(plan, word) for word in words) for words in (only, again)))
+    given = ((words,) if isinstance(words, str) else words for words in (only, again))
+    return Selection(*(tuple(_runs(plan, word) for word in words) for words in given))
 
 
 def _runs(plan: StudyPlan, word: str) -> str:

@@ -23,9 +23,11 @@ from made_results import (
 
 from simsiam_zoo.errors import InputError
 from simsiam_zoo.metrics import LOSS, STD, TOP1
+from simsiam_zoo.report.content import notes
 from simsiam_zoo.report.study import read_results
 from simsiam_zoo.report.study_charts import (
     curve_charts,
+    dot_plot,
     legend,
     read_curves,
     rows_by_step,
@@ -220,3 +222,14 @@ def test_a_diverged_arm_does_not_flatten_the_others(tmp_path):
 
 
 MIXED = (("base", "learned"), ("wild", "diverged"))
+
+
+def test_an_arm_that_diverged_says_so_where_its_figure_would_be():
+    wild = [made_run("wild", seed, 0.9, "diverged", metrics={}) for seed in (0, 1)]
+    some = [made_run("some", 0, 0.9), wild[1]]
+    arms = [made_arm("base", [made_run("base", 0, 0.9)]), made_arm("wild", wild)]
+    study = read_results(made_study([*arms, made_arm("some", some)]))
+    assert dot_plot(study, KNN).rows[1].text == "diverged"
+    (note,) = notes(study)
+    assert note[0] == "“some”"
+    assert "the seeds that did not diverge" in note[1]

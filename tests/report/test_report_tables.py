@@ -282,6 +282,18 @@ def test_the_terminal_has_the_tables_figures_in_fewer_columns(tmp_path, capsys) 
     assert "report.html" not in text
 
 
+def test_the_terminal_says_what_failed_and_what_its_marks_are(tmp_path, capsys) -> None:
+    results = five_parts()
+    for run in results["arms"][3]["runs"]:
+        run |= {"state": "failed", "error": "not enough memory\n  Use a smaller batch."}
+    results["stale"] = ["jobs/old-1", "jobs/old-2"]
+    print_results(results, tmp_path)
+    text = capsys.readouterr().out
+    assert "failed: “projector: none” seeds 0 and 1: not enough memory\n" in text
+    assert "✗: another verdict was expected" in text
+    assert "run anew: jobs/old-1 jobs/old-2" in text
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_terminal_shows_what_an_arm_costs_within_its_width(
     seeds, tmp_path, capsys, monkeypatch

@@ -162,6 +162,8 @@ def test_names_at_the_ends_stand_apart_in_the_lines_order():
     assert np.diff(places).min() >= 12
     assert places[-1] <= BOTTOM
     assert make_chart("Loss", "", lines * 5, 1.0).ends == []  # no room for so many
+    levels = make_chart("Top-1", "", lines, 1.0, levels=[(5.0, "high"), (0.0, "low")]).told_levels
+    assert [(text, place > y) for y, place, text in levels] == [("high", True), ("low", False)]
 
 
 def test_what_is_no_number_is_no_point():

@@ -412,7 +412,7 @@ def test_a_file_in_the_current_folder_hides_no_module_of_a_job(tmp_path: Path) -
 def test_no_runs_at_once_are_refused_and_a_text_is_no_list_of_metrics() -> None:
     tree = {"base": {"preset": "digits"}}
     with pytest.raises(InputError, match="runs at once"):
-        zoo.plan_study(tree, jobs=-1)
+        zoo.plan_study(tree, jobs=0)
     for wrong in ({"metrics": "knn"}, {"seeds": "0"}, {"seeds": 3}):
         with pytest.raises(InputError, match="is a list, not"):
             zoo.plan_study(tree, **wrong)

@@ -27,6 +27,7 @@ def test_an_arm_is_known_by_its_name_and_its_label_and_by_what_it_equals() -> No
     chosen = select(plan, ["no predictor", "batch 64"], ["gradient-none", "stop-gradient removed"])
     assert chosen.only == ("predictor-none", "base")
     assert chosen.again == ("gradient-none", "gradient-none")
+    assert select(plan, "no predictor", []).only == ("predictor-none",)
 
 
 @pytest.mark.parametrize(
