@@ -226,9 +226,10 @@ MIXED = (("base", "learned"), ("wild", "diverged"))
 
 def test_an_arm_that_diverged_says_so_where_its_figure_would_be():
     wild = [made_run("wild", seed, 0.9, "diverged", metrics={}) for seed in (0, 1)]
-    some = [made_run("some", 0, 0.9), wild[1]]
-    arms = [made_arm("base", [made_run("base", 0, 0.9)]), made_arm("wild", wild)]
-    study = read_results(made_study([*arms, made_arm("some", some)]))
+    some = made_arm("some", [made_run("some", 0, 0.9)])
+    some["summary"] |= {"done": 2, "verdicts": {"learned": 1, "diverged": 1}}
+    arms = [made_arm("base", [made_run("base", 0, 0.9)]), made_arm("wild", wild), some]
+    study = read_results(made_study(arms))
     assert dot_plot(study, KNN).rows[1].text == "diverged"
     (note,) = notes(study)
     assert note[0] == "“some”"
