@@ -9,7 +9,10 @@ group on the CPU for what the ranks have to tell each other, so that it waits fo
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from simsiam_zoo.errors import InputError, PeerError, ZooError
 from simsiam_zoo.runtime.machine import announced_world_size
@@ -82,7 +86,10 @@ def joined() -> Iterator[None]:
 def _meet() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, world = _store_of_this_start()
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE
+        )
     except (ValueError, RuntimeError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         raise InputError(
@@ -90,6 +97,33 @@ def _meet() -> None:
             f" {str(error).splitlines()[0]}",
             "Give torchrun another --master-port if that one is taken, or --standalone.",
         ) from error
+
+
+def _store_of_this_start() -> tuple[dist.Store, int, int]:
+    """A store in which nothing is left of former processes; rank; world size.
+
+    torchrun's own outlives the processes that it starts anew, which would wait for the addresses of
+    the former ones for ever (pytorch/pytorch issue 135712); its count of restarts is not the same
+    on all nodes. So the first rank names a part of it, and lists by a word of each whom it is for.
+    """
+    shared, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+    shared = dist.PrefixStore("simsiam-zoo", shared)
+    name, word = secrets.token_hex(8), secrets.token_hex(8)
+    words, seen = [[f"{what}-{n}" for n in range(world)] for what in ("word", name)]
+    shared.set(words[rank], word)
+    until = time.monotonic() + _PATIENCE.total_seconds()
+    while time.monotonic() < until:
+        if rank == 0:
+            there = [shared.get(key).decode() if shared.check([key]) else "" for key in words]
+            shared.set("start", json.dumps([name, there]))
+        if shared.check(["start"]):
+            name, listed = json.loads(shared.get("start"))
+            if listed[rank : rank + 1] == [word]:  # else it is of former processes
+                shared.set(f"{name}-{rank}", "")
+                if rank > 0 or shared.check(seen):
+                    return dist.PrefixStore(name, shared), rank, world
+        time.sleep(0.02)
+    raise RuntimeError(f"timed out after {_PATIENCE}")
 
 
 def _tells_of_a_lost_peer(error: RuntimeError) -> bool:

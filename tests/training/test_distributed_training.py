@@ -165,18 +165,23 @@ def wait_for(folder: Path, step: int, processes: Sequence[subprocess.Popen[str]]
         time.sleep(0.05)
 
 
-def test_torchrun_trains_stops_together_and_goes_on(
+def test_torchrun_trains_starts_a_killed_rank_anew_stops_together_and_goes_on(
     recipe: Callable[..., str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*torchrun, "-m", "simsiam_zoo", "train", "--recipe", recipe(), "--out", str(folder)]
+    command = [*torchrun, "--max-restarts=1", "-m", "simsiam_zoo", "train"]
+    command += ["--recipe", recipe(), "--out", str(folder)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
     wait_for(folder, 5, [process])
+    ranks = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    wait_for(folder, read_metrics(folder)[-1]["step"] + 5, [process])  # started anew
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=90)
     assert process.returncode != 0  # torchrun has no other code than 1
+    assert "going on from step" in err
     assert err.count("Error: stopped at step") == 1
     assert f"train --resume {folder}" in err
     state, _, damage = load_last(folder / "checkpoints")
