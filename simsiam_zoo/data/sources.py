@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -276,10 +277,13 @@ def _open_remote(source: str) -> tuple[ShardSet, ShardSet | None, list[str]]:
     return _remote_set(for_training, known, url), tests, notes
 
 
-def _uncounted(shown: str) -> InputError:
+def _uncounted(shown: str, names: Sequence[str] = ()) -> InputError:
+    what = f"no {MANIFEST} or {TIMM_INFO} beside it states how many samples there are"
+    if names:
+        what = f"it is none of the {len(names):,} shards that {MANIFEST} or {TIMM_INFO} beside it"
+        what += f" states, {names[0]} to {names[-1]}: its count is not known"
     return InputError(
-        f"{shown}: no {MANIFEST} or {TIMM_INFO} beside it states how many samples there are, and"
-        " exact reading must know",
+        f"{shown}: {what}, and exact reading must know",
         "Run `simsiam-zoo index` where the shards are and publish what it writes beside them; or"
         " read them with --stream, with weaker guarantees.",
     )
@@ -292,8 +296,9 @@ def _remote_set(urls: list[str], known: dict[str, dict[str, StatedShard]], sourc
     """
     pairs = []
     for url in urls:
-        if (one := known[url.rpartition("/")[0]].get(file_name(url))) is None:
-            raise _uncounted(redacted(url))
+        stated_there = known[url.rpartition("/")[0]]
+        if (one := stated_there.get(file_name(url))) is None:
+            raise _uncounted(redacted(url), sorted(stated_there))
         pairs.append((url, one))
 
     def sized(pair: tuple[str, StatedShard]) -> Shard:

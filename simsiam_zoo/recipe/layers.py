@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simsiam_zoo.catalog import PARTS, Catalog, Resolved, Text, split_spec
-from simsiam_zoo.data.remote.urls import refuse_secrets
+from simsiam_zoo.data.remote.urls import is_remote, refuse_secrets
 from simsiam_zoo.errors import InputError, PluginError, located
 
 COMPONENTS = (*PARTS, "augmentation", "dataset")
@@ -175,7 +175,10 @@ def merge(lower: Tree, upper: Tree) -> Tree:
 def dataset_spec(text: str) -> Tree | str:
     """What `--data` and `dataset = "..."` mean: a path or URL of shards, or a dataset's spec."""
     looks_like_path = text[:1] in {".", "/", "~"} or any(s in text for s in ("://", "{", ".tar"))
-    return {"name": "shards", "path": text} if looks_like_path else text
+    if not looks_like_path:
+        return text
+    is_remote(text)  # what will be refused is refused now
+    return {"name": "shards", "path": text}
 
 
 def normal(settings: Mapping[str, object], where: str = "") -> Tree:

@@ -25,7 +25,7 @@ from simsiam_zoo.training.conclude import CollapseWatch, stop_diverged
 from simsiam_zoo.training.measuring import RunEvaluation
 from simsiam_zoo.training.meter import Meter
 from simsiam_zoo.training.optimizer import clip_gradients, scaled_step
-from simsiam_zoo.training.run_folder import MetricsRow, RunFolder
+from simsiam_zoo.training.run_folder import MetricsRow, RunFolder, resume_command
 from simsiam_zoo.training.setup import Setup
 from simsiam_zoo.training.state import Checkpointer, TrainState
 
@@ -83,7 +83,7 @@ class Control(StopRequest):
         super().__init__()
         self._setup, self._folder, self._progress = setup, folder, progress
         self._until = setup.recipe.training.until * setup.plan.steps
-        self._go_on = f"Go on with: simsiam-zoo train --resume {shlex.quote(str(folder.path))}"
+        self._go_on = f"Go on with: {resume_command(folder.path)}"
 
     def after_step(
         self, step: int, damaged: tuple[Damage, ...], overdue: bool

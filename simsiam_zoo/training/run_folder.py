@@ -246,6 +246,13 @@ def read_metrics(folder: Path) -> list[MetricsRow]:
     return read_rows(folder / "metrics.jsonl")
 
 
+def resume_command(folder: Path) -> str:
+    """What goes on with the run in `folder`, as it was started."""
+    several = distributed.world_size() > 1
+    program = "torchrun ... -m simsiam_zoo" if several else "simsiam-zoo"
+    return f"{program} train --resume {shlex.quote(str(folder))}"
+
+
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 """What a full or failing disk answers to whoever writes."""
 
@@ -256,8 +263,7 @@ def disk_trouble(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        again = f"simsiam-zoo train --resume {shlex.quote(str(folder))}"
-        go_on = f"Mend that, then go on with: {again}"
+        go_on = f"Mend that, then go on with: {resume_command(folder)}"
         if isinstance(error.filename, (str, bytes)):  # it may be another file than the run's
             file = Path(os.fsdecode(error.filename))
             if not file.absolute().is_relative_to(folder.absolute()):

@@ -191,11 +191,12 @@ def check_same(
             f"the weights that the run started from are gone: its folder has no {INIT_FILE}",
             "Put the file back: the verdict compares the trained network with them.",
         )
+    world = distributed.world_size()
     was = before.get("machine", {}).get("bn_batch", setup.bn_batch)
     if was != setup.bn_batch and not allow_bn_change:
         raise InputError(
             f"BN took its statistics over {was} images at a time in this run, and with"
-            f" {distributed.world_size()} processes it would over {setup.bn_batch}",
+            f" {world} process{'es' * (world > 1)} it would over {setup.bn_batch}",
             "Use as many processes as before, or go on all the same with --allow-bn-change.",
         )
     for line in smaller_differences(before, setup.lock):

@@ -229,3 +229,9 @@ def test_data_that_is_a_name():
         assert dataset_spec(name) == name
     shards = Recipe.make("digits", None, {"dataset": "shards:path=data/x"}).dataset
     assert shards.params == {"path": "data/x", "test": ""}
+
+
+@pytest.mark.parametrize("source", ["pipe:cat x.tar", "ftp://host/x.tar", "https://host/*.tar"])
+def test_data_that_nobody_reads_is_refused_before_torch_is_loaded(source):
+    with pytest.raises(InputError, match="refused"):
+        Recipe.make("digits", None, {"dataset": source})

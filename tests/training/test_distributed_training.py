@@ -183,7 +183,7 @@ def test_torchrun_trains_starts_a_killed_rank_anew_stops_together_and_goes_on(
     assert process.returncode != 0  # torchrun has no other code than 1
     assert "going on from step" in err
     assert err.count("Error: stopped at step") == 1
-    assert f"train --resume {folder}" in err
+    assert f"torchrun ... -m simsiam_zoo train --resume {folder}" in err
     state, _, damage = load_last(folder / "checkpoints")
     assert not damage
     assert max(row["step"] for row in read_metrics(folder)) == state["step"]
