@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from simsiam_zoo.errors import InputError, PeerError, ZooError
 from simsiam_zoo.runtime.machine import announced_world_size
@@ -99,15 +98,19 @@ def _meet() -> None:
         ) from error
 
 
-def _store_of_this_start() -> tuple[dist.Store, int, int]:
+def _store_of_this_start() -> tuple[Any, int, int]:
     """A store in which nothing is left of former processes; rank; world size.
 
     torchrun's own outlives the processes that it starts anew, which would wait for the addresses of
     the former ones for ever (pytorch/pytorch issue 135712); its count of restarts is not the same
     on all nodes. So the first rank names a part of it, and lists by a word of each whom it is for.
     """
+    # Not at the top: a torch that was built without them has no such names.
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
     shared, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
-    shared = dist.PrefixStore("simsiam-zoo", shared)
+    shared = PrefixStore("simsiam-zoo", shared)
     name, word = secrets.token_hex(8), secrets.token_hex(8)
     words, seen = [[f"{what}-{n}" for n in range(world)] for what in ("word", name)]
     shared.set(words[rank], word)
@@ -121,7 +124,7 @@ def _store_of_this_start() -> tuple[dist.Store, int, int]:
             if listed[rank : rank + 1] == [word]:  # else it is of former processes
                 shared.set(f"{name}-{rank}", "")
                 if rank > 0 or shared.check(seen):
-                    return dist.PrefixStore(name, shared), rank, world
+                    return PrefixStore(name, shared), rank, world
         time.sleep(0.02)
     raise RuntimeError(f"timed out after {_PATIENCE}")
 

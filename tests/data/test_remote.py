@@ -166,11 +166,18 @@ def test_object_stores_are_read_through_fsspec(
                 raise ConnectionError("https://signed?hunter2")
             return whole(self, path, start=start, end=end, **options)
 
+        def denied(self: object, path: str) -> None:
+            raise PermissionError("hunter2")
+
         monkeypatch.setattr(type(memory), "cat_file", flaky)
         assert contents(far.train) == contents(near.train)
         memory.rm("/bucket/val-000001.tar")
         with pytest.raises(DataError, match=r"memory://bucket/val-000001.tar cannot be had"):
             far.test.read(7)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(memory), "info", denied)
+            with pytest.raises(DataError, match=r"access is denied \(PermissionError\)\n.*environ"):
+                open_shards("memory://bucket/")
         memory.rm("/bucket/manifest.json")
         assert open_shards("memory://bucket/train-000003.tar").train.counts == (4,)
     finally:

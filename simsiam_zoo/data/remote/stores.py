@@ -215,15 +215,16 @@ def _reason(error: BaseException) -> str:
 
 def _open_object(url: str, start: int, etag: str | None) -> Answer:
     system, path = _file_system(url)
-    info = _asked(lambda: system.info(path))
-    size, tag = int(info["size"]), f'"{_asked(lambda: system.ukey(path))}"'
+    info = _asked(url, lambda: system.info(path))
+    size, tag = int(info["size"]), f'"{_asked(url, lambda: system.ukey(path))}"'
     if start > size or etag not in (None, tag):
         start = 0
 
     def blocks() -> Iterator[bytes]:
         for at in range(start, size, OBJECT_BLOCK):
             end = min(at + OBJECT_BLOCK, size)
-            block = _asked(lambda at=at, end=end: system.cat_file(path, start=at, end=end))
+            read = functools.partial(system.cat_file, path, start=at, end=end)
+            block = _asked(url, read)
             if len(block) != end - at:
                 raise Unavailable(f"{len(block)} of {end - at} bytes came at {at}")
             yield block
@@ -247,11 +248,14 @@ def _file_system(url: str) -> tuple[Any, str]:
         raise Unavailable(f"{scheme}:// cannot be opened ({type(error).__name__})") from None
 
 
-def _asked(call: Any) -> Any:
+def _asked(url: str, call: Callable[[], Any]) -> Any:
     """What the store answers. Its own messages are not shown: they may hold signed URLs."""
     try:
         return call()
     except FileNotFoundError:
         raise Missing("it is not there") from None
     except Exception as error:  # what the stores raise is listed nowhere
-        raise Unavailable(f"the store failed ({type(error).__name__})") from None
+        name = type(error).__name__
+        if isinstance(error, PermissionError) or "Credential" in name:
+            raise Denied(f"{redacted(url)}: access is denied ({name})", CREDENTIALS) from None
+        raise Unavailable(f"the store failed ({name})") from None
