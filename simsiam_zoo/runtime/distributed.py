@@ -102,8 +102,8 @@ def _store_of_this_start() -> tuple[Any, int, int]:
     """A store in which nothing is left of former processes; rank; world size.
 
     torchrun's own outlives the processes that it starts anew, which would wait for the addresses of
-    the former ones for ever (pytorch/pytorch issue 135712); its count of restarts is not the same
-    on all nodes. So the first rank names a part of it, and lists by a word of each whom it is for.
+    the former ones for ever; its count of restarts is not the same on all nodes. So the first rank
+    names a part of it, and lists by a word of each whom it is for.
     """
     # Not at the top: a torch that was built without them has no such names.
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
