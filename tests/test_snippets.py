@@ -285,7 +285,8 @@ def test_the_part_without_a_package_can_be_trained_with(
     (block,) = python_of("using-plugins.md")
     assert block.file
     (tmp_path / block.file).write_text(block.text)
-    words = ["--plugin", f"./{block.file}", "--projector", "leaky:slope=0.2", "--preset", "digits"]
+    words = ["--plugin", f"./{block.file}", "--preset", "digits"]
+    words += ["--projector", "leaky-relu:slope=0.2"]
     small = {**TINY, "training.epochs": 1}
     del small["projector"]
     words += [w for key, value in small.items() for w in ("--set", f"{key}={_toml(value)}")]

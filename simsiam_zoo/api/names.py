@@ -22,7 +22,7 @@ from simsiam_zoo.catalog import (
     catalog,
 )
 from simsiam_zoo.catalog.local import local_file, use_file
-from simsiam_zoo.errors import InputError, PluginError, did_you_mean
+from simsiam_zoo.errors import InputError, PluginError, ZooError, did_you_mean
 
 ListRow = dict[str, Any]
 Facts = dict[str, Any]
@@ -199,10 +199,13 @@ def _published(entry: CatalogEntry) -> ListRow:
 
     try:
         found, (_, content) = described(entry.call), preset_content(catalog(), entry.call)
-    except PluginError as error:
+        epochs, data = content["training"]["epochs"], content["dataset"]["name"]
+    except ZooError as error:
         return {"status": "broken", "note": error.what}
-    epochs, data = content["training"]["epochs"], content["dataset"]["name"]
-    cost = "epochs by the data" if epochs == "auto" else f"{epochs:,} epochs"
+    except (KeyError, TypeError):  # `plugin check` says what it lacks
+        return {}
+    cost = "epochs by the data" if epochs == "auto" else f"{epochs} epochs"
+    cost = f"{epochs:,} epochs" if isinstance(epochs, int) else cost
     cost += "" if data == "shards" else f" of {data}"
     return {"cost": cost if found is None else found["cost"]} | (
         {} if found is None else {"expected": found}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +71,7 @@ def tune(
         StoppedError: a signal asked to stop; what was done is saved.
     """
     from simsiam_zoo.recipe import Recipe
+    from simsiam_zoo.recipe.lock import train_command
     from simsiam_zoo.runtime.machine import available_cores
     from simsiam_zoo.studies.launcher import Resources
     from simsiam_zoo.studies.plan import plan_study
@@ -92,7 +92,7 @@ def tune(
     if chosen is None:
         raise _nothing(candidates, folder)
     sets = " ".join(f"--set {key}={value:g}" for key, value in chosen.items())
-    way = f"simsiam-zoo train --recipe {shlex.quote(str(file))} {sets}"
+    way = train_command(file, sets)
     _say_chosen(plan, folder, chosen, way)
     return Tuned(folder, candidates, chosen, Recipe.make(None, file, chosen), way)
 

@@ -29,6 +29,7 @@ from simsiam_zoo.cli.text import print_json, print_line
 )
 @click.option("--skip-damaged", is_flag=True, help="Leave damaged images out; default: stop.")
 @options.device
+@options.plugin_files
 @options.as_json("a summary")
 @options.quiet
 def embed(run: str, out: str, of: Any, as_json: bool, **asked: Any) -> None:

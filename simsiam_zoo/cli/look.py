@@ -30,6 +30,7 @@ from simsiam_zoo.cli.text import print_json, print_line
     help="How features are laid out (default: umap if it is installed, else tsne).",
 )
 @options.device
+@options.plugin_files
 @options.as_json("where the page is")
 @options.quiet
 def look(run: str, out: str | None, opened: bool, as_json: bool, **asked: Any) -> None:

@@ -119,9 +119,10 @@ def read_component_file(resolved: Resolved) -> Tree:
     package, _, filename = resolved.entry.component.target.partition(":")
     try:
         return _parse(importlib.resources.files(package).joinpath(filename).read_bytes())
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # to find the file, the package is imported
         what = f"{resolved.kind} {resolved.name} ({package}:{filename})"
-        raise PluginError(f"{what} cannot be read: {error}") from None
+        hint = f"Put the file into a package, a folder {package}." * isinstance(error, TypeError)
+        raise PluginError(f"{what} cannot be read: {error}", hint or None) from None
 
 
 def read_toml(path: Path, what: str, hint: str | None = None) -> Tree:

@@ -20,6 +20,7 @@ import platform
 import shlex
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -140,6 +141,15 @@ def read_lock(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder / 'lock.toml'} cannot be read: {error}") from None
 
 
+def train_command(recipe: Path, flags: str) -> str:
+    """The command that trains by a recipe's file, with the local plugins of its run."""
+    files: list[str] = []
+    with suppress(InputError, DataError):  # it is no run's
+        files = [str(each["file"]) for each in read_lock(recipe.parent).get("plugins", ())]
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in files)
+    return f"simsiam-zoo train --recipe {shlex.quote(str(recipe))}{plugins} {flags}"
+
+
 def read_locked(path: Path) -> dict[str, Any]:
     """The lock in a file that a user named. Raises InputError where this version writes none so."""
     way_out = "Name the lock.toml in a run's folder."
@@ -174,6 +184,8 @@ def refuse_missing(lock: dict[str, Any]) -> None:
             if plugin.distribution == distribution:
                 why = f"{plugin.supplier} is {plugin.status}: {plugin.cause}"
                 hint = None if plugin.status == "disabled" else hint
+                if (plugin.status, plugin.version) == ("broken", version):  # pip has it already
+                    hint = f"python -m pip install --force-reinstall --no-deps {distribution}"
         raise PluginError(f"the run's {kind} is {part.get('id')}, and {why}", hint)
 
 

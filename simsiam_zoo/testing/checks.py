@@ -79,6 +79,8 @@ def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[Comp
         if (folder := Path(distribution)).joinpath("pyproject.toml").is_file():
             way = f"pip install -e {shlex.quote(os.path.join(os.curdir, folder))}"
             hint = f"Install it first, then name its distribution: {way}"
+        elif folder.suffix == ".py":
+            hint = "A file is checked once it is a package: simsiam-zoo plugin new."
         raise InputError(f"there is no plugin of {distribution} here", hint)
     given = [_resolve(known, text, name) for text in specs]
     for plugin in plugins:

@@ -18,6 +18,7 @@ from simsiam_zoo.errors import ZooError
 from simsiam_zoo.evaluation.verdict import Evidence
 from simsiam_zoo.metrics import RAW, TRAINED
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.recipe.lock import train_command
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH
 from simsiam_zoo.training.run_folder import MetricsRow
 from simsiam_zoo.training.wiring import Wiring
@@ -276,7 +277,7 @@ def _restored(recipe: Recipe, kind: str, key: str = "") -> str | None:
 
 def command(folder: Path, flags: str) -> str:
     """The command that trains as the run in `folder` did, but for these flags."""
-    return f"simsiam-zoo train --recipe {shlex.quote(str(folder / 'recipe.toml'))} {flags}"
+    return train_command(folder / "recipe.toml", flags)
 
 
 def advice_lines(advice: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:

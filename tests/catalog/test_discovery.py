@@ -144,6 +144,25 @@ def test_a_plugin_that_hangs_is_named_while_it_does(distribution, monkeypatch, c
     assert capsys.readouterr().err.splitlines() == [f"simsiam-zoo: {told}"]
 
 
+def test_presets_that_cannot_be_read_break_no_list(distribution, monkeypatch, zoo_here):
+    """A module is no package that holds a file, and importing a package may raise anything."""
+    body = MODULE.replace('"projector"', '"preset"')
+    beside = body.format(name="beside").replace("a:B", "odd_zoo_of_tests:beside.toml")
+    distribution("odd-zoo", V1 + "x = odd_zoo_of_tests\n", odd_zoo_of_tests=beside)
+    raising = body.format(name="raising").replace("a:B", "raising_of_tests:x.toml")
+    points = V1 + "x = worse_zoo_of_tests\n"
+    distribution("worse-zoo", points, worse_zoo_of_tests=raising, raising_of_tests="1 / 0")
+    monkeypatch.setenv("SIMSIAM_ZOO_PLUGINS", "odd-zoo,worse-zoo")
+    done = zoo_here("list", "presets")
+    assert (done.returncode, done.stderr) == (0, "")
+    states = [line.split()[:2] for line in done.stdout.partition("needs attention")[2].splitlines()]
+    assert [name for name, *state in filter(None, states) if state == ["broken"]] == [
+        "beside",
+        "raising",
+    ]
+    assert zoo_here("train", "--preset", "raising", "--dry-run").returncode == 3
+
+
 def test_a_broken_plugin_says_the_line_that_raised(distribution):
     distribution("lost_zoo", V1 + "lost = lost_zoo", lost_zoo="import os\nx = nm.Linear\n")
     distribution("loud_zoo", V1 + "loud = loud_zoo", loud_zoo=MODULE.format(name="Not A Name"))

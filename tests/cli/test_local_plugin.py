@@ -297,6 +297,6 @@ def test_the_part_that_the_docs_show_is_one(tmp_path):
     code = page.partition("```python file=leaky_part.py\n")[2].partition("```")[0]
     (tmp_path / "leaky_part.py").write_text(code)
     use_file(tmp_path / "leaky_part.py")
-    made = catalog().resolve("projector", "leaky:slope=0.2").create(in_dim=3)
+    made = catalog().resolve("projector", "leaky-relu:slope=0.2").create(in_dim=3)
     sys.modules.pop("leaky_part")
     assert (made.out_dim, made[1].negative_slope) == (512, 0.2)

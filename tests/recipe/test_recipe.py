@@ -19,7 +19,7 @@ SETTINGS = st.fixed_dictionaries(
     {},
     optional={
         "training.seed": st.integers(0, 2**63 - 1),
-        "training.device": st.text(st.characters(codec="utf-8"), max_size=9),
+        "training.device": st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:12"]),
         "training.checkpoint_minutes": st.floats(1e-300, 1e300),
         "optim.name": st.sampled_from(["sgd", "lars", "adamw"]),
         "optim.lr": st.floats(1e-12, 1e12),
