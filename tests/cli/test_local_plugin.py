@@ -17,7 +17,7 @@ import simsiam_zoo as zoo
 import simsiam_zoo.cli as cli
 from simsiam_zoo.catalog import catalog, local, use_file
 from simsiam_zoo.errors import DataError, InputError, PluginError
-from simsiam_zoo.recipe.lock import identity, make_lock, refuse_missing
+from simsiam_zoo.recipe.lock import identity, make_lock, refuse_missing, train_command
 from simsiam_zoo.studies import job
 
 PART = """
@@ -287,6 +287,8 @@ def test_other_readers_of_a_run_find_the_file_too(part, forget, tmp_path):
     lines = "".join(f'{key} = "{value}"\n' for key, value in record.items())
     (tmp_path / "run" / "lock.toml").write_text(f"[[plugins]]\n{lines}")
     forget()
+    way = train_command(tmp_path / "run" / "recipe.toml", "--lr 1")
+    assert way == f"simsiam-zoo train --recipe {tmp_path}/run/recipe.toml --plugin {part} --lr 1"
     with pytest.raises(InputError, match="names no"):  # the plugin is here: the next fault is told
         zoo.tune(tmp_path / "run")
     assert catalog().resolve("projector", "flat").id == "zoo-part/flat"
