@@ -71,13 +71,15 @@ class PlannedStudy:
         from simsiam_zoo.report.write import publish
         from simsiam_zoo.runtime.machine import has_nvidia_gpu
         from simsiam_zoo.studies.launcher import SHARED_GPU, create_launcher
-        from simsiam_zoo.studies.plan import told_once
+        from simsiam_zoo.studies.plan import missing_data, told_once
         from simsiam_zoo.studies.running import StudyProgress, run_study
         from simsiam_zoo.studies.tuning import choose
 
         plan, folder, study = self.plan, self.folder, self.study
         starter = create_launcher(catalog().resolve("launcher", launcher))
         progress = StudyProgress(None if quiet else Console(stderr=True))
+        if missing := missing_data(plan):
+            progress.say(f"on this machine: {missing}")
         for told in told_once((arm.label, arm.warnings) for arm in plan.own_arms()):
             progress.say(told)
         for arm in plan.arms:

@@ -84,7 +84,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     if done := plan["runs"] - plan["runs_left"]:
         print_line(f"{done} of them are complete")
     if plan["seconds"] is None and plan["runs_left"]:
-        print_line("how long: unknown, for the data is not at hand")
+        print_columns([[f"how long: unknown; {plan['missing_data'] or 'the data is not at hand'}"]])
     elif plan["runs_left"]:
         print_line(f"about {duration(plan['seconds'])} of training here; evaluation comes on top")
     if plan.get("detect"):

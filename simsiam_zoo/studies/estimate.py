@@ -17,7 +17,7 @@ from simsiam_zoo.runtime.device import memory_trouble
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.studies.arms import StudyArm
 from simsiam_zoo.studies.job import is_complete
-from simsiam_zoo.studies.plan import StudyPlan
+from simsiam_zoo.studies.plan import StudyPlan, missing_data
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection
 from simsiam_zoo.training.batches import micro_batches
 from simsiam_zoo.training.loop import take_step
@@ -77,6 +77,7 @@ def describe_plan(
         "runs": len(selected),
         "runs_to_choose": sum(job in tuning for job in selected),
         "runs_left": len(left),
+        "missing_data": missing_data(plan),
         "jobs": jobs,
         "gpus": gpus,
         "gpus_here": there,

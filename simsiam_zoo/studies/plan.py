@@ -110,6 +110,17 @@ def job_folder(study: Path, key: str, seed: int) -> Path:
     return study / "jobs" / key / f"seed{seed}"
 
 
+def missing_data(plan: StudyPlan) -> str | None:
+    """Why the base's data is not at hand, in words; None where it is."""
+    base = plan.arms[0]
+    if base.dataset is None:
+        try:
+            base.recipe.open_data()
+        except InputError as error:
+            return error.what
+    return None
+
+
 def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
     """The plan of a study: every recipe valid, and sized where the data is at hand.
 

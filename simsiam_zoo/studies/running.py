@@ -19,7 +19,14 @@ from rich.text import Text
 from simsiam_zoo.errors import DataError, InputError, StoppedError
 from simsiam_zoo.metrics import SPEED, Latest, read_rows
 from simsiam_zoo.runtime.progress import StopRequest, duration
-from simsiam_zoo.studies.job import command, is_complete, is_held, note_end, read_run_result
+from simsiam_zoo.studies.job import (
+    command,
+    is_complete,
+    is_held,
+    job_status,
+    note_end,
+    read_run_result,
+)
 from simsiam_zoo.studies.launcher import Launcher, Resources
 from simsiam_zoo.studies.plan import OTHER_OUT, PLAN, StudyJob, StudyPlan, write_plan
 from simsiam_zoo.studies.selection import EVERY_ARM, Selection, move_aside
@@ -160,7 +167,9 @@ def job_outcome(job: StudyJob, code: int) -> str:
     with suppress(DataError):
         if (result := read_run_result(job.folder)) is not None:
             return result.verdict
-    return f"failed (exit code {code}): see {job.folder / 'log.txt'}"
+    error = str((job_status(job.folder) or {}).get("error") or "").partition("\n")[0]
+    why = f"{error}; " if error else ""
+    return f"failed (exit code {code}): {why}see {job.folder / 'log.txt'}"
 
 
 def _plain(text: str) -> Text:

@@ -136,6 +136,12 @@ def test_the_study_that_the_docs_show_is_one(tmp_path: Path) -> None:
     assert len(arms) == 1 + 1 + 2 + 1 + 4
 
 
+def test_the_plan_says_which_data_is_missing(zoo_here, tmp_path: Path) -> None:
+    ran = zoo_here("ablate", "predictor", "--preset", "cifar10", "--dry-run")
+    assert "how long: unknown; no data at data/cifar10" in " ".join(ran.stdout.split())
+    assert ran.returncode == 0
+
+
 def test_any_study_is_tuned_by_a_flag(zoo_here, tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(SMALL)
     ran = zoo_here("ablate", "s.toml", "--tune", "optim.lr=0.25,1", "--dry-run", "--json")

@@ -12,7 +12,13 @@ import pytest
 from rich.console import Console
 
 from simsiam_zoo.studies.plan import StudyJob, plan_study
-from simsiam_zoo.studies.running import Running, StudyProgress, run_status, seconds_left
+from simsiam_zoo.studies.running import (
+    Running,
+    StudyProgress,
+    job_outcome,
+    run_status,
+    seconds_left,
+)
 from simsiam_zoo.studies.study import parse_study
 
 
@@ -89,5 +95,8 @@ def test_plain_lines_tell_each_end_once(tmp_path: Path) -> None:
     first, *ends = stream.getvalue().splitlines()
     assert first == "4 runs, 1 of them complete already"
     assert len(ends) == 2
-    assert "failed (exit code -9)" in ends[0]
+    assert "failed (exit code -9): see " in ends[0]
+    queue[1].folder.mkdir(parents=True)
+    (queue[1].folder / "status.json").write_text('{"exit_code": 2, "error": "no data\\n  way"}')
+    assert job_outcome(queue[1], 2).startswith("failed (exit code 2): no data; see ")
     assert ends[1].endswith("seed 1: stopped")
