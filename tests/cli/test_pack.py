@@ -120,7 +120,7 @@ def test_a_signal_stops_packing_with_75_and_two_at_once_are_refused(zoo, images,
 
 
 WRONG = {
-    "nothing there": (["nowhere", "out"], "no folder nowhere"),
+    "nothing there": (["nowhere", "out"], "no folder or archive nowhere"),
     "no images": (["empty", "out"], "no images; looked for"),
     "a full folder": (["images", "images"], "no empty folder"),
     "a file for a folder": (["images", "file"], "no empty folder"),

@@ -55,8 +55,10 @@ def open_original(source: Path, labels: bool = True) -> Original:
     Without `labels` all images count as unlabelled, and in a tree whatever the folders are called.
     Raises InputError where there is none or more than one, DataError where it is damaged.
     """
+    if not source.exists():
+        raise InputError(f"there is no folder or archive {source}", "Name one that is there.")
     if not source.is_dir():
-        raise InputError(f"there is no folder {source}", "Unpack the data set and name its folder.")
+        raise InputError(f"{source} is no folder", "Unpack the data set and name its folder.")
     try:
         finders = (find_cifar, find_idx, find_stl10, find_saved)
         found = [one for find in finders if (one := find(source)) is not None]
@@ -204,7 +206,10 @@ def _find_cifar(
 ) -> Original | None:
     binary = "cifar-10-batches-bin" if classes == 10 else "cifar-100-binary"
     for folder in _below(source, (binary,)):
-        if all((folder / name).is_file() for name in (*train, test, names)):
+        missing = [name for name in (*train, test, names) if not (folder / name).is_file()]
+        if 0 < len(missing) <= len(train) and (classes == 10 or folder.name == binary):
+            raise DataError(f"{folder} lacks {', '.join(missing)} of {kind}", "Unpack it again.")
+        if not missing:
             splits = {
                 split: PixelSplit(partial(_load_cifar, folder, files, classes), folder, classes)
                 for split, files in (("train", train), ("val", (test,)))
@@ -227,10 +232,11 @@ def _load_cifar(folder: Path, files: tuple[str, ...], classes: int) -> Arrays:
     (https://www.cs.toronto.edu/~kriz/cifar.html).
     """
     heads = 1 if classes == 10 else 2
-    whole = np.concatenate([np.fromfile(folder / name, np.uint8) for name in files])
-    if len(whole) % (heads + 3072):
-        raise DataError(f"{folder} is damaged: its records are not of {heads + 3072} bytes each")
-    records = whole.reshape(-1, heads + 3072)
+    parts = [np.fromfile(folder / name, np.uint8) for name in files]
+    for name, part in zip(files, parts, strict=True):
+        if len(part) % (size := heads + 3072):
+            raise DataError(f"{folder / name} is damaged: its records are not of {size} bytes each")
+    records = np.concatenate(parts).reshape(-1, heads + 3072)
     images = records[:, heads:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return images, records[:, heads - 1].astype(np.int64)
 
