@@ -162,7 +162,7 @@ def test_a_damaged_binary_cifar_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"data_batch_3.bin .* records are not of 3073 bytes"):
         open_original(tmp_path)
     batch.unlink()
-    with pytest.raises(DataError, match="lacks data_batch_3.bin of cifar-10"):
+    with pytest.raises(DataError, match=r"lacks data_batch_3.bin of cifar-10"):
         open_original(tmp_path)
     batch.write_bytes(b"\xff" + whole[1:])
     with pytest.raises(DataError, match="labels outside of 10 classes"):
