@@ -44,5 +44,6 @@ def index(shards: str, checksums: bool, as_json: bool, **asked: Any) -> None:
     print_heading(f"{shards}: {found.samples:,} images in {len(found.shards):,} shards")
     print_line(f"  labelled   {found.labelled:,}")
     print_line(f"  bytes      {found.bytes:,}")
-    print_line(f"  checksums  {'of every image' if checksums else 'not taken'}")
+    taken = all(shard["sha256"] for shard in found.shards)  # now or before
+    print_line(f"  checksums  {'of every image' if taken else 'not taken'}")
     print_line(f"  written    {found.folder}")

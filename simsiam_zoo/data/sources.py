@@ -243,7 +243,10 @@ def _shard_set(paths: list[str], source: str, met: _Met) -> ShardSet:
                     met.add(index)
     if not any(shard.samples for shard in shards):
         noted = "".join(f"; {line}" for line in describe_findings(met.findings))
-        raise InputError(f"{source} holds no images: looked for JPEG, PNG and WebP{noted}")
+        raise InputError(
+            f"{source} holds no images: looked for JPEG, PNG and WebP{noted}",
+            "A shard holds images themselves: unpack archives that are in it.",
+        )
     told = (stated[os.path.dirname(path)].get(os.path.basename(path)) for path in paths)
     classes = {one and one.classes for one in told}
     return ShardSet(shards, classes.pop() if len(classes) == 1 else None)

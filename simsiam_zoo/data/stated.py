@@ -225,6 +225,8 @@ def index_folder(
             raise _refusal(errors, len(paths))
         merged = _merged(stated or {}, scanned, {path.name for path in folder.glob("*.tar")})
         write_counts(out, merged, read_packed(out))
+        noted = {shard.name: shard for split in merged.values() for shard in split.shards}
+        scanned = [replace(one, info=noted[one.info.name]) for one in scanned]
     except OSError as error:
         raise InputError(
             f"indexes cannot be written to {out}: {error.strerror or error}",

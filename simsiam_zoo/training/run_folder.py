@@ -135,6 +135,11 @@ class RunFolder:
             raise unwritable(self.path, error) from None
         self.loggers.tell("start", self.path, self.recipe.to_dict(), 0)
 
+    def withdraw(self) -> None:
+        """Take back what `start` wrote: the run is refused, and its folder is for another try."""
+        for name in ("recipe.toml", "lock.toml") if self.writes else ():
+            (self.path / name).unlink(missing_ok=True)
+
     def resume(self, step: int) -> None:
         """Read the metrics up to `step` and cut off what came later: it will come again."""
         self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]

@@ -116,6 +116,7 @@ def start_folder(folder: RunFolder, init: InitialWeights | None, progress: Progr
     """Write what a new run's folder begins with: on the first rank, while the others wait."""
     distributed.together(folder.start)
     if not all(distributed.collect((folder.path / "recipe.toml").exists())):
+        folder.withdraw()
         raise InputError(
             f"not all processes see {folder.path}",
             "Say an --out on a file system that all machines share.",

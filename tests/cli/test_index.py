@@ -31,7 +31,9 @@ def test_index_counts_warns_and_refuses(zoo_here, tmp_path):
     assert "1 keys in 1 shards name no image" in done.stderr
     splits = json.loads((folder / "manifest.json").read_text())["splits"]
     assert [splits[name]["samples"] for name in ("train", "val")] == [2, 1]
-    assert "3 images in 2 shards" in zoo_here("index", "shards").stdout
+    again = zoo_here("index", "shards").stdout
+    assert "3 images in 2 shards" in again
+    assert "of every image" in again  # those that were taken before
 
     write(folder / "train-1.tar", ["a.png", "a.png"])
     refused = zoo_here("index", "shards")

@@ -22,6 +22,7 @@ from safetensors import safe_open
 
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.recipe import Recipe
+from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last
 from simsiam_zoo.runtime.progress import Progress
 from simsiam_zoo.training.meter import MACHINE
@@ -329,6 +330,16 @@ def test_a_new_run_never_lands_on_another(run: Run, tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="no empty folder"):
         run(name="full")
+
+
+def test_a_folder_that_not_all_processes_see_is_left_for_another_try(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "collect", lambda seen: [seen] if seen is not True else [1, 0])
+        with pytest.raises(InputError, match="not all processes see"):
+            run()
+    run()
 
 
 def test_the_predictors_lr_is_constant_and_the_others_follow_the_cosine(run: Run) -> None:
