@@ -297,8 +297,8 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
         import textwrap
 
-        # A name with hyphens stays whole: it is there to be copied. So is an address, at any width.
-        whole = "://" in first
+        # A name with hyphens stays whole: it is there to be copied. So are addresses and paths.
+        whole = "/" in first
         first, *rest = textwrap.wrap(
             first, width, break_on_hyphens=False, break_long_words=not whole
         )

@@ -130,7 +130,9 @@ def read_lock(folder: Path) -> dict[str, Any]:
     Raises InputError where there is no run, DataError where its files are damaged.
     """
     if not (folder / "recipe.toml").is_file():
-        hint = "A run's folder holds a recipe.toml."
+        hint = "A run's folder holds a recipe.toml. `simsiam-zoo runs` lists the runs."
+        if (below := Path("runs") / folder / "recipe.toml").is_file():
+            hint = f"There is one in {shlex.quote(str(below.parent))}."
         if (folder / "study.json").is_file():
             way = f"simsiam-zoo report {shlex.quote(str(folder))}"
             hint = f"It is a study's, and has its runs below it: {way}"

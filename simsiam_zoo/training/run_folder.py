@@ -258,7 +258,7 @@ def resume_command(folder: Path) -> str:
     return f"{program} train --resume {shlex.quote(str(folder))}"
 
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 """What a full or failing disk answers to whoever writes."""
 
 

@@ -67,6 +67,18 @@ def test_a_study_where_a_run_belongs_is_told_with_its_report_and_a_run(tmp_path:
     assert f"simsiam-zoo report {tmp_path}" in str(error.value.hint)
 
 
+def test_a_run_that_is_named_without_runs_is_found_for_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "my run").mkdir(parents=True)
+    (tmp_path / "runs" / "my run" / "recipe.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no run in my run(.|\n)*There is one in 'runs/my run'"):
+        read_lock(Path("my run"))
+    with pytest.raises(InputError, match="lists the runs"):
+        read_lock(Path("runs"))
+
+
 HOMELESS = """
 import os, pwd, sys
 def nobody(*_):

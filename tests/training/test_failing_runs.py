@@ -42,7 +42,8 @@ def test_a_full_disk_keeps_the_older_checkpoint_is_tried_again_and_ends_the_run_
     def full_from_step_8(folder: Path, step: int, state: dict[str, Any]) -> Path:
         tried.append(step)
         if step >= 8:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            full = errno.ENOSPC if step == 8 else errno.EFBIG  # a quota, a stick's file system
+            raise OSError(full, "No space left on device")
         return save_checkpoint(folder, step, state)
 
     with monkeypatch.context() as patch:
