@@ -26,6 +26,9 @@ from simsiam_zoo.training.wiring import Wiring
 FEW_FOR_BN = 32
 """Images below which BN's statistics may be too rough: half of the paper's smallest batch."""
 
+SMALLEST = 64
+"""The paper's smallest batch."""
+
 VIEWS = "alignment_1_2"
 ALIKE, APART = 0.5, 0.7
 """How far apart views are, as a share of how far images are: below the first before any training,
@@ -65,6 +68,12 @@ class Facts:
         lr, batch = self.recipe.optim.lr, self.recipe.training.batch_size
         scaled = f"{lr * batch / REFERENCE_BATCH:.3g}"
         return f"an lr of {scaled} (base {lr:g} x {batch} / {REFERENCE_BATCH})"
+
+    @property
+    def images(self) -> float:
+        """Those of an epoch, which are whole batches; infinite where no epoch was seen."""
+        epochs = [row["step"] / row["epoch"] for row in self.rows if row.get("epoch")]
+        return self.recipe.training.batch_size * min(epochs, default=math.inf)
 
     @property
     def way(self) -> float:
@@ -146,14 +155,14 @@ def _on_norms(f: Facts) -> Iterator[Advice]:
         )
         yield "projector BN", reason, _restored(f.recipe, "projector", "norm")
     if 0 < f.wiring.bn_batch < FEW_FOR_BN:
-        reason = (
-            f"BN's statistics are over {f.wiring.bn_batch} images: they may be too rough; the"
-            " paper's smallest batch is 64 (table 2)"
-        )
         training = f.recipe.training
-        flags = f"--batch-size {max(64, training.batch_size)}"
+        reason = f"BN's statistics are over {f.wiring.bn_batch} images: they may be too rough; the"
+        if f.images < (batch := max(SMALLEST, training.batch_size)):
+            yield "BN batch", f"{reason} data has too few for more", None
+            return
+        flags = f"--batch-size {batch}"
         flags += " --set training.accumulate=1" if training.accumulate > 1 else ""
-        yield "BN batch", reason, flags
+        yield "BN batch", f"{reason} paper's smallest batch is {SMALLEST} (table 2)", flags
 
 
 def _on_rank(f: Facts) -> Iterator[Advice]:

@@ -73,7 +73,7 @@ def test_a_run_that_is_named_without_runs_is_found_for_the_user(
     (tmp_path / "runs" / "my run").mkdir(parents=True)
     (tmp_path / "runs" / "my run" / "recipe.toml").write_text("")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="no run in my run(.|\n)*There is one in 'runs/my run'"):
+    with pytest.raises(InputError, match=r"no run in my run(.|\n)*There is one in 'runs/my run'"):
         read_lock(Path("my run"))
     with pytest.raises(InputError, match="lists the runs"):
         read_lock(Path("runs"))

@@ -166,6 +166,14 @@ def test_views_are_not_called_too_strong_while_the_loss_falls() -> None:
     assert [each["rule"] for each in found] == ["steps"]
 
 
+def test_no_batch_is_advised_that_the_data_does_not_fill() -> None:
+    result, evidence, rows, wiring = recorded("batch-4")
+    few = [{**row, "step": 9 * (row["epoch"] + 1)} for row in rows]  # 36 images
+    first, *_ = advice_for(recipe_of("batch-4"), result, evidence, few, wiring)
+    assert (first["rule"], first["flags"]) == ("BN batch", None)
+    assert "too few for more" in str(first["reason"])
+
+
 def test_few_steps_say_nothing_of_the_lr() -> None:
     result, evidence, rows, wiring = recorded("slow")
     few = [{**row, "step": -(-40 * row["step"] // result["steps"])} for row in rows]
