@@ -297,11 +297,8 @@ def _row(cells: list[str], widths: list[int], wrap: int, indent: int) -> str:
     if len(first) > width:  # wrapping takes ten times as long as all the rest of a row
         import textwrap
 
-        # A name with hyphens stays whole: it is there to be copied. So are addresses and paths.
-        whole = "/" in first
-        first, *rest = textwrap.wrap(
-            first, width, break_on_hyphens=False, break_long_words=not whole
-        )
+        # Names, paths and addresses stay whole, at any width: they are there to be copied.
+        first, *rest = textwrap.wrap(first, width, break_on_hyphens=False, break_long_words=False)
     lines = [[*cells[:wrap], first, *cells[wrap + 1 :]]]
     lines += [[*[""] * wrap, text] for text in rest]
     texts = ("  ".join(map(padded, line, widths)) for line in lines)
