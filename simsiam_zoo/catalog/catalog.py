@@ -18,7 +18,14 @@ from simsiam_zoo.catalog.component import (
     Plugin,
     Resolved,
 )
-from simsiam_zoo.catalog.discovery import HOST, SELECTION, canonical_name, discover, selection
+from simsiam_zoo.catalog.discovery import (
+    HOST,
+    SELECTION,
+    canonical_name,
+    discover,
+    selection,
+    warn,
+)
 from simsiam_zoo.catalog.local import LocalFile, local_files
 from simsiam_zoo.catalog.param import complete_params, split_spec
 from simsiam_zoo.errors import InputError, PluginError, ZooError, describe_error, did_you_mean
@@ -264,10 +271,10 @@ def _catalog(selected: frozenset[str] | None, files: tuple[LocalFile, ...]) -> C
         )
     for plugin in plugins:
         if plugin.status == "broken":
-            _warn(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
+            warn(f"plugin {plugin.name} of {plugin.supplier} is broken: {plugin.cause}")
     for name in sorted({name.removeprefix("-") for name in selected or ()} - installed):
         hint = did_you_mean(name, installed - {HOST}, "Is it installed?")
-        _warn(f"{SELECTION} names {name}, which has no plugin here. {hint}")
+        warn(f"{SELECTION} names {name}, which has no plugin here. {hint}")
     return Catalog([*plugins, *(file.plugin for file in files)])
 
 
@@ -316,7 +323,3 @@ def _split_distribution(name: str) -> tuple[str | None, str]:
 
 def _is_alone(entry: CatalogEntry, found: list[CatalogEntry]) -> bool:
     return len(found) == 1 and found[0].component is entry.component
-
-
-def _warn(text: str) -> None:
-    print(f"{HOST}: {text}", file=sys.stderr)

@@ -44,6 +44,12 @@ _LONG_SECONDS = 2.0  # of all plugins together
 _Import = Callable[[], object]
 
 
+def warn(text: str) -> None:
+    """A line on stderr, without the control characters that a plugin's metadata may have."""
+    shown = "".join(char if char.isprintable() else " " for char in text)
+    print(f"{HOST}: {shown}", file=sys.stderr)
+
+
 def canonical_name(distribution: str) -> str:
     """The distribution's name as PEP 503 compares it: `Swish_Zoo` is `swish-zoo`."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
@@ -85,7 +91,7 @@ def _telling_what_takes_long() -> Iterator[list[Plugin]]:
         if loading:
             plugin = loading[-1]
             way = f"{SELECTION}=-{plugin.distribution} leaves it out"
-            print(f"{HOST}: waiting for {plugin.supplier} to load; {way}", file=sys.stderr)
+            warn(f"waiting for {plugin.supplier} to load; {way}")
 
     timer = threading.Timer(_LONG_SECONDS, tell)
     timer.daemon = True  # it keeps no process from ending

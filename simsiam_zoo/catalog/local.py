@@ -104,6 +104,9 @@ def _use(path: Path, content: bytes) -> LocalFile:
     if (known := _FILES.get(name)) is not None:
         if known.digest == digest:
             return known
+        if known.path == path:
+            what = f"the plugin {path} has changed since this process took it"
+            raise InputError(what, "Start Python, or the notebook's kernel, anew.")
         raise InputError(
             f"{path} and {known.path} would be one plugin, {name}", "Rename one of the files."
         )

@@ -228,6 +228,21 @@ def identity_differences(there: dict[str, Any], here: dict[str, Any]) -> list[Ke
     return [*chain.from_iterable(found)]
 
 
+def pip_install(found: Iterable[KeyDifference]) -> str:
+    """What brings back other versions of the software and of the parts' distributions; or nothing.
+
+    ` python -m pip install 'NAME==VERSION' ...`, to stand behind a sentence.
+    """
+    versions: dict[str, str] = {}
+    for each in found:
+        table, _, name = each.path.partition(".")
+        there = str(each.there or "")
+        if table == "software" or (table == "code" and there.startswith("version ")):
+            versions[name] = there.removeprefix("version ")
+    pins = [f" '{name}=={v}'" for name, v in versions.items() if v and name != "python"]
+    return f" python -m pip install{''.join(pins)}" if pins else ""
+
+
 def smaller_differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """A line on the software and one on the machine, where they differ."""
     tables = ("software", "machine")
@@ -257,10 +272,7 @@ def refuse_other_run(lock: dict[str, Any], here: dict[str, Any]) -> list[str]:
     if not found:
         return smaller_differences(lock, here)
     hint = "Take the source, the recipe and the data that the lock was made with."
-    versions = {each.path.partition(".")[2]: each.there for each in software}
-    install = [f"'{name}=={v}'" for name, v in versions.items() if v and name != "python"]
-    if install:
-        hint += f" python -m pip install {' '.join(install)}"
+    hint += pip_install(found)
     raise InputError(f"this is not the run of the lock: {_listed(found)}", hint)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from simsiam_zoo.errors import DataError, InputError
-from simsiam_zoo.recipe.lock import identity_differences, smaller_differences
+from simsiam_zoo.recipe.lock import identity_differences, pip_install, smaller_differences
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.checkpoint import load_last, newest_checkpoint, save_checkpoint
 from simsiam_zoo.runtime.optim import all_finite
@@ -181,11 +181,11 @@ def check_same(
             "Start from its weights: simsiam-zoo train --recipe RUN/recipe.toml --init RUN",
         )
     if before.get("identity") != setup.identity:
-        where = next(iter(identity_differences(before, setup.lock)), "its lock was changed")
-        raise InputError(
-            f"the run to resume is of another identity ({where})",
-            "Train anew with another --out, or bring back what has changed.",
-        )
+        found = identity_differences(before, setup.lock)
+        hint = "Train anew with another --out, or bring back what has changed."
+        hint += pip_install(found)
+        where = next(iter(found), "its lock was changed")
+        raise InputError(f"the run to resume is of another identity ({where})", hint)
     if setup.recipe.training.init and not setup.init:
         raise DataError(
             f"the weights that the run started from are gone: its folder has no {INIT_FILE}",

@@ -142,6 +142,8 @@ def test_a_plugin_that_hangs_is_named_while_it_does(distribution, monkeypatch, c
     assert "ok" in {plugin.status for plugin in discover({"late-zoo"})}
     told = "waiting for late-zoo 1.0 to load; SIMSIAM_ZOO_PLUGINS=-late-zoo leaves it out"
     assert capsys.readouterr().err.splitlines() == [f"simsiam-zoo: {told}"]
+    discovery.warn("of z\x1b[31moo")  # what metadata hold is anybody's
+    assert capsys.readouterr().err == "simsiam-zoo: of z [31moo\n"
 
 
 def test_presets_that_cannot_be_read_break_no_list(distribution, monkeypatch, zoo_here):

@@ -192,6 +192,9 @@ def test_two_files_or_a_distribution_of_one_name_are_refused(
 ):
     monkeypatch.syspath_prepend(tmp_path / "installed")
     use_file(part)
+    part.write_text(PART + "# changed\n")  # as the cell of a notebook that is run again
+    with pytest.raises(InputError, match=r"has changed since .*\n.*kernel, anew"):
+        use_file(part)
     other = tmp_path / "more" / "zoo_part.py"
     other.parent.mkdir()
     other.write_text(PART + "# changed\n")

@@ -105,6 +105,10 @@ def test_a_file_that_is_no_lock_is_refused(tmp_path: Path, text: str | None):
             ['software.python: "3.9.1" there', "python -m pip install 'simsiam-zoo==0.0.1'"],
         ),
         (
+            lambda lock: lock["code"].update({"swish-zoo": "version 0.3.0"}),
+            ['code.swish-zoo: "version 0.3.0" there', "pip install 'swish-zoo==0.3.0'"],
+        ),
+        (
             lambda lock: lock["parts"]["projector"].update(version="0.3.0"),
             ['projector.version: "0.3.0" there'],
         ),
