@@ -282,8 +282,9 @@ def create_component(kind: str, spec: str, **arguments: object) -> Any:
     """A component as a run would have it: parameters checked, the defaults filled in.
 
     `create_component("projector", "mlp:layers=2", in_dim=512, out_dim=256)`: the kind, what a user
-    would write, then parameters and what the host supplies to a factory of this kind. Raises as
-    `Catalog.resolve` and `Resolved.create` do.
+    would write, then parameters and what the host supplies to a factory of this kind.
+
+    Raises InputError for an unknown name, key or value, PluginError where it cannot be built.
     """
     supplied = HOST_SUPPLIED.get(kind, frozenset())
     params = {key: value for key, value in arguments.items() if key not in supplied}

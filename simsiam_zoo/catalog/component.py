@@ -58,7 +58,7 @@ class Component:
     """One named thing that a plugin supplies. A ValueError says what breaks the contract.
 
     Args:
-        kind, name: one of `KINDS`; lower case, unique within its kind and distribution.
+        kind, name: `backbone`, `loss` or another kind; lower case, unique within its kind and distribution.
         target: `"module:attribute"`, imported on build; of presets and studies
             `"package:file.toml"`.
         summary: one line.
@@ -82,7 +82,7 @@ class Family:
     """A whole library of components behind one prefix: `timm:convnext_tiny`.
 
     Args:
-        kind, prefix: one of `KINDS`; what stands before the colon.
+        kind, prefix: as of a `Component`; what stands before the colon.
         names: gives the valid names; must not import torch. Called at most once.
         target: `"module:attribute"`, called with `name=` besides the params.
         summary, params, reference: as of a `Component`.

@@ -137,7 +137,7 @@ def _matching(source: str, path: Path) -> list[str]:
 
 
 def open_shards(source: str, test: str = "") -> Dataset:
-    """The data that a folder, a tar, a glob, a brace pattern or a URL names (see `locate_shards`).
+    """The data that a folder, a tar, a glob, a brace pattern or a URL names.
 
     Images that are no shards yet are packed into the user's cache first. Of remote shards nothing
     is read yet but what is stated beside them. `test` is another source of test shards: those in it

@@ -162,7 +162,7 @@ def save_text(path: Path, text: str) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write` for a whole text, UTF-8."""
+    """Write a text, UTF-8: a reader sees the old file or the new, never a part of it."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
