@@ -58,7 +58,8 @@ class Component:
     """One named thing that a plugin supplies. A ValueError says what breaks the contract.
 
     Args:
-        kind, name: `backbone`, `loss` or another kind; lower case, unique within its kind and distribution.
+        kind, name: `backbone`, `loss` or another kind; lower case, unique within its kind and
+            distribution.
         target: `"module:attribute"`, imported on build; of presets and studies
             `"package:file.toml"`.
         summary: one line.
