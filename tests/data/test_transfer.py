@@ -13,7 +13,7 @@ from served import Handler, Server, serve, slow, status
 from simsiam_zoo.components.augmentations import DigitsAugmentation
 from simsiam_zoo.data.loader import TrainLoader
 from simsiam_zoo.data.order import SampleOrder
-from simsiam_zoo.data.remote import stores
+from simsiam_zoo.data.remote import stores, transfer
 from simsiam_zoo.data.sources import open_shards
 from simsiam_zoo.errors import DataError, InputError
 
@@ -147,11 +147,16 @@ def test_a_shard_that_cannot_be_had_ends_it_by_name(
     assert len(server.asked("train-000002.tar")) < 20
 
 
-def test_no_server_at_all(tmp_path: Path) -> None:
+def test_no_server_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_told_at", -transfer.TOLD_SECONDS)
     with serve(tmp_path) as gone:
         pass
     with pytest.raises(DataError, match=r"manifest.json cannot be had: no connection.*refused"):
         open_shards(f"{gone.url}/")
+    (line,) = capsys.readouterr().err.splitlines()  # a minute of waiting is not silent
+    assert "refused); it is tried again, 4 times in all" in line
 
 
 def test_damage_and_wrong_counts_are_told_apart(server: Server, packed: Path) -> None:

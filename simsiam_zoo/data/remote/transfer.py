@@ -5,6 +5,7 @@ What cannot be had is a DataError.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import time
@@ -17,10 +18,15 @@ from simsiam_zoo.data.remote.stores import Missing, StartOver, Unavailable, open
 from simsiam_zoo.data.remote.urls import redacted
 from simsiam_zoo.errors import DataError
 from simsiam_zoo.runtime.folders import file_sha256
+from simsiam_zoo.runtime.progress import tell
 
 ATTEMPTS = 8
 """Tries in all; with the waits between them about a minute."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; doubled from try to try
+TOLD_SECONDS = 30.0
+"""Least time between two lines on what is tried again: many shards may fail at a time."""
+
+_told_at = -TOLD_SECONDS
 
 _T = TypeVar("_T")
 
@@ -137,11 +143,22 @@ def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
             "Look whether it can be reached, and say the same again, or --resume RUN where the run"
             " has begun: what was read is kept.",
         ) from None
+    if tries > 1:
+        _tell(f"{redacted(url)}: {error.reason}; it is tried again, {ATTEMPTS} times in all")
     seconds = FIRST_WAIT * 2.0 ** (tries - 1)
     if error.wait > seconds:  # it may be NaN
         seconds = error.wait
     # A little random, so that many processes do not come back all at once.
     time.sleep(min(seconds, LONGEST_WAIT) * random.uniform(0.8, 1.2))
+
+
+def _tell(text: str) -> None:
+    global _told_at
+    now = time.monotonic()
+    # A worker process does not know whether the main one is to be silent.
+    if now - _told_at >= TOLD_SECONDS and multiprocessing.parent_process() is None:
+        _told_at = now
+        tell(text)
 
 
 def read_on(url: str) -> Generator[bytes]:
