@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,15 @@ from simsiam_zoo.evaluation.protocol import (
 )
 from simsiam_zoo.runtime import distributed
 from simsiam_zoo.runtime.optim import REFERENCE_BATCH, Lars, Schedule, all_finite
+from simsiam_zoo.runtime.progress import tell
 
 PAPER_LR, CODE_LR = 0.02, 0.1
 """Base lr of the paper's text and of its released code."""
 
 MOMENTUM, TRUST = 0.9, 0.001
+
+_HARDLY_TRAINED = 0.9
+"""Of a guess's loss: above this share the classifier has hardly been trained by its small steps."""
 
 _INIT_STD = 0.01  # as in the released code
 _SEED = 0
@@ -73,6 +78,13 @@ class LinearPaperProtocol:
             )
         training = _Training(self, splits, batch)
         training.run(splits.augmented)
+        guess = math.log(splits.classes)
+        if training.loss > _HARDLY_TRAINED * guess:
+            tell(
+                f"linear-paper: its classifier is hardly trained (loss {training.loss:.2f}, a guess"
+                f" has {guess:.2f}): {training.steps * self.epochs:,} steps are too few for its lr;"
+                " take linear or logistic for so few images"
+            )
         name = (
             f"linear-paper (lr={self.lr:g}; paper {PAPER_LR:g}, its code {CODE_LR:g};"
             f" batch={batch}, epochs={self.epochs})"

@@ -88,6 +88,14 @@ def test_the_classifier_is_that_of_a_plain_loop_with_lars_by_its_formula(lr, tmp
     assert figure.details["steps"] == 15
 
 
+def test_a_classifier_that_few_small_steps_leave_untrained_is_told(capsys):
+    LinearPaperProtocol(lr=300.0, epochs=20, batch=16)(splits(Views()))
+    assert "hardly trained" not in capsys.readouterr().err
+    LinearPaperProtocol(lr=0.02, epochs=1, batch=16)(splits(Views()))
+    told = capsys.readouterr().err
+    assert "hardly trained (loss 1.11, a guess has 1.10): 3 steps are too few" in told
+
+
 def test_its_name_says_which_lr_was_used_and_which_the_paper_and_its_code_have():
     assert create_component("protocol", "linear-paper").lr == 0.1
     assert (
