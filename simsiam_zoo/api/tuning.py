@@ -129,6 +129,6 @@ def _beside(path: Path) -> Path:
 
 
 def _nothing(candidates: list[dict[str, Any]], folder: Path) -> InputError:
-    errors = [each["error"] for row in candidates for each in row["runs"]]
-    told = next((error for error in errors if error), "all of them diverged")
+    runs = [each for row in candidates for each in row["runs"]]
+    told = next(filter(None, (each["error"] or each["reason"] for each in runs)), "none has ended")
     return InputError(f"no candidate came to a figure: {told}", f"Their logs are in {folder}.")

@@ -141,7 +141,7 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
             print_line()
             print_heading("Without labels")
             print_figures(rows)
-    print_advice(result.get("advice") or [], folder)
+    print_advice(result.get("advice") or [], folder, labels=bool(figures))
     by_timm = _loads_in_timm(folder / "backbone.safetensors")
     own = {} if by_timm else {"backbone.safetensors": "the trained backbone"}
     print_files(folder, {**_FILES, **own})
@@ -197,8 +197,11 @@ def print_published(recipe: Recipe) -> None:
     print_columns([(line,) for line in lines])
 
 
-def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Print what the figures of a run that did not learn suggest, with the command to run."""
+def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path, labels: bool = True) -> None:
+    """Print what the figures of a run that did not learn suggest, with the command to run.
+
+    Without `labels` no search is named: it could choose nothing.
+    """
     from simsiam_zoo.training.advice import command
 
     if advice:
@@ -210,7 +213,7 @@ def print_advice(advice: Sequence[Mapping[str, Any]], folder: Path) -> None:
             print_line(f"    {command(folder, each['flags'])}")
     if len(advice) > MOST_ADVICE:
         print_line(f"  {len(advice) - MOST_ADVICE} more in result.json")
-    if any(
+    if labels and any(
         "lr" in (each["flags"] or "") or "min_scale" in (each["flags"] or "") for each in advice
     ):
         print_line(f"  simsiam-zoo tune {shlex.quote(str(folder))} tries several such values")

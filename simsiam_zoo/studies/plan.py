@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from simsiam_zoo.data.inspection import why_unmeasurable
 from simsiam_zoo.errors import DataError, InputError
 from simsiam_zoo.runtime.folders import atomic_write_text
 from simsiam_zoo.studies.arms import StudyArm, make_arms
@@ -131,7 +132,14 @@ def plan_study(name: str, study: Study, command: str = "") -> StudyPlan:
         if arm.same_as is None and arm.not_run is None:
             arm.warnings = [*_unlike_base(arm)]
             _size(arm)
+            if why := _unmeasurable(arm):
+                arm.warnings.append(f"{why}: no top-1, the verdicts alone tell the arms apart")
+                if "learned" in arm.expect:  # which nothing could tell
+                    arm.expect.append("no-collapse-seen")
             for each in arm.candidates:
+                if why := _unmeasurable(each):
+                    hint = "Labels and held-out images of two classes are needed for it."
+                    raise InputError(f"{why}, so nothing can choose among values", hint)
                 _size(each)
                 arm.not_run = arm.not_run or each.not_run
     return StudyPlan(
@@ -170,6 +178,13 @@ def told_once(arms: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
             labels.setdefault(warning, []).append(label)
     for warning, of in labels.items():
         yield f"{'every arm' if len(of) == count > 1 else ', '.join(of)}: {warning}"
+
+
+def _unmeasurable(arm: StudyArm) -> str | None:
+    """Why an arm's runs come to no figure, in words; None where they do or that is not known."""
+    if arm.dataset is None or arm.recipe.data.stream:
+        return None
+    return why_unmeasurable(arm.dataset, fetch=False)
 
 
 def _size(arm: StudyArm) -> None:

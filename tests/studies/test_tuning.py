@@ -383,3 +383,18 @@ def test_a_plan_says_where_the_images_that_choose_are_those_that_are_reported_on
     for base, count in ((held_out, 1), ({"preset": "digits"}, 0)):
         arms = plan_study("it", study_of(base=base)).arms
         assert {sum("data.validation" in line for line in arm.warnings) for arm in arms} == {count}
+
+
+def test_images_without_labels_choose_nothing_and_a_study_of_them_expects_no_more_than_there_is(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bare").mkdir()
+    pack_dataset(tmp_path / "bare", {"train": digits(96, labelled=False)}, None)
+    base = TINY | {"preset": "digits", "dataset": str(tmp_path / "bare")}
+    tree = {"base": base, "ablation": [{"part": "predictor", "action": "remove"}]}
+    first, second = plan_study("it", parse_study(tree, "it")).arms
+    assert (first.expect, second.expect) == (["learned", "no-collapse-seen"], [])
+    assert any("96 training images have no label: no top-1" in line for line in first.warnings)
+    tuned = parse_study({**tree, "tune": {"grid": {"optim.lr": [0.05, 0.5]}}}, "it")
+    with pytest.raises(InputError, match="have no label, so nothing can choose among values"):
+        plan_study("it", tuned)

@@ -298,6 +298,8 @@ def test_the_terminal_and_the_page_show_reason_and_command(
     assert f"simsiam-zoo look '{other}'\n" in own
     print_advice([{"reason": "too high", "flags": "--lr 0.1"}], tmp_path)
     assert f"simsiam-zoo tune {tmp_path} tries" in capsys.readouterr().out
+    print_advice([{"reason": "too high", "flags": "--lr 0.1"}], tmp_path, labels=False)
+    assert "tune" not in capsys.readouterr().out
     (tmp_path / "result.json").write_text(json.dumps({**shown, "identity": ""}))
     page = render_run(Run(tmp_path, recipe), None)
     assert html.escape(command(tmp_path, str(advice[0]["flags"]))) in page
