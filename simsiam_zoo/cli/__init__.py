@@ -140,7 +140,7 @@ def _run_naming_plugins(words: list[str]) -> int:
     """
     try:
         return _run(words)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if "--debug" in words:
             raise
         from simsiam_zoo.catalog.blame import plugin_error

@@ -41,6 +41,9 @@ class _Kind(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         try:
             return check_kind(value)
         except InputError as error:
+            if {"*", "?"}.intersection(value):
+                way = f"simsiam-zoo {ctx.info_name} KIND '{value}'"
+                raise InputError(error.what, f"A pattern comes behind a kind: {way}") from None
             kinds = [kind for kind in KINDS if value in catalog().names(kind)]
             if not kinds:
                 raise

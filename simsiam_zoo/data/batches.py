@@ -26,7 +26,7 @@ from simsiam_zoo.data.index import ImageError, printable
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.resident import ResidentIndex
 from simsiam_zoo.data.shards import ShardSet
-from simsiam_zoo.errors import DataError, InputError
+from simsiam_zoo.errors import DataError, InputError, PluginError, describe_error
 
 
 def view_sizes(
@@ -287,12 +287,18 @@ class _Found:
 def draw_view(apply: Any, image: Pixels, view: ViewParams, slot: Pixels) -> None:
     """Write a view of an image into `slot`, [S, S, C] of the image's type.
 
-    `apply` is the augmentation's own, which is given RGB; None: `render_view`.
+    `apply` is the augmentation's own, which is given RGB; None: `render_view`. PluginError: it
+    fails, or gives another shape.
     """
     if apply is None:
         _place(render_view(image, view, len(slot)), slot)
-    else:
-        _place(apply(to_rgb(image), view, len(slot)), slot)
+        return
+    rgb, size = to_rgb(image), len(slot)
+    try:
+        _place(apply(rgb, view, size), slot)
+    except Exception as error:  # told here, for in a worker's error the place of it is lost
+        what = f"the augmentation's {apply.__qualname__} failed on an image {[*rgb.shape]}"
+        raise PluginError(f"{what}: {describe_error(error, apply.__module__)}") from error
 
 
 def _place(view: Pixels, slot: Pixels) -> None:

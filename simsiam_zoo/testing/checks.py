@@ -62,7 +62,8 @@ class ComponentUnderTest:
         except ZooError as error:
             if error.__cause__ is not None:  # the factory raised something else
                 raise
-            raise Inapplicable(f"{error.what} (--zoo-spec gives it other parameters)") from None
+            # `--spec` of `plugin check` is `--zoo-spec` of pytest
+            raise Inapplicable(f"{error.what} (--spec gives it other parameters)") from None
 
 
 def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[ComponentUnderTest]:
@@ -96,7 +97,7 @@ def components_of(distribution: str, specs: Sequence[str] = ()) -> Iterator[Comp
 def _resolve(known: Catalog, text: str, distribution: str) -> Resolved:
     kind, colon, spec = text.partition(":")
     if not colon:
-        raise InputError(f"--zoo-spec is KIND:SPEC, not {text!r}")
+        raise InputError(f"what is to be checked is KIND:SPEC, not {text!r}")
     full = distribution == HOST or "/" in spec.partition(":")[0]
     return known.resolve(kind, spec if full else f"{distribution}/{spec}")
 

@@ -43,6 +43,8 @@ def check_plugin(distribution: str, fast: bool = False, specs: Sequence[str] = (
         words += ["--zoo-plugin", distribution, *(["--zoo-fast"] if fast else [])]
         words += [word for spec in specs for word in ("--zoo-spec", spec)]
         code = pytest.main([*words, nothing], plugins=[simsiam_zoo.testing])
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     if code == pytest.ExitCode.TESTS_FAILED:
         raise PluginError(f"{distribution} does not conform")
     if code:

@@ -27,6 +27,7 @@ def test_a_component_where_a_kind_belongs_is_told_with_its_kinds() -> None:
     assert "simsiam-zoo show projector mlp or simsiam-zoo show predictor mlp" in text
     assert "vgg16 is a backbone: simsiam-zoo list backbone vgg16" in refused("list", "vgg16")
     assert "The kinds are" in refused("show", "xyz", "mlp")
+    assert "simsiam-zoo list KIND 'g*'" in refused("list", "--kind", "predictors", "g*")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from made_images import random_png
 
 from simsiam_zoo.components.augmentations import DigitsAugmentation
-from simsiam_zoo.data.batches import view_sizes
+from simsiam_zoo.data.batches import draw_view, view_sizes
 from simsiam_zoo.data.decode import decode
 from simsiam_zoo.data.draws import Draws
 from simsiam_zoo.data.image import ViewParams, center, render_view
@@ -94,6 +94,16 @@ def test_an_augmentation_that_gives_no_crop_of_the_image_is_told(drawn, said) ->
 
     with pytest.raises(PluginError, match=said):
         Draws(0).params(Wrong(), 0, 0, 0, (6, 8))
+
+
+def test_an_augmentations_own_apply_that_fails_is_told() -> None:
+    class Wrong:
+        def apply(self, image, view, size):
+            return image[:size, : size - 1]
+
+    image, slot = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(PluginError, match=r"Wrong.apply failed on an image \[8, 8, 3\]: Value"):
+        draw_view(Wrong().apply, image, ViewParams((0, 0, 8, 8)), slot)
 
 
 def test_the_number_of_views_is_agreed_on() -> None:

@@ -41,6 +41,17 @@ def test_a_package_that_conforms_passes(tmp_path: Path, capfd: pytest.CaptureFix
     assert dict(os.environ) == before
 
 
+def test_a_package_that_is_not_installed_or_an_interrupt_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_package("apart-zoo", "loss")
+    way = "Install it first, then name its distribution: pip install -e ./apart-zoo"
+    assert way in said(capfd, "check", "apart-zoo", code=2).err
+    monkeypatch.setattr(pytest, "main", lambda *_, **__: pytest.ExitCode.INTERRUPTED)
+    assert said(capfd, "check", "simsiam-zoo", code=130).err.endswith("Interrupted.\n")
+
+
 def test_what_a_package_does_wrong_is_told_with_the_way_out(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
