@@ -148,9 +148,14 @@ def plan_study(
     from simsiam_zoo.studies.launcher import Resources, default_jobs
     from simsiam_zoo.studies.plan import plan_study as plan_arms
     from simsiam_zoo.studies.selection import select
+    from simsiam_zoo.studies.study import DECIDED
     from simsiam_zoo.studies.tuning import choose
 
     settings = settings or {}
+    for path in settings.keys() & DECIDED.keys():
+        raise InputError(
+            f"{path} is the same in all arms", f"Say {DECIDED[path]} (--{DECIDED[path]})."
+        )
     name, read = _read(study, preset, settings)
     given = {"metrics": metrics, "threads": threads, "seeds": seeds}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value}

@@ -70,7 +70,8 @@ def _explained(
         return InputError(f"{dotted} has too many values: {value!r}")
     if kind not in _WANTED:
         shown = "" if isinstance(value, dict) else f" = {value!r}"
-        return InputError(f"{dotted}{shown}: {finding['msg'].removeprefix('Value error, ')}")
+        text = finding["msg"].removeprefix("Value error, ")
+        return InputError(f"{dotted}{shown}: {text}" if dotted else text)  # else it is of the whole
     # One finding for each member of a union that the value failed to be.
     wanted = " or ".join(
         dict.fromkeys(

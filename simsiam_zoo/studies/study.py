@@ -45,11 +45,11 @@ VerdictName = Literal[
 REMOVED = "none"
 """What stands in the place of a part that is removed."""
 
-_DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
+DECIDED = {"training.seed": "seeds", "training.threads": "threads"}
 """Keys of a recipe that the study decides for all arms, and its own key for it."""
 
 _TUNING = {
-    **{key: f"the study says {own}" for key, own in _DECIDED.items()},
+    **{key: f"the study says {own}" for key, own in DECIDED.items()},
     "training.epochs": "its share is tune.length",
     "data.validation": "it is tune.validation",
     "evaluation.protocols": "the one that chooses is tune.metric",
@@ -119,8 +119,8 @@ class Ablation(_Strict):
         if any(not values for values in self.grid.values()):
             raise ValueError("every key of a grid has values")
         for path in (path for arm in self.substitutions() for path in arm):
-            if path in _DECIDED:
-                raise ValueError(f"{path} is the same in all arms: say {_DECIDED[path]} = ...")
+            if path in DECIDED:
+                raise ValueError(f"{path} is the same in all arms: say {DECIDED[path]} = ...")
         arms = len(self.substitutions())
         for name in ("paper", "label"):
             if (given := len(getattr(self, name))) not in (0, arms):

@@ -100,6 +100,8 @@ def test_the_estimate_knows_what_runs_beside_what() -> None:
         (("predictor", "--launcher", "lokal"), "Did you mean local"),
         (("predictor", "--preset", "digits", "--set", "preset=digits"), "preset is set twice"),
         (("predictor", "--set", "preset=imagnet"), "Did you mean imagenet"),
+        (("predictor", "--set", "training.seed=3"), "the same in all arms\n  Say seeds (--seeds)"),
+        (("predictor", "--tune", "predictor=mlp,none"), "the study: predictor is tuned"),
         (("predictor", "--gpus", "1.5"), "cannot have 1.5 GPUs\n  Whole ones, or a part of one"),
         (("predictor", "--only", "no predicter"), "Did you mean no predictor"),
         (("predictor", "--again", "bas", "--dry-run"), "Did you mean base"),
