@@ -152,16 +152,16 @@ def plan_study(
     from simsiam_zoo.studies.tuning import choose
 
     settings = settings or {}
-    for path in settings.keys() & DECIDED.keys():
-        raise InputError(
-            f"{path} is the same in all arms", f"Say {DECIDED[path]} (--{DECIDED[path]})."
-        )
     name, read = _read(study, preset, settings)
     given = {"metrics": metrics, "threads": threads, "seeds": seeds}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value}
     if tune:
         changes["tune"] = _tune(read, tune)
     asked = read.changed(changes | {"base": read.on_base(settings)})
+    for path, key in DECIDED.items():
+        decided = {str(each) for each in asked.decided(key)}
+        if path in settings and {str(settings[path])} != decided:
+            raise InputError(f"{path} is the same in all arms", f"Say {key} (--{key}).")
     plan = plan_arms(name, asked, command)
     selection = select(plan, only, again)
     folder = Path(out) if out else Path("runs") / _folder_name(name, plan)

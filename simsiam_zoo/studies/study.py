@@ -252,6 +252,10 @@ class Study(_Strict):
         """The study with some of its keys changed. Raises InputError."""
         return validated(type(self), {**dict(self), **changes}, "the study", "it")
 
+    def decided(self, key: str) -> tuple[int, ...]:
+        """What the study decides by a key of `DECIDED`'s values, `seeds` say."""
+        return self.seeds if key == "seeds" else (self.threads,)
+
     def on_base(self, settings: Mapping[str, object]) -> Tree:
         """The base with settings laid on it, as a layer of a recipe is: arms lie on both."""
         layers = (normal(each, "the study's base") for each in (self.base, settings))
