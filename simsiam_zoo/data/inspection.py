@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from PIL import Image
 
 from simsiam_zoo.data.bands import band_format
 from simsiam_zoo.data.decode import Pixels, as_stored, decode_any, decode_as, to_rgb
-from simsiam_zoo.data.index import load_index
+from simsiam_zoo.data.index import load_index, printable
 from simsiam_zoo.data.order import evenly
 from simsiam_zoo.data.processes import run_tasks
 from simsiam_zoo.data.scan import describe_findings, image_format
@@ -189,8 +190,32 @@ def data_notes(dataset: Dataset) -> list[str]:
             f"{problem}{way_out}: nothing that needs labels is measured, and the"
             " verdict says no more than whether a collapse was seen"
         )
+        notes += _note_class_shards(dataset.train)
     known = dataset.train.digest_note or (dataset.test.digest_note if dataset.test else None)
     return [*notes, known] if known else notes
+
+
+def _note_class_shards(shards: ShardSet) -> list[str]:
+    """What to say of shards that are each called as the images in them, as ImageNet's tars are.
+
+    `n01440764.tar` holds `n01440764_18.JPEG`. Some makers number shards and images alike, so a
+    number is no such name.
+    """
+    named = []
+    for place in evenly(len(shards.shards), _LOOKED_AT).tolist() if shards.cache is None else ():
+        stem = Path(shards.shards[place].name).stem
+        if stem.isdecimal() or not shards.shards[place].samples:
+            return []
+        key = shards.read(int(shards.offsets[place])).key
+        if not key.startswith(stem):
+            return []
+        named.append(f"{stem}.tar holds {key}")
+    if len(named) < 2:
+        return []
+    return [
+        f"each tar is called as the images in it ({printable(os.fsencode(named[0]))}): where that is"
+        " their class, unpack each tar into a folder of its name, and name the folder around these"
+    ]
 
 
 class ClassOrder(NamedTuple):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,13 @@ import pytest
 from made_images import encode, random_png
 
 from simsiam_zoo.catalog import create_component
-from simsiam_zoo.data.inspection import class_order, contact_sheet, inspect_shards, order_warning
+from simsiam_zoo.data.inspection import (
+    class_order,
+    contact_sheet,
+    data_notes,
+    inspect_shards,
+    order_warning,
+)
 from simsiam_zoo.data.order import SampleOrder
 from simsiam_zoo.data.packing.writer import PackedSample, pack_dataset
 from simsiam_zoo.data.shards import ShardSet
@@ -110,3 +118,22 @@ def test_the_sheet_shows_the_views_that_training_draws(tmp_path):
                 top = int(id) * 100
                 cell = sheet[top : top + 96, left + shift : left + shift + 96]
                 assert (cell == pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("shard", "image", "told"),
+    [
+        ("n0{}.tar", "n0{}_{}.JPEG", True),
+        ("0{}.tar", "0{}{}.png", False),
+        ("{}.tar", "x.png", False),
+    ],
+)
+def test_tars_that_are_classes_are_told(tmp_path: Path, shard: str, image: str, told: bool) -> None:
+    """ImageNet's are called as the images in them; other makers number shards and images."""
+    for number in range(3):
+        with tarfile.open(tmp_path / shard.format(number), "w") as tar:
+            info = tarfile.TarInfo(image.format(number, 7))
+            info.size = len(file := random_png(number))
+            tar.addfile(info, io.BytesIO(file))
+    notes = data_notes(open_shards(str(tmp_path)))
+    assert any("(n00.tar holds n00_7): where that is their class" in n for n in notes) == told
