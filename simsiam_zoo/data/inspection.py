@@ -213,8 +213,8 @@ def _note_class_shards(shards: ShardSet) -> list[str]:
     if len(named) < 2:
         return []
     return [
-        f"each tar is called as the images in it ({printable(os.fsencode(named[0]))}): where that is"
-        " their class, unpack each tar into a folder of its name, and name the folder around these"
+        f"each tar is called as the images in it ({printable(os.fsencode(named[0]))}): where that"
+        " is their class, unpack each into a folder of its name, and name the folder around these"
     ]
 
 
