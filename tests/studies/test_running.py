@@ -2,117 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from tiny_runs import pack_digits
+from played import Played, complete, plan_of, run, states
 
 import simsiam_zoo as zoo
-from simsiam_zoo.errors import DataError, InputError, StoppedError
+from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.report.write import publish
 from simsiam_zoo.studies import running
 from simsiam_zoo.studies.job import command, is_complete, run_job
 from simsiam_zoo.studies.launcher import LaunchError, Resources
-from simsiam_zoo.studies.plan import StudyJob, StudyPlan, plan_study, write_plan
+from simsiam_zoo.studies.plan import write_plan
 from simsiam_zoo.studies.results import collect_results
 from simsiam_zoo.studies.running import StudyProgress, run_study
-from simsiam_zoo.studies.selection import EVERY_ARM, Selection
-from simsiam_zoo.studies.study import parse_study
-
-VERDICT = {"base": "learned", "gradient-none": "collapsed"}
-
-
-def plan_of(*extra: dict, seeds: Sequence[int] = (0, 1)) -> StudyPlan:
-    ablation = [{"part": "gradient", "action": "remove", "expect": "collapsed"}, *extra]
-    tree = {"base": {"preset": "digits"}, "seeds": list(seeds), "ablation": ablation}
-    return plan_study("played", parse_study(tree, "it"), "simsiam-zoo ablate played")
-
-
-class Played:
-    """A launcher whose jobs take some polls, and end as a test says."""
-
-    def __init__(self, ends: Callable[[Path], int] = lambda folder: 0) -> None:
-        self.ends, self.most, self.order = ends, 0, list[str]()
-        self.left: dict[str, int] = {}
-        self.folders: dict[str, Path] = {}
-        self.cancelled: list[str] = []
-        self.closed = False
-
-    def submit(self, argv: Sequence[str], folder: Path, resources: Resources) -> str:
-        assert argv[-1] == str(folder.resolve())
-        name = f"job-{len(self.folders)}"
-        self.order.append("/".join(folder.parts[-2:]))
-        self.folders[name], self.left[name] = folder, 3
-        self.most = max(self.most, sum(left > 0 for left in self.left.values()))
-        return name
-
-    def poll(self, job: str) -> int | None:
-        self.left[job] -= 1
-        if job in self.cancelled:
-            self.left[job] = 0
-            return 75
-        return None if self.left[job] > 0 else self._end(self.folders[job])
-
-    def cancel(self, job: str) -> None:
-        self.cancelled.append(job)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _end(self, folder: Path) -> int:
-        code = self.ends(folder)
-        if code in (0, 5):
-            complete(folder, code)
-        return code
-
-
-def complete(folder: Path, code: int = 0) -> None:
-    """What a job leaves behind that came to its end."""
-    (folder / "run").mkdir(exist_ok=True)
-    arm, seed = folder.parent.name.rpartition("-")[0], int(folder.name.removeprefix("seed"))
-    figure = {"network": "trained network", "protocol": "knn", "protocol_version": 2}
-    figure |= {"top1": 0.9 - 0.1 * seed - 0.3 * (arm != "base"), "test_images": 100}
-    result = {
-        "verdict": "diverged" if code else VERDICT.get(arm, "no-gain"),
-        "reason": "as played",
-        "figures": [] if code else [figure],
-        "evidence": {"std_sqrt_d": 1.0, "effective_rank": 9.0, "last_loss": -0.9},
-        "identity": "played",
-        "steps": 1,
-        "seconds": {"training": 1.0},
-    }
-    (folder / "run" / "result.json").write_text(json.dumps(result))
-    (folder / "status.json").write_text(json.dumps({"exit_code": code, "error": None}))
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "_POLL", 0.001)
-
-
-def run_selected(
-    plan: StudyPlan, folder: Path, launcher: Played, selection: Selection
-) -> list[tuple[StudyJob, int]]:
-    return run_study(
-        plan,
-        folder,
-        launcher,
-        jobs=2,
-        resources=Resources(),
-        progress=StudyProgress(None),
-        selection=selection,
-    )
-
-
-def run(plan: StudyPlan, folder: Path, launcher: Played) -> list[tuple[StudyJob, int]]:
-    return run_selected(plan, folder, launcher, EVERY_ARM)
 
 
 def test_a_report_that_is_watched_is_made_anew_while_jobs_run(tmp_path: Path) -> None:
@@ -141,13 +48,6 @@ def page(folder: Path, reload: int) -> str:
     """The head of the study's page."""
     publish(folder, reload)
     return (folder / "report.html").read_text().partition("<head>")[0]
-
-
-def states(folder: Path) -> dict[str, list[str]]:
-    return {
-        arm["name"]: [each["state"] for each in arm["runs"]]
-        for arm in collect_results(folder)["arms"]
-    }
 
 
 def test_so_many_at_once_seed_by_seed_and_the_launcher_is_let_go(tmp_path: Path) -> None:
@@ -308,82 +208,6 @@ def test_runs_of_other_numbers_of_threads_are_told(tmp_path: Path) -> None:
         notes = [note for note in collect_results(tmp_path)["notes"] if "threads" in note]
         assert len(notes) == threads - 1
     assert "had 1 or 2 CPU threads each" in notes[0]
-
-
-def only_job(plan: StudyPlan, folder: Path) -> Path:
-    write_plan(plan, folder)
-    return next(iter(plan.jobs(folder))).folder
-
-
-def test_a_run_whose_result_is_damaged_or_gone_is_run_again(tmp_path: Path) -> None:
-    plan = plan_of(seeds=(0,))
-    folder = only_job(plan, tmp_path)
-    complete(folder)
-    assert is_complete(folder, ())
-    result = folder / "run" / "result.json"
-    whole = json.loads(result.read_text())
-    for text in ("{torn", "[]", json.dumps({**whole, "figures": [{"top1": "high"}]})):
-        result.write_text(text)
-        assert not is_complete(folder, ())
-        (run_of_base,) = collect_results(tmp_path)["arms"][0]["runs"]
-        assert run_of_base["state"] == "failed"
-        assert "result.json is damaged" in run_of_base["error"]
-    result.unlink()
-    assert not is_complete(folder, ())
-    launcher = Played()
-    run(plan, tmp_path, launcher)
-    assert len(launcher.order) == 2
-    assert states(tmp_path)["base"] == ["done"]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda plan: "{torn",
-        lambda plan: "[]",
-        lambda plan: json.dumps({**plan, "seeds": "all"}),
-        lambda plan: json.dumps({**plan, "arms": []}),
-        lambda plan: json.dumps({**plan, "arms": [{**plan["arms"][0], "key": "../../x"}]}),
-        lambda plan: json.dumps({**plan, "arms": [{**plan["arms"][0], "same_as": "gone"}]}),
-        lambda plan: json.dumps({**plan, "format": 99}),
-    ],
-)
-def test_a_plan_that_is_damaged_is_told_in_words(tmp_path: Path, damage) -> None:
-    run(plan_of(seeds=(0,)), tmp_path, Played())
-    file = tmp_path / "study.json"
-    file.write_text(damage(json.loads(file.read_text())))
-    with pytest.raises(DataError, match=r"study\.json"):
-        collect_results(tmp_path)
-
-
-def test_an_arm_whose_code_was_edited_since_it_was_planned_is_not_run(
-    tmp_path: Path, monkeypatch, capsys
-) -> None:
-    """Else one seed would be of the code before, and another of the code after."""
-    plan = plan_of(seeds=(0,))
-    folder = only_job(plan, tmp_path)
-    monkeypatch.setattr(
-        "simsiam_zoo.recipe.lock.code_of", lambda components: {"simsiam-zoo": "source edited"}
-    )
-    assert run_job(folder, ()) == 2
-    assert not (folder / "run").exists()
-    assert "have changed since the study was planned" in capsys.readouterr().err
-    assert not is_complete(folder, ())
-    anew = plan_of(seeds=(0,))  # the same command again plans it anew, in another folder
-    assert only_job(anew, tmp_path) != folder
-
-
-def test_an_arm_whose_data_was_replaced_since_it_was_planned_is_not_run(
-    tmp_path: Path, capsys
-) -> None:
-    shards = pack_digits(tmp_path / "shards", tuple("0123456789"))
-    base = {"preset": "digits", "dataset": {"name": "shards", "path": str(shards)}}
-    plan = plan_study("played", parse_study({"base": base}, "it"))
-    folder = only_job(plan, tmp_path / "study")
-    shutil.rmtree(shards)
-    pack_digits(shards, tuple("0123456789"), 160)
-    assert run_job(folder, ()) == 2
-    assert "have changed since the study was planned" in capsys.readouterr().err
 
 
 def test_the_plan_says_what_a_preset_makes_meaningless_or_impossible() -> None:

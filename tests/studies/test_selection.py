@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from test_running import Played, _hurry, plan_of, run_selected, states
+from played import Played, plan_of, run_selected, states
 
 from simsiam_zoo.errors import InputError, StoppedError
 from simsiam_zoo.studies import running
 from simsiam_zoo.studies.estimate import describe_plan
 from simsiam_zoo.studies.results import collect_results
 from simsiam_zoo.studies.selection import Selection, select
-
-__all__ = ["_hurry"]
 
 SAME = {"part": "training.batch_size", "action": "replace", "with": 64, "label": "batch 64"}
 PARTS = {"part": "predictor", "action": "remove", "label": "no predictor"}
