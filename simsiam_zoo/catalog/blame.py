@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simsiam_zoo.catalog.catalog import catalog
+from simsiam_zoo.catalog.catalog import catalog, is_made
 from simsiam_zoo.catalog.discovery import HOST
 from simsiam_zoo.catalog.local import local_file
 from simsiam_zoo.errors import PluginError, describe_error
@@ -13,6 +13,8 @@ def plugin_error(error: BaseException) -> PluginError | None:
 
     Of several plugins in the traceback it is the innermost one's.
     """
+    if not is_made():  # it would tell of broken plugins, in a completion say
+        return None
     suppliers = {
         entry.component.target.partition(":")[0].partition(".")[0]: entry.plugin
         for entry in catalog().entries()

@@ -251,6 +251,11 @@ def catalog() -> Catalog:
     return _catalog(selection(), local_files())
 
 
+def is_made() -> bool:
+    """Whether this process has a catalogue; before that no plugin's code has run in it."""
+    return _catalog.cache_info().currsize > 0
+
+
 @functools.cache
 def _catalog(selected: frozenset[str] | None, files: tuple[LocalFile, ...]) -> Catalog:
     plugins = discover(selected)

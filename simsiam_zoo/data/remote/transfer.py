@@ -127,12 +127,13 @@ def _check_end(have: int, total: int | None) -> None:
 
 def _tried(url: str, action: Callable[[], _T]) -> _T:
     """`action`, tried again while it raises Unavailable, with longer and longer waits."""
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return action()
         except Unavailable as error:
             _wait_or_give_up(url, attempt, error)
-    raise AssertionError("the last attempt raises")
 
 
 def _wait_or_give_up(url: str, tries: int, error: Unavailable) -> None:
