@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from stopped_runs import stop_after
 from test_distributed_training import NORM_FREE, far_apart, run_script
 from test_lookahead import same, stopped_at, weights
-from test_runs import stop_after
 
 from simsiam_zoo import load
 from simsiam_zoo.errors import InputError
